@@ -1,0 +1,127 @@
+//! `PodIdentityBinding`: one `ServiceAccount` and the one role it may assume.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Lets exactly one `ServiceAccount` of this namespace assume exactly one AWS role.
+#[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "podidentity.dev",
+    version = "v1alpha1",
+    kind = "PodIdentityBinding",
+    namespaced,
+    shortname = "pib",
+    category = "podidentity",
+    status = "PodIdentityBindingStatus",
+    derive = "PartialEq",
+    doc = "Lets exactly one ServiceAccount of its namespace assume exactly one AWS role.",
+    printcolumn(
+        name = "READY",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(
+        name = "REASON",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
+    ),
+    printcolumn(name = "SERVICEACCOUNT", type_ = "string", json_path = ".spec.serviceAccountName"),
+    printcolumn(name = "ROLE", type_ = "string", json_path = ".status.roleArn"),
+    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "MESSAGE",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = 1
+    )
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.serviceAccountName == oldSelf.serviceAccountName")
+        .message("spec.serviceAccountName is immutable: make a new PodIdentityBinding"),
+    validation = Rule::new("has(self.role) != has(self.roleArn)")
+        .message("exactly one of spec.role (make a role) and spec.roleArn (use an existing role) must be set"),
+)]
+pub struct PodIdentityBindingSpec {
+    /// The one `ServiceAccount`, in the binding's own namespace; immutable. It need not exist yet.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
+    pub service_account_name: String,
+
+    /// Make a role. A grant of the `OidcIssuer` must cover it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<RoleSpec>,
+
+    /// Use this existing role, in any account; it is never read or written in IAM. Its own trust policy is the fence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 2048),
+        regex(pattern = r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$")
+    )]
+    pub role_arn: Option<String>,
+
+    /// Audience of the injected token. Default: the issuer's first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub audience: Option<String>,
+
+    /// Life of the injected token in seconds, 600 to 86400. Default: 86400.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 600, max = 86400))]
+    pub token_expiration_seconds: Option<i64>,
+
+    /// Whether older SDKs are told to use the regional STS endpoint. Default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sts_regional_endpoints: Option<bool>,
+
+    /// The region injected where the pod sets none. Default: the issuer's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z]{2,4}(-[a-z]+)+-[0-9]+$"))]
+    pub region: Option<String>,
+}
+
+/// The role to make. Name, path, trust policy and permissions boundary are computed, never chosen.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct RoleSpec {
+    /// Managed policies; the role's attachments are kept exactly equal to this list. IAM allows at most 25 and 10
+    /// unless the account's quota was raised.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 25),
+        inner(
+            length(max = 2048),
+            regex(pattern = r"^arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9+=,.@_/-]+$")
+        )
+    )]
+    pub policy_arns: Vec<String>,
+}
+
+/// What was observed. Never read back to decide what to do.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct PodIdentityBindingStatus {
+    /// Generation of the spec this status speaks of; -1 until the operator has seen the object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Conditions by type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// ARN of the role, once it exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role_arn: Option<String>,
+    /// Name of the role, once it exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role_name: Option<String>,
+}
+
+/// The injected token's life unless told otherwise, and the longest: what the EKS webhook uses.
+pub const DEFAULT_TOKEN_EXPIRATION_SECONDS: i64 = 86_400;
+
+/// The shortest token life the API server grants.
+pub const MINIMUM_TOKEN_EXPIRATION_SECONDS: i64 = 600;

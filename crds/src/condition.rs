@@ -1,0 +1,303 @@
+//! The closed vocabulary of conditions and reasons, and the one rule by which they are merged into a status.
+//!
+//! The rules are those that kstatus (Flux, Helm, kubectl) and Argo CD read: `Ready` is always present, `Reconciling` and
+//! `Stalled` exist only while True and never both, and every condition carries the generation it speaks of.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde::Serialize;
+
+/// The condition types of both kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum ConditionType {
+    /// The summary a user waits for.
+    Ready,
+    /// The API server issues tokens under this issuer's URL.
+    IssuerMatches,
+    /// Both documents stand in the bucket as wanted.
+    Published,
+    /// The IAM OIDC provider is registered with the wanted audiences.
+    ProviderRegistered,
+    /// Anybody can read both documents over HTTPS.
+    PubliclyReachable,
+    /// STS gave credentials for a real token of this cluster.
+    TokenExchangeVerified,
+    /// Present only when False: AWS could not be asked.
+    AWSReachable,
+    /// A grant of the issuer covers the binding.
+    Granted,
+    /// The role, its trust policy and its policies were read back as specified.
+    RoleReady,
+    /// The `ServiceAccount` carries our annotations.
+    ServiceAccountAnnotated,
+    /// Present only when True: work is going on or will be tried again.
+    Reconciling,
+    /// Present only when True: a person has to change something.
+    Stalled,
+}
+
+impl ConditionType {
+    /// The type's name as it stands in a status.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::IssuerMatches => "IssuerMatches",
+            Self::Published => "Published",
+            Self::ProviderRegistered => "ProviderRegistered",
+            Self::PubliclyReachable => "PubliclyReachable",
+            Self::TokenExchangeVerified => "TokenExchangeVerified",
+            Self::AWSReachable => "AWSReachable",
+            Self::Granted => "Granted",
+            Self::RoleReady => "RoleReady",
+            Self::ServiceAccountAnnotated => "ServiceAccountAnnotated",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// Every reason a condition or event may carry. docs/reasons.md explains each; a test keeps the two equal.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Reason {
+            /// All reasons, in the order of the documentation.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// The reason as it stands in a condition.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Everything was read back as specified.
+    Ready,
+    /// The check passed.
+    Verified,
+    /// Steps towards the specified state are being taken.
+    Progressing,
+    /// A passing failure; it is tried again by itself.
+    ProgressingWithRetry,
+    /// The object is being deleted.
+    Deleting,
+    /// Deletion waits for something that is named.
+    DeletionBlocked,
+    /// The API server issues tokens under another URL.
+    IssuerMismatch,
+    /// The API server's discovery document or keys could not be read.
+    APIServerUnreachable,
+    /// The documents are being written or have not been read back yet.
+    Publishing,
+    /// The public URL does not answer with the published documents.
+    NotPublic,
+    /// STS refused the cluster's own token.
+    TokenExchangeFailed,
+    /// A change in IAM has not reached every AWS system yet.
+    Propagating,
+    /// The check has not been made yet.
+    NotVerified,
+    /// The operator cannot make a token of its own `ServiceAccount`.
+    TokenRequestFailed,
+    /// A bucket, role, policy or provider of that name belongs to somebody else.
+    NotOwned,
+    /// The operator's own AWS credentials do not work.
+    CredentialsUnavailable,
+    /// AWS denied one of the operator's calls.
+    OperatorPermissionMissing,
+    /// AWS cannot be reached.
+    AWSUnavailable,
+    /// AWS asks for fewer calls.
+    Throttled,
+    /// AWS's quota is used up.
+    QuotaExceeded,
+    /// AWS refuses the specification.
+    InvalidSpec,
+    /// Account-level public-access block, or an organisation's, forbids the public documents.
+    PublicAccessBlocked,
+    /// The `OidcIssuer` is missing or not usable yet.
+    DependencyNotReady,
+    /// No grant covers the binding yet; it may still be on its way.
+    WaitingForGrant,
+    /// A grant of the issuer covers the binding.
+    Granted,
+    /// No grant covers the binding.
+    NotGranted,
+    /// A role made elsewhere needs no grant.
+    NotRequired,
+    /// An older binding holds the `ServiceAccount`.
+    ServiceAccountAlreadyBound,
+    /// The operator's own `ServiceAccount` cannot be bound.
+    ReservedServiceAccount,
+    /// The `ServiceAccount` does not exist yet.
+    ServiceAccountNotFound,
+    /// Somebody else owns the annotation on the `ServiceAccount`.
+    AnnotationOwnedByOther,
+    /// The annotations are in place.
+    Annotated,
+    /// An attribute in AWS had drifted and was put back.
+    DriftCorrected,
+    /// Something was made in AWS.
+    Created,
+    /// Something was removed from AWS.
+    Deleted,
+}
+
+/// A condition as a decision wants it; time, generation and history are added by [`merge`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Wanted {
+    /// Which condition.
+    pub type_: ConditionType,
+    /// Whether it holds; `None` is Unknown.
+    pub status: Option<bool>,
+    /// Why.
+    pub reason: Reason,
+    /// For the user: what is the matter and what to do. No request ids, no times: equal states have equal messages.
+    pub message: String,
+}
+
+impl Wanted {
+    /// A condition that holds.
+    #[must_use]
+    pub fn yes(type_: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
+        Self { type_, status: Some(true), reason, message: message.into() }
+    }
+
+    /// A condition that does not hold.
+    #[must_use]
+    pub fn no(type_: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
+        Self { type_, status: Some(false), reason, message: message.into() }
+    }
+
+    /// A condition that is not known.
+    #[must_use]
+    pub fn unknown(type_: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
+        Self { type_, status: None, reason, message: message.into() }
+    }
+}
+
+/// What the summary says; the kstatus pair follows from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum Summary {
+    /// Ready.
+    Ready(String),
+    /// Not ready, the operator goes on by itself: `Reconciling`.
+    Reconciling(Reason, String),
+    /// Not ready until somebody changes something: `Stalled`.
+    Stalled(Reason, String),
+}
+
+impl Summary {
+    /// The `Ready` condition and, where the rules ask for one, its kstatus companion.
+    #[must_use]
+    pub fn conditions(&self) -> Vec<Wanted> {
+        match self {
+            Self::Ready(message) => vec![Wanted::yes(ConditionType::Ready, Reason::Ready, message)],
+            Self::Reconciling(reason, message) => {
+                // Flux's convention: a retry is told from first progress by the companion's reason.
+                let companion = match reason {
+                    Reason::Progressing | Reason::Publishing | Reason::Deleting => Reason::Progressing,
+                    _ => Reason::ProgressingWithRetry,
+                };
+                vec![
+                    Wanted::no(ConditionType::Ready, *reason, message),
+                    Wanted::yes(ConditionType::Reconciling, companion, message),
+                ]
+            }
+            Self::Stalled(reason, message) => vec![
+                Wanted::no(ConditionType::Ready, *reason, message),
+                Wanted::yes(ConditionType::Stalled, *reason, message),
+            ],
+        }
+    }
+}
+
+/// The API server refuses longer messages (metav1.Condition: 32,768); people stop reading long before.
+const MESSAGE_LIMIT: usize = 1024;
+
+/// The status's new condition list: exactly `wanted`, each with `generation`, and `lastTransitionTime` moved only where
+/// the status changed.
+#[must_use]
+pub fn merge(prior: &[Condition], wanted: Vec<Wanted>, generation: i64, now: Time) -> Vec<Condition> {
+    wanted
+        .into_iter()
+        .map(|Wanted { type_, status, reason, mut message }| {
+            let status = match status {
+                Some(true) => "True",
+                Some(false) => "False",
+                None => "Unknown",
+            };
+            message.truncate(message.floor_char_boundary(MESSAGE_LIMIT));
+            let since = prior
+                .iter()
+                .find(|p| p.type_ == type_.as_str() && p.status == status)
+                .map_or_else(|| now.clone(), |p| p.last_transition_time.clone());
+            Condition {
+                type_: type_.as_str().into(),
+                status: status.into(),
+                reason: reason.as_str().into(),
+                message,
+                observed_generation: Some(generation),
+                last_transition_time: since,
+            }
+        })
+        .collect()
+}
+
+/// The condition of that type, if the list has it.
+#[must_use]
+pub fn find(conditions: &[Condition], type_: ConditionType) -> Option<&Condition> {
+    conditions.iter().find(|c| c.type_ == type_.as_str())
+}
+
+/// Whether the condition of that type is True.
+#[must_use]
+pub fn is_true(conditions: &[Condition], type_: ConditionType) -> bool {
+    find(conditions, type_).is_some_and(|c| c.status == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Time {
+        Time(k8s_openapi::jiff::Timestamp::from_second(second).expect("a time"))
+    }
+
+    #[test]
+    fn transition_time_moves_only_with_the_status() {
+        let first = merge(&[], vec![Wanted::no(ConditionType::Ready, Reason::Progressing, "a")], 1, at(1));
+        let second = merge(&first, vec![Wanted::no(ConditionType::Ready, Reason::Throttled, "b")], 2, at(2));
+        assert_eq!(second[0].last_transition_time, at(1));
+        assert_eq!((second[0].reason.as_str(), second[0].observed_generation), ("Throttled", Some(2)));
+        let third = merge(&second, vec![Wanted::yes(ConditionType::Ready, Reason::Ready, "c")], 2, at(3));
+        assert_eq!(third[0].last_transition_time, at(3));
+    }
+
+    #[test]
+    fn the_kstatus_pair_never_stands_together_and_leaves_no_false_rest() {
+        for summary in [
+            Summary::Ready("r".into()),
+            Summary::Reconciling(Reason::Throttled, "t".into()),
+            Summary::Stalled(Reason::NotGranted, "n".into()),
+        ] {
+            let conditions = summary.conditions();
+            let of = |t| conditions.iter().filter(|w: &&Wanted| w.type_ == t).count();
+            assert_eq!(of(ConditionType::Ready), 1);
+            assert!(of(ConditionType::Reconciling) + of(ConditionType::Stalled) <= 1);
+            assert!(conditions.iter().skip(1).all(|w| w.status == Some(true)));
+        }
+    }
+
+    #[test]
+    fn a_long_message_is_cut_on_a_character() {
+        let long = "ä".repeat(2000);
+        let merged = merge(&[], vec![Wanted::yes(ConditionType::Ready, Reason::Ready, long)], 1, at(1));
+        assert_eq!(merged[0].message.len(), MESSAGE_LIMIT);
+    }
+}

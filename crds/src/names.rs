@@ -1,0 +1,241 @@
+//! Names that the operator, the webhook, the chart and the tests share: API names, field managers, annotation and tag
+//! keys, and the AWS names and ARNs that are computed and never searched for.
+
+use std::fmt;
+
+use data_encoding::BASE32_NOPAD;
+use sha2::{Digest, Sha256};
+
+/// The API group of both kinds.
+pub const GROUP: &str = "podidentity.dev";
+/// The only served version.
+pub const VERSION: &str = "v1alpha1";
+/// Keeps an object until what it made in AWS is confirmed gone.
+pub const FINALIZER: &str = "podidentity.dev/finalizer";
+/// Field manager of status writes.
+pub const MANAGER_STATUS: &str = "podidentity-operator-status";
+/// Field manager of `ServiceAccount` annotations.
+pub const MANAGER_ANNOTATION: &str = "podidentity-operator-annotations";
+/// Field manager of the webhook configuration's `caBundle` and of the certificate Secrets.
+pub const MANAGER_CERTIFICATES: &str = "podidentity-operator-certificates";
+/// Name under which the operator reports events.
+pub const CONTROLLER: &str = "podidentity-operator";
+
+/// The namespace both components are installed in unless told otherwise.
+pub const SYSTEM_NAMESPACE: &str = "podidentity-system";
+/// The operator's own `ServiceAccount`.
+pub const OPERATOR_SERVICE_ACCOUNT: &str = "podidentity-operator";
+/// Name of the Service and the webhook configuration of the admission webhook.
+pub const WEBHOOK: &str = "podidentity-webhook";
+/// Secret with the CA key; read by the operator's leader only.
+pub const CA_SECRET: &str = "podidentity-webhook-ca";
+/// Secret (`kubernetes.io/tls`) with the serving certificate; watched by the webhook.
+pub const TLS_SECRET: &str = "podidentity-webhook-tls";
+/// Lease of the operator's leader election.
+pub const LEASE: &str = "podidentity-operator";
+
+/// The issuer a binding uses.
+pub const DEFAULT_ISSUER: &str = "default";
+/// The audience AWS's own documentation uses; any string works where token, provider and trust policy agree.
+pub const DEFAULT_AUDIENCE: &str = "sts.amazonaws.com";
+
+/// `ServiceAccount` annotations of the EKS Pod Identity Webhook contract.
+pub mod annotation {
+    /// The role to assume.
+    pub const ROLE_ARN: &str = "eks.amazonaws.com/role-arn";
+    /// The token's audience.
+    pub const AUDIENCE: &str = "eks.amazonaws.com/audience";
+    /// Whether SDKs use the regional STS endpoint.
+    pub const STS_REGIONAL_ENDPOINTS: &str = "eks.amazonaws.com/sts-regional-endpoints";
+    /// The token's life in seconds.
+    pub const TOKEN_EXPIRATION: &str = "eks.amazonaws.com/token-expiration";
+}
+
+/// Tag keys that prove ownership of anything in AWS. Values are at most 256 characters (IAM's limit), hence one key each.
+pub mod tag {
+    /// `spec.clusterName` of the issuer.
+    pub const CLUSTER: &str = "podidentity.dev/cluster";
+    /// The kind of object the resource was made for, or `Operator` for what `bootstrap` makes for the operator itself.
+    pub const KIND: &str = "podidentity.dev/kind";
+    /// Namespace of the object; absent for cluster-scoped ones.
+    pub const NAMESPACE: &str = "podidentity.dev/namespace";
+    /// Name of the object.
+    pub const NAME: &str = "podidentity.dev/name";
+    /// The issuer URL. Tells two clusters apart that chose one name.
+    pub const ISSUER: &str = "podidentity.dev/issuer";
+}
+
+/// An AWS partition: what its ARNs begin with and where its endpoints live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partition {
+    /// The second part of every ARN, for example `aws-cn`.
+    pub id: &'static str,
+    /// DNS suffix of the regional endpoints, for example `amazonaws.com.cn`.
+    pub dns_suffix: &'static str,
+}
+
+impl Partition {
+    /// The partition a region belongs to, by the region's prefix as botocore's `partitions.json` has it.
+    #[must_use]
+    pub fn of_region(region: &str) -> Self {
+        const PREFIXES: [(&str, Partition); 3] = [
+            ("cn-", Partition { id: "aws-cn", dns_suffix: "amazonaws.com.cn" }),
+            ("us-gov-", Partition { id: "aws-us-gov", dns_suffix: "amazonaws.com" }),
+            ("eusc-", Partition { id: "aws-eusc", dns_suffix: "amazonaws.eu" }),
+        ];
+        PREFIXES
+            .iter()
+            .find(|(prefix, _)| region.starts_with(prefix))
+            .map_or(Self { id: "aws", dns_suffix: "amazonaws.com" }, |(_, partition)| *partition)
+    }
+}
+
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.id)
+    }
+}
+
+/// IAM allows 64 characters in a role name: 50 that a person can read, a hyphen and [`HASH_LENGTH`] of hash.
+const READABLE_LENGTH: usize = 50;
+/// 12 base32 characters are 60 bits of SHA-256: a collision among a million roles is a one in two million event, and
+/// the ownership tags would name it.
+const HASH_LENGTH: usize = 12;
+
+/// Path of every role and policy made for a cluster's bindings. The operator may change roles here and nowhere else.
+#[must_use]
+pub fn role_path(cluster: &str) -> String {
+    format!("/podidentity/{cluster}/")
+}
+
+/// Name of the role of one `ServiceAccount`: readable, at most 64 characters of IAM's alphabet, and injective through
+/// the hash of `<cluster>/<namespace>/<serviceAccount>` (`/` occurs in none of the three). IAM compares role names
+/// without regard to case, and Kubernetes names are lower case, so the hash is, too.
+#[must_use]
+pub fn role_name(cluster: &str, namespace: &str, service_account: &str) -> String {
+    let mut name = format!("{cluster}.{namespace}.{service_account}");
+    name.truncate(READABLE_LENGTH); // Kubernetes names are ASCII
+    let digest = Sha256::digest(format!("{cluster}/{namespace}/{service_account}"));
+    let hash = BASE32_NOPAD.encode(&digest).to_ascii_lowercase();
+    format!("{name}-{}", &hash[..HASH_LENGTH])
+}
+
+/// ARN of the role of one `ServiceAccount`; computable before the role exists.
+#[must_use]
+pub fn role_arn(
+    partition: &str,
+    account: &str,
+    cluster: &str,
+    namespace: &str,
+    service_account: &str,
+) -> String {
+    let (path, name) = (role_path(cluster), role_name(cluster, namespace, service_account));
+    format!("arn:{partition}:iam::{account}:role{path}{name}")
+}
+
+/// Name of the permissions boundary put on every role of a cluster. IAM policy names are unique per account whatever
+/// their path (`CreatePolicy`), so the cluster is part of the name.
+#[must_use]
+pub fn boundary_name(cluster: &str) -> String {
+    format!("{cluster}.boundary")
+}
+
+/// ARN of the permissions boundary put on every role of a cluster.
+#[must_use]
+pub fn boundary_arn(partition: &str, account: &str, cluster: &str) -> String {
+    format!("arn:{partition}:iam::{account}:policy{}{}", role_path(cluster), boundary_name(cluster))
+}
+
+/// Path of the operator's own role: outside [`role_path`], so that the operator cannot change itself.
+pub const OPERATOR_ROLE_PATH: &str = "/podidentity-system/";
+
+/// Name of the operator's own role. `clusterName` has at most 32 characters, so this has at most 53.
+#[must_use]
+pub fn operator_role_name(cluster: &str) -> String {
+    format!("podidentity-operator.{cluster}")
+}
+
+/// ARN of the operator's own role.
+#[must_use]
+pub fn operator_role_arn(partition: &str, account: &str, cluster: &str) -> String {
+    format!("arn:{partition}:iam::{account}:role{OPERATOR_ROLE_PATH}{}", operator_role_name(cluster))
+}
+
+/// ARN of the IAM OIDC provider of an issuer URL: the URL without its scheme, byte for byte.
+#[must_use]
+pub fn provider_arn(partition: &str, account: &str, issuer_url: &str) -> String {
+    format!("arn:{partition}:iam::{account}:oidc-provider/{}", scheme_less(issuer_url))
+}
+
+/// The issuer URL as IAM stores it and as trust-policy condition keys are spelled: without `https://`.
+#[must_use]
+pub fn scheme_less(issuer_url: &str) -> &str {
+    issuer_url.strip_prefix("https://").unwrap_or(issuer_url)
+}
+
+/// The `sub` claim of a `ServiceAccount`'s token.
+#[must_use]
+pub fn subject(namespace: &str, service_account: &str) -> String {
+    format!("system:serviceaccount:{namespace}:{service_account}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_role_name_is_predictable() {
+        // printf homelab/vault/vault | sha256sum | xxd -r -p | base32, first twelve, lower case.
+        assert_eq!(role_name("homelab", "vault", "vault"), "homelab.vault.vault-bno5n7ilbuky");
+        assert_eq!(
+            role_arn("aws", "111122223333", "homelab", "vault", "vault"),
+            "arn:aws:iam::111122223333:role/podidentity/homelab/homelab.vault.vault-bno5n7ilbuky"
+        );
+    }
+
+    #[test]
+    fn every_region_has_its_partition() {
+        for (region, id, suffix) in [
+            ("eu-central-1", "aws", "amazonaws.com"),
+            ("us-east-1", "aws", "amazonaws.com"),
+            ("cn-north-1", "aws-cn", "amazonaws.com.cn"),
+            ("us-gov-west-1", "aws-us-gov", "amazonaws.com"),
+            ("eusc-de-east-1", "aws-eusc", "amazonaws.eu"),
+        ] {
+            assert_eq!(Partition::of_region(region), Partition { id, dns_suffix: suffix }, "{region}");
+        }
+    }
+
+    fn label(max: usize) -> impl Strategy<Value = String> {
+        proptest::string::string_regex(&format!("[a-z0-9]([-a-z0-9]{{0,{}}}[a-z0-9])?", max - 2))
+            .expect("a regex")
+    }
+    fn service_account() -> impl Strategy<Value = String> {
+        proptest::string::string_regex("[a-z0-9]([-a-z0-9.]{0,200}[a-z0-9])?").expect("a regex")
+    }
+
+    proptest! {
+        #[test]
+        fn role_names_fit_iam(cluster in label(32), namespace in label(63), sa in service_account()) {
+            let name = role_name(&cluster, &namespace, &sa);
+            prop_assert!(name.len() <= 64, "{name}");
+            prop_assert!(name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+=,.@-_".contains(c)));
+        }
+
+        /// Names that read alike once joined (`a-b`/`c`, `a`/`b-c`, equal first 50 characters) still differ.
+        #[test]
+        fn role_names_are_injective(names in proptest::collection::vec((label(8), "[ab.-]{1,6}", "[ab.-]{1,60}"), 2..200)) {
+            let mut seen: HashMap<String, (String, String, String)> = HashMap::new();
+            for triple in names {
+                let name = role_name(&triple.0, &triple.1, &triple.2);
+                if let Some(other) = seen.insert(name.clone(), triple.clone()) {
+                    prop_assert_eq!(&other, &triple, "{}", name);
+                }
+            }
+        }
+    }
+}
