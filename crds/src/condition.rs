@@ -223,7 +223,7 @@ const MESSAGE_LIMIT: usize = 1024;
 /// The status's new condition list: exactly `wanted`, each with `generation`, and `lastTransitionTime` moved only where
 /// the status changed.
 #[must_use]
-pub fn merge(prior: &[Condition], wanted: Vec<Wanted>, generation: i64, now: Time) -> Vec<Condition> {
+pub fn merge(prior: &[Condition], wanted: Vec<Wanted>, generation: i64, now: &Time) -> Vec<Condition> {
     wanted
         .into_iter()
         .map(|Wanted { type_, status, reason, mut message }| {
@@ -271,11 +271,11 @@ mod tests {
 
     #[test]
     fn transition_time_moves_only_with_the_status() {
-        let first = merge(&[], vec![Wanted::no(ConditionType::Ready, Reason::Progressing, "a")], 1, at(1));
-        let second = merge(&first, vec![Wanted::no(ConditionType::Ready, Reason::Throttled, "b")], 2, at(2));
+        let first = merge(&[], vec![Wanted::no(ConditionType::Ready, Reason::Progressing, "a")], 1, &at(1));
+        let second = merge(&first, vec![Wanted::no(ConditionType::Ready, Reason::Throttled, "b")], 2, &at(2));
         assert_eq!(second[0].last_transition_time, at(1));
         assert_eq!((second[0].reason.as_str(), second[0].observed_generation), ("Throttled", Some(2)));
-        let third = merge(&second, vec![Wanted::yes(ConditionType::Ready, Reason::Ready, "c")], 2, at(3));
+        let third = merge(&second, vec![Wanted::yes(ConditionType::Ready, Reason::Ready, "c")], 2, &at(3));
         assert_eq!(third[0].last_transition_time, at(3));
     }
 
@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn a_long_message_is_cut_on_a_character() {
         let long = "ä".repeat(2000);
-        let merged = merge(&[], vec![Wanted::yes(ConditionType::Ready, Reason::Ready, long)], 1, at(1));
+        let merged = merge(&[], vec![Wanted::yes(ConditionType::Ready, Reason::Ready, long)], 1, &at(1));
         assert_eq!(merged[0].message.len(), MESSAGE_LIMIT);
     }
 }
