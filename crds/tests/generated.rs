@@ -1,4 +1,4 @@
-//! The chart's copy of the CRDs is what the types say, and what GitOps tools need of it holds.
+//! The chart's copy of the CRDs is what the types say, and what `GitOps` tools need of it holds.
 
 use std::path::Path;
 

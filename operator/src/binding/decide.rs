@@ -1,0 +1,588 @@
+//! PURE: from what was observed to what is done next and what the user is told.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crds::binding::DEFAULT_TOKEN_EXPIRATION_SECONDS;
+use crds::condition::{ConditionType as C, Summary, Wanted};
+use crds::names::{self, OPERATOR_SERVICE_ACCOUNT, annotation, boundary_arn, provider_arn};
+use crds::{OidcIssuerSpec, PodIdentityBindingSpec, Reason};
+use serde_json::Value;
+
+use crate::aws::iam::{NewRole, Role};
+use crate::aws::{AwsError, Class, Identity, Tags};
+use crate::grant;
+use crate::issuer::publication::owned;
+use crate::policy::equivalent;
+use crate::policy::trust::Trust;
+use crate::timings::Timings;
+
+use super::observe::{Account, Memory, Observed, Policies, RoleState};
+
+/// The object, as far as decisions look at it.
+#[derive(Debug, Clone)]
+pub struct Subject<'a> {
+    /// `metadata.namespace`.
+    pub namespace: &'a str,
+    /// `metadata.name`.
+    pub name: &'a str,
+    /// The specification.
+    pub spec: &'a PodIdentityBindingSpec,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// Time since `metadata.creationTimestamp`.
+    pub age: Duration,
+    /// Whether deletion was asked for.
+    pub deleting: bool,
+    /// Whether our finalizer is on it.
+    pub finalizer: bool,
+    /// Whether the status said Ready for this generation.
+    pub was_ready: bool,
+    /// The issuer, if there is one.
+    pub issuer: Option<Issuer<'a>>,
+    /// An older binding on the same `ServiceAccount`, if there is one.
+    pub holder: Option<Holder>,
+    /// The operator's own namespace.
+    pub operator_namespace: &'a str,
+}
+
+/// The issuer a binding uses.
+#[derive(Debug, Clone, Copy)]
+pub struct Issuer<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its specification.
+    pub spec: &'a OidcIssuerSpec,
+    /// Whether its deletion was asked for.
+    pub deleting: bool,
+}
+
+/// The binding that holds a `ServiceAccount`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its name.
+    pub name: String,
+    /// Whether it is on its way out.
+    pub deleting: bool,
+}
+
+/// Which reads are due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Due {
+    /// The role itself.
+    pub role: bool,
+    /// What is attached to it.
+    pub policies: bool,
+}
+
+/// One thing to do; each is one remote call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Put our finalizer on the object.
+    AddFinalizer,
+    /// Take our finalizer off the object.
+    RemoveFinalizer,
+    /// Make the role.
+    CreateRole(NewRole),
+    /// Replace the trust policy.
+    PutTrust(Value),
+    /// Put the permissions boundary back.
+    PutBoundary(String),
+    /// Attach a managed policy.
+    Attach(String),
+    /// Detach a managed policy.
+    Detach(String),
+    /// Remove an inline policy.
+    DeleteInline(String),
+    /// Remove the role.
+    DeleteRole,
+    /// Apply exactly these annotations to the `ServiceAccount` of that uid and version; none takes ours away.
+    Annotate {
+        /// The `ServiceAccount`'s uid.
+        uid: String,
+        /// The version that was seen.
+        version: String,
+        /// The annotations.
+        annotations: BTreeMap<String, String>,
+    },
+}
+
+/// What a reconcile will do and say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// In order; the first failure ends them.
+    pub steps: Vec<Step>,
+    /// The status's conditions if the steps succeed.
+    pub conditions: Vec<Wanted>,
+    /// Name and ARN of the role, where the binding has one.
+    pub role: Option<RoleFacts>,
+    /// When to look again.
+    pub requeue: Duration,
+    /// Whether a role of an earlier generation of the spec is known to be gone.
+    pub swept: bool,
+}
+
+/// Facts of the status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleFacts {
+    /// The ARN.
+    pub arn: String,
+    /// The name; absent for a role made elsewhere.
+    pub name: Option<String>,
+}
+
+/// A role as it should be: every name computed, every document made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The role's name.
+    pub role_name: String,
+    /// The role's ARN.
+    pub role_arn: String,
+    trust: Value,
+    revoked: Value,
+    boundary: String,
+    tags: Tags,
+    new: NewRole,
+}
+
+impl Subject<'_> {
+    /// The binding's role in the account the operator works in; `None` while issuer or account are not known.
+    #[must_use]
+    pub fn target(&self, identity: &Result<Identity, AwsError>) -> Option<Target> {
+        let (Some(Issuer { spec: issuer, .. }), Ok(Identity { account, .. })) = (self.issuer, identity)
+        else {
+            return None;
+        };
+        let (cluster, sa) = (&issuer.cluster_name, &self.spec.service_account_name);
+        let partition = issuer.partition().id;
+        let issuer_url = issuer.issuer_url();
+        let trust = Trust {
+            provider_arn: &provider_arn(partition, account, &issuer_url),
+            issuer_url: &issuer_url,
+            audience: self.spec.audience.as_deref().unwrap_or(issuer.audience()),
+            subject: &names::subject(self.namespace, sa),
+        };
+        let boundary = boundary_arn(partition, account, cluster);
+        let tags = issuer.ownership_tags("PodIdentityBinding", Some(self.namespace), self.name);
+        let role_name = names::role_name(cluster, self.namespace, sa);
+        Some(Target {
+            role_arn: names::role_arn(partition, account, cluster, self.namespace, sa),
+            new: NewRole {
+                name: role_name.clone(),
+                path: names::role_path(cluster),
+                trust: trust.policy().to_string(),
+                boundary: Some(boundary.clone()),
+                description: format!("ServiceAccount {}/{sa} of cluster {cluster}", self.namespace),
+                tags: tags.clone(),
+            },
+            role_name,
+            trust: trust.policy(),
+            revoked: trust.revoked(),
+            boundary,
+            tags,
+        })
+    }
+
+    /// The annotations by which the EKS webhook's contract passes the binding on.
+    fn annotations(&self, role_arn: &str) -> BTreeMap<String, String> {
+        let spec = self.spec;
+        let regional = spec.sts_regional_endpoints.unwrap_or(true);
+        let mut annotations = BTreeMap::from([
+            (annotation::ROLE_ARN.to_owned(), role_arn.to_owned()),
+            (annotation::STS_REGIONAL_ENDPOINTS.to_owned(), regional.to_string()),
+        ]);
+        let issuers = self.issuer.map(|issuer| issuer.spec.audience());
+        if let Some(audience) = spec.audience.as_deref().or(issuers).filter(|a| *a != names::DEFAULT_AUDIENCE)
+        {
+            annotations.insert(annotation::AUDIENCE.to_owned(), audience.to_owned());
+        }
+        let seconds = spec.token_expiration_seconds.filter(|s| *s != DEFAULT_TOKEN_EXPIRATION_SECONDS);
+        if let Some(seconds) = seconds {
+            annotations.insert(annotation::TOKEN_EXPIRATION.to_owned(), seconds.to_string());
+        }
+        annotations
+    }
+}
+
+impl Target {
+    /// Whether a role is this binding's; if not, whose it is.
+    pub fn owns(&self, role: &Role) -> Result<(), String> {
+        owned("role", &self.role_name, &role.tags, &self.tags).map_err(|refusal| refusal.message)
+    }
+}
+
+/// Which reads are due: at their age, after anything that makes memory doubtful, and always before destruction. An
+/// object that nobody has acted on has no role: `CreateRole` itself is the question.
+#[must_use]
+pub fn due(subject: &Subject<'_>, memory: &Memory, now: Instant, timings: &Timings) -> Due {
+    let may_have_role = subject.finalizer || memory.acted;
+    if subject.deleting {
+        return Due { role: may_have_role, policies: may_have_role };
+    }
+    if subject.spec.role.is_none() {
+        // A role of an earlier spec: generation 1 never had another one.
+        let sweep = subject.generation > 1 && may_have_role && !memory.swept;
+        return Due { role: sweep, policies: sweep };
+    }
+    let edited = memory.generation != subject.generation;
+    let old = |read: Option<Instant>| {
+        read.is_none_or(|at| edited || now.saturating_duration_since(at) >= timings.role_resync)
+    };
+    let role = may_have_role && old(memory.role.as_ref().map(|(_, at)| *at));
+    Due { role, policies: may_have_role && (role || old(memory.policies.as_ref().map(|(_, at)| *at))) }
+}
+
+/// The plan of one reconcile.
+#[must_use]
+pub fn decide(subject: &Subject<'_>, observed: &Observed, memory: &Memory, timings: &Timings) -> Plan {
+    let mut plan = Plan {
+        steps: Vec::new(),
+        conditions: Vec::new(),
+        role: None,
+        requeue: timings.role_resync,
+        swept: memory.swept,
+    };
+    if subject.deleting {
+        return deletion(plan, subject, observed);
+    }
+    let sa = &subject.spec.service_account_name;
+    if subject.namespace == subject.operator_namespace && sa == OPERATOR_SERVICE_ACCOUNT {
+        let message =
+            format!("ServiceAccount {sa} is the operator's own: its role is made by `operator bootstrap`");
+        return said(plan, &Summary::Stalled(Reason::ReservedServiceAccount, message));
+    }
+    if let Some(holder) = &subject.holder {
+        return held(plan, subject, holder, timings);
+    }
+    let Some(role) = &subject.spec.role else { return elsewhere(plan, subject, observed, memory) };
+
+    let Some(issuer) = subject.issuer else {
+        let message = format!("OidcIssuer {} does not exist: create it", names::DEFAULT_ISSUER);
+        return said(plan, &Summary::Reconciling(Reason::DependencyNotReady, message));
+    };
+    if issuer.deleting && !subject.finalizer {
+        let message = format!("OidcIssuer {} is being deleted and takes no new bindings", issuer.name);
+        return said(plan, &Summary::Reconciling(Reason::DependencyNotReady, message));
+    }
+    if let Some(audience) = subject.spec.audience.as_ref().filter(|a| !issuer.spec.audiences.contains(a)) {
+        let message = format!(
+            "spec.audience {audience} is not among spec.audiences of OidcIssuer {}: add it there first",
+            issuer.name
+        );
+        return said(plan, &Summary::Stalled(Reason::InvalidSpec, message));
+    }
+    let request = grant::Request { namespace: subject.namespace, policy_arns: &role.policy_arns };
+    if let Err(message) = grant::check(issuer.name, &issuer.spec.grants, request) {
+        return not_granted(plan, subject, message, timings);
+    }
+    let granted =
+        Wanted::yes(C::Granted, Reason::Granted, format!("covered by a grant of OidcIssuer {}", issuer.name));
+
+    let (target, state) = match (subject.target(&observed.identity), &observed.role) {
+        (Some(target), Ok(state)) => (target, state),
+        (_, Err(error)) => return failed(plan, subject, granted, error),
+        // The identity is known, or the role's read had failed, too.
+        (None, Ok(_)) => {
+            return said(plan, &Summary::Reconciling(Reason::Progressing, "waits for AWS".into()));
+        }
+    };
+    if !subject.finalizer {
+        plan.steps.push(Step::AddFinalizer);
+    }
+    match steps_to(&target, state.as_ref(), &role.policy_arns) {
+        Ok(steps) => plan.steps.extend(steps),
+        Err(message) => {
+            plan.steps.clear();
+            plan.conditions = Summary::Stalled(Reason::NotOwned, message.clone()).conditions();
+            plan.conditions.extend([granted, Wanted::no(C::RoleReady, Reason::NotOwned, message)]);
+            return plan;
+        }
+    }
+    plan.role = Some(RoleFacts { arn: target.role_arn.clone(), name: Some(target.role_name.clone()) });
+    let role_ready = plan.steps.iter().all(|step| matches!(step, Step::AddFinalizer));
+    let (summary, condition) = if role_ready {
+        let message = "role, trust policy, boundary and policies were read back as specified";
+        (Summary::Ready(message.into()), Wanted::yes(C::RoleReady, Reason::Verified, message))
+    } else {
+        let message = format!(
+            "to be done: {}",
+            plan.steps.iter().filter_map(Step::attribute).collect::<Vec<_>>().join(", ")
+        );
+        (
+            Summary::Reconciling(Reason::Progressing, message.clone()),
+            Wanted::no(C::RoleReady, Reason::Progressing, message),
+        )
+    };
+    plan.conditions = summary.conditions();
+    plan.conditions.extend([granted, condition]);
+    annotate(&mut plan, subject, &target.role_arn, observed.account.as_ref(), memory);
+    again(plan)
+}
+
+/// What makes the role as specified, in an order in which a crash leaves nothing un-owned and no right without its
+/// boundary. The error names the stranger who owns the role.
+fn steps_to(target: &Target, state: Option<&RoleState>, policy_arns: &[String]) -> Result<Vec<Step>, String> {
+    let (role, policies) = match state {
+        None | Some(RoleState::Missing) => {
+            let attach = policy_arns.iter().cloned().map(Step::Attach);
+            return Ok(std::iter::once(Step::CreateRole(target.new.clone())).chain(attach).collect());
+        }
+        Some(RoleState::Found(role, policies)) => (role, policies),
+    };
+    target.owns(role)?;
+    let mut steps = Vec::new();
+    if role.boundary.as_ref() != Some(&target.boundary) {
+        steps.push(Step::PutBoundary(target.boundary.clone()));
+    }
+    if !equivalent(&role.trust, &target.trust) {
+        steps.push(Step::PutTrust(target.trust.clone()));
+    }
+    if let Some(Policies { attached, inline }) = policies {
+        let surplus = attached.iter().filter(|arn| !policy_arns.contains(arn)).cloned();
+        steps.extend(surplus.map(Step::Detach));
+        steps.extend(inline.iter().cloned().map(Step::DeleteInline));
+        let missing = policy_arns.iter().filter(|arn| !attached.contains(arn)).cloned();
+        steps.extend(missing.map(Step::Attach));
+    }
+    Ok(steps)
+}
+
+/// A role made elsewhere: its own trust policy is the fence, we only pass its name on.
+fn elsewhere(mut plan: Plan, subject: &Subject<'_>, observed: &Observed, memory: &Memory) -> Plan {
+    let arn = subject.spec.role_arn.clone().unwrap_or_default();
+    if !subject.finalizer {
+        plan.steps.push(Step::AddFinalizer);
+    }
+    plan.conditions =
+        Summary::Ready("the role is used as it is; its own trust policy decides".into()).conditions();
+    plan.conditions.extend([
+        Wanted::yes(C::Granted, Reason::NotRequired, "a role made elsewhere needs no grant"),
+        Wanted::yes(C::RoleReady, Reason::NotRequired, "never read nor written: it was made elsewhere"),
+    ]);
+    // The role this binding had before it was pointed elsewhere.
+    match (subject.target(&observed.identity), &observed.role) {
+        (Some(target), Ok(Some(RoleState::Found(role, policies)))) if target.owns(role).is_ok() => {
+            plan.steps.extend(removal(&target, role, policies.as_ref()));
+        }
+        (_, Ok(Some(_))) => plan.swept = true,
+        (_, Ok(None) | Err(_)) => {}
+    }
+    annotate(&mut plan, subject, &arn, observed.account.as_ref(), memory);
+    plan.role = Some(RoleFacts { arn, name: None });
+    again(plan)
+}
+
+/// The annotation never takes part in Ready: the webhook takes the binding first.
+fn annotate(
+    plan: &mut Plan,
+    subject: &Subject<'_>,
+    role_arn: &str,
+    account: Option<&Account>,
+    memory: &Memory,
+) {
+    let wanted = subject.annotations(role_arn);
+    let condition = match account {
+        None => Wanted::no(
+            C::ServiceAccountAnnotated,
+            Reason::ServiceAccountNotFound,
+            format!("ServiceAccount {} does not exist yet", subject.spec.service_account_name),
+        ),
+        Some(account) if in_place(account, &wanted) => {
+            Wanted::yes(C::ServiceAccountAnnotated, Reason::Annotated, "the annotations are in place")
+        }
+        Some(account) => match &memory.conflict {
+            Some((version, owner))
+                if *version == account.version && memory.generation == subject.generation =>
+            {
+                Wanted::no(C::ServiceAccountAnnotated, Reason::AnnotationOwnedByOther, owner)
+            }
+            _ => {
+                let (uid, version) = (account.uid.clone(), account.version.clone());
+                plan.steps.push(Step::Annotate { uid, version, annotations: wanted });
+                Wanted::yes(C::ServiceAccountAnnotated, Reason::Annotated, "the annotations are in place")
+            }
+        },
+    };
+    plan.conditions.push(condition);
+}
+
+/// As wanted, and nothing of ours besides.
+fn in_place(account: &Account, wanted: &BTreeMap<String, String>) -> bool {
+    wanted.iter().all(|(key, value)| account.annotations.get(key) == Some(value))
+        && account.ours.iter().all(|key| wanted.contains_key(key))
+}
+
+/// Deletion: trust revoked → annotation removed → policies → role → finalizer.
+fn deletion(mut plan: Plan, subject: &Subject<'_>, observed: &Observed) -> Plan {
+    plan.conditions = Summary::Reconciling(Reason::Deleting, "the role is being removed".into()).conditions();
+    if !subject.finalizer {
+        return plan; // nothing was ever made, or all of it is gone
+    }
+    let unannotate = observed.account.as_ref().filter(|account| !account.ours.is_empty()).map(|account| {
+        let (uid, version) = (account.uid.clone(), account.version.clone());
+        Step::Annotate { uid, version, annotations: BTreeMap::new() }
+    });
+    let never_had_role = subject.spec.role.is_none() && subject.generation <= 1;
+    if never_had_role {
+        plan.steps.extend(unannotate);
+        plan.steps.push(Step::RemoveFinalizer);
+        return plan;
+    }
+    match (subject.target(&observed.identity), &observed.role) {
+        (_, Err(error)) => {
+            let message = format!("the role cannot be removed yet: {}", error.for_user());
+            plan.conditions = Summary::Reconciling(Reason::DeletionBlocked, message).conditions();
+            plan.requeue = Duration::ZERO;
+        }
+        (None, Ok(_)) => {
+            let message = format!(
+                "OidcIssuer {} is missing, so the role's name and owner are not known: restore it to have the role removed",
+                names::DEFAULT_ISSUER
+            );
+            plan.conditions = Summary::Reconciling(Reason::DeletionBlocked, message).conditions();
+        }
+        (Some(target), Ok(Some(RoleState::Found(role, policies)))) if target.owns(role).is_ok() => {
+            let mut removal = removal(&target, role, policies.as_ref()).into_iter().peekable();
+            // The door is shut before anything else is touched.
+            while let Some(step) = removal.next_if(|s| matches!(s, Step::PutTrust(_) | Step::PutBoundary(_)))
+            {
+                plan.steps.push(step);
+            }
+            plan.steps.extend(unannotate);
+            plan.steps.extend(removal);
+            plan.steps.push(Step::RemoveFinalizer);
+        }
+        (Some(_), Ok(_)) => {
+            plan.steps.extend(unannotate);
+            plan.steps.push(Step::RemoveFinalizer);
+        }
+    }
+    plan
+}
+
+fn removal(target: &Target, role: &Role, policies: Option<&Policies>) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if !equivalent(&role.trust, &target.revoked) {
+        steps.push(Step::PutTrust(target.revoked.clone()));
+    }
+    // The operator may change the rights of bounded roles only.
+    if role.boundary.as_ref() != Some(&target.boundary) {
+        steps.push(Step::PutBoundary(target.boundary.clone()));
+    }
+    if let Some(Policies { attached, inline }) = policies {
+        steps.extend(attached.iter().cloned().map(Step::Detach));
+        steps.extend(inline.iter().cloned().map(Step::DeleteInline));
+    }
+    steps.push(Step::DeleteRole);
+    steps
+}
+
+/// The loser touches nothing and waits: the older binding may be on its way out.
+fn held(mut plan: Plan, subject: &Subject<'_>, holder: &Holder, timings: &Timings) -> Plan {
+    let message = format!(
+        "ServiceAccount {} is bound by the older PodIdentityBinding {}: delete one of the two",
+        subject.spec.service_account_name, holder.name
+    );
+    let reason = Reason::ServiceAccountAlreadyBound;
+    let wait = timings.conflict_grace.saturating_sub(subject.age);
+    if holder.deleting {
+        plan.requeue = timings.not_yet_retry;
+        said(plan, &Summary::Reconciling(reason, message))
+    } else if wait.is_zero() {
+        said(plan, &Summary::Stalled(reason, message))
+    } else {
+        plan.requeue = wait;
+        said(plan, &Summary::Reconciling(reason, message))
+    }
+}
+
+/// What is not covered is not applied: the role stays as it was. Applied together, grant and binding come in any order.
+fn not_granted(mut plan: Plan, subject: &Subject<'_>, message: String, timings: &Timings) -> Plan {
+    let wait = timings.grant_grace.saturating_sub(subject.age);
+    let summary = if wait.is_zero() || subject.finalizer {
+        Summary::Stalled(Reason::NotGranted, message.clone())
+    } else {
+        plan.requeue = wait;
+        Summary::Reconciling(Reason::WaitingForGrant, message.clone())
+    };
+    plan = said(plan, &summary);
+    plan.conditions.push(Wanted::no(C::Granted, Reason::NotGranted, message));
+    plan
+}
+
+/// AWS could not be asked: what was Ready stays Ready through everything that passes by itself.
+fn failed(mut plan: Plan, subject: &Subject<'_>, granted: Wanted, error: &AwsError) -> Plan {
+    plan.conditions = failure(subject, error);
+    plan.conditions.push(granted);
+    plan.requeue = Duration::ZERO;
+    plan
+}
+
+/// The conditions that a failed call leaves.
+fn failure(subject: &Subject<'_>, error: &AwsError) -> Vec<Wanted> {
+    let (reason, message) = (error.class.reason(), error.for_user());
+    let passing = matches!(error.class, Class::NotFound | Class::AlreadyExists | Class::Conflict);
+    let ready =
+        || Summary::Ready("role, trust policy, boundary and policies were read back as specified".into());
+    let summary = if error.class.needs_a_person() {
+        Summary::Stalled(reason, message.clone())
+    } else if subject.was_ready {
+        ready()
+    } else {
+        Summary::Reconciling(reason, message.clone())
+    };
+    let mut conditions = summary.conditions();
+    if !passing && !error.class.needs_a_person() {
+        conditions.push(Wanted::no(C::AWSReachable, reason, message));
+    }
+    conditions
+}
+
+/// What a failed step means for the status.
+#[must_use]
+pub fn after_failure(plan: &Plan, subject: &Subject<'_>, error: &AwsError) -> Vec<Wanted> {
+    if subject.deleting {
+        let message = format!("the role cannot be removed yet: {}", error.for_user());
+        return Summary::Reconciling(Reason::DeletionBlocked, message).conditions();
+    }
+    let missing_policy = error.operation == "iam:AttachRolePolicy" && error.class == Class::NotFound;
+    let mut conditions = if missing_policy {
+        let message = format!("spec.role.policyArns: policy {} does not exist", error.resource);
+        Summary::Stalled(Reason::InvalidSpec, message).conditions()
+    } else {
+        failure(subject, error)
+    };
+    let summary = |w: &&Wanted| !matches!(w.type_, C::Ready | C::Reconciling | C::Stalled | C::AWSReachable);
+    conditions.extend(plan.conditions.iter().filter(summary).cloned());
+    conditions
+}
+
+/// A pass that did something is followed by one that looks at it.
+fn again(mut plan: Plan) -> Plan {
+    if plan.steps.iter().any(|step| !matches!(step, Step::AddFinalizer)) {
+        plan.requeue = Duration::ZERO;
+    }
+    plan
+}
+
+fn said(mut plan: Plan, summary: &Summary) -> Plan {
+    plan.conditions = summary.conditions();
+    plan
+}
+
+impl Step {
+    /// What is changed in AWS, for status, events, metrics and logs; `None` for what is changed in the cluster.
+    #[must_use]
+    pub const fn attribute(&self) -> Option<&'static str> {
+        match self {
+            Self::AddFinalizer | Self::RemoveFinalizer | Self::Annotate { .. } => None,
+            Self::CreateRole(_) => Some("role"),
+            Self::PutTrust(_) => Some("trust policy"),
+            Self::PutBoundary(_) => Some("permissions boundary"),
+            Self::Attach(_) => Some("attached policies"),
+            Self::Detach(_) => Some("attached policies (surplus)"),
+            Self::DeleteInline(_) => Some("inline policies"),
+            Self::DeleteRole => Some("role removal"),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What wakes a binding's reconcile: itself, its period, its issuer, its `ServiceAccount`, and an older binding's end.
+
+use std::sync::Arc;
+
+use crds::{OidcIssuer, PodIdentityBinding};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::core::PartialObjectMeta;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::{Controller, controller::Action, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+use crate::reconcile::Error;
+use crate::watch;
+
+/// Reconciles at once; each is a handful of AWS calls, and the SDK retries what is throttled.
+const CONCURRENCY: u16 = 16;
+
+/// The controller's machinery; its store is needed before it runs.
+#[must_use]
+pub fn controller(client: &Client) -> Controller<PodIdentityBinding> {
+    let bindings: Api<PodIdentityBinding> = Api::all(client.clone());
+    let issuers: Api<OidcIssuer> = Api::all(client.clone());
+    let accounts: Api<PartialObjectMeta<ServiceAccount>> = Api::all(client.clone());
+    let controller = Controller::new(bindings.clone(), watcher::Config::default());
+    let (of_issuer, of_account, of_binding) = (controller.store(), controller.store(), controller.store());
+    controller
+        // Grants, audiences and deletion concern every binding.
+        .watches(issuers, watcher::Config::default(), move |_| all(&of_issuer))
+        .watches(accounts, watcher::Config::default(), move |account| {
+            on_account(&of_account, account.metadata.namespace.as_deref(), &account.name_any())
+        })
+        // The next in line for a ServiceAccount.
+        .watches(bindings, watcher::Config::default(), move |binding| {
+            let leaving = binding.meta().deletion_timestamp.is_some();
+            let account = &binding.spec.service_account_name;
+            if leaving {
+                on_account(&of_binding, binding.metadata.namespace.as_deref(), account)
+            } else {
+                Vec::new()
+            }
+        })
+        .trigger_backoff(watch::backoff())
+        .with_config(kube::runtime::controller::Config::default().concurrency(CONCURRENCY))
+}
+
+fn all(store: &Store<PodIdentityBinding>) -> Vec<ObjectRef<PodIdentityBinding>> {
+    store.state().iter().map(|binding| ObjectRef::from_obj(binding.as_ref())).collect()
+}
+
+fn on_account(
+    store: &Store<PodIdentityBinding>,
+    namespace: Option<&str>,
+    account: &str,
+) -> Vec<ObjectRef<PodIdentityBinding>> {
+    let concerned = |b: &Arc<PodIdentityBinding>| {
+        b.spec.service_account_name == account && b.metadata.namespace.as_deref() == namespace
+    };
+    store.state().iter().filter(|b| concerned(b)).map(|b| ObjectRef::from_obj(b.as_ref())).collect()
+}
+
+/// Runs until `stop`, then lets running reconciles end.
+pub async fn run(controller: Controller<PodIdentityBinding>, context: Arc<Context>, stop: CancellationToken) {
+    controller
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(super::reconcile, on_error, context)
+        .for_each(|result| async {
+            if let Err(error) = result {
+                watch::log("PodIdentityBinding", &error);
+            }
+        })
+        .await;
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the shape the controller asks for")]
+fn on_error(object: Arc<PodIdentityBinding>, error: &Error, context: Arc<Context>) -> Action {
+    let key = super::key(&object);
+    tracing::warn!(binding = key, %error, "reconcile failed");
+    context.metrics.reconciled("PodIdentityBinding", "kubernetes");
+    Action::requeue(context.backoff.failed(&key))
+}

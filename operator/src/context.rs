@@ -1,0 +1,75 @@
+//! What every reconcile is handed: clients, caches, clocks' periods, and the memory of earlier looks.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use crds::{OidcIssuer, PodIdentityBinding};
+use kube::runtime::events::Recorder;
+use kube::runtime::reflector::Store;
+use kube::runtime::reflector::store::WriterDropped;
+
+use crate::aws::Aws;
+use crate::backoff::Backoff;
+use crate::metrics::Metrics;
+use crate::timings::Timings;
+use crate::{binding, issuer};
+
+/// Shared by both controllers of a process.
+pub struct Context {
+    /// The API server.
+    pub client: kube::Client,
+    /// AWS.
+    pub aws: Aws,
+    /// Waits and periods.
+    pub timings: Timings,
+    /// What is counted.
+    pub metrics: std::sync::Arc<Metrics>,
+    /// Events.
+    pub recorder: Recorder,
+    /// The operator's own namespace.
+    pub namespace: String,
+    /// All issuers.
+    pub issuers: Store<OidcIssuer>,
+    /// All bindings.
+    pub bindings: Store<PodIdentityBinding>,
+    /// Failures in a row.
+    pub backoff: Backoff,
+    /// When this process began to look.
+    pub started: Instant,
+    /// What is remembered of issuers.
+    pub issuer_memory: Remembered<issuer::observe::Memory>,
+    /// What is remembered of bindings.
+    pub binding_memory: Remembered<binding::observe::Memory>,
+}
+
+impl Context {
+    /// Waits until both caches hold what the API server has; returns at once ever after.
+    pub async fn stores_ready(&self) -> Result<(), WriterDropped> {
+        self.issuers.wait_until_ready().await?;
+        self.bindings.wait_until_ready().await
+    }
+}
+
+/// Memory by object uid. Taken out for a reconcile and put back after it; kube never runs two reconciles of one object
+/// at once, so nobody misses it meanwhile, and a reconcile that is cut off forgets, which is safe.
+#[derive(Debug)]
+pub struct Remembered<M>(Mutex<HashMap<String, M>>);
+
+impl<M> Default for Remembered<M> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<M: Default> Remembered<M> {
+    /// Takes an object's memory out.
+    pub fn take(&self, uid: &str) -> M {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid).unwrap_or_default()
+    }
+
+    /// Puts an object's memory back.
+    pub fn put(&self, uid: &str, memory: M) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), memory);
+    }
+}

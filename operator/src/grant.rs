@@ -1,0 +1,154 @@
+//! PURE: who may bind what. Default deny; one grant must cover a binding whole.
+
+use crds::Grant;
+
+/// What a binding that makes a role asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// The binding's namespace.
+    pub namespace: &'a str,
+    /// Managed policies it wants attached.
+    pub policy_arns: &'a [String],
+}
+
+/// Whether one of the grants covers the request; if none does, the words that tell the user what is missing.
+pub fn check(issuer: &str, grants: &[Grant], request: Request<'_>) -> Result<(), String> {
+    let Request { namespace, policy_arns } = request;
+    let of_namespace: Vec<&Grant> = grants.iter().filter(|g| covers_namespace(g, namespace)).collect();
+    if of_namespace.is_empty() {
+        return Err(format!(
+            "no grant of OidcIssuer {issuer} covers namespace {namespace}: add it to spec.grants[].namespaces.names"
+        ));
+    }
+    let missing = |grant: &Grant| -> Vec<&str> {
+        let covered = |arn: &str| grant.policy_arns.iter().any(|pattern| matches(pattern, arn));
+        policy_arns.iter().map(String::as_str).filter(|arn| !covered(arn)).collect()
+    };
+    // The grant that lacks least is the one the administrator most likely meant.
+    match of_namespace.into_iter().map(missing).min_by_key(Vec::len) {
+        Some(missing) if !missing.is_empty() => Err(format!(
+            "no single grant of OidcIssuer {issuer} for namespace {namespace} covers {}: add it to \
+             spec.grants[].policyArns of that grant, or take it out of spec.role.policyArns",
+            missing.join(", ")
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn covers_namespace(grant: &Grant, namespace: &str) -> bool {
+    grant.namespaces.as_ref().is_some_and(|n| n.all || n.names.iter().any(|name| name == namespace))
+}
+
+/// Whether a grant's policy pattern covers an ARN: equal, `*` alone for any, or with `*` in the resource part. The
+/// partition and account never match by wildcard (the CRD refuses a `*` there).
+fn matches(pattern: &str, arn: &str) -> bool {
+    if pattern == "*" {
+        return true;
+    }
+    let (Some((head, tail)), Some((arn_head, arn_tail))) =
+        (pattern.split_once(":policy/"), arn.split_once(":policy/"))
+    else {
+        return false;
+    };
+    head == arn_head && !head.contains('*') && glob(tail, arn_tail)
+}
+
+/// `*` stands for any number of characters, everything else for itself.
+fn glob(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let mut parts = parts.peekable();
+    if parts.peek().is_none() {
+        return rest.is_empty();
+    }
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return rest.ends_with(part);
+        }
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::GrantNamespaces;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const VAULT: &str = "arn:aws:iam::111122223333:policy/vault-storage";
+    const OTHER: &str = "arn:aws:iam::111122223333:policy/team/other";
+
+    fn grant(names: &[&str], policies: &[&str]) -> Grant {
+        Grant {
+            namespaces: Some(GrantNamespaces {
+                names: names.iter().map(ToString::to_string).collect(),
+                all: false,
+            }),
+            policy_arns: policies.iter().map(ToString::to_string).collect(),
+        }
+    }
+    fn ask(grants: &[Grant], namespace: &str, policies: &[&str]) -> Result<(), String> {
+        let policy_arns: Vec<String> = policies.iter().map(ToString::to_string).collect();
+        check("default", grants, Request { namespace, policy_arns: &policy_arns })
+    }
+
+    #[test]
+    fn nothing_is_allowed_by_default() {
+        assert!(ask(&[], "vault", &[]).unwrap_err().contains("covers namespace vault"));
+        assert!(ask(&[Grant::default()], "vault", &[]).is_err());
+        assert!(ask(&[grant(&[], &["*"])], "vault", &[VAULT]).is_err());
+        assert!(ask(&[grant(&["vault"], &[])], "vault", &[VAULT]).unwrap_err().contains(VAULT));
+        assert!(
+            ask(&[grant(&["vault"], &[])], "vault", &[]).is_ok(),
+            "a role without rights needs a namespace only"
+        );
+    }
+
+    #[test]
+    fn one_grant_must_cover_the_whole() {
+        let apart = [grant(&["vault"], &[VAULT]), grant(&["vault"], &[OTHER])];
+        assert!(ask(&apart, "vault", &[VAULT]).is_ok());
+        assert!(ask(&apart, "vault", &[OTHER]).is_ok());
+        assert!(ask(&apart, "vault", &[VAULT, OTHER]).is_err());
+        assert!(ask(&[grant(&["vault"], &[VAULT, OTHER])], "vault", &[OTHER, VAULT]).is_ok());
+    }
+
+    #[test]
+    fn patterns_match_in_the_resource_part_only() {
+        for (pattern, arn, expected) in [
+            ("*", VAULT, true),
+            (VAULT, VAULT, true),
+            (VAULT, OTHER, false),
+            ("arn:aws:iam::111122223333:policy/*", VAULT, true),
+            ("arn:aws:iam::111122223333:policy/team/*", OTHER, true),
+            ("arn:aws:iam::111122223333:policy/team/*", VAULT, false),
+            ("arn:aws:iam::111122223333:policy/*-storage", VAULT, true),
+            ("arn:aws:iam::111122223333:policy/v*t-s*e", VAULT, true),
+            ("arn:aws:iam::111122223333:policy/vault-storag", VAULT, false),
+            ("arn:aws:iam::999999999999:policy/*", VAULT, false),
+            ("arn:aws:iam::*:policy/*", VAULT, false),
+            ("arn:aws:iam::aws:policy/*", VAULT, false),
+            ("arn:aws:iam::aws:policy/Amazon*", "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess", true),
+            ("arn:aws:iam::111122223333:policy/a*a", "arn:aws:iam::111122223333:policy/a", false),
+        ] {
+            assert_eq!(matches(pattern, arn), expected, "{pattern} ~ {arn}");
+        }
+    }
+
+    proptest! {
+        /// A namespace that no grant names gets nothing, whatever the grants hold.
+        #[test]
+        fn an_unnamed_namespace_gets_nothing(
+            names in proptest::collection::vec("[a-m]{1,5}", 0..4),
+            policies in proptest::collection::vec(prop_oneof![Just("*".to_owned()), Just(VAULT.to_owned())], 0..3),
+        ) {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let policies: Vec<&str> = policies.iter().map(String::as_str).collect();
+            prop_assert!(ask(&[grant(&names, &policies)], "zzz", &[]).is_err());
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The file that goes to Git, as the administrator's subcommands read it.
+
+use std::io::Read;
+use std::path::Path;
+
+use crds::{OidcIssuer, OidcIssuerSpec};
+use kube::ResourceExt;
+use serde::Deserialize;
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::cli::{File, Offline};
+
+/// Why the file cannot be used.
+#[derive(Debug, Error)]
+pub enum FileError {
+    /// Not readable.
+    #[error("cannot read {file}: {source}")]
+    Read {
+        /// The file.
+        file: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Not YAML.
+    #[error("{file} is not valid YAML: {reason}")]
+    Yaml {
+        /// The file.
+        file: String,
+        /// Where and why.
+        reason: String,
+    },
+    /// An `OidcIssuer` that cannot be one.
+    #[error("{file}: OidcIssuer {name}: {reason}")]
+    Invalid {
+        /// The file.
+        file: String,
+        /// The object.
+        name: String,
+        /// The field and why.
+        reason: String,
+    },
+    /// None or several.
+    #[error("{file} holds {count} objects of kind OidcIssuer: one is needed")]
+    Count {
+        /// The file.
+        file: String,
+        /// How many.
+        count: usize,
+    },
+    /// The account is not known.
+    #[error("which AWS account? Say --account <twelve digits>: the bucket's name does not tell")]
+    Account,
+}
+
+/// The one `OidcIssuer` of a file.
+pub fn read(File { file: path }: &File) -> Result<(String, OidcIssuerSpec), FileError> {
+    let file = path.display().to_string();
+    let text = text(path).map_err(|source| FileError::Read { file: file.clone(), source })?;
+    parse(&file, &text)
+}
+
+fn text(path: &Path) -> std::io::Result<String> {
+    if path.as_os_str() == "-" {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text)?;
+        return Ok(text);
+    }
+    std::fs::read_to_string(path)
+}
+
+fn parse(file: &str, text: &str) -> Result<(String, OidcIssuerSpec), FileError> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text)
+        .map_err(|e| FileError::Yaml { file: file.to_owned(), reason: e.to_string() })?;
+    let mut issuers = documents.into_iter().filter(|d| d["kind"] == "OidcIssuer");
+    let (Some(found), 0) = (issuers.next(), issuers.by_ref().count()) else {
+        let all: Vec<Value> = serde_saphyr::from_multiple(text).unwrap_or_default();
+        let count = all.iter().filter(|d| d["kind"] == "OidcIssuer").count();
+        return Err(FileError::Count { file: file.to_owned(), count });
+    };
+    let name = found["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let invalid = |reason: String| FileError::Invalid { file: file.to_owned(), name: name.clone(), reason };
+    let issuer = OidcIssuer::deserialize(&found).map_err(|e| invalid(e.to_string()))?;
+    if issuer.name_any().is_empty() {
+        return Err(invalid("metadata.name is missing".into()));
+    }
+    // What the API server would refuse: no bucket is made for an issuer that cannot be applied.
+    check(&issuer.spec).map_err(invalid)?;
+    Ok((issuer.name_any(), issuer.spec))
+}
+
+/// The rules of the CRD that decide what things in AWS are called; the API server checks all of them.
+fn check(spec: &OidcIssuerSpec) -> Result<(), String> {
+    let label = |text: &str, max: usize| {
+        (1..=max).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !text.starts_with('-')
+            && !text.ends_with('-')
+    };
+    if !label(&spec.cluster_name, 32) {
+        return Err("spec.clusterName must be a DNS label of at most 32 characters".into());
+    }
+    if !spec.s3.bucket.split('.').all(|part| label(part, 63)) || spec.s3.bucket.len() > 63 {
+        return Err("spec.s3.bucket is no bucket name: 3 to 63 lower-case letters, digits and hyphens".into());
+    }
+    if spec.issuer_url.is_none() && spec.s3.bucket.contains('.') {
+        return Err(
+            "spec.s3.bucket must not contain dots where the issuer is the bucket's own S3 URL: S3's TLS \
+                    certificate covers one label only"
+                .into(),
+        );
+    }
+    if spec.audiences.is_empty() {
+        return Err("spec.audiences must not be empty".into());
+    }
+    let url = spec.issuer_url();
+    if !url.starts_with("https://") || url.ends_with('/') || url.len() > 255 {
+        return Err(
+            "spec.issuerUrl must be https://host[/path] of at most 255 characters without trailing slash"
+                .into(),
+        );
+    }
+    Ok(())
+}
+
+/// Issuer and account of the subcommands that ask nobody.
+pub fn offline(offline: &Offline) -> anyhow::Result<(OidcIssuerSpec, String)> {
+    let (_, spec) = read(&offline.file)?;
+    let account = offline.account.clone().or_else(|| account_of(&spec)).ok_or(FileError::Account)?;
+    Ok((spec, account))
+}
+
+/// The account in the name of a bucket of the account-regional namespace.
+fn account_of(spec: &OidcIssuerSpec) -> Option<String> {
+    let head = spec.s3.bucket.strip_suffix(&format!("-{}-an", spec.s3.region))?;
+    let account = head.rsplit('-').next()?;
+    (account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit())).then(|| account.to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "apiVersion: podidentity.dev/v1alpha1\nkind: OidcIssuer\nmetadata: {name: default}\nspec:\n  \
+                        clusterName: homelab\n  s3: {bucket: oidc-111122223333-eu-central-1-an, region: eu-central-1}\n";
+
+    #[test]
+    fn other_objects_are_passed_over_and_the_account_is_in_the_name() {
+        let (name, spec) =
+            parse("f", &format!("kind: Namespace\nmetadata: {{name: x}}\n---\n{GOOD}")).unwrap();
+        assert_eq!(name, "default");
+        assert_eq!(account_of(&spec).as_deref(), Some("111122223333"));
+    }
+
+    #[test]
+    fn what_cannot_work_names_the_field() {
+        for (text, says) in [
+            (GOOD.replace("homelab", "Home_Lab"), "spec.clusterName"),
+            (GOOD.replace("oidc-", "oidc."), "dots"),
+            (GOOD.replace("oidc-", "OIDC-"), "spec.s3.bucket"),
+            (GOOD.replace("  clusterName: homelab\n", ""), "clusterName"),
+            (GOOD.replace("name: default", "labels: {}"), "metadata.name"),
+            (format!("{GOOD}---\n{GOOD}"), "holds 2 objects"),
+            ("kind: Namespace".to_owned(), "holds 0 objects"),
+            ("{".to_owned(), "not valid YAML"),
+        ] {
+            let error = parse("f", &text).unwrap_err().to_string();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+}

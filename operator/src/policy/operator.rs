@@ -1,0 +1,85 @@
+//! PURE: the operator's own permissions, and not one more. `operator iam-policy` prints them, `bootstrap` grants them,
+//! and every end-to-end test runs under them.
+
+use crds::OidcIssuerSpec;
+use crds::names::{boundary_arn, provider_arn, role_path, tag};
+use serde_json::{Value, json};
+
+use super::VERSION;
+
+/// Least privilege for one issuer: its bucket's two objects and configuration, its provider, and the roles under its
+/// path — created only with the boundary and our tags, changed only while they carry the boundary. No right to change
+/// itself, the boundary policy, or to delete what pods' identity rests on (bucket, objects, provider): that is
+/// `teardown`'s, with an administrator's session.
+#[must_use]
+pub fn policy(account: &str, spec: &OidcIssuerSpec) -> Value {
+    let partition = spec.partition().id;
+    let bucket = format!("arn:{partition}:s3:::{}", spec.s3.bucket);
+    let objects = [spec.discovery_key(), spec.jwks_key()].map(|key| format!("{bucket}/{key}"));
+    let roles = format!("arn:{partition}:iam::{account}:role{}*", role_path(&spec.cluster_name));
+    let boundary = boundary_arn(partition, account, &spec.cluster_name);
+    let boundary_key = json!({"iam:PermissionsBoundary": boundary});
+    let cluster_key = format!("aws:RequestTag/{}", tag::CLUSTER);
+    json!({
+        "Version": VERSION,
+        "Statement": [
+            {
+                "Sid": "IssuerBucket",
+                "Effect": "Allow",
+                "Action": [
+                    "s3:CreateBucket", "s3:TagResource", "s3:ListBucket", "s3:GetBucketTagging",
+                    "s3:GetBucketOwnershipControls", "s3:PutBucketOwnershipControls",
+                    "s3:GetBucketPublicAccessBlock", "s3:PutBucketPublicAccessBlock",
+                    "s3:GetBucketPolicy", "s3:PutBucketPolicy",
+                ],
+                "Resource": bucket,
+            },
+            {"Sid": "IssuerDocuments", "Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": objects},
+            {
+                "Sid": "IssuerProvider",
+                "Effect": "Allow",
+                "Action": [
+                    "iam:CreateOpenIDConnectProvider", "iam:TagOpenIDConnectProvider", "iam:GetOpenIDConnectProvider",
+                    "iam:AddClientIDToOpenIDConnectProvider", "iam:RemoveClientIDFromOpenIDConnectProvider",
+                ],
+                "Resource": provider_arn(partition, account, &spec.issuer_url()),
+            },
+            {
+                "Sid": "CreateRolesWithBoundaryAndTags",
+                "Effect": "Allow",
+                "Action": ["iam:CreateRole"],
+                "Resource": roles,
+                "Condition": {"StringEquals": {
+                    "iam:PermissionsBoundary": boundary,
+                    (cluster_key.clone()): spec.cluster_name,
+                }},
+            },
+            {
+                "Sid": "TagRolesAsOurs",
+                "Effect": "Allow",
+                "Action": ["iam:TagRole"],
+                "Resource": roles,
+                "Condition": {"StringEquals": {(cluster_key): spec.cluster_name}},
+            },
+            {
+                "Sid": "ChangeRightsOfBoundedRoles",
+                "Effect": "Allow",
+                "Action": [
+                    "iam:AttachRolePolicy", "iam:DetachRolePolicy", "iam:DeleteRolePolicy",
+                    "iam:PutRolePermissionsBoundary",
+                ],
+                "Resource": roles,
+                "Condition": {"StringEquals": boundary_key},
+            },
+            {
+                "Sid": "ReadTrustAndDeleteRoles",
+                "Effect": "Allow",
+                "Action": [
+                    "iam:GetRole", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies",
+                    "iam:UpdateAssumeRolePolicy", "iam:DeleteRole",
+                ],
+                "Resource": roles,
+            },
+        ],
+    })
+}

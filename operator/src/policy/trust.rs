@@ -1,0 +1,90 @@
+//! PURE: the trust policy that lets exactly one `ServiceAccount` assume a role.
+
+use crds::names::scheme_less;
+use serde_json::{Value, json};
+
+use super::VERSION;
+
+/// Who may assume a role, and through which provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trust<'a> {
+    /// ARN of the IAM OIDC provider.
+    pub provider_arn: &'a str,
+    /// The issuer URL; condition keys are spelled with it, without its scheme.
+    pub issuer_url: &'a str,
+    /// The token's `aud`.
+    pub audience: &'a str,
+    /// The token's `sub`: `system:serviceaccount:<namespace>:<name>`.
+    pub subject: &'a str,
+}
+
+impl Trust<'_> {
+    /// One statement, `StringEquals` on the full `sub` and on `aud`. No operator that knows wildcards is used, so none
+    /// can slip in through a name.
+    #[must_use]
+    pub fn policy(&self) -> Value {
+        self.statement("Allow")
+    }
+
+    /// The same statement as a refusal: what stands while a role is being removed. IAM refuses an empty trust policy.
+    #[must_use]
+    pub fn revoked(&self) -> Value {
+        self.statement("Deny")
+    }
+
+    fn statement(&self, effect: &str) -> Value {
+        let url = scheme_less(self.issuer_url);
+        json!({
+            "Version": VERSION,
+            "Statement": [{
+                "Effect": effect,
+                "Principal": {"Federated": self.provider_arn},
+                "Action": "sts:AssumeRoleWithWebIdentity",
+                "Condition": {"StringEquals": {
+                    (format!("{url}:sub")): self.subject,
+                    (format!("{url}:aud")): self.audience,
+                }},
+            }],
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::names::{provider_arn, subject};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever the names are: one Allow, StringEquals on exactly two keys, and the values are the names, whole.
+        #[test]
+        fn exactly_one_service_account(ns in "[a-z0-9*?$-]{1,63}", sa in "[a-z0-9.*?-]{1,253}", aud in "[!-~]{1,255}") {
+            let url = "https://b.s3.eu-central-1.amazonaws.com/homelab";
+            let provider_arn = provider_arn("aws", "111122223333", url);
+            let subject = subject(&ns, &sa);
+            let trust = Trust { provider_arn: &provider_arn, issuer_url: url, audience: &aud, subject: &subject };
+            let policy = trust.policy();
+            let statements = policy["Statement"].as_array().expect("a list");
+            prop_assert_eq!(statements.len(), 1);
+            let statement = &statements[0];
+            prop_assert_eq!(&statement["Principal"], &json!({"Federated": provider_arn}));
+            let conditions = statement["Condition"].as_object().expect("conditions");
+            prop_assert_eq!(conditions.keys().collect::<Vec<_>>(), ["StringEquals"]);
+            let equals = conditions["StringEquals"].as_object().expect("keys");
+            prop_assert_eq!(equals.len(), 2);
+            prop_assert_eq!(equals["b.s3.eu-central-1.amazonaws.com/homelab:sub"].as_str(), Some(subject.as_str()));
+            prop_assert_eq!(equals["b.s3.eu-central-1.amazonaws.com/homelab:aud"].as_str(), Some(aud.as_str()));
+            prop_assert_eq!(&trust.revoked()["Statement"][0]["Effect"], "Deny");
+        }
+
+        /// The longest names there are fit IAM's default of 2,048 characters.
+        #[test]
+        fn the_longest_trust_policy_fits(sa in "[a-z]{253}", ns in "[a-z]{63}") {
+            let url = format!("https://{}", "a".repeat(247));
+            let (arn, subject) = (provider_arn("aws-us-gov", "111122223333", &url), subject(&ns, &sa));
+            let trust = Trust { provider_arn: &arn, issuer_url: &url, audience: &"x".repeat(255), subject: &subject };
+            prop_assert!(trust.policy().to_string().len() <= 2048);
+        }
+    }
+}
