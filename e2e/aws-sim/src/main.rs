@@ -1,0 +1,46 @@
+//! The stand-in as a process.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use aws_sim::server::{Authority, control, fetch_over_https, serve};
+use aws_sim::{Settings, Sim};
+use clap::Parser;
+use tokio::net::TcpListener;
+
+/// An AWS stand-in that refuses what AWS refuses.
+#[derive(Debug, Parser)]
+struct Flags {
+    /// Where AWS's host names are served over TLS.
+    #[arg(long, default_value = "127.0.0.1:8443")]
+    listen: SocketAddr,
+    /// Where the control door is served over plain HTTP.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    control: SocketAddr,
+    /// Directory of `ca.crt` and `ca.key`, made if they are missing.
+    #[arg(long)]
+    ca_dir: PathBuf,
+    /// The account.
+    #[arg(long, default_value = "111122223333")]
+    account: String,
+    /// The region.
+    #[arg(long, default_value = "eu-central-1")]
+    region: String,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let Flags { listen, control: door, ca_dir, account, region } = Flags::parse();
+    let authority = Authority::in_directory(&ca_dir).with_context(|| format!("no CA in {}", ca_dir.display()))?;
+    let sim = Sim::new(Settings { account, region });
+    fetch_over_https(&sim, &authority)?;
+    let bind = async |address| TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"));
+    let (tls, console) = (bind(listen).await?, bind(door).await?);
+    println!("serving AWS on {listen}, control on {door}");
+    tokio::select! {
+        ended = serve(sim.clone(), tls, authority) => ended,
+        ended = control(sim, console) => ended,
+    }
+}

@@ -1,0 +1,353 @@
+//! PURE: evaluation of one policy document, after the IAM user guide's "policy evaluation logic" and "condition operators".
+//! Only what our policies and those of our tests use; a document with anything else is refused when it is put.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+/// Condition keys of a request, lower case, with their values.
+pub type Context = BTreeMap<String, Vec<String>>;
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Principal {
+    /// Nobody in particular.
+    Anonymous,
+    /// An IAM principal: every ARN it goes by (session, role), and its account.
+    Aws {
+        /// ARNs.
+        arns: Vec<String>,
+        /// Twelve digits.
+        account: String,
+    },
+    /// The OIDC provider of a web identity token.
+    Federated(String),
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Query<'a> {
+    /// `service:Action`.
+    pub action: &'a str,
+    /// ARN; `None` in a trust policy, which has no resource.
+    pub resource: Option<&'a str>,
+    /// Who asks; `None` for identity policies, which have no principal.
+    pub principal: Option<&'a Principal>,
+    /// Condition keys.
+    pub context: &'a Context,
+}
+
+/// What one document says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// A statement denies: nothing can allow it.
+    Deny,
+    /// A statement allows, none denies.
+    Allow,
+    /// It says nothing.
+    Silent,
+}
+
+/// Evaluates a document.
+#[must_use]
+pub fn evaluate(document: &Value, query: Query<'_>) -> Verdict {
+    let mut verdict = Verdict::Silent;
+    for statement in list(&document["Statement"]) {
+        if applies(statement, query) {
+            if statement["Effect"] == "Deny" {
+                return Verdict::Deny;
+            }
+            verdict = Verdict::Allow;
+        }
+    }
+    verdict
+}
+
+fn applies(statement: &Value, query: Query<'_>) -> bool {
+    let action = |pattern: &Value| matches(&text(pattern).to_lowercase(), &query.action.to_lowercase());
+    let actions = match (&statement["Action"], &statement["NotAction"]) {
+        (Value::Null, not) => !list(not).iter().any(|p| action(p)),
+        (patterns, _) => list(patterns).iter().any(|p| action(p)),
+    };
+    let resources = query.resource.is_none_or(|resource| match (&statement["Resource"], &statement["NotResource"]) {
+        (Value::Null, not) => !list(not).iter().any(|p| matches(text(p), resource)),
+        (patterns, _) => list(patterns).iter().any(|p| matches(text(p), resource)),
+    });
+    let principals = query.principal.is_none_or(|principal| named(&statement["Principal"], principal));
+    actions && resources && principals && conditions(&statement["Condition"], query.context)
+}
+
+fn named(element: &Value, principal: &Principal) -> bool {
+    let everybody = |v: &Value| v == "*";
+    if everybody(element) {
+        return true;
+    }
+    match principal {
+        Principal::Anonymous => list(&element["AWS"]).iter().any(|v| everybody(v)),
+        Principal::Aws { arns, account } => list(&element["AWS"]).iter().any(|v| {
+            let v = text(v);
+            let root = v.starts_with("arn:") && v.ends_with(&format!("::{account}:root"));
+            v == "*" || v == account || root || arns.iter().any(|arn| arn == v)
+        }),
+        Principal::Federated(provider) => list(&element["Federated"]).iter().any(|v| text(v) == provider),
+    }
+}
+
+fn conditions(block: &Value, context: &Context) -> bool {
+    let Some(operators) = block.as_object() else { return true };
+    operators.iter().all(|(operator, keys)| {
+        keys.as_object().is_some_and(|keys| {
+            keys.iter().all(|(key, wanted)| {
+                let found = context.get(&key.to_lowercase()).map(Vec::as_slice);
+                condition(operator, found, &list(wanted).iter().map(|v| plain(v)).collect::<Vec<_>>())
+            })
+        })
+    })
+}
+
+/// One operator, one key. An absent key fails a positive operator and passes a negated one.
+fn condition(operator: &str, found: Option<&[String]>, wanted: &[String]) -> bool {
+    let (set, operator) = match operator.split_once(':') {
+        Some((set, rest)) => (Some(set), rest),
+        None => (None, operator),
+    };
+    if operator == "Null" {
+        return wanted.iter().any(|w| (w == "true") == found.is_none_or(<[String]>::is_empty));
+    }
+    let (operator, if_exists) = operator.strip_suffix("IfExists").map_or((operator, false), |o| (o, true));
+    let Some(found) = found.filter(|f| !f.is_empty()) else {
+        return if_exists || operator.contains("Not") || set == Some("ForAllValues");
+    };
+    let (positive, negated) = match operator {
+        "StringNotEquals" => ("StringEquals", true),
+        "StringNotLike" => ("StringLike", true),
+        "ArnNotEquals" | "ArnNotLike" => ("ArnLike", true),
+        other => (other, false),
+    };
+    let one = |value: &String| wanted.iter().any(|w| compare(positive, value, w)) != negated;
+    match set {
+        Some("ForAllValues") => found.iter().all(one),
+        // Several values without a set operator: as ForAnyValue, but a negated one must hold for all.
+        _ if negated => found.iter().all(one),
+        _ => found.iter().any(one),
+    }
+}
+
+fn compare(operator: &str, value: &str, wanted: &str) -> bool {
+    match operator {
+        "StringEquals" => value == wanted,
+        "StringEqualsIgnoreCase" | "Bool" => value.eq_ignore_ascii_case(wanted),
+        "StringLike" => matches(wanted, value),
+        "ArnEquals" | "ArnLike" => {
+            let (w, v): (Vec<&str>, Vec<&str>) = (wanted.splitn(6, ':').collect(), value.splitn(6, ':').collect());
+            w.len() == v.len() && w.iter().zip(&v).all(|(w, v)| matches(w, v))
+        }
+        "DateLessThan" => value < wanted, // RFC 3339 in UTC: order of text is order of time
+        "DateGreaterThan" => value > wanted,
+        _ => false,
+    }
+}
+
+const OPERATORS: [&str; 13] = [
+    "StringEquals",
+    "StringNotEquals",
+    "StringEqualsIgnoreCase",
+    "StringLike",
+    "StringNotLike",
+    "ArnEquals",
+    "ArnLike",
+    "ArnNotEquals",
+    "ArnNotLike",
+    "Bool",
+    "Null",
+    "DateLessThan",
+    "DateGreaterThan",
+];
+
+/// What kind of policy a document is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Attached to an identity: a resource, no principal.
+    Identity,
+    /// A role's trust policy: a principal, no resource.
+    Trust,
+    /// A resource's: both.
+    Resource,
+}
+
+/// Parses a document and refuses what AWS refuses as `MalformedPolicyDocument`, or what we cannot evaluate.
+pub fn parse(document: &str, kind: Kind) -> Result<Value, String> {
+    let parsed: Value = serde_json::from_str(document).map_err(|_| "This policy contains invalid Json".to_owned())?;
+    if !["2012-10-17", "2008-10-17"].contains(&text(&parsed["Version"])) {
+        return Err("The policy must contain a valid version string".into());
+    }
+    let statements = list(&parsed["Statement"]);
+    if statements.is_empty() {
+        return Err("Syntax errors in policy.".into());
+    }
+    for statement in statements {
+        if !["Allow", "Deny"].contains(&text(&statement["Effect"])) {
+            return Err("Syntax error: a statement needs Effect Allow or Deny".into());
+        }
+        if statement["Action"].is_null() == statement["NotAction"].is_null() {
+            return Err("Policy statement must contain actions.".into());
+        }
+        let (principal, resource) = (!statement["Principal"].is_null(), !statement["Resource"].is_null());
+        match kind {
+            Kind::Identity if principal => return Err("Policy document should not specify a principal.".into()),
+            Kind::Identity | Kind::Resource if !resource && statement["NotResource"].is_null() => {
+                return Err("Policy statement must contain resources.".into());
+            }
+            Kind::Trust | Kind::Resource if !principal => {
+                return Err("Missing required field Principal".into());
+            }
+            Kind::Trust if resource => return Err("Has prohibited field Resource".into()),
+            Kind::Trust => {
+                if !list(&statement["Action"]).iter().all(|a| text(a).starts_with("sts:")) {
+                    return Err("AssumeRole policy may only specify STS AssumeRole actions.".into());
+                }
+                let valid = |v: &&Value| text(v).contains(":oidc-provider/") || !text(v).starts_with("arn:");
+                if !list(&statement["Principal"]["Federated"]).iter().all(valid) {
+                    return Err("Federated principals must be valid domain names or SAML metadata ARNs".into());
+                }
+            }
+            Kind::Identity | Kind::Resource => {}
+        }
+        for operator in statement["Condition"].as_object().into_iter().flat_map(|c| c.keys()) {
+            let bare = operator.rsplit(':').next().unwrap_or_default();
+            let bare = bare.strip_suffix("IfExists").unwrap_or(bare);
+            if !OPERATORS.contains(&bare) {
+                return Err(format!("Invalid Condition type : {operator}."));
+            }
+        }
+    }
+    Ok(parsed)
+}
+
+/// Whether S3 calls a bucket policy public: an Allow for everybody that nothing pins (S3 user guide, "The meaning of
+/// public"). No condition that we support pins one.
+#[must_use]
+pub fn is_public(document: &Value) -> bool {
+    list(&document["Statement"]).iter().any(|statement| {
+        let principal = &statement["Principal"];
+        let everybody = principal == "*" || list(&principal["AWS"]).iter().any(|v| *v == "*");
+        statement["Effect"] == "Allow" && everybody
+    })
+}
+
+/// `*` any characters, `?` one; everything else itself.
+#[must_use]
+pub fn matches(pattern: &str, value: &str) -> bool {
+    let (pattern, value): (Vec<char>, Vec<char>) = (pattern.chars().collect(), value.chars().collect());
+    let (mut p, mut v, mut star) = (0, 0, None);
+    while v < value.len() {
+        match pattern.get(p) {
+            Some('*') => {
+                star = Some((p, v));
+                p += 1;
+            }
+            Some(c) if *c == '?' || *c == value[v] => {
+                p += 1;
+                v += 1;
+            }
+            _ => match star {
+                Some((at, from)) => {
+                    p = at + 1;
+                    v = from + 1;
+                    star = Some((at, from + 1));
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|c| *c == '*')
+}
+
+fn list(value: &Value) -> Vec<&Value> {
+    match value {
+        Value::Null => Vec::new(),
+        Value::Array(list) => list.iter().collect(),
+        one => vec![one],
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn ask(document: &Value, action: &str, resource: &str, context: &[(&str, &str)]) -> Verdict {
+        let context = context.iter().map(|(k, v)| (k.to_lowercase(), vec![(*v).to_owned()])).collect();
+        evaluate(document, Query { action, resource: Some(resource), principal: None, context: &context })
+    }
+
+    #[test]
+    fn a_deny_wins_and_silence_is_no_allow() {
+        let document = json!({"Statement": [
+            {"Effect": "Allow", "Action": "s3:*", "Resource": "*"},
+            {"Effect": "Deny", "NotAction": ["s3:Get*"], "Resource": "arn:aws:s3:::b/*"},
+        ]});
+        assert_eq!(ask(&document, "s3:GetObject", "arn:aws:s3:::b/k", &[]), Verdict::Allow);
+        assert_eq!(ask(&document, "s3:PutObject", "arn:aws:s3:::b/k", &[]), Verdict::Deny);
+        assert_eq!(ask(&document, "S3:putobject", "arn:aws:s3:::c/k", &[]), Verdict::Allow);
+        assert_eq!(ask(&document, "iam:GetRole", "x", &[]), Verdict::Silent);
+    }
+
+    #[test]
+    fn operators_on_present_and_absent_keys() {
+        for (operator, wanted, found, holds) in [
+            ("StringEquals", "a", Some("a"), true),
+            ("StringEquals", "a*", Some("ab"), false),
+            ("StringEquals", "a", None, false),
+            ("StringEqualsIfExists", "a", None, true),
+            ("StringNotEquals", "a", None, true),
+            ("StringNotEquals", "a", Some("a"), false),
+            ("StringLike", "a*c?", Some("abbcd"), true),
+            ("ArnLike", "arn:aws:iam::*:role/x*", Some("arn:aws:iam::1:role/xy"), true),
+            ("ArnNotEquals", "arn:aws:iam::1:role/x", Some("arn:aws:iam::1:role/y"), true),
+            ("ArnNotEquals", "arn:aws:iam::1:role/x", None, true),
+            ("Null", "true", None, true),
+            ("Null", "false", None, false),
+            ("Bool", "true", Some("True"), true),
+            ("DateLessThan", "1970-01-01T00:00:00Z", Some("2026-11-24T00:00:00Z"), false),
+            ("ForAnyValue:StringEquals", "a", Some("a"), true),
+            ("ForAllValues:StringEquals", "a", None, true),
+        ] {
+            let document = json!({"Statement": {"Effect": "Allow", "Action": "*", "Resource": "*",
+                "Condition": {operator: {"Key": wanted}}}});
+            let context: Vec<(&str, &str)> = found.iter().map(|f| ("key", *f)).collect();
+            let verdict = ask(&document, "a:b", "r", &context);
+            assert_eq!(verdict == Verdict::Allow, holds, "{operator} {wanted} {found:?}");
+        }
+    }
+
+    #[test]
+    fn malformed_documents_are_refused() {
+        let trust = |s: Value| parse(&json!({"Version": "2012-10-17", "Statement": [s]}).to_string(), Kind::Trust);
+        let provider = "arn:aws:iam::111122223333:oidc-provider/x";
+        let action = "sts:AssumeRoleWithWebIdentity";
+        assert!(trust(json!({"Effect": "Allow", "Action": action, "Principal": {"Federated": provider}})).is_ok());
+        for bad in [
+            json!({"Effect": "Perhaps", "Action": action, "Principal": "*"}),
+            json!({"Effect": "Allow", "Action": action}),
+            json!({"Effect": "Allow", "Principal": {"Federated": provider}}),
+            json!({"Effect": "Allow", "Action": "s3:GetObject", "Principal": {"Federated": provider}}),
+            json!({"Effect": "Allow", "Action": action, "Principal": {"Federated": "arn:aws:iam::1:role/x"}}),
+            json!({"Effect": "Allow", "Action": action, "Principal": "*", "Resource": "*"}),
+            json!({"Effect": "Allow", "Action": action, "Principal": "*", "Condition": {"StringSame": {}}}),
+        ] {
+            assert!(trust(bad.clone()).is_err(), "{bad}");
+        }
+        assert!(parse(r#"{"Version":"2012-10-17","Statement":[]}"#, Kind::Trust).is_err());
+        assert!(parse("{", Kind::Identity).is_err());
+    }
+}

@@ -1,0 +1,285 @@
+//! S3: buckets with their configuration, and small objects, by virtual host or path.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use http::Response;
+use serde_json::Value;
+
+use crate::authz::{Ask, Caller, authorize};
+use crate::policy::{Kind, is_public, parse};
+use crate::wire::{Fail, Request, answer, element, xml_text, xml_texts};
+use crate::world::{Bucket, Object, State, Tags};
+use crate::{Log, Settings};
+
+/// The API operation a request asks for.
+pub(crate) fn action(request: &Request) -> &'static str {
+    let sub = ["tagging", "policy", "publicAccessBlock", "ownershipControls", "location"];
+    let sub = sub.iter().find(|name| request.has(name)).copied();
+    match (request.method.as_str(), request.bucket.is_some(), request.key.is_empty(), sub) {
+        ("GET", false, ..) => "ListBuckets",
+        ("GET", true, true, Some("tagging")) => "GetBucketTagging",
+        ("GET", true, true, Some("policy")) => "GetBucketPolicy",
+        ("PUT", true, true, Some("policy")) => "PutBucketPolicy",
+        ("DELETE", true, true, Some("policy")) => "DeleteBucketPolicy",
+        ("GET", true, true, Some("publicAccessBlock")) => "GetPublicAccessBlock",
+        ("PUT", true, true, Some("publicAccessBlock")) => "PutPublicAccessBlock",
+        ("GET", true, true, Some("ownershipControls")) => "GetBucketOwnershipControls",
+        ("PUT", true, true, Some("ownershipControls")) => "PutBucketOwnershipControls",
+        ("GET", true, true, Some("location")) => "GetBucketLocation",
+        ("GET", true, true, None) => "ListObjectsV2",
+        ("HEAD", true, true, _) => "HeadBucket",
+        ("PUT", true, true, None) => "CreateBucket",
+        ("DELETE", true, true, None) => "DeleteBucket",
+        ("GET", true, false, None) => "GetObject",
+        ("HEAD", true, false, None) => "HeadObject",
+        ("PUT", true, false, None) => "PutObject",
+        ("DELETE", true, false, None) => "DeleteObject",
+        _ => "Unknown",
+    }
+}
+
+/// The permission an operation needs; names differ where AWS's do.
+fn permission(action: &str) -> &'static str {
+    match action {
+        "GetBucketTagging" => "s3:GetBucketTagging",
+        "GetBucketPolicy" => "s3:GetBucketPolicy",
+        "PutBucketPolicy" => "s3:PutBucketPolicy",
+        "DeleteBucketPolicy" => "s3:DeleteBucketPolicy",
+        "GetPublicAccessBlock" => "s3:GetBucketPublicAccessBlock",
+        "PutPublicAccessBlock" => "s3:PutBucketPublicAccessBlock",
+        "GetBucketOwnershipControls" => "s3:GetBucketOwnershipControls",
+        "PutBucketOwnershipControls" => "s3:PutBucketOwnershipControls",
+        "GetBucketLocation" => "s3:GetBucketLocation",
+        "DeleteBucket" => "s3:DeleteBucket",
+        "GetObject" | "HeadObject" => "s3:GetObject",
+        "PutObject" => "s3:PutObject",
+        "DeleteObject" => "s3:DeleteObject",
+        _ => "s3:ListBucket",
+    }
+}
+
+pub(crate) fn dispatch(
+    state: &mut State,
+    settings: &Settings,
+    caller: &Caller,
+    request: &Request,
+    action: &str,
+    log: &mut Log,
+) -> Result<Response<Bytes>, Fail> {
+    if action == "Unknown" || action == "ListBuckets" {
+        return Err(Fail::new(501, "NotImplemented", "not in this stand-in"));
+    }
+    let name = request.bucket.clone().unwrap_or_default();
+    let key = &request.key;
+    let arn = if key.is_empty() { format!("arn:aws:s3:::{name}") } else { format!("arn:aws:s3:::{name}/{key}") };
+    arn.clone_into(&mut log.resource);
+    if action == "CreateBucket" {
+        return create(state, settings, caller, request, &name, &arn);
+    }
+    let no_bucket = || Fail::new(404, "NoSuchBucket", "The specified bucket does not exist");
+    let bucket = state.buckets.get(&name).ok_or_else(no_bucket)?;
+    let expected = request.header("x-amz-expected-bucket-owner");
+    let foreign = bucket.owner != settings.account;
+    if foreign || (!expected.is_empty() && expected != bucket.owner) {
+        return Err(Fail::new(403, "AccessDenied", "Access Denied"));
+    }
+    // RestrictPublicBuckets silences a public policy towards strangers.
+    let silenced = matches!(caller, Caller::Anonymous)
+        && bucket.public_access_block[3]
+        && bucket.policy.as_ref().is_some_and(is_public);
+    let resource_policy = bucket.policy.as_ref().filter(|_| !silenced);
+    authorize(state, caller, &Ask { resource_policy, ..Ask::new(permission(action), &arn) })?;
+    let may_list = || {
+        let bucket_arn = format!("arn:aws:s3:::{name}");
+        authorize(state, caller, &Ask { resource_policy, ..Ask::new("s3:ListBucket", &bucket_arn) }).is_ok()
+    };
+    match action {
+        "GetObject" | "HeadObject" => {
+            let missing = || {
+                if may_list() {
+                    Fail::new(404, "NoSuchKey", "The specified key does not exist.")
+                } else {
+                    Fail::new(403, "AccessDenied", "Access Denied")
+                }
+            };
+            let object = bucket.objects.get(key).ok_or_else(missing)?;
+            let length = object.body.len().to_string();
+            let mut headers = vec![("etag", object.etag.as_str()), ("content-type", object.content_type.as_str())];
+            headers.extend(object.cache_control.as_deref().map(|c| ("cache-control", c)));
+            if action == "HeadObject" {
+                headers.push(("content-length", &length));
+                return Ok(answer(200, &headers, ""));
+            }
+            Ok(answer(200, &headers, object.body.clone()))
+        }
+        "GetBucketTagging" if bucket.tags.is_empty() => {
+            Err(Fail::new(404, "NoSuchTagSet", "The TagSet does not exist"))
+        }
+        "GetBucketTagging" => Ok(xml("Tagging", &format!("<TagSet>{}</TagSet>", tags_xml(&bucket.tags)))),
+        "GetBucketPolicy" => match &bucket.policy {
+            Some(_) => Ok(answer(200, &[("content-type", "application/json")], bucket.policy_text.clone())),
+            None => Err(Fail::new(404, "NoSuchBucketPolicy", "The bucket policy does not exist")),
+        },
+        "GetPublicAccessBlock" => {
+            let flags: String = PAB.iter().zip(bucket.public_access_block).map(|(n, on)| element(n, &on.to_string())).collect();
+            Ok(xml("PublicAccessBlockConfiguration", &flags))
+        }
+        "GetBucketOwnershipControls" => {
+            let rule = format!("<Rule>{}</Rule>", element("ObjectOwnership", &bucket.ownership));
+            Ok(xml("OwnershipControls", &rule))
+        }
+        "GetBucketLocation" => {
+            Ok(answer(200, &[("content-type", "application/xml")], element("LocationConstraint", &bucket.region)))
+        }
+        "HeadBucket" => Ok(answer(200, &[("x-amz-bucket-region", &bucket.region)], "")),
+        "ListObjectsV2" => {
+            let contents: String = bucket
+                .objects
+                .iter()
+                .map(|(key, object)| {
+                    format!("<Contents>{}{}</Contents>", element("Key", key), element("Size", &object.body.len().to_string()))
+                })
+                .collect();
+            let count = element("KeyCount", &bucket.objects.len().to_string());
+            Ok(xml("ListBucketResult", &format!("{}{count}<IsTruncated>false</IsTruncated>{contents}", element("Name", &name))))
+        }
+        _ => match state.buckets.get_mut(&name) {
+            Some(bucket) => change(bucket, request, action, &arn).map(|(response, gone)| {
+                if gone {
+                    state.buckets.remove(&name);
+                }
+                response
+            }),
+            None => Err(no_bucket()),
+        },
+    }
+}
+
+const PAB: [&str; 4] = ["BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"];
+
+/// Everything that changes a bucket; whether it is gone afterwards.
+fn change(bucket: &mut Bucket, request: &Request, action: &str, arn: &str) -> Result<(Response<Bytes>, bool), Fail> {
+    let done = || Ok((answer(200, &[], ""), false));
+    match action {
+        "PutBucketPolicy" => {
+            let text = String::from_utf8_lossy(&request.body).into_owned();
+            let malformed = |why: String| Fail::new(400, "MalformedPolicy", why);
+            let policy = parse(&text, Kind::Resource).map_err(malformed)?;
+            let resources = |s: &Value| match &s["Resource"] {
+                Value::Array(list) => list.clone(),
+                one => vec![one.clone()],
+            };
+            let statements = policy["Statement"].as_array().cloned().unwrap_or_default();
+            if !statements.iter().flat_map(resources).all(|r| r.as_str().is_some_and(|r| r.starts_with(arn))) {
+                return Err(malformed("Policy has invalid resource".into()));
+            }
+            if bucket.public_access_block[2] && is_public(&policy) {
+                return Err(Fail::new(403, "AccessDenied", format!("User is not authorized to perform: s3:PutBucketPolicy on resource: {arn} because public policies are blocked by the BlockPublicPolicy block public access setting.")));
+            }
+            bucket.policy = Some(policy);
+            bucket.policy_text = text;
+            Ok((answer(204, &[], ""), false))
+        }
+        "DeleteBucketPolicy" => {
+            bucket.policy = None;
+            Ok((answer(204, &[], ""), false))
+        }
+        "PutPublicAccessBlock" => {
+            for (flag, name) in bucket.public_access_block.iter_mut().zip(PAB) {
+                *flag = xml_text(&request.body, name).as_deref() == Some("true");
+            }
+            done()
+        }
+        "PutBucketOwnershipControls" => {
+            let wanted = xml_text(&request.body, "ObjectOwnership");
+            bucket.ownership = wanted.ok_or_else(|| Fail::new(400, "MalformedXML", "The XML you provided was not well-formed"))?;
+            done()
+        }
+        "PutObject" => {
+            let standing = bucket.objects.get(&request.key);
+            let (only_new, only_over) = (request.header("if-none-match") == "*", request.header("if-match"));
+            let unmet = (only_new && standing.is_some())
+                || (!only_over.is_empty() && standing.is_none_or(|o| o.etag != only_over));
+            if unmet {
+                return Err(Fail::new(412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold"));
+            }
+            let cache = Some(request.header("cache-control")).filter(|c| !c.is_empty());
+            let object = Object::new(request.body.clone(), request.header("content-type"), cache);
+            let response = answer(200, &[("etag", object.etag.as_str())], "");
+            bucket.objects.insert(request.key.clone(), object);
+            Ok((response, false))
+        }
+        "DeleteObject" => {
+            bucket.objects.remove(&request.key);
+            Ok((answer(204, &[], ""), false))
+        }
+        "DeleteBucket" if bucket.objects.is_empty() => Ok((answer(204, &[], ""), true)),
+        "DeleteBucket" => Err(Fail::new(409, "BucketNotEmpty", "The bucket you tried to delete is not empty")),
+        _ => Err(Fail::new(501, "NotImplemented", "not in this stand-in")),
+    }
+}
+
+fn create(
+    state: &mut State,
+    settings: &Settings,
+    caller: &Caller,
+    request: &Request,
+    name: &str,
+    arn: &str,
+) -> Result<Response<Bytes>, Fail> {
+    let (keys, values) = (xml_texts(&request.body, "Key"), xml_texts(&request.body, "Value"));
+    let tags: Tags = keys.into_iter().zip(values).collect();
+    let ownership = request.header("x-amz-object-ownership");
+    authorize(state, caller, &Ask::new("s3:CreateBucket", arn))?;
+    if !tags.is_empty() {
+        authorize(state, caller, &Ask::new("s3:TagResource", arn))?;
+    }
+    if !ownership.is_empty() {
+        authorize(state, caller, &Ask::new("s3:PutBucketOwnershipControls", arn))?;
+    }
+    let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    if !(3..=63).contains(&name.len()) || !name.chars().all(label) {
+        return Err(Fail::new(400, "InvalidBucketName", "The specified bucket is not valid."));
+    }
+    let region = xml_text(&request.body, "LocationConstraint").unwrap_or_else(|| "us-east-1".into());
+    if region != settings.region {
+        let message = format!("The {region} location constraint is incompatible for the region specific endpoint this request was sent to.");
+        return Err(Fail::new(400, "IllegalLocationConstraintException", message));
+    }
+    let regional = name.ends_with("-an");
+    let own = name.ends_with(&format!("-{}-{region}-an", settings.account));
+    if regional != (request.header("x-amz-bucket-namespace") == "account-regional") || (regional && !own) {
+        return Err(Fail::new(400, "InvalidBucketName", "The bucket name does not fit its namespace."));
+    }
+    match state.buckets.get(name) {
+        Some(bucket) if bucket.owner == settings.account => {
+            return Err(Fail::new(409, "BucketAlreadyOwnedByYou", "Your previous request to create the named bucket succeeded and you already own it."));
+        }
+        Some(_) => {
+            return Err(Fail::new(409, "BucketAlreadyExists", "The requested bucket name is not available."));
+        }
+        None => {}
+    }
+    let bucket = Bucket {
+        owner: settings.account.clone(),
+        region,
+        tags,
+        policy: None,
+        policy_text: String::new(),
+        public_access_block: [true; 4],
+        ownership: if ownership.is_empty() { "BucketOwnerEnforced".into() } else { ownership.to_owned() },
+        objects: BTreeMap::new(),
+    };
+    state.buckets.insert(name.to_owned(), bucket);
+    Ok(answer(200, &[("location", &format!("/{name}"))], ""))
+}
+
+fn tags_xml(tags: &Tags) -> String {
+    tags.iter().map(|(k, v)| format!("<Tag>{}{}</Tag>", element("Key", k), element("Value", v))).collect()
+}
+
+fn xml(root: &str, inner: &str) -> Response<Bytes> {
+    let text = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{root} xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{inner}</{root}>");
+    answer(200, &[("content-type", "application/xml")], text)
+}
