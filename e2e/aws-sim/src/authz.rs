@@ -14,8 +14,15 @@ use crate::{Credentials, Settings};
 pub(crate) enum Caller {
     Anonymous,
     /// An IAM user with `AdministratorAccess`.
-    Administrator { arn: String, account: String },
-    Session { session: Session, arn: String, account: String },
+    Administrator {
+        arn: String,
+        account: String,
+    },
+    Session {
+        session: Session,
+        arn: String,
+        account: String,
+    },
 }
 
 pub(crate) fn administrator() -> Credentials {
@@ -27,10 +34,19 @@ pub(crate) fn administrator() -> Credentials {
 
 impl Caller {
     /// Checks the signature and finds out whose it is.
-    pub(crate) fn identify(state: &State, settings: &Settings, request: &Request, now: i64) -> Result<Self, Fail> {
+    pub(crate) fn identify(
+        state: &State,
+        settings: &Settings,
+        request: &Request,
+        now: i64,
+    ) -> Result<Self, Fail> {
         let Some(authorization) = Authorization::of(&request.headers)? else {
             if request.service != "s3" {
-                return Err(Fail::new(403, "MissingAuthenticationToken", "Request is missing Authentication Token"));
+                return Err(Fail::new(
+                    403,
+                    "MissingAuthenticationToken",
+                    "Request is missing Authentication Token",
+                ));
             }
             return Ok(Self::Anonymous);
         };
@@ -39,11 +55,22 @@ impl Caller {
         let admin = administrator();
         if authorization.access_key == admin.access_key_id {
             authorization.verify(request, &admin.secret_access_key, region, now)?;
-            return Ok(Self::Administrator { arn: format!("arn:aws:iam::{account}:user/administrator"), account });
+            return Ok(Self::Administrator {
+                arn: format!("arn:aws:iam::{account}:user/administrator"),
+                account,
+            });
         }
         let unknown = || match request.service {
-            "s3" => Fail::new(403, "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records."),
-            _ => Fail::new(403, "InvalidClientTokenId", "The security token included in the request is invalid."),
+            "s3" => Fail::new(
+                403,
+                "InvalidAccessKeyId",
+                "The AWS Access Key Id you provided does not exist in our records.",
+            ),
+            _ => Fail::new(
+                403,
+                "InvalidClientTokenId",
+                "The security token included in the request is invalid.",
+            ),
         };
         let session = state.sessions.get(authorization.access_key).ok_or_else(unknown)?.clone();
         if request.header("x-amz-security-token") != session.token {
@@ -51,7 +78,11 @@ impl Caller {
         }
         authorization.verify(request, &session.secret, region, now)?;
         if session.expires <= now {
-            return Err(Fail::new(403, "ExpiredToken", "The security token included in the request is expired"));
+            return Err(Fail::new(
+                403,
+                "ExpiredToken",
+                "The security token included in the request is expired",
+            ));
         }
         // A session dies with its role.
         if state.roles.get(&session.role.to_lowercase()).is_none_or(|role| role.id != session.role_id) {
@@ -130,13 +161,15 @@ pub(crate) fn authorize(state: &State, caller: &Caller, ask: &Ask<'_>) -> Result
     let Ask { action, resource, resource_policy, context } = ask;
     let (context, principal) = (caller.context(context), caller.principal());
     let query = Query { action, resource: Some(resource), principal: None, context: &context };
-    let of_resource = resource_policy.map_or(Verdict::Silent, |policy| {
-        evaluate(policy, Query { principal: Some(&principal), ..query })
-    });
+    let of_resource = resource_policy
+        .map_or(Verdict::Silent, |policy| evaluate(policy, Query { principal: Some(&principal), ..query }));
     let refuse = |why: &str| {
         let message = match caller {
             Caller::Anonymous => "Access Denied".to_owned(),
-            _ => format!("User: {} is not authorized to perform: {action} on resource: {resource} {why}", caller.arn()),
+            _ => format!(
+                "User: {} is not authorized to perform: {action} on resource: {resource} {why}",
+                caller.arn()
+            ),
         };
         Err(Fail::new(403, "AccessDenied", message))
     };
@@ -150,7 +183,8 @@ pub(crate) fn authorize(state: &State, caller: &Caller, ask: &Ask<'_>) -> Result
         Caller::Administrator { .. } => Ok(()),
         Caller::Session { session, .. } => {
             let Some(role) = state.roles.get(&session.role.to_lowercase()) else { return refuse("") };
-            let attached = role.attached.iter().filter_map(|arn| state.policies.get(arn)).map(|p| p.document());
+            let attached =
+                role.attached.iter().filter_map(|arn| state.policies.get(arn)).map(|p| p.document());
             let identity: Vec<Verdict> =
                 attached.chain(role.inline.values()).map(|document| evaluate(document, query)).collect();
             let boundary = role.boundary.as_ref().map(|arn| {

@@ -76,7 +76,11 @@ impl FaultKind {
     /// A bad day at AWS.
     #[must_use]
     pub fn server_error() -> Self {
-        Self::Error { status: 500, code: "InternalFailure".into(), message: "An internal error occurred".into() }
+        Self::Error {
+            status: 500,
+            code: "InternalFailure".into(),
+            message: "An internal error occurred".into(),
+        }
     }
 }
 
@@ -94,7 +98,8 @@ impl Active {
     /// What happens to this call, if it is met.
     pub(crate) fn hit(&mut self, service: &str, action: &str) -> Option<FaultKind> {
         let Fault { service: wanted, action: operation, kind, times, after } = &self.fault;
-        let meets = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
+        let meets =
+            |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
         if !meets(wanted, service) || !meets(operation, action) {
             return None;
         }

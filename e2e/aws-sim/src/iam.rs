@@ -52,18 +52,28 @@ pub(crate) fn dispatch(
             };
             list("AttachedPolicies", &role.attached.iter().map(one).collect::<String>())
         }),
-        "ListRolePolicies" => iam
-            .role()
-            .map(|role| list("PolicyNames", &role.inline.keys().map(|n| element("member", n)).collect::<String>())),
+        "ListRolePolicies" => iam.role().map(|role| {
+            list("PolicyNames", &role.inline.keys().map(|n| element("member", n)).collect::<String>())
+        }),
         "PutRolePolicy" | "GetRolePolicy" | "DeleteRolePolicy" => iam.inline(),
         "CreatePolicy" => iam.create_policy(),
-        "GetPolicy" | "ListPolicyVersions" | "GetPolicyVersion" | "CreatePolicyVersion" | "DeletePolicyVersion"
+        "GetPolicy"
+        | "ListPolicyVersions"
+        | "GetPolicyVersion"
+        | "CreatePolicyVersion"
+        | "DeletePolicyVersion"
         | "DeletePolicy" => iam.policy(),
         "CreateOpenIDConnectProvider" => iam.create_provider(),
-        "GetOpenIDConnectProvider" | "DeleteOpenIDConnectProvider" | "AddClientIDToOpenIDConnectProvider"
+        "GetOpenIDConnectProvider"
+        | "DeleteOpenIDConnectProvider"
+        | "AddClientIDToOpenIDConnectProvider"
         | "RemoveClientIDFromOpenIDConnectProvider" => iam.provider(),
         "ListOpenIDConnectProviders" => iam.list_providers(),
-        other => Err(Fail::new(400, "InvalidAction", format!("Could not find operation {other} for version 2010-05-08"))),
+        other => Err(Fail::new(
+            400,
+            "InvalidAction",
+            format!("Could not find operation {other} for version 2010-05-08"),
+        )),
     }?;
     Ok(result("iam", action, &inner))
 }
@@ -73,7 +83,12 @@ fn list(name: &str, members: &str) -> String {
 }
 
 impl Iam<'_> {
-    fn authorize(&mut self, action: &str, resource: &str, context: Vec<(String, String)>) -> Result<(), Fail> {
+    fn authorize(
+        &mut self,
+        action: &str,
+        resource: &str,
+        context: Vec<(String, String)>,
+    ) -> Result<(), Fail> {
         resource.clone_into(&mut self.log.resource);
         let action = format!("iam:{action}");
         authorize(self.state, self.caller, &Ask { context, ..Ask::new(&action, resource) })
@@ -84,7 +99,8 @@ impl Iam<'_> {
         let name = self.request.required("RoleName")?.to_owned();
         let found = self.state.role(&name).cloned();
         // IAM cannot know the path of a role that does not exist.
-        let arn = found.as_ref().map_or(format!("arn:aws:iam::{}:role/{name}", self.account), |r| r.arn.clone());
+        let arn =
+            found.as_ref().map_or(format!("arn:aws:iam::{}:role/{name}", self.account), |r| r.arn.clone());
         let mut context = Vec::new();
         if let Some(boundary) = found.as_ref().and_then(|r| r.boundary.clone()) {
             context.push(("iam:PermissionsBoundary".to_owned(), boundary));
@@ -125,11 +141,17 @@ impl Iam<'_> {
         let trust = self.trust(request.required("AssumeRolePolicyDocument")?)?;
         let description = request.parameter("Description").unwrap_or_default();
         if description.len() > 1000 {
-            return Err(Fail::validation("1 validation error detected: Value at 'description' failed to satisfy constraint: Member must have length less than or equal to 1000"));
+            return Err(Fail::validation(
+                "1 validation error detected: Value at 'description' failed to satisfy constraint: Member must have length less than or equal to 1000",
+            ));
         }
         check_tags(&tags)?;
         if self.state.role(name).is_some() {
-            return Err(Fail::new(409, "EntityAlreadyExists", format!("Role with name {name} already exists.")));
+            return Err(Fail::new(
+                409,
+                "EntityAlreadyExists",
+                format!("Role with name {name} already exists."),
+            ));
         }
         if let Some(boundary) = &boundary {
             self.must_exist(boundary)?;
@@ -155,7 +177,11 @@ impl Iam<'_> {
     fn trust(&self, document: &str) -> Result<Value, Fail> {
         let length = document.chars().filter(|c| !c.is_whitespace()).count();
         if length > QUOTA_TRUST {
-            return Err(Fail::new(409, "LimitExceeded", format!("Cannot exceed quota for ACLSizePerRole: {QUOTA_TRUST}")));
+            return Err(Fail::new(
+                409,
+                "LimitExceeded",
+                format!("Cannot exceed quota for ACLSizePerRole: {QUOTA_TRUST}"),
+            ));
         }
         parse(document, Kind::Trust).map_err(Fail::malformed)
     }
@@ -172,7 +198,8 @@ impl Iam<'_> {
         self.authorize("ListRoles", &format!("arn:aws:iam::{}:role{prefix}", self.account), Vec::new())?;
         let max: usize = self.request.parameter("MaxItems").and_then(|m| m.parse().ok()).unwrap_or(100);
         let marker = self.request.parameter("Marker").unwrap_or_default();
-        let mut found = self.state.roles.values().filter(|r| r.path.starts_with(&prefix) && r.name.as_str() > marker);
+        let mut found =
+            self.state.roles.values().filter(|r| r.path.starts_with(&prefix) && r.name.as_str() > marker);
         let page: Vec<&Role> = found.by_ref().take(max).collect();
         let more = found.next().is_some();
         let members: String = page
@@ -189,10 +216,18 @@ impl Iam<'_> {
     fn delete_role(&mut self) -> Result<String, Fail> {
         let role = self.role()?;
         if !role.attached.is_empty() {
-            return Err(Fail::new(409, "DeleteConflict", "Cannot delete entity, must detach all policies first."));
+            return Err(Fail::new(
+                409,
+                "DeleteConflict",
+                "Cannot delete entity, must detach all policies first.",
+            ));
         }
         if !role.inline.is_empty() {
-            return Err(Fail::new(409, "DeleteConflict", "Cannot delete entity, must delete policies first."));
+            return Err(Fail::new(
+                409,
+                "DeleteConflict",
+                "Cannot delete entity, must delete policies first.",
+            ));
         }
         self.state.roles.remove(&role.name.to_lowercase());
         Ok(String::new())
@@ -226,7 +261,11 @@ impl Iam<'_> {
         }
         self.must_exist(&arn)?;
         if !attached && role.attached.len() >= QUOTA_ATTACHED {
-            return Err(Fail::new(409, "LimitExceeded", format!("Cannot exceed quota for PoliciesPerRole: {QUOTA_ATTACHED}")));
+            return Err(Fail::new(
+                409,
+                "LimitExceeded",
+                format!("Cannot exceed quota for PoliciesPerRole: {QUOTA_ATTACHED}"),
+            ));
         }
         if !attached {
             self.change_role(&role.name, |role| role.attached.push(arn));
@@ -241,10 +280,14 @@ impl Iam<'_> {
         match self.action {
             "PutRolePolicy" => {
                 check_name("policyName", &name, 128)?;
-                let document =
-                    parse(self.request.required("PolicyDocument")?, Kind::Identity).map_err(Fail::malformed)?;
+                let document = parse(self.request.required("PolicyDocument")?, Kind::Identity)
+                    .map_err(Fail::malformed)?;
                 if document.to_string().len() > 10_240 {
-                    return Err(Fail::new(409, "LimitExceeded", "Maximum policy size of 10240 bytes exceeded for role"));
+                    return Err(Fail::new(
+                        409,
+                        "LimitExceeded",
+                        "Maximum policy size of 10240 bytes exceeded for role",
+                    ));
                 }
                 self.change_role(&role.name, |role| {
                     role.inline.insert(name, document);
@@ -260,7 +303,9 @@ impl Iam<'_> {
             }
             _ => {
                 let document = role.inline.get(&name).ok_or_else(missing)?;
-                Ok(element("RoleName", &role.name) + &element("PolicyName", &name) + &element("PolicyDocument", &encoded(document)))
+                Ok(element("RoleName", &role.name)
+                    + &element("PolicyName", &name)
+                    + &element("PolicyDocument", &encoded(document)))
             }
         }
     }
@@ -299,29 +344,46 @@ impl Iam<'_> {
         let arn = self.request.required("PolicyArn")?.to_owned();
         self.authorize(self.action, &arn, Vec::new())?;
         let missing = || Fail::new(404, "NoSuchEntity", format!("Policy {arn} was not found."));
-        let attached = self.state.roles.values().any(|r| r.attached.contains(&arn) || r.boundary.as_ref() == Some(&arn));
+        let attached =
+            self.state.roles.values().any(|r| r.attached.contains(&arn) || r.boundary.as_ref() == Some(&arn));
         let policy = self.state.policies.get_mut(&arn).ok_or_else(missing)?;
         let version = |policy: &Policy, id: &str| {
-            element("VersionId", id) + &element("IsDefaultVersion", &(policy.default == id).to_string()) + &element("CreateDate", "2026-01-01T00:00:00Z")
+            element("VersionId", id)
+                + &element("IsDefaultVersion", &(policy.default == id).to_string())
+                + &element("CreateDate", "2026-01-01T00:00:00Z")
         };
         match self.action {
             "GetPolicy" => Ok(policy_xml(&arn, policy)),
             "ListPolicyVersions" => Ok(list(
                 "Versions",
-                &policy.versions.iter().rev().map(|(id, _)| format!("<member>{}</member>", version(policy, id))).collect::<String>(),
+                &policy
+                    .versions
+                    .iter()
+                    .rev()
+                    .map(|(id, _)| format!("<member>{}</member>", version(policy, id)))
+                    .collect::<String>(),
             )),
             "GetPolicyVersion" => {
                 let id = self.request.required("VersionId")?;
                 let (id, document) = policy.versions.iter().find(|(v, _)| v == id).ok_or_else(missing)?;
-                Ok(format!("<PolicyVersion>{}{}</PolicyVersion>", version(policy, id), element("Document", &encoded(document))))
+                Ok(format!(
+                    "<PolicyVersion>{}{}</PolicyVersion>",
+                    version(policy, id),
+                    element("Document", &encoded(document))
+                ))
             }
             "CreatePolicyVersion" => {
-                let document =
-                    parse(self.request.required("PolicyDocument")?, Kind::Identity).map_err(Fail::malformed)?;
+                let document = parse(self.request.required("PolicyDocument")?, Kind::Identity)
+                    .map_err(Fail::malformed)?;
                 if policy.versions.len() >= QUOTA_VERSIONS {
-                    return Err(Fail::new(409, "LimitExceeded", "A managed policy can have up to 5 versions. Before you create a new version, you must delete an existing version."));
+                    return Err(Fail::new(
+                        409,
+                        "LimitExceeded",
+                        "A managed policy can have up to 5 versions. Before you create a new version, you must delete an existing version.",
+                    ));
                 }
-                let last = policy.versions.last().and_then(|(v, _)| v[1..].parse::<u32>().ok()).unwrap_or_default();
+                let last =
+                    policy.versions.last().and_then(|(v, _)| v[1..].parse::<u32>().ok()).unwrap_or_default();
                 let id = format!("v{}", last + 1);
                 policy.versions.push((id.clone(), document));
                 if self.request.parameter("SetAsDefault") == Some("true") {
@@ -332,13 +394,23 @@ impl Iam<'_> {
             "DeletePolicyVersion" => {
                 let id = self.request.required("VersionId")?;
                 if policy.default == id {
-                    return Err(Fail::new(409, "DeleteConflict", "Cannot delete the default version of a policy."));
+                    return Err(Fail::new(
+                        409,
+                        "DeleteConflict",
+                        "Cannot delete the default version of a policy.",
+                    ));
                 }
                 policy.versions.retain(|(v, _)| v != id);
                 Ok(String::new())
             }
-            _ if attached => Err(Fail::new(409, "DeleteConflict", "Cannot delete a policy attached to entities.")),
-            _ if policy.versions.len() > 1 => Err(Fail::new(409, "DeleteConflict", "This policy has more than one version. Before you delete a policy, you must delete the policy's versions.")),
+            _ if attached => {
+                Err(Fail::new(409, "DeleteConflict", "Cannot delete a policy attached to entities."))
+            }
+            _ if policy.versions.len() > 1 => Err(Fail::new(
+                409,
+                "DeleteConflict",
+                "This policy has more than one version. Before you delete a policy, you must delete the policy's versions.",
+            )),
             _ => {
                 self.state.policies.remove(&arn);
                 Ok(String::new())
@@ -356,15 +428,24 @@ impl Iam<'_> {
             self.authorize("TagOpenIDConnectProvider", &arn, tag_context(&tags))?;
         }
         let host = bare.split('/').next().unwrap_or_default();
-        if bare.is_empty() || url.len() > 255 || url.contains('?') || host.contains(':') || url.ends_with('/') {
+        if bare.is_empty() || url.len() > 255 || url.contains('?') || host.contains(':') || url.ends_with('/')
+        {
             return Err(Fail::new(400, "InvalidInput", "Invalid Open ID Connect Provider URL"));
         }
         check_tags(&tags)?;
         if self.state.providers.contains_key(&arn) {
-            return Err(Fail::new(409, "EntityAlreadyExists", format!("Provider with url {url} already exists.")));
+            return Err(Fail::new(
+                409,
+                "EntityAlreadyExists",
+                format!("Provider with url {url} already exists."),
+            ));
         }
         if self.state.providers.len() >= QUOTA_PROVIDERS {
-            return Err(Fail::new(409, "LimitExceeded", format!("Cannot exceed quota for OpenIdConnectProvidersPerAccount: {QUOTA_PROVIDERS}")));
+            return Err(Fail::new(
+                409,
+                "LimitExceeded",
+                format!("Cannot exceed quota for OpenIdConnectProvidersPerAccount: {QUOTA_PROVIDERS}"),
+            ));
         }
         let provider = Provider { url: bare.to_owned(), client_ids: request.members("ClientIDList"), tags };
         self.state.providers.insert(arn.clone(), provider);
@@ -378,7 +459,8 @@ impl Iam<'_> {
             self.state.providers.remove(&arn);
             return Ok(String::new());
         }
-        let missing = || Fail::new(404, "NoSuchEntity", format!("OpenIDConnect Provider not found for arn {arn}"));
+        let missing =
+            || Fail::new(404, "NoSuchEntity", format!("OpenIDConnect Provider not found for arn {arn}"));
         let provider = self.state.providers.get_mut(&arn).ok_or_else(missing)?;
         if self.action == "GetOpenIDConnectProvider" {
             let ids: String = provider.client_ids.iter().map(|id| element("member", id)).collect();
@@ -419,11 +501,14 @@ fn check_path(path: &str) -> Result<(), Fail> {
     if path.starts_with('/') && path.ends_with('/') && path.len() <= 512 {
         return Ok(());
     }
-    Err(Fail::validation("The specified value for path is invalid. It must begin and end with / and contain only alphanumeric characters and/or / characters."))
+    Err(Fail::validation(
+        "The specified value for path is invalid. It must begin and end with / and contain only alphanumeric characters and/or / characters.",
+    ))
 }
 
 fn check_tags(tags: &Tags) -> Result<(), Fail> {
-    let fits = |(key, value): (&String, &String)| key.len() <= 128 && value.len() <= 256 && !key.starts_with("aws:");
+    let fits =
+        |(key, value): (&String, &String)| key.len() <= 128 && value.len() <= 256 && !key.starts_with("aws:");
     if tags.len() <= 50 && tags.iter().all(fits) {
         return Ok(());
     }
@@ -441,8 +526,14 @@ fn encoded(document: &Value) -> String {
 }
 
 fn tags_xml(tags: &Tags) -> String {
-    let one = |(key, value): (&String, &String)| format!("<member>{}{}</member>", element("Key", key), element("Value", value));
-    if tags.is_empty() { String::new() } else { format!("<Tags>{}</Tags>", tags.iter().map(one).collect::<String>()) }
+    let one = |(key, value): (&String, &String)| {
+        format!("<member>{}{}</member>", element("Key", key), element("Value", value))
+    };
+    if tags.is_empty() {
+        String::new()
+    } else {
+        format!("<Tags>{}</Tags>", tags.iter().map(one).collect::<String>())
+    }
 }
 
 fn role_xml(role: &Role) -> String {

@@ -253,7 +253,9 @@ impl Sim {
         let fault = lock(&self.0.faults).iter_mut().find_map(|fault| fault.hit(request.service, &action));
         let mut log = Log { principal: "anonymous".into(), resource: String::new() };
         let outcome = match &fault {
-            Some(FaultKind::Error { status, code, message }) => Err(Fail::new(*status, code, message.clone())),
+            Some(FaultKind::Error { status, code, message }) => {
+                Err(Fail::new(*status, code, message.clone()))
+            }
             Some(FaultKind::LostRequest) => return Err(ConnectionLost),
             Some(FaultKind::Delay { milliseconds }) => {
                 tokio::time::sleep(std::time::Duration::from_millis(*milliseconds)).await;
@@ -265,7 +267,8 @@ impl Sim {
             Ok(response) => (response.status().as_u16(), None),
             Err(fail) => (fail.status, Some(fail.code.clone())),
         };
-        let denied = log.principal != "anonymous" && code.as_deref() == Some("AccessDenied") && fault.is_none();
+        let denied =
+            log.principal != "anonymous" && code.as_deref() == Some("AccessDenied") && fault.is_none();
         let reads = ["Get", "List", "Head", "Assume"].iter().any(|prefix| action.starts_with(prefix));
         lock(&self.0.calls).push(Call {
             service: request.service.to_owned(),
@@ -283,7 +286,12 @@ impl Sim {
         Ok(outcome.unwrap_or_else(|fail| fail.response(Some(&request))))
     }
 
-    async fn dispatch(&self, request: &Request, action: &str, log: &mut Log) -> Result<Response<Bytes>, Fail> {
+    async fn dispatch(
+        &self,
+        request: &Request,
+        action: &str,
+        log: &mut Log,
+    ) -> Result<Response<Bytes>, Fail> {
         let settings = &self.0.settings;
         if action == "AssumeRoleWithWebIdentity" {
             return sts::assume_role_with_web_identity(self, request, log).await; // unsigned
@@ -306,7 +314,8 @@ impl Sim {
         let sim = self.clone();
         Box::pin(async move {
             let request = HttpRequest::get(&url).body(Bytes::new()).map_err(|e| e.to_string())?;
-            let response = sim.handle(request).await.map_err(|ConnectionLost| "connection lost".to_owned())?;
+            let response =
+                sim.handle(request).await.map_err(|ConnectionLost| "connection lost".to_owned())?;
             Ok((response.status().as_u16(), response.into_body()))
         })
     }

@@ -33,10 +33,13 @@ struct Flags {
 async fn main() -> anyhow::Result<()> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let Flags { listen, control: door, ca_dir, account, region } = Flags::parse();
-    let authority = Authority::in_directory(&ca_dir).with_context(|| format!("no CA in {}", ca_dir.display()))?;
+    let authority =
+        Authority::in_directory(&ca_dir).with_context(|| format!("no CA in {}", ca_dir.display()))?;
     let sim = Sim::new(Settings { account, region });
     fetch_over_https(&sim, &authority)?;
-    let bind = async |address| TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"));
+    let bind = async |address| {
+        TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+    };
     let (tls, console) = (bind(listen).await?, bind(door).await?);
     println!("serving AWS on {listen}, control on {door}");
     tokio::select! {

@@ -69,10 +69,11 @@ fn applies(statement: &Value, query: Query<'_>) -> bool {
         (Value::Null, not) => !list(not).iter().any(|p| action(p)),
         (patterns, _) => list(patterns).iter().any(|p| action(p)),
     };
-    let resources = query.resource.is_none_or(|resource| match (&statement["Resource"], &statement["NotResource"]) {
-        (Value::Null, not) => !list(not).iter().any(|p| matches(text(p), resource)),
-        (patterns, _) => list(patterns).iter().any(|p| matches(text(p), resource)),
-    });
+    let resources =
+        query.resource.is_none_or(|resource| match (&statement["Resource"], &statement["NotResource"]) {
+            (Value::Null, not) => !list(not).iter().any(|p| matches(text(p), resource)),
+            (patterns, _) => list(patterns).iter().any(|p| matches(text(p), resource)),
+        });
     let principals = query.principal.is_none_or(|principal| named(&statement["Principal"], principal));
     actions && resources && principals && conditions(&statement["Condition"], query.context)
 }
@@ -139,7 +140,8 @@ fn compare(operator: &str, value: &str, wanted: &str) -> bool {
         "StringEqualsIgnoreCase" | "Bool" => value.eq_ignore_ascii_case(wanted),
         "StringLike" => matches(wanted, value),
         "ArnEquals" | "ArnLike" => {
-            let (w, v): (Vec<&str>, Vec<&str>) = (wanted.splitn(6, ':').collect(), value.splitn(6, ':').collect());
+            let (w, v): (Vec<&str>, Vec<&str>) =
+                (wanted.splitn(6, ':').collect(), value.splitn(6, ':').collect());
             w.len() == v.len() && w.iter().zip(&v).all(|(w, v)| matches(w, v))
         }
         "DateLessThan" => value < wanted, // RFC 3339 in UTC: order of text is order of time
@@ -177,7 +179,8 @@ pub enum Kind {
 
 /// Parses a document and refuses what AWS refuses as `MalformedPolicyDocument`, or what we cannot evaluate.
 pub fn parse(document: &str, kind: Kind) -> Result<Value, String> {
-    let parsed: Value = serde_json::from_str(document).map_err(|_| "This policy contains invalid Json".to_owned())?;
+    let parsed: Value =
+        serde_json::from_str(document).map_err(|_| "This policy contains invalid Json".to_owned())?;
     if !["2012-10-17", "2008-10-17"].contains(&text(&parsed["Version"])) {
         return Err("The policy must contain a valid version string".into());
     }
@@ -194,7 +197,9 @@ pub fn parse(document: &str, kind: Kind) -> Result<Value, String> {
         }
         let (principal, resource) = (!statement["Principal"].is_null(), !statement["Resource"].is_null());
         match kind {
-            Kind::Identity if principal => return Err("Policy document should not specify a principal.".into()),
+            Kind::Identity if principal => {
+                return Err("Policy document should not specify a principal.".into());
+            }
             Kind::Identity | Kind::Resource if !resource && statement["NotResource"].is_null() => {
                 return Err("Policy statement must contain resources.".into());
             }
@@ -208,7 +213,9 @@ pub fn parse(document: &str, kind: Kind) -> Result<Value, String> {
                 }
                 let valid = |v: &&Value| text(v).contains(":oidc-provider/") || !text(v).starts_with("arn:");
                 if !list(&statement["Principal"]["Federated"]).iter().all(valid) {
-                    return Err("Federated principals must be valid domain names or SAML metadata ARNs".into());
+                    return Err(
+                        "Federated principals must be valid domain names or SAML metadata ARNs".into()
+                    );
                 }
             }
             Kind::Identity | Kind::Resource => {}
@@ -332,10 +339,13 @@ mod tests {
 
     #[test]
     fn malformed_documents_are_refused() {
-        let trust = |s: Value| parse(&json!({"Version": "2012-10-17", "Statement": [s]}).to_string(), Kind::Trust);
+        let trust =
+            |s: Value| parse(&json!({"Version": "2012-10-17", "Statement": [s]}).to_string(), Kind::Trust);
         let provider = "arn:aws:iam::111122223333:oidc-provider/x";
         let action = "sts:AssumeRoleWithWebIdentity";
-        assert!(trust(json!({"Effect": "Allow", "Action": action, "Principal": {"Federated": provider}})).is_ok());
+        assert!(
+            trust(json!({"Effect": "Allow", "Action": action, "Principal": {"Federated": provider}})).is_ok()
+        );
         for bad in [
             json!({"Effect": "Perhaps", "Action": action, "Principal": "*"}),
             json!({"Effect": "Allow", "Action": action}),

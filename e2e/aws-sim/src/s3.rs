@@ -72,7 +72,8 @@ pub(crate) fn dispatch(
     }
     let name = request.bucket.clone().unwrap_or_default();
     let key = &request.key;
-    let arn = if key.is_empty() { format!("arn:aws:s3:::{name}") } else { format!("arn:aws:s3:::{name}/{key}") };
+    let arn =
+        if key.is_empty() { format!("arn:aws:s3:::{name}") } else { format!("arn:aws:s3:::{name}/{key}") };
     arn.clone_into(&mut log.resource);
     if action == "CreateBucket" {
         return create(state, settings, caller, request, &name, &arn);
@@ -105,7 +106,8 @@ pub(crate) fn dispatch(
             };
             let object = bucket.objects.get(key).ok_or_else(missing)?;
             let length = object.body.len().to_string();
-            let mut headers = vec![("etag", object.etag.as_str()), ("content-type", object.content_type.as_str())];
+            let mut headers =
+                vec![("etag", object.etag.as_str()), ("content-type", object.content_type.as_str())];
             headers.extend(object.cache_control.as_deref().map(|c| ("cache-control", c)));
             if action == "HeadObject" {
                 headers.push(("content-length", &length));
@@ -122,27 +124,40 @@ pub(crate) fn dispatch(
             None => Err(Fail::new(404, "NoSuchBucketPolicy", "The bucket policy does not exist")),
         },
         "GetPublicAccessBlock" => {
-            let flags: String = PAB.iter().zip(bucket.public_access_block).map(|(n, on)| element(n, &on.to_string())).collect();
+            let flags: String = PAB
+                .iter()
+                .zip(bucket.public_access_block)
+                .map(|(n, on)| element(n, &on.to_string()))
+                .collect();
             Ok(xml("PublicAccessBlockConfiguration", &flags))
         }
         "GetBucketOwnershipControls" => {
             let rule = format!("<Rule>{}</Rule>", element("ObjectOwnership", &bucket.ownership));
             Ok(xml("OwnershipControls", &rule))
         }
-        "GetBucketLocation" => {
-            Ok(answer(200, &[("content-type", "application/xml")], element("LocationConstraint", &bucket.region)))
-        }
+        "GetBucketLocation" => Ok(answer(
+            200,
+            &[("content-type", "application/xml")],
+            element("LocationConstraint", &bucket.region),
+        )),
         "HeadBucket" => Ok(answer(200, &[("x-amz-bucket-region", &bucket.region)], "")),
         "ListObjectsV2" => {
             let contents: String = bucket
                 .objects
                 .iter()
                 .map(|(key, object)| {
-                    format!("<Contents>{}{}</Contents>", element("Key", key), element("Size", &object.body.len().to_string()))
+                    format!(
+                        "<Contents>{}{}</Contents>",
+                        element("Key", key),
+                        element("Size", &object.body.len().to_string())
+                    )
                 })
                 .collect();
             let count = element("KeyCount", &bucket.objects.len().to_string());
-            Ok(xml("ListBucketResult", &format!("{}{count}<IsTruncated>false</IsTruncated>{contents}", element("Name", &name))))
+            Ok(xml(
+                "ListBucketResult",
+                &format!("{}{count}<IsTruncated>false</IsTruncated>{contents}", element("Name", &name)),
+            ))
         }
         _ => match state.buckets.get_mut(&name) {
             Some(bucket) => change(bucket, request, action, &arn).map(|(response, gone)| {
@@ -159,7 +174,12 @@ pub(crate) fn dispatch(
 const PAB: [&str; 4] = ["BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"];
 
 /// Everything that changes a bucket; whether it is gone afterwards.
-fn change(bucket: &mut Bucket, request: &Request, action: &str, arn: &str) -> Result<(Response<Bytes>, bool), Fail> {
+fn change(
+    bucket: &mut Bucket,
+    request: &Request,
+    action: &str,
+    arn: &str,
+) -> Result<(Response<Bytes>, bool), Fail> {
     let done = || Ok((answer(200, &[], ""), false));
     match action {
         "PutBucketPolicy" => {
@@ -171,11 +191,18 @@ fn change(bucket: &mut Bucket, request: &Request, action: &str, arn: &str) -> Re
                 one => vec![one.clone()],
             };
             let statements = policy["Statement"].as_array().cloned().unwrap_or_default();
-            if !statements.iter().flat_map(resources).all(|r| r.as_str().is_some_and(|r| r.starts_with(arn))) {
+            if !statements.iter().flat_map(resources).all(|r| r.as_str().is_some_and(|r| r.starts_with(arn)))
+            {
                 return Err(malformed("Policy has invalid resource".into()));
             }
             if bucket.public_access_block[2] && is_public(&policy) {
-                return Err(Fail::new(403, "AccessDenied", format!("User is not authorized to perform: s3:PutBucketPolicy on resource: {arn} because public policies are blocked by the BlockPublicPolicy block public access setting.")));
+                return Err(Fail::new(
+                    403,
+                    "AccessDenied",
+                    format!(
+                        "User is not authorized to perform: s3:PutBucketPolicy on resource: {arn} because public policies are blocked by the BlockPublicPolicy block public access setting."
+                    ),
+                ));
             }
             bucket.policy = Some(policy);
             bucket.policy_text = text;
@@ -193,7 +220,8 @@ fn change(bucket: &mut Bucket, request: &Request, action: &str, arn: &str) -> Re
         }
         "PutBucketOwnershipControls" => {
             let wanted = xml_text(&request.body, "ObjectOwnership");
-            bucket.ownership = wanted.ok_or_else(|| Fail::new(400, "MalformedXML", "The XML you provided was not well-formed"))?;
+            bucket.ownership = wanted
+                .ok_or_else(|| Fail::new(400, "MalformedXML", "The XML you provided was not well-formed"))?;
             done()
         }
         "PutObject" => {
@@ -202,7 +230,11 @@ fn change(bucket: &mut Bucket, request: &Request, action: &str, arn: &str) -> Re
             let unmet = (only_new && standing.is_some())
                 || (!only_over.is_empty() && standing.is_none_or(|o| o.etag != only_over));
             if unmet {
-                return Err(Fail::new(412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold"));
+                return Err(Fail::new(
+                    412,
+                    "PreconditionFailed",
+                    "At least one of the pre-conditions you specified did not hold",
+                ));
             }
             let cache = Some(request.header("cache-control")).filter(|c| !c.is_empty());
             let object = Object::new(request.body.clone(), request.header("content-type"), cache);
@@ -215,7 +247,9 @@ fn change(bucket: &mut Bucket, request: &Request, action: &str, arn: &str) -> Re
             Ok((answer(204, &[], ""), false))
         }
         "DeleteBucket" if bucket.objects.is_empty() => Ok((answer(204, &[], ""), true)),
-        "DeleteBucket" => Err(Fail::new(409, "BucketNotEmpty", "The bucket you tried to delete is not empty")),
+        "DeleteBucket" => {
+            Err(Fail::new(409, "BucketNotEmpty", "The bucket you tried to delete is not empty"))
+        }
         _ => Err(Fail::new(501, "NotImplemented", "not in this stand-in")),
     }
 }
@@ -244,7 +278,9 @@ fn create(
     }
     let region = xml_text(&request.body, "LocationConstraint").unwrap_or_else(|| "us-east-1".into());
     if region != settings.region {
-        let message = format!("The {region} location constraint is incompatible for the region specific endpoint this request was sent to.");
+        let message = format!(
+            "The {region} location constraint is incompatible for the region specific endpoint this request was sent to."
+        );
         return Err(Fail::new(400, "IllegalLocationConstraintException", message));
     }
     let regional = name.ends_with("-an");
@@ -254,7 +290,11 @@ fn create(
     }
     match state.buckets.get(name) {
         Some(bucket) if bucket.owner == settings.account => {
-            return Err(Fail::new(409, "BucketAlreadyOwnedByYou", "Your previous request to create the named bucket succeeded and you already own it."));
+            return Err(Fail::new(
+                409,
+                "BucketAlreadyOwnedByYou",
+                "Your previous request to create the named bucket succeeded and you already own it.",
+            ));
         }
         Some(_) => {
             return Err(Fail::new(409, "BucketAlreadyExists", "The requested bucket name is not available."));
@@ -280,6 +320,8 @@ fn tags_xml(tags: &Tags) -> String {
 }
 
 fn xml(root: &str, inner: &str) -> Response<Bytes> {
-    let text = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{root} xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{inner}</{root}>");
+    let text = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{root} xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{inner}</{root}>"
+    );
     answer(200, &[("content-type", "application/xml")], text)
 }

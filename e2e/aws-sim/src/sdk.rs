@@ -2,7 +2,8 @@
 //! the SDK stay under test, sockets do not take part.
 
 use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
 };
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
@@ -43,9 +44,8 @@ impl HttpConnector for Connector {
             let (parts, body) = request.into_parts();
             let body: Bytes = body.collect().await.map_err(user)?.to_bytes();
             match sim.handle(http::Request::from_parts(parts, body)).await {
-                Ok(response) => {
-                    HttpResponse::try_from(response.map(|body| SdkBody::from(body))).map_err(|e| user(e.into()))
-                }
+                Ok(response) => HttpResponse::try_from(response.map(|body| SdkBody::from(body)))
+                    .map_err(|e| user(e.into())),
                 Err(ConnectionLost) => {
                     Err(ConnectorError::io(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()))
                 }

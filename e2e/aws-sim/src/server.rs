@@ -47,7 +47,9 @@ impl Authority {
     /// The CA of a directory (`ca.crt`, `ca.key`), made there if it is missing.
     pub fn in_directory(directory: &Path) -> anyhow::Result<Self> {
         let (certificate, key) = (directory.join("ca.crt"), directory.join("ca.key"));
-        if let (Ok(certificate), Ok(key)) = (std::fs::read_to_string(&certificate), std::fs::read_to_string(&key)) {
+        if let (Ok(certificate), Ok(key)) =
+            (std::fs::read_to_string(&certificate), std::fs::read_to_string(&key))
+        {
             let issuer = Issuer::from_ca_cert_pem(&certificate, KeyPair::from_pem(&key)?)?;
             return Ok(Self { certificate, issuer });
         }
@@ -119,7 +121,10 @@ pub fn fetch_over_https(sim: &Sim, authority: &Authority) -> anyhow::Result<()> 
                 let request = Request::get(url).body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
                 let response = client.request(request).await.map_err(|e| e.to_string())?;
                 let status = response.status().as_u16();
-                let body = Limited::new(response.into_body(), BODY_LIMIT).collect().await.map_err(|e| e.to_string())?;
+                let body = Limited::new(response.into_body(), BODY_LIMIT)
+                    .collect()
+                    .await
+                    .map_err(|e| e.to_string())?;
                 Ok((status, body.to_bytes()))
             };
             tokio::time::timeout(FETCH_TIMEOUT, read).await.unwrap_or_else(|_| Err("timed out".into()))
@@ -132,7 +137,8 @@ pub fn fetch_over_https(sim: &Sim, authority: &Authority) -> anyhow::Result<()> 
 /// Serves AWS's names over TLS for as long as it is polled.
 pub async fn serve(sim: Sim, listener: TcpListener, authority: Authority) -> anyhow::Result<()> {
     let resolver = LeafByName { authority, leaves: std::sync::Mutex::default() };
-    let mut config = rustls::ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::new(resolver));
+    let mut config =
+        rustls::ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
     loop {
@@ -144,7 +150,8 @@ pub async fn serve(sim: Sim, listener: TcpListener, authority: Authority) -> any
                 let sim = sim.clone();
                 async move {
                     let (parts, body) = request.into_parts();
-                    let body = Limited::new(body, BODY_LIMIT).collect().await.map_err(std::io::Error::other)?;
+                    let body =
+                        Limited::new(body, BODY_LIMIT).collect().await.map_err(std::io::Error::other)?;
                     let request = Request::from_parts(parts, body.to_bytes());
                     // An error here closes the connection: the answer is lost.
                     let lost = |_| std::io::Error::from(std::io::ErrorKind::ConnectionReset);
@@ -166,7 +173,8 @@ pub async fn control(sim: Sim, listener: TcpListener) -> anyhow::Result<()> {
                 let sim = sim.clone();
                 async move {
                     let (parts, body) = request.into_parts();
-                    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+                    let body =
+                        body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
                     Ok::<_, Infallible>(console(&sim, &parts, &body).map(Full::new))
                 }
             });
@@ -200,7 +208,8 @@ fn act(sim: &Sim, method: &Method, path: &str, body: &Bytes) -> anyhow::Result<O
         ("POST", "/roles") => {
             let role: serde_json::Value = serde_json::from_slice(body)?;
             let text = |key: &str| role[key].as_str().unwrap_or_default();
-            let attached: Vec<&str> = role["attached"].as_array().into_iter().flatten().filter_map(|a| a.as_str()).collect();
+            let attached: Vec<&str> =
+                role["attached"].as_array().into_iter().flatten().filter_map(|a| a.as_str()).collect();
             return Ok(Some(sim.put_role(text("path"), text("name"), role["trust"].clone(), &attached)));
         }
         ("POST", "/policies") => {
@@ -225,4 +234,3 @@ fn act(sim: &Sim, method: &Method, path: &str, body: &Bytes) -> anyhow::Result<O
     }
     Ok(Some(String::new()))
 }
-

@@ -21,12 +21,17 @@ pub(crate) struct Authorization<'a> {
 impl<'a> Authorization<'a> {
     /// The header's parts; `None` for an anonymous request.
     pub(crate) fn of(headers: &'a HeaderMap) -> Result<Option<Self>, Fail> {
-        let Some(header) = headers.get("authorization").and_then(|h| h.to_str().ok()) else { return Ok(None) };
+        let Some(header) = headers.get("authorization").and_then(|h| h.to_str().ok()) else {
+            return Ok(None);
+        };
         let parse = || {
             let rest = header.strip_prefix("AWS4-HMAC-SHA256 ")?;
-            let part = |name: &str| rest.split(',').map(str::trim).find_map(|p| p.strip_prefix(name)?.strip_prefix('='));
+            let part = |name: &str| {
+                rest.split(',').map(str::trim).find_map(|p| p.strip_prefix(name)?.strip_prefix('='))
+            };
             let mut scope = part("Credential")?.split('/');
-            let (access_key, date, region, service) = (scope.next()?, scope.next()?, scope.next()?, scope.next()?);
+            let (access_key, date, region, service) =
+                (scope.next()?, scope.next()?, scope.next()?, scope.next()?);
             (scope.next()? == "aws4_request").then_some(Self {
                 access_key,
                 date,
@@ -36,7 +41,9 @@ impl<'a> Authorization<'a> {
                 signature: part("Signature")?,
             })
         };
-        parse().map(Some).ok_or_else(|| Fail::new(400, "IncompleteSignature", "Authorization header is malformed"))
+        parse()
+            .map(Some)
+            .ok_or_else(|| Fail::new(400, "IncompleteSignature", "Authorization header is malformed"))
     }
 
     /// Checks the signature over the request, its time and its region.
@@ -49,19 +56,30 @@ impl<'a> Authorization<'a> {
         let skew = if self.service == "s3" { 900 } else { 300 };
         if (sent.timestamp().as_second() - now).abs() > skew {
             return Err(match self.service {
-                "s3" => Fail::new(403, "RequestTimeTooSkewed", "The difference between the request time and the current time is too large."),
+                "s3" => Fail::new(
+                    403,
+                    "RequestTimeTooSkewed",
+                    "The difference between the request time and the current time is too large.",
+                ),
                 _ => wrong(&format!("Signature expired: {date} is now earlier than the allowed time")),
             });
         }
         if self.service != request.service || self.region != region {
-            return Err(wrong(&format!("Credential should be scoped to a valid region: {region}/{}", request.service)));
+            return Err(wrong(&format!(
+                "Credential should be scoped to a valid region: {region}/{}",
+                request.service
+            )));
         }
         let payload = match request.header("x-amz-content-sha256") {
             "" => sha256_hex(&request.raw_body),
             stated => {
                 let literal = stated.starts_with("UNSIGNED-PAYLOAD") || stated.starts_with("STREAMING-");
                 if !literal && stated != sha256_hex(&request.raw_body) {
-                    return Err(Fail::new(400, "XAmzContentSHA256Mismatch", "The provided 'x-amz-content-sha256' header does not match what was computed."));
+                    return Err(Fail::new(
+                        400,
+                        "XAmzContentSHA256Mismatch",
+                        "The provided 'x-amz-content-sha256' header does not match what was computed.",
+                    ));
                 }
                 stated.to_owned()
             }
@@ -73,7 +91,9 @@ impl<'a> Authorization<'a> {
         let headers: String = self
             .signed_headers
             .split(';')
-            .map(|name| format!("{name}:{}\n", request.header(name).split_whitespace().collect::<Vec<_>>().join(" ")))
+            .map(|name| {
+                format!("{name}:{}\n", request.header(name).split_whitespace().collect::<Vec<_>>().join(" "))
+            })
             .collect();
         let canonical = format!(
             "{}\n{}\n{}\n{headers}\n{}\n{payload}",
@@ -91,7 +111,9 @@ impl<'a> Authorization<'a> {
         if hex(&key) == self.signature {
             Ok(())
         } else {
-            Err(wrong("The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method."))
+            Err(wrong(
+                "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method.",
+            ))
         }
     }
 }

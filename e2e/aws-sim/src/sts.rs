@@ -29,7 +29,8 @@ pub(crate) fn dispatch(caller: &Caller, settings: &Settings, action: &str) -> Re
         Caller::Session { session, .. } => format!("{}:{}", session.role_id, session.name),
         _ => "AIDASIMADMINISTRATOR".to_owned(),
     };
-    let inner = element("Arn", caller.arn()) + &element("UserId", &id) + &element("Account", &settings.account);
+    let inner =
+        element("Arn", caller.arn()) + &element("UserId", &id) + &element("Account", &settings.account);
     Ok(result("sts", action, &inner))
 }
 
@@ -39,7 +40,9 @@ fn invalid(message: impl Into<String>) -> Fail {
 
 fn no_key() -> Fail {
     // Two blanks, as AWS writes it.
-    invalid("Couldn't retrieve verification key from your identity provider,  please reference AssumeRoleWithWebIdentity documentation for requirements")
+    invalid(
+        "Couldn't retrieve verification key from your identity provider,  please reference AssumeRoleWithWebIdentity documentation for requirements",
+    )
 }
 
 fn not_authorized() -> Fail {
@@ -47,7 +50,9 @@ fn not_authorized() -> Fail {
 }
 
 fn constraint(field: &str, rule: &str) -> Fail {
-    Fail::validation(format!("1 validation error detected: Value at '{field}' failed to satisfy constraint: Member must {rule}"))
+    Fail::validation(format!(
+        "1 validation error detected: Value at '{field}' failed to satisfy constraint: Member must {rule}"
+    ))
 }
 
 /// What the caller asks for, within STS's bounds.
@@ -76,7 +81,8 @@ impl<'a> Parameters<'a> {
         }
         let seconds = request.parameter("DurationSeconds").map_or(Ok(3600), str::parse);
         let seconds = seconds.ok().filter(|s| (900..=43_200).contains(s));
-        let seconds = seconds.ok_or_else(|| constraint("durationSeconds", "have value greater than or equal to 900"))?;
+        let seconds = seconds
+            .ok_or_else(|| constraint("durationSeconds", "have value greater than or equal to 900"))?;
         let policy = request.parameter("Policy").map(|p| parse(p, Kind::Identity).map_err(Fail::malformed));
         Ok(Self { role_arn, session_name, token, seconds, policy: policy.transpose()? })
     }
@@ -109,12 +115,13 @@ pub(crate) async fn assume_role_with_web_identity(
         let role = state.roles.values().find(|role| role.arn == parameters.role_arn).cloned();
         (state.providers.get(&provider_arn).cloned(), role)
     };
-    let provider = provider.ok_or_else(|| {
-        invalid(format!("No OpenIDConnect provider found in your account for {issuer}"))
-    })?;
+    let provider = provider
+        .ok_or_else(|| invalid(format!("No OpenIDConnect provider found in your account for {issuer}")))?;
     let role = role.ok_or_else(not_authorized)?;
     if parameters.seconds > role.max_session_duration {
-        return Err(Fail::validation("The requested DurationSeconds exceeds the MaxSessionDuration set for this role."));
+        return Err(Fail::validation(
+            "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.",
+        ));
     }
     let now = sim.now();
     let claims = required(claims, issuer, now)?;
@@ -124,8 +131,10 @@ pub(crate) async fn assume_role_with_web_identity(
     let keys = published_keys(sim, &claims.issuer).await?;
     verify(parameters.token, &header, &keys)?;
     if now > claims.expires + GRACE {
-        let message =
-            format!("Token expired: current date/time {now} must be before the expiration date/time {}", claims.expires);
+        let message = format!(
+            "Token expired: current date/time {now} must be before the expiration date/time {}",
+            claims.expires
+        );
         return Err(Fail::new(400, "ExpiredTokenException", message));
     }
     trusted(&role.trust, &provider_arn, &bare, &claims)?;
@@ -166,12 +175,18 @@ pub(crate) async fn assume_role_with_web_identity(
 
 /// Header and claims, unverified.
 fn parts(token: &str) -> Result<(Value, Value), Fail> {
-    let no_jwt = || invalid("The ID Token provided is not a valid JWT. (You may see this error if you sent an Access Token)");
+    let no_jwt = || {
+        invalid(
+            "The ID Token provided is not a valid JWT. (You may see this error if you sent an Access Token)",
+        )
+    };
     let json = |part: &str| -> Option<Value> {
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok().filter(Value::is_object)
     };
     let mut split = token.split('.');
-    let (Some(header), Some(claims), Some(_), None) = (split.next(), split.next(), split.next(), split.next()) else {
+    let (Some(header), Some(claims), Some(_), None) =
+        (split.next(), split.next(), split.next(), split.next())
+    else {
         return Err(no_jwt());
     };
     Ok((json(header).ok_or_else(no_jwt)?, json(claims).ok_or_else(no_jwt)?))
@@ -207,14 +222,16 @@ fn required(claims: Value, issuer: String, now: i64) -> Result<Claims, Fail> {
 /// Both documents, as a stranger reads them.
 async fn published_keys(sim: &Sim, issuer: &str) -> Result<JwkSet, Fail> {
     let discovery = document(sim, format!("{issuer}/.well-known/openid-configuration")).await?;
-    let members = ["response_types_supported", "subject_types_supported", "id_token_signing_alg_values_supported"];
+    let members =
+        ["response_types_supported", "subject_types_supported", "id_token_signing_alg_values_supported"];
     if discovery["issuer"] != issuer || members.iter().any(|m| discovery[*m].is_null()) {
         return Err(no_key());
     }
     let jwks = document(sim, discovery["jwks_uri"].as_str().unwrap_or_default().to_owned()).await?;
     let keys: JwkSet = serde_json::from_value(jwks).map_err(|_| no_key())?;
     let rsa = keys.keys.iter().filter(|k| matches!(k.algorithm, AlgorithmParameters::RSA(_))).count();
-    let elliptic = keys.keys.iter().filter(|k| matches!(k.algorithm, AlgorithmParameters::EllipticCurve(_))).count();
+    let elliptic =
+        keys.keys.iter().filter(|k| matches!(k.algorithm, AlgorithmParameters::EllipticCurve(_))).count();
     if rsa + elliptic == 0 || rsa > 100 || elliptic > 100 {
         return Err(no_key());
     }
@@ -265,7 +282,10 @@ fn trusted(trust: &Value, provider_arn: &str, url: &str, claims: &Claims) -> Res
         (key("sub"), vec![claims.subject.clone()]),
         (key("aud"), vec![claims.audience.clone()]),
         ("aws:federatedprovider".to_owned(), vec![provider_arn.to_owned()]),
-        ("aws:currenttime".to_owned(), vec![jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()]),
+        (
+            "aws:currenttime".to_owned(),
+            vec![jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()],
+        ),
     ]);
     if claims.all["azp"].is_string() {
         let original = claims.all["aud"].as_str().unwrap_or_default().to_owned();

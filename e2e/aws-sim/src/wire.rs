@@ -40,7 +40,9 @@ impl Request {
                 let (bucket, key) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
                 ("s3", Some(bucket.to_owned()).filter(|b| !b.is_empty()), key)
             }
-            [bucket @ .., "s3", _, "amazonaws", "com"] if !bucket.is_empty() => ("s3", Some(bucket.join(".")), &path[1..]),
+            [bucket @ .., "s3", _, "amazonaws", "com"] if !bucket.is_empty() => {
+                ("s3", Some(bucket.join(".")), &path[1..])
+            }
             _ => return Err(Fail::new(400, "InvalidHost", format!("no such host in this stand-in: {host}"))),
         };
         let raw_query = parts.uri.query().unwrap_or_default().to_owned();
@@ -97,7 +99,10 @@ impl Request {
         (1..)
             .map_while(|n| {
                 let key = self.parameter(&format!("Tags.member.{n}.Key"))?;
-                Some((key.to_owned(), self.parameter(&format!("Tags.member.{n}.Value")).unwrap_or_default().to_owned()))
+                Some((
+                    key.to_owned(),
+                    self.parameter(&format!("Tags.member.{n}.Value")).unwrap_or_default().to_owned(),
+                ))
             })
             .collect()
     }
@@ -165,10 +170,14 @@ impl Fail {
         let xml = if head {
             String::new()
         } else if s3 {
-            format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message><RequestId>SIM</RequestId></Error>")
+            format!(
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message><RequestId>SIM</RequestId></Error>"
+            )
         } else {
             let kind = if self.status < 500 { "Sender" } else { "Receiver" };
-            format!("<ErrorResponse><Error><Type>{kind}</Type><Code>{code}</Code><Message>{message}</Message></Error><RequestId>00000000-0000-4000-8000-000000000000</RequestId></ErrorResponse>")
+            format!(
+                "<ErrorResponse><Error><Type>{kind}</Type><Code>{code}</Code><Message>{message}</Message></Error><RequestId>00000000-0000-4000-8000-000000000000</RequestId></ErrorResponse>"
+            )
         };
         answer(self.status, &[("content-type", if s3 { "application/xml" } else { "text/xml" })], xml)
     }
@@ -179,7 +188,9 @@ pub(crate) fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Byte
     let mut response = Response::new(body.into());
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in headers {
-        if let (Ok(name), Ok(value)) = (http::HeaderName::try_from(*name), http::HeaderValue::try_from(*value)) {
+        if let (Ok(name), Ok(value)) =
+            (http::HeaderName::try_from(*name), http::HeaderValue::try_from(*value))
+        {
             response.headers_mut().insert(name, value);
         }
     }

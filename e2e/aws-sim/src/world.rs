@@ -86,7 +86,10 @@ impl Policy {
     /// The document in force.
     #[must_use]
     pub fn document(&self) -> &Value {
-        self.versions.iter().find(|(id, _)| *id == self.default).map_or(&Value::Null, |(_, document)| document)
+        self.versions
+            .iter()
+            .find(|(id, _)| *id == self.default)
+            .map_or(&Value::Null, |(_, document)| document)
     }
 }
 

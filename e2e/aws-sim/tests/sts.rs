@@ -137,7 +137,8 @@ impl Case {
         if let Some(policy) = &self.policy {
             form += &format!("&Policy={policy}");
         }
-        let request = http::Request::post("https://sts.eu-central-1.amazonaws.com/").body(Bytes::from(form)).unwrap();
+        let request =
+            http::Request::post("https://sts.eu-central-1.amazonaws.com/").body(Bytes::from(form)).unwrap();
         let response = self.sim.handle(request).await.unwrap();
         let body = String::from_utf8(response.body().to_vec()).unwrap();
         (response.status().as_u16(), body)
@@ -191,74 +192,166 @@ async fn what_is_wrong_is_refused_in_aws_words() {
         ("an unknown key", |c| c.header.kid = Some("two".into()), invalid),
         ("no key id", |c| c.header.kid = None, invalid),
         ("another key under the same id", |c| c.key = KeyPair::generate().unwrap(), invalid),
-        ("a changed payload", |c| {
-            let signed = c.signed();
-            let parts: Vec<&str> = signed.split('.').collect();
-            c.claims["sub"] = json!("system:serviceaccount:kube-system:admin");
-            let forged = URL_SAFE_NO_PAD.encode(c.claims.to_string());
-            c.token = Some(format!("{}.{forged}.{}", parts[0], parts[2]));
-        }, invalid),
-        ("no signature and alg none", |c| {
-            let part = |v: Value| URL_SAFE_NO_PAD.encode(v.to_string());
-            c.token = Some(format!("{}.{}.AA", part(json!({"alg": "none", "kid": "one"})), part(c.claims.clone())));
-        }, invalid),
-        ("HMAC with the public key as secret", |c| {
-            let mut header = Header::new(Algorithm::HS256);
-            header.kid = Some("one".into());
-            let secret = EncodingKey::from_secret(c.key.der_bytes());
-            c.token = Some(encode(&header, &c.claims, &secret).unwrap());
-        }, invalid),
-        ("no published discovery document", |c| {
-            c.sim.change(|s| s.buckets.get_mut(BUCKET).unwrap().objects.remove("homelab/.well-known/openid-configuration"));
-        }, invalid),
-        ("a discovery document of another issuer", |c| {
-            let mut other = discovery();
-            other["issuer"] = json!("https://elsewhere.example.com");
-            c.publish(&other, &json!({"keys": [jwk(&c.key, "one")]}));
-        }, invalid),
-        ("a discovery document without a required member", |c| {
-            let mut other = discovery();
-            other.as_object_mut().unwrap().remove("subject_types_supported");
-            c.publish(&other, &json!({"keys": [jwk(&c.key, "one")]}));
-        }, invalid),
-        ("an internal jwks_uri", |c| {
-            let mut other = discovery();
-            other["jwks_uri"] = json!("http://10.0.0.1/openid/v1/jwks");
-            c.publish(&other, &json!({"keys": [jwk(&c.key, "one")]}));
-        }, invalid),
+        (
+            "a changed payload",
+            |c| {
+                let signed = c.signed();
+                let parts: Vec<&str> = signed.split('.').collect();
+                c.claims["sub"] = json!("system:serviceaccount:kube-system:admin");
+                let forged = URL_SAFE_NO_PAD.encode(c.claims.to_string());
+                c.token = Some(format!("{}.{forged}.{}", parts[0], parts[2]));
+            },
+            invalid,
+        ),
+        (
+            "no signature and alg none",
+            |c| {
+                let part = |v: Value| URL_SAFE_NO_PAD.encode(v.to_string());
+                c.token = Some(format!(
+                    "{}.{}.AA",
+                    part(json!({"alg": "none", "kid": "one"})),
+                    part(c.claims.clone())
+                ));
+            },
+            invalid,
+        ),
+        (
+            "HMAC with the public key as secret",
+            |c| {
+                let mut header = Header::new(Algorithm::HS256);
+                header.kid = Some("one".into());
+                let secret = EncodingKey::from_secret(c.key.der_bytes());
+                c.token = Some(encode(&header, &c.claims, &secret).unwrap());
+            },
+            invalid,
+        ),
+        (
+            "no published discovery document",
+            |c| {
+                c.sim.change(|s| {
+                    s.buckets
+                        .get_mut(BUCKET)
+                        .unwrap()
+                        .objects
+                        .remove("homelab/.well-known/openid-configuration")
+                });
+            },
+            invalid,
+        ),
+        (
+            "a discovery document of another issuer",
+            |c| {
+                let mut other = discovery();
+                other["issuer"] = json!("https://elsewhere.example.com");
+                c.publish(&other, &json!({"keys": [jwk(&c.key, "one")]}));
+            },
+            invalid,
+        ),
+        (
+            "a discovery document without a required member",
+            |c| {
+                let mut other = discovery();
+                other.as_object_mut().unwrap().remove("subject_types_supported");
+                c.publish(&other, &json!({"keys": [jwk(&c.key, "one")]}));
+            },
+            invalid,
+        ),
+        (
+            "an internal jwks_uri",
+            |c| {
+                let mut other = discovery();
+                other["jwks_uri"] = json!("http://10.0.0.1/openid/v1/jwks");
+                c.publish(&other, &json!({"keys": [jwk(&c.key, "one")]}));
+            },
+            invalid,
+        ),
         ("an empty key set", |c| c.publish(&discovery(), &json!({"keys": []})), invalid),
-        ("101 keys", |c| {
-            let keys: Vec<Value> = (0..101).map(|n| jwk(&c.key, &if n == 0 { "one".into() } else { n.to_string() })).collect();
-            c.publish(&discovery(), &json!({"keys": keys}));
-        }, invalid),
-        ("documents that are not public", |c| {
-            c.sim.change(|s| s.buckets.get_mut(BUCKET).unwrap().policy = None);
-        }, invalid),
-        ("public policy silenced by RestrictPublicBuckets", |c| {
-            c.sim.change(|s| s.buckets.get_mut(BUCKET).unwrap().public_access_block[3] = true);
-        }, invalid),
+        (
+            "101 keys",
+            |c| {
+                let keys: Vec<Value> = (0..101)
+                    .map(|n| jwk(&c.key, &if n == 0 { "one".into() } else { n.to_string() }))
+                    .collect();
+                c.publish(&discovery(), &json!({"keys": keys}));
+            },
+            invalid,
+        ),
+        (
+            "documents that are not public",
+            |c| {
+                c.sim.change(|s| s.buckets.get_mut(BUCKET).unwrap().policy = None);
+            },
+            invalid,
+        ),
+        (
+            "public policy silenced by RestrictPublicBuckets",
+            |c| {
+                c.sim.change(|s| s.buckets.get_mut(BUCKET).unwrap().public_access_block[3] = true);
+            },
+            invalid,
+        ),
         ("no provider", |c| c.sim.change(|s| s.providers.clear()), invalid),
         ("no role", |c| c.sim.change(|s| s.roles.clear()), denied),
-        ("a role ARN without its path", |c| c.role = format!("arn:aws:iam::{ACCOUNT}:role/homelab.vault"), denied),
+        (
+            "a role ARN without its path",
+            |c| c.role = format!("arn:aws:iam::{ACCOUNT}:role/homelab.vault"),
+            denied,
+        ),
         ("a role of another account", |c| c.role = c.role.replace(ACCOUNT, "999999999999"), invalid),
-        ("another subject in the trust policy", |c| {
-            c.set_trust(trust("Allow", "StringEquals", "system:serviceaccount:vault:other", "sts.amazonaws.com"));
-        }, denied),
-        ("a wildcard that StringEquals does not know", |c| {
-            c.set_trust(trust("Allow", "StringEquals", "system:serviceaccount:vault:*", "sts.amazonaws.com"));
-        }, denied),
-        ("another audience in the trust policy", |c| c.set_trust(trust("Allow", "StringEquals", SUBJECT, "vault")), denied),
-        ("a trust policy that denies", |c| c.set_trust(trust("Deny", "StringEquals", SUBJECT, "sts.amazonaws.com")), denied),
-        ("a claim that is no condition key", |c| {
-            let mut other = trust("Allow", "StringEquals", SUBJECT, "sts.amazonaws.com");
-            other["Statement"][0]["Condition"]["StringEquals"][format!("{HOST}/homelab:kubernetes.io/namespace")] = json!("vault");
-            c.set_trust(other);
-        }, denied),
-        ("trust in another provider", |c| {
-            let mut other = trust("Allow", "StringEquals", SUBJECT, "sts.amazonaws.com");
-            other["Statement"][0]["Principal"]["Federated"] = json!(format!("arn:aws:iam::{ACCOUNT}:oidc-provider/x"));
-            c.set_trust(other);
-        }, denied),
+        (
+            "another subject in the trust policy",
+            |c| {
+                c.set_trust(trust(
+                    "Allow",
+                    "StringEquals",
+                    "system:serviceaccount:vault:other",
+                    "sts.amazonaws.com",
+                ));
+            },
+            denied,
+        ),
+        (
+            "a wildcard that StringEquals does not know",
+            |c| {
+                c.set_trust(trust(
+                    "Allow",
+                    "StringEquals",
+                    "system:serviceaccount:vault:*",
+                    "sts.amazonaws.com",
+                ));
+            },
+            denied,
+        ),
+        (
+            "another audience in the trust policy",
+            |c| c.set_trust(trust("Allow", "StringEquals", SUBJECT, "vault")),
+            denied,
+        ),
+        (
+            "a trust policy that denies",
+            |c| c.set_trust(trust("Deny", "StringEquals", SUBJECT, "sts.amazonaws.com")),
+            denied,
+        ),
+        (
+            "a claim that is no condition key",
+            |c| {
+                let mut other = trust("Allow", "StringEquals", SUBJECT, "sts.amazonaws.com");
+                other["Statement"][0]["Condition"]["StringEquals"]
+                    [format!("{HOST}/homelab:kubernetes.io/namespace")] = json!("vault");
+                c.set_trust(other);
+            },
+            denied,
+        ),
+        (
+            "trust in another provider",
+            |c| {
+                let mut other = trust("Allow", "StringEquals", SUBJECT, "sts.amazonaws.com");
+                other["Statement"][0]["Principal"]["Federated"] =
+                    json!(format!("arn:aws:iam::{ACCOUNT}:oidc-provider/x"));
+                c.set_trust(other);
+            },
+            denied,
+        ),
         ("a session longer than the role's", |c| c.seconds = "7200".into(), validation),
         ("a session shorter than STS's", |c| c.seconds = "899".into(), validation),
         ("a session name with a slash", |c| c.session_name = "a/b".into(), validation),

@@ -1,0 +1,105 @@
+//! Keys and certificates of a cluster that lives for minutes.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::Context;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize, SanType,
+};
+
+/// The cluster's CA, and what it signs, in one directory.
+pub(crate) struct Pki<'a> {
+    directory: &'a Path,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl<'a> Pki<'a> {
+    /// A new CA (`ca.crt`) and the key `ServiceAccount` tokens are signed with (`sa.key`).
+    pub(crate) fn new(directory: &'a Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(directory)?;
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(Vec::<String>::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        params.distinguished_name.push(DnType::CommonName, "cluster-ca");
+        std::fs::write(directory.join("ca.crt"), params.self_signed(&key)?.pem())?;
+        // RSA, as kubeadm and most distributions make it.
+        let accounts = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
+        std::fs::write(directory.join("sa.key"), accounts.serialize_pem())?;
+        std::fs::write(directory.join("sa.pub"), accounts.public_key_pem())?;
+        Ok(Self { directory, issuer: Issuer::new(params, key) })
+    }
+
+    /// A client certificate `<name>.crt` and its key.
+    pub(crate) fn client(&self, name: &str, common_name: &str, organization: &str) -> anyhow::Result<()> {
+        self.sign(name, common_name, organization, &[], ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// A serving certificate `<name>.crt` and its key.
+    pub(crate) fn server(
+        &self,
+        name: &str,
+        common_name: &str,
+        organization: &str,
+        names: &[&str],
+    ) -> anyhow::Result<()> {
+        self.sign(name, common_name, organization, names, ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
+    fn sign(
+        &self,
+        name: &str,
+        common_name: &str,
+        organization: &str,
+        names: &[&str],
+        usage: ExtendedKeyUsagePurpose,
+    ) -> anyhow::Result<()> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(Vec::<String>::new())?;
+        for name in names {
+            params.subject_alt_names.push(match name.parse::<IpAddr>() {
+                Ok(address) => SanType::IpAddress(address),
+                Err(_) => SanType::DnsName((*name).try_into()?),
+            });
+        }
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        if !organization.is_empty() {
+            params.distinguished_name.push(DnType::OrganizationName, organization);
+        }
+        params.extended_key_usages = vec![usage];
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        std::fs::write(self.directory.join(format!("{name}.crt")), certificate.pem())?;
+        std::fs::write(self.directory.join(format!("{name}.key")), key.serialize_pem())?;
+        Ok(())
+    }
+
+    /// A kubeconfig with everything in it, for the client of that name.
+    pub(crate) fn kubeconfig(&self, server: &str, name: &str) -> anyhow::Result<String> {
+        let data = |file: &str| -> anyhow::Result<serde_json::Value> {
+            let path = self.directory.join(file);
+            let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
+            Ok(serde_json::Value::String(base64(&text)))
+        };
+        let cluster = serde_json::json!({"server": server, "certificate-authority-data": data("ca.crt")?});
+        let user = serde_json::json!({
+            "client-certificate-data": data(&format!("{name}.crt"))?,
+            "client-key-data": data(&format!("{name}.key"))?,
+        });
+        // JSON is YAML.
+        Ok(serde_json::to_string_pretty(&serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "local", "cluster": cluster}],
+            "users": [{"name": name, "user": user}],
+            "contexts": [{"name": "local", "context": {"cluster": "local", "user": name}}],
+            "current-context": "local",
+        }))?)
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}

@@ -1,0 +1,166 @@
+//! The serving certificate: taken from a watched Secret and swapped without a restart.
+//!
+//! A Secret that cannot be used changes nothing: the last good certificate goes on serving until it ends.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::Secret;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client};
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use thiserror::Error;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::metrics::Metrics;
+
+/// Why a Secret cannot serve.
+#[derive(Debug, Error)]
+pub enum CertificateError {
+    /// A key of the Secret is missing.
+    #[error("the Secret has no {0}")]
+    Missing(&'static str),
+    /// Not PEM, or nothing of the wanted kind in it.
+    #[error("{0} is not usable PEM: {1}")]
+    Pem(&'static str, rustls::pki_types::pem::Error),
+    /// The certificate is not X.509.
+    #[error("tls.crt is not an X.509 certificate")]
+    Certificate,
+    /// The key is of an unknown kind, or of another certificate.
+    #[error("tls.key does not fit tls.crt: {0}")]
+    Key(#[from] rustls::Error),
+    /// The certificate's life is over.
+    #[error("tls.crt ended {0} seconds ago")]
+    Expired(i64),
+}
+
+/// The certificate that is served now.
+#[derive(Debug)]
+pub struct Certificate {
+    current: RwLock<Option<Current>>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug, Clone)]
+struct Current {
+    key: Arc<CertifiedKey>,
+    /// Seconds since 1970.
+    not_before: i64,
+    not_after: i64,
+}
+
+impl Certificate {
+    /// No certificate yet: every handshake fails.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { current: RwLock::default(), metrics }
+    }
+
+    /// Keeps the certificate equal to the Secret; returns only if the watch ends, which it never does by itself.
+    pub async fn follow(&self, client: Client, namespace: &str, secret: &str) {
+        // A list or watch narrowed to one name is what RBAC's resourceNames lets through.
+        let config = watcher::Config::default().fields(&format!("metadata.name={secret}"));
+        self.take_all(watcher(Api::<Secret>::namespaced(client, namespace), config)).await;
+    }
+
+    async fn take_all(&self, events: impl Stream<Item = watcher::Result<Event<Secret>>>) {
+        let mut events = std::pin::pin!(events.default_backoff());
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::InitApply(secret) | Event::Apply(secret)) => self.take(&secret),
+                Ok(Event::Init | Event::InitDone) => {}
+                Ok(Event::Delete(_)) => {
+                    tracing::warn!(
+                        "the Secret with the serving certificate is gone; the last one is still served"
+                    );
+                }
+                Err(error) => tracing::warn!(error = %error, "the watch of the certificate's Secret failed"),
+            }
+        }
+    }
+
+    /// Serves the Secret's certificate from now on, if it can be used.
+    pub fn take(&self, secret: &Secret) {
+        match read(secret) {
+            Ok(new) => {
+                let not_after = new.not_after;
+                let old = self.current.write().unwrap_or_else(PoisonError::into_inner).replace(new);
+                self.metrics.certificate(not_after);
+                tracing::info!(
+                    not_after,
+                    swapped = old.is_some(),
+                    "serving certificate taken from the Secret"
+                );
+            }
+            Err(error) => {
+                self.metrics.certificate_refused();
+                tracing::error!(error = %error, "the Secret's certificate cannot be used; nothing is changed");
+            }
+        }
+    }
+
+    /// Whether a certificate is there and in its life.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        let now = now();
+        self.current().is_some_and(|current| (current.not_before..current.not_after).contains(&now))
+    }
+
+    /// TLS 1.3 only, HTTP/2 first.
+    pub fn server_config(self: &Arc<Self>) -> Result<ServerConfig, rustls::Error> {
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::<Self>::clone(self));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(config)
+    }
+
+    fn current(&self) -> Option<Current> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.current().map(|current| current.key)
+    }
+}
+
+fn read(secret: &Secret) -> Result<Current, CertificateError> {
+    let data = |key: &'static str| {
+        let value = secret.data.as_ref().and_then(|data| data.get(key)).map(|bytes| bytes.0.as_slice());
+        value.filter(|bytes| !bytes.is_empty()).ok_or(CertificateError::Missing(key))
+    };
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(data("tls.crt")?)
+        .collect::<Result<_, _>>()
+        .map_err(|error| CertificateError::Pem("tls.crt", error))?;
+    let key = PrivateKeyDer::from_pem_slice(data("tls.key")?)
+        .map_err(|error| CertificateError::Pem("tls.key", error))?;
+    let leaf = chain.first().ok_or(CertificateError::Certificate)?;
+    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| CertificateError::Certificate)?;
+    let validity = parsed.validity();
+    let (not_before, not_after) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+    if not_after <= now() {
+        return Err(CertificateError::Expired(now() - not_after));
+    }
+    // Compares the public keys of the two.
+    let key = Arc::new(CertifiedKey::from_der(chain, key, &provider())?);
+    Ok(Current { key, not_before, not_after })
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,161 @@
+//! The API server as the webhook sees it: lists, silent watches, single objects; with gates that hold answers back and
+//! a record of the calls. What is put in after the first list never reaches the copies, as when a watch lags.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream;
+use http::header::ACCEPT;
+use http::request::Parts;
+use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use webhook::admit::Admission;
+use webhook::lookup::Lookup;
+use webhook::metrics::Metrics;
+
+use crate::{identity, mutate};
+
+pub const ACCOUNTS: &str = "/api/v1/serviceaccounts";
+pub const BINDINGS: &str = "/apis/podidentity.dev/v1alpha1/podidentitybindings";
+pub const ISSUERS: &str = "/apis/podidentity.dev/v1alpha1/oidcissuers";
+
+/// How a call is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    Open,
+    Held,
+    Failing,
+}
+
+pub struct Api {
+    /// Objects by the path of their list.
+    objects: Mutex<BTreeMap<String, Vec<Value>>>,
+    calls: Mutex<Vec<String>>,
+    /// Lists over all namespaces, which fill the copies.
+    pub lists: watch::Sender<Gate>,
+    /// Everything else.
+    pub live: watch::Sender<Gate>,
+}
+
+type AnyBody = UnsyncBoxBody<Bytes, Infallible>;
+
+impl Api {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            objects: Mutex::default(),
+            calls: Mutex::default(),
+            lists: watch::Sender::new(Gate::Open),
+            live: watch::Sender::new(Gate::Open),
+        })
+    }
+
+    pub fn put(&self, list: &str, object: Value) {
+        self.objects.lock().unwrap().entry(list.to_owned()).or_default().push(object);
+    }
+
+    /// A `ServiceAccount`, with a role of its own if one is given.
+    pub fn put_account(&self, namespace: &str, name: &str, role: Option<&str>) {
+        let annotations = role.map(|role| json!({"eks.amazonaws.com/role-arn": role, "other": "x"}));
+        let metadata = json!({"namespace": namespace, "name": name, "annotations": annotations});
+        self.put(ACCOUNTS, json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}));
+    }
+
+    pub fn calls(&self) -> Vec<String> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    pub fn client(self: &Arc<Self>) -> Client {
+        let api = Arc::clone(self);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let api = Arc::clone(&api);
+            let (head, _) = request.into_parts();
+            async move { Ok::<_, Infallible>(api.answer(&head).await) }
+        });
+        Client::new(service, "default")
+    }
+
+    /// A webhook's admission over this API server; its copies are kept for as long as the runtime lives.
+    pub fn admission(self: &Arc<Self>, metrics: &Arc<Metrics>) -> Admission {
+        let timeout = Duration::from_secs(5);
+        let lookup = Arc::new(Lookup::new(self.client(), "eks.amazonaws.com", timeout, Arc::clone(metrics)));
+        let follower = Arc::clone(&lookup);
+        tokio::spawn(async move { follower.follow().await });
+        Admission { lookup, defaults: identity::defaults(), target: mutate::target() }
+    }
+
+    async fn answer(&self, request: &Parts) -> Response<AnyBody> {
+        let (path, query) = (request.uri.path(), request.uri.query().unwrap_or_default());
+        let accept = request.headers.get(ACCEPT).map(|accept| accept.to_str().unwrap()).unwrap_or_default();
+        let metadata = if accept.contains("PartialObjectMetadata") { " metadata only" } else { "" };
+        self.calls.lock().unwrap().push(format!("{} {path}?{query}{metadata}", request.method));
+        if query.contains("watch=true") {
+            let silence = stream::pending::<Result<Frame<Bytes>, Infallible>>();
+            return Response::new(StreamBody::new(silence).boxed_unsync());
+        }
+        let everywhere = [ACCOUNTS, BINDINGS, ISSUERS].contains(&path);
+        let gate = if everywhere { &self.lists } else { &self.live };
+        let gate = *gate.subscribe().wait_for(|gate| *gate != Gate::Held).await.unwrap();
+        let (code, body) = match self.found(path) {
+            _ if gate == Gate::Failing => failure(500, "told to fail"),
+            Some(body) => (200, body),
+            None => failure(404, "not found"),
+        };
+        let body = Full::new(Bytes::from(body.to_string())).boxed_unsync();
+        Response::builder().status(code).header("content-type", "application/json").body(body).unwrap()
+    }
+
+    fn found(&self, path: &str) -> Option<Value> {
+        let objects = self.objects.lock().unwrap();
+        let list = |items: Vec<&Value>| {
+            Some(
+                json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": items}),
+            )
+        };
+        let Some((group, rest)) = path.split_once("/namespaces/") else {
+            return list(objects.get(path).into_iter().flatten().collect());
+        };
+        let mut rest = rest.split('/');
+        let (namespace, plural, name) = (rest.next()?, rest.next()?, rest.next());
+        let mut inside = objects
+            .get(&format!("{group}/{plural}"))
+            .into_iter()
+            .flatten()
+            .filter(|object| object["metadata"]["namespace"] == namespace);
+        match name {
+            None => list(inside.collect()),
+            Some(name) => inside.find(|object| object["metadata"]["name"] == name).cloned(),
+        }
+    }
+}
+
+fn failure(code: u16, message: &str) -> (u16, Value) {
+    let reason = if code == 404 { "NotFound" } else { "InternalError" };
+    let status = json!({
+        "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": message,
+    });
+    (code, status)
+}
+
+/// Lets everything else go on until `holds`. Bounded, so that a test fails rather than hangs.
+pub async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let turns = async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(what, turns).await;
+}
+
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.unwrap_or_else(|_| panic!("never: {what}"))
+}

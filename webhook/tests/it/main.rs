@@ -1,0 +1,13 @@
+//! The webhook's tests: tables for the pure parts, properties of the patch, and the server over real TLS with an API
+//! server that the test plays.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod dependencies;
+mod fake;
+mod identity;
+mod mutate;
+mod process;
+mod properties;
+mod reviews;
+mod server;

@@ -1,0 +1,175 @@
+//! Properties of the patch over generated pods, unknown fields included.
+
+use json_patch::{Patch, PatchOperation};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+use serde_json::{Map, Value, json};
+use webhook::identity::Identity;
+use webhook::mutate::{Pod, mutate};
+
+use crate::mutate::{identity, target};
+
+const PATH: &str = "/var/run/secrets/eks.amazonaws.com/serviceaccount";
+
+/// Anything, as a later version of Kubernetes may put it anywhere.
+fn anything() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..3).prop_map(Value::from),
+            vec(("[a-z/~]{1,6}", inner), 0..3).prop_map(|m| Value::Object(m.into_iter().collect())),
+        ]
+    })
+}
+
+/// Known fields, each there or not, among unknown ones.
+fn object(known: Vec<(&'static str, BoxedStrategy<Option<Value>>)>) -> BoxedStrategy<Value> {
+    let (names, values): (Vec<_>, Vec<_>) = known.into_iter().unzip();
+    (values, vec(("x-[a-z]{1,4}", anything()), 0..3))
+        .prop_map(move |(values, unknown)| {
+            let known = names.iter().zip(values).filter_map(|(name, value)| Some(((*name).into(), value?)));
+            Value::Object(known.chain(unknown).collect::<Map<_, _>>())
+        })
+        .boxed()
+}
+
+fn one_of(values: &'static [&'static str]) -> BoxedStrategy<Option<Value>> {
+    select(values).prop_map(|value| Some(json!(value))).boxed()
+}
+
+fn list(item: BoxedStrategy<Value>, max: usize) -> BoxedStrategy<Option<Value>> {
+    option::of(vec(item, 0..max).prop_map(Value::from)).boxed()
+}
+
+fn container() -> BoxedStrategy<Value> {
+    let variable = object(vec![
+        (
+            "name",
+            one_of(&[
+                "AWS_ROLE_ARN",
+                "AWS_WEB_IDENTITY_TOKEN_FILE",
+                "AWS_REGION",
+                "AWS_DEFAULT_REGION",
+                "AWS_STS_REGIONAL_ENDPOINTS",
+                "A",
+                "B",
+            ]),
+        ),
+        ("value", option::of(anything()).boxed()),
+        ("valueFrom", option::of(anything()).boxed()),
+    ]);
+    let mount = object(vec![
+        ("name", one_of(&["aws-iam-token", "aws-iam-token-podidentity", "d"])),
+        (
+            "mountPath",
+            one_of(&[
+                "/d",
+                PATH,
+                "/var/run/secrets/eks.amazonaws.com/serviceaccount/",
+                "/var/run/secrets/eks.amazonaws.com/serviceaccount-podidentity",
+            ]),
+        ),
+    ]);
+    object(vec![
+        ("name", one_of(&["a", "b", "c"])),
+        ("image", option::of(anything()).boxed()),
+        ("env", list(variable, 5)),
+        ("volumeMounts", list(mount, 3)),
+    ])
+}
+
+fn pod() -> impl Strategy<Value = Value> {
+    let token = json!({"sources": [{"serviceAccountToken": {"path": "token"}}]});
+    let volume = object(vec![
+        ("name", one_of(&["aws-iam-token", "aws-iam-token-podidentity", "d"])),
+        ("projected", option::of(Just(token)).boxed()),
+    ]);
+    let annotations = object(vec![
+        ("eks.amazonaws.com/skip-containers", option::of("[abx ,\"\n]{0,5}".prop_map(Value::from)).boxed()),
+        ("eks.amazonaws.com/token-expiration", option::of("[+-]?[0-9]{0,12}".prop_map(Value::from)).boxed()),
+    ])
+    // Annotations are strings, as the API server has made sure.
+    .prop_map(|mut annotations| {
+        annotations.as_object_mut().unwrap().retain(|_, value| value.is_string());
+        annotations
+    });
+    let metadata = object(vec![("annotations", option::of(annotations).boxed())]);
+    let spec = object(vec![
+        ("containers", list(container(), 4)),
+        ("initContainers", list(container(), 3)),
+        ("ephemeralContainers", list(container(), 2)),
+        ("volumes", list(volume, 3)),
+    ]);
+    let spec = spec.prop_map(Some).boxed();
+    object(vec![("metadata", option::of(metadata).boxed()), ("spec", spec)])
+}
+
+fn any_identity() -> impl Strategy<Value = Identity> {
+    (option::of(Just("eu-central-1".to_owned())), any::<bool>()).prop_map(
+        |(region, sts_regional_endpoints)| Identity { region, sts_regional_endpoints, ..identity() },
+    )
+}
+
+/// Takes back every addition, last first.
+fn take_back(pod: &mut Value, patch: &Patch) {
+    for operation in patch.iter().rev() {
+        let PatchOperation::Add(addition) = operation else { panic!("not an addition: {operation}") };
+        let place = addition.path.as_str();
+        let (parent, last) = place.rsplit_once('/').unwrap();
+        let removed = match pod.pointer_mut(parent).unwrap() {
+            Value::Array(items) if last == "-" => items.pop().unwrap(),
+            Value::Array(items) => items.remove(last.parse().unwrap()),
+            Value::Object(map) => map.remove(last).unwrap(),
+            other => panic!("{place} leads into {other}"),
+        };
+        assert_eq!(removed, addition.value, "{place} is where it was put");
+    }
+}
+
+fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
+    ["containers", "initContainers"].into_iter().filter_map(|l| pod["spec"][l].as_array()).flatten()
+}
+
+fn repeated_paths(container: &Value) -> usize {
+    let mounts = container["volumeMounts"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut paths: Vec<_> =
+        mounts.iter().map(|m| m["mountPath"].as_str().unwrap().trim_end_matches('/')).collect();
+    paths.sort_unstable();
+    paths.windows(2).filter(|pair| pair[0] == pair[1]).count()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn additions_only_and_a_second_pass_is_empty(before in pod(), identity in any_identity()) {
+        let view: Pod = serde_json::from_str(&before.to_string()).unwrap();
+        let Ok(mutation) = mutate(&view, &identity, &target()) else {
+            let volumes = before["spec"]["volumes"].as_array().unwrap();
+            let taken = |name| volumes.iter().any(|v| v["name"] == name);
+            prop_assert!(taken("aws-iam-token") && taken("aws-iam-token-podidentity"), "refused without reason");
+            return Ok(());
+        };
+        // Through text, as it travels.
+        let patch: Patch = serde_json::from_str(&serde_json::to_string(&mutation.patch).unwrap()).unwrap();
+        let mut after = before.clone();
+        json_patch::patch(&mut after, &patch).unwrap();
+
+        for (old, new) in containers(&before).zip(containers(&after)) {
+            prop_assert_eq!(repeated_paths(old), repeated_paths(new), "{}", new);
+        }
+        let view: Pod = serde_json::from_str(&after.to_string()).unwrap();
+        let again = mutate(&view, &identity, &target()).unwrap();
+        prop_assert!(again.patch.is_empty(), "{}", again.patch);
+
+        take_back(&mut after, &patch);
+        prop_assert_eq!(after, before);
+    }
+}

@@ -1,0 +1,315 @@
+//! The admission protocol: every review gets a well-formed answer, and an unknown fact is never a silent "yes".
+
+use std::sync::{Arc, LazyLock};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use json_patch::Patch;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use webhook::admit::{Admission, Answer};
+use webhook::metrics::Outcome;
+
+use crate::fake::{ACCOUNTS, Api, BINDINGS, Gate, ISSUERS, eventually};
+use crate::identity::{binding, issuer};
+
+pub fn review(namespace: &str, account: &str) -> Value {
+    json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "request": {
+            "uid": "705ab4f5-6393-11e8-b7cc-42010a800002",
+            "kind": {"group": "", "version": "v1", "kind": "Pod"},
+            "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "operation": "CREATE", "namespace": namespace, "userInfo": {"username": "u"},
+            "object": {"metadata": {}, "spec": {
+                "serviceAccountName": account,
+                "containers": [{"name": "c", "env": [{"name": "PASSWORD", "value": "hunter2"}]}],
+            }},
+        },
+    })
+}
+
+/// An API server with a bound, an annotated and a plain `ServiceAccount`.
+pub fn cluster() -> Arc<Api> {
+    let api = Api::new();
+    api.put(ISSUERS, issuer());
+    api.put(BINDINGS, binding("b", 0, &json!({"role": {}}), &json!({})));
+    api.put_account("vault", "vault", None);
+    api.put_account("vault", "annotated", Some("arn:aws:iam::111122223333:role/annotated"));
+    api.put_account("vault", "plain", None);
+    api
+}
+
+async fn synced(api: &Arc<Api>) -> Admission {
+    let admission = api.admission(&Arc::default());
+    eventually("synced", || admission.lookup.is_synced()).await;
+    admission
+}
+
+async fn ask(admission: &Admission, review: &Value) -> (Answer, Value) {
+    let answer = admission.answer(review.to_string().as_bytes()).await;
+    let body = well_formed(&answer);
+    (answer, body)
+}
+
+fn live_calls(api: &Api) -> Vec<String> {
+    let mut calls: Vec<_> = api.calls().into_iter().filter(|call| call.contains("/namespaces/")).collect();
+    calls.sort();
+    calls
+}
+
+/// What every answer must be.
+fn well_formed(answer: &Answer) -> Value {
+    let body: Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(body["kind"], "AdmissionReview");
+    assert!(
+        ["admission.k8s.io/v1", "admission.k8s.io/v1beta1"].contains(&body["apiVersion"].as_str().unwrap())
+    );
+    let response = &body["response"];
+    assert!(response["uid"].is_string(), "{body}");
+    if response["allowed"].as_bool().unwrap() {
+        assert_eq!(answer.status, 200);
+        assert_eq!(response.get("patch").is_some(), response.get("patchType").is_some());
+    } else {
+        assert!(
+            response["status"]["code"].as_u64().unwrap() >= 400 && !response["status"]["message"].is_null()
+        );
+        assert!(response.get("patch").is_none());
+    }
+    assert!(!String::from_utf8_lossy(&answer.body).contains("hunter2"), "a value of the pod is repeated");
+    body
+}
+
+#[tokio::test]
+async fn what_becomes_of_a_review() {
+    let api = cluster();
+    let admission = synced(&api).await;
+    for (account, outcome, source, role) in [
+        (
+            "vault",
+            Outcome::Mutated,
+            "binding",
+            Some("arn:aws:iam::111122223333:role/podidentity/homelab/homelab.vault.vault-bno5n7ilbuky"),
+        ),
+        ("annotated", Outcome::Mutated, "annotations", Some("arn:aws:iam::111122223333:role/annotated")),
+        ("plain", Outcome::NoRole, "", None),
+        ("", Outcome::NoServiceAccount, "", None),
+    ] {
+        for version in ["admission.k8s.io/v1", "admission.k8s.io/v1beta1"] {
+            let mut review = review("vault", account);
+            review["apiVersion"] = json!(version);
+            let (answer, body) = ask(&admission, &review).await;
+            assert_eq!((answer.outcome, answer.source), (outcome, source), "{account}");
+            let response = &body["response"];
+            assert_eq!(body["apiVersion"], version);
+            assert_eq!(response["uid"], review["request"]["uid"]);
+            assert_eq!(response["allowed"], true);
+            let patch = response["patch"].as_str().map(|patch| BASE64_STANDARD.decode(patch).unwrap());
+            assert_eq!(patch.is_some(), role.is_some(), "{account}");
+            if let (Some(patch), Some(role)) = (patch, role) {
+                let mut pod = review["request"]["object"].clone();
+                let patch: Patch = serde_json::from_slice(&patch).unwrap();
+                json_patch::patch(&mut pod, &patch).unwrap();
+                let env = &pod["spec"]["containers"][0]["env"];
+                assert_eq!(env[0], json!({"name": "PASSWORD", "value": "hunter2"}));
+                assert!(
+                    env.as_array().unwrap().contains(&json!({"name": "AWS_ROLE_ARN", "value": role})),
+                    "{env}"
+                );
+
+                review["request"]["object"] = pod;
+                let (answer, body) = ask(&admission, &review).await;
+                assert_eq!(answer.outcome, Outcome::Complete, "a second pass");
+                assert!(body["response"].get("patch").is_none());
+            }
+        }
+    }
+    assert_eq!(live_calls(&api), Vec::<String>::new(), "the copies know all of them");
+}
+
+#[tokio::test]
+async fn what_the_user_should_know_is_a_warning() {
+    let api = cluster();
+    api.put(
+        BINDINGS,
+        binding(
+            "late",
+            1,
+            &json!({"serviceAccountName": "plain", "role": {}}),
+            &json!({"metadata": {"deletionTimestamp": "2026-11-24T11:00:00Z"}}),
+        ),
+    );
+    let admission = synced(&api).await;
+    let (answer, body) = ask(&admission, &review("vault", "plain")).await;
+    assert_eq!(answer.outcome, Outcome::NoRole);
+    assert_eq!(
+        body["response"]["warnings"],
+        json!(["PodIdentityBinding late gives no identity: it is being deleted"])
+    );
+}
+
+#[tokio::test]
+async fn a_review_that_cannot_be_understood_gets_a_well_formed_answer() {
+    let admission = synced(&cluster()).await;
+    let with = |pointer: &str, value: Value| {
+        let mut review = review("vault", "vault");
+        *review.pointer_mut(pointer).unwrap() = value;
+        review.to_string().into_bytes()
+    };
+    let without = |field: &str| {
+        let mut review = review("vault", "vault");
+        review["request"].as_object_mut().unwrap().remove(field);
+        review.to_string().into_bytes()
+    };
+    let (bad, no) = ((400, Outcome::Malformed), (200, Outcome::Denied));
+    let not_ours = (200, Outcome::NotOurs);
+    for (what, body, (status, outcome)) in [
+        ("empty", vec![], bad),
+        ("not JSON", b"kind: AdmissionReview".to_vec(), bad),
+        ("not UTF-8", vec![0xff, 0xfe, 0x00], bad),
+        ("cut short", with("/kind", json!("AdmissionReview"))[..200].to_vec(), bad),
+        ("deeper than any stack", vec![b'['; 1 << 20], bad),
+        ("null", b"null".to_vec(), bad),
+        ("a list", b"[]".to_vec(), bad),
+        ("no request", br#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}"#.to_vec(), bad),
+        ("null request", with("/request", Value::Null), bad),
+        ("another version", with("/apiVersion", json!("admission.k8s.io/v2")), bad),
+        ("another kind", with("/kind", json!("Pod")), bad),
+        ("no uid", without("uid"), bad),
+        ("empty uid", with("/request/uid", json!("")), bad),
+        ("uid is a number", with("/request/uid", json!(1)), bad),
+        ("no object", without("object"), no),
+        ("null object", with("/request/object", Value::Null), no),
+        ("object is a string", with("/request/object", json!("pod")), no),
+        ("no spec", with("/request/object", json!({})), no),
+        ("containers are a word", with("/request/object/spec/containers", json!("none")), no),
+        ("an environment of numbers", with("/request/object/spec/containers/0/env", json!([1])), no),
+        ("no namespace", without("namespace"), no),
+        ("another object", with("/request/kind/kind", json!("ConfigMap")), not_ours),
+        ("another operation", with("/request/operation", json!("UPDATE")), not_ours),
+        (
+            "unknown fields",
+            with("/request/userInfo", json!({"a": [1, {"b": null}]})),
+            (200, Outcome::Mutated),
+        ),
+        ("null lists", with("/request/object/spec/containers/0/env", Value::Null), (200, Outcome::Mutated)),
+    ] {
+        let answer = admission.answer(&body).await;
+        well_formed(&answer);
+        assert_eq!((answer.status, answer.outcome), (status, outcome), "{what}");
+    }
+    let mut exec = review("vault", "vault");
+    exec["request"]["subResource"] = json!("exec");
+    assert_eq!(ask(&admission, &exec).await.0.outcome, Outcome::NotOurs);
+}
+
+#[tokio::test]
+async fn before_the_copies_are_complete_nothing_is_answered() {
+    let api = cluster();
+    api.lists.send_replace(Gate::Held);
+    let admission = api.admission(&Arc::default());
+    eventually("listing", || api.calls().len() >= 3).await;
+    let (answer, body) = ask(&admission, &review("vault", "vault")).await;
+    assert_eq!((answer.status, answer.outcome), (503, Outcome::Unavailable));
+    assert_eq!(body["response"]["allowed"], false);
+
+    api.lists.send_replace(Gate::Open);
+    eventually("synced", || admission.lookup.is_synced()).await;
+    assert_eq!(ask(&admission, &review("vault", "vault")).await.0.outcome, Outcome::Mutated);
+}
+
+#[tokio::test]
+async fn an_account_the_copy_lacks_is_looked_up_once_for_all_who_ask() {
+    let api = cluster();
+    let admission = synced(&api).await;
+    api.put_account("late", "late", None);
+    let spec = json!({"serviceAccountName": "late", "role": {}});
+    api.put(BINDINGS, binding("late", 0, &spec, &json!({"metadata": {"namespace": "late"}})));
+
+    api.live.send_replace(Gate::Held);
+    let reviews: Vec<_> = (0..1000)
+        .map(|_| {
+            let admission = admission.clone();
+            tokio::spawn(async move { ask(&admission, &review("late", "late")).await.0 })
+        })
+        .collect();
+    eventually("both calls under way", || live_calls(&api).len() == 2).await;
+    // One that gives up does not take the others' answer with it.
+    reviews[0].abort();
+    api.live.send_replace(Gate::Open);
+    for review in reviews.into_iter().skip(1) {
+        let answer = review.await.unwrap();
+        assert_eq!((answer.outcome, answer.source, answer.lookup), (Outcome::Mutated, "binding", "live"));
+    }
+    let expected = [
+        "GET /api/v1/namespaces/late/serviceaccounts/late? metadata only",
+        "GET /apis/podidentity.dev/v1alpha1/namespaces/late/podidentitybindings?",
+    ];
+    assert_eq!(live_calls(&api), expected);
+}
+
+#[tokio::test]
+async fn a_failed_look_is_a_failed_call_and_is_not_remembered() {
+    let api = cluster();
+    let admission = synced(&api).await;
+    api.put_account("late", "late", Some("arn:aws:iam::111122223333:role/late"));
+    api.live.send_replace(Gate::Failing);
+    for _ in 0..2 {
+        let (answer, _) = ask(&admission, &review("late", "late")).await;
+        assert_eq!((answer.status, answer.outcome), (503, Outcome::Unavailable));
+    }
+    api.live.send_replace(Gate::Open);
+    assert_eq!(ask(&admission, &review("late", "late")).await.0.outcome, Outcome::Mutated);
+    let (answer, _) = ask(&admission, &review("late", "nobody")).await;
+    assert_eq!(answer.outcome, Outcome::NoRole, "the API server says that it does not exist");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_takes_too_long_is_a_failed_call() {
+    let api = cluster();
+    let admission = synced(&api).await;
+    api.live.send_replace(Gate::Held);
+    let (answer, body) = ask(&admission, &review("late", "late")).await;
+    assert_eq!((answer.status, answer.outcome), (503, Outcome::Unavailable));
+    assert!(body["response"]["status"]["message"].as_str().unwrap().contains("in time"), "{body}");
+}
+
+#[tokio::test]
+async fn only_metadata_of_service_accounts_is_asked_for() {
+    let api = cluster();
+    let admission = synced(&api).await;
+    let facts = admission.lookup.facts("vault", "annotated").await.unwrap();
+    assert_eq!(
+        facts.annotations.keys().collect::<Vec<_>>(),
+        ["eks.amazonaws.com/role-arn"],
+        "nothing else is kept"
+    );
+    let calls: Vec<_> = api.calls().into_iter().filter(|call| call.contains(ACCOUNTS)).collect();
+    assert!(!calls.is_empty() && calls.iter().all(|call| call.ends_with(" metadata only")), "{calls:?}");
+}
+
+static FUZZED: LazyLock<(Runtime, Admission)> = LazyLock::new(|| {
+    let runtime = Runtime::new().unwrap();
+    let admission = runtime.block_on(async { synced(&cluster()).await });
+    (runtime, admission)
+});
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let (runtime, admission) = &*FUZZED;
+        well_formed(&runtime.block_on(admission.answer(&bytes)));
+    }
+
+    /// A good review with one piece replaced.
+    #[test]
+    fn no_damage_makes_it_panic(at in 0usize..1000, cut in 0usize..40, piece in "[\\[\\]{}\",:0-9a-z\\\\]{0,4}") {
+        let (runtime, admission) = &*FUZZED;
+        let mut text = review("vault", "vault").to_string();
+        let at = at % text.len();
+        let end = (at + cut).min(text.len());
+        text.replace_range(at..end, &piece);
+        well_formed(&runtime.block_on(admission.answer(text.as_bytes())));
+    }
+}

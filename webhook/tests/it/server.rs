@@ -1,0 +1,376 @@
+//! The listener over real TLS: limits, readiness, certificates that change while it serves, and a stop that loses nothing.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum_server::Handle;
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use webhook::admit::Admission;
+use webhook::health::{self, Health};
+use webhook::metrics::Metrics;
+use webhook::server::{self, Service};
+use webhook::tls::Certificate;
+
+use crate::fake::{Api, Gate, eventually, within};
+use crate::reviews::{cluster, review};
+
+const NAME: &str = "podidentity-webhook.podidentity-system.svc";
+const MAX_BODY: usize = 64 << 10;
+const SECRETS: &str = "/api/v1/secrets";
+
+type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, io::Error>;
+
+/// A running webhook.
+struct Webhook {
+    api: Arc<Api>,
+    admission: Admission,
+    metrics: Arc<Metrics>,
+    certificate: Arc<Certificate>,
+    address: SocketAddr,
+    handle: Handle<SocketAddr>,
+    served: JoinHandle<io::Result<()>>,
+}
+
+impl Webhook {
+    fn start(request_timeout: Duration) -> Self {
+        let api = cluster();
+        let metrics = Arc::new(Metrics::default());
+        let admission = api.admission(&metrics);
+        let certificate = Arc::new(Certificate::new(Arc::clone(&metrics)));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = Service {
+            admission: admission.clone(),
+            metrics: Arc::clone(&metrics),
+            request_timeout,
+            max_body_bytes: MAX_BODY,
+        };
+        let handle = Handle::new();
+        let tls = certificate.server_config().unwrap();
+        let served = tokio::spawn(server::serve(listener, tls, service, handle.clone()));
+        Self { api, admission, metrics, certificate, address, handle, served }
+    }
+
+    /// With a certificate and complete copies, and a connection to it.
+    async fn ready(request_timeout: Duration) -> (Self, SendRequest<Body>) {
+        let webhook = Self::start(request_timeout);
+        let pair = Pair::new();
+        webhook.certificate.take(&pair.secret());
+        eventually("synced", || webhook.admission.lookup.is_synced()).await;
+        let (connection, _) = webhook.connect(&pair, &version::TLS13).await.unwrap();
+        (webhook, connection)
+    }
+
+    /// A connection that trusts `pair` only, and the certificate that was served.
+    async fn connect(
+        &self,
+        pair: &Pair,
+        version: &'static SupportedProtocolVersion,
+    ) -> io::Result<(SendRequest<Body>, CertificateDer<'static>)> {
+        let mut roots = RootCertStore::empty();
+        roots.add(pair.certificate.clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let tcp = TcpStream::connect(self.address).await?;
+        let name = ServerName::try_from(NAME).unwrap();
+        let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
+        let served = tls.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned();
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await.unwrap();
+        tokio::spawn(connection);
+        Ok((sender, served))
+    }
+}
+
+/// A self-signed certificate with its key.
+struct Pair {
+    certificate: CertificateDer<'static>,
+    pem: String,
+    key: String,
+}
+
+impl Pair {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![NAME.to_owned()]).unwrap();
+        change(&mut params);
+        let certificate = params.self_signed(&key).unwrap();
+        Self { certificate: certificate.der().clone(), pem: certificate.pem(), key: key.serialize_pem() }
+    }
+
+    fn secret(&self) -> Secret {
+        secret(&self.pem, &self.key)
+    }
+}
+
+fn secret(certificate: &str, key: &str) -> Secret {
+    let data = [("tls.crt", certificate), ("tls.key", key)]
+        .map(|(name, value)| (name.to_owned(), ByteString(value.as_bytes().to_vec())));
+    Secret { data: Some(BTreeMap::from(data)), ..Secret::default() }
+}
+
+fn full(body: impl Into<Bytes>) -> Body {
+    Full::new(body.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+async fn send(
+    connection: &mut SendRequest<Body>,
+    path: &str,
+    content_type: &str,
+    body: Body,
+) -> (StatusCode, Value) {
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(format!("https://{NAME}{path}"))
+        .header("content-type", content_type)
+        .body(body)
+        .unwrap();
+    connection.ready().await.unwrap();
+    let response = connection.send_request(request).await.unwrap();
+    let status = response.status();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&bytes).unwrap_or_default())
+}
+
+async fn post(connection: &mut SendRequest<Body>, body: impl Into<Bytes>) -> (StatusCode, Value) {
+    send(connection, "/mutate", "application/json", full(body)).await
+}
+
+#[tokio::test]
+async fn a_review_over_tls() {
+    let (webhook, mut connection) = Webhook::ready(Duration::from_secs(10)).await;
+    let (status, body) = post(&mut connection, review("vault", "vault").to_string()).await;
+    assert_eq!((status, &body["response"]["patchType"]), (StatusCode::OK, &json!("JSONPatch")));
+    let (status, _) = send(&mut connection, "/other", "application/json", full("")).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    for (content_type, expected) in [
+        ("text/plain", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        ("application/yaml", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        ("application/json; charset=utf-8", StatusCode::OK),
+    ] {
+        let review = review("vault", "vault").to_string();
+        let (status, body) = send(&mut connection, "/mutate", content_type, full(review)).await;
+        assert_eq!((status, &body["kind"]), (expected, &json!("AdmissionReview")), "{content_type}");
+    }
+    let text = webhook.metrics.text();
+    for line in [
+        r#"podidentity_webhook_reviews_total{outcome="mutated",source="binding",lookup="cache"} 2"#,
+        r#"podidentity_webhook_reviews_total{outcome="malformed",source="",lookup=""} 2"#,
+        "podidentity_webhook_review_duration_seconds_count 4",
+        r#"podidentity_webhook_cache_synced{kind="ServiceAccount"} 1"#,
+        r#"podidentity_webhook_cache_objects{kind="ServiceAccount"} 3"#,
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn only_tls_1_3() {
+    let (webhook, _connection) = Webhook::ready(Duration::from_secs(10)).await;
+    let pair = Pair::new();
+    webhook.certificate.take(&pair.secret());
+    assert!(webhook.connect(&pair, &version::TLS12).await.is_err());
+    assert!(webhook.connect(&pair, &version::TLS13).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_body_beyond_the_limit_is_refused() {
+    let (_webhook, mut connection) = Webhook::ready(Duration::from_secs(10)).await;
+    let mut fitting = review("vault", "vault").to_string();
+    fitting.extend(std::iter::repeat_n(' ', MAX_BODY - fitting.len()));
+    assert_eq!(post(&mut connection, fitting.clone()).await.0, StatusCode::OK);
+    fitting.push(' ');
+    let (status, body) = post(&mut connection, fitting).await;
+    assert_eq!((status, &body["response"]["allowed"]), (StatusCode::PAYLOAD_TOO_LARGE, &json!(false)));
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_is_given_up() {
+    let (_webhook, mut connection) = Webhook::ready(Duration::from_millis(50)).await;
+    let never = futures::stream::once(pending::<io::Result<hyper::body::Frame<Bytes>>>());
+    let body = StreamBody::new(never).boxed_unsync();
+    let answer = send(&mut connection, "/mutate", "application/json", body);
+    let (status, body) = within("an answer", answer).await;
+    assert_eq!(
+        (status, &body["response"]["status"]["reason"]),
+        (StatusCode::GATEWAY_TIMEOUT, &json!("Timeout"))
+    );
+}
+
+#[tokio::test]
+async fn headers_beyond_the_limit_are_refused() {
+    let (_webhook, mut connection) = Webhook::ready(Duration::from_secs(10)).await;
+    let request = Request::post(format!("https://{NAME}/mutate"))
+        .header("content-type", "application/json")
+        .header("x-long", "x".repeat(32 << 10))
+        .body(full(review("vault", "vault").to_string()))
+        .unwrap();
+    connection.ready().await.unwrap();
+    let status = connection.send_request(request).await.map(|response| response.status());
+    assert!(!matches!(status, Ok(status) if status.is_success()), "{status:?}");
+}
+
+#[tokio::test]
+async fn before_the_copies_are_complete_the_call_fails() {
+    let webhook = Webhook::start(Duration::from_secs(10));
+    webhook.api.lists.send_replace(Gate::Held);
+    let pair = Pair::new();
+    webhook.certificate.take(&pair.secret());
+    let (mut connection, _) = webhook.connect(&pair, &version::TLS13).await.unwrap();
+    let (status, body) = post(&mut connection, review("vault", "vault").to_string()).await;
+    assert_eq!((status, &body["response"]["allowed"]), (StatusCode::SERVICE_UNAVAILABLE, &json!(false)));
+}
+
+#[tokio::test]
+async fn the_certificate_changes_under_a_live_connection() {
+    let webhook = Webhook::start(Duration::from_secs(10));
+    let (first, second) = (Pair::new(), Pair::new());
+    assert!(webhook.connect(&first, &version::TLS13).await.is_err(), "no certificate yet");
+    webhook.certificate.take(&first.secret());
+    eventually("synced", || webhook.admission.lookup.is_synced()).await;
+    let (mut old, served) = webhook.connect(&first, &version::TLS13).await.unwrap();
+    assert_eq!(served, first.certificate);
+
+    webhook.certificate.take(&second.secret());
+    assert!(webhook.connect(&first, &version::TLS13).await.is_err(), "the old one is served no more");
+    let (mut new, served) = webhook.connect(&second, &version::TLS13).await.unwrap();
+    assert_eq!(served, second.certificate);
+    for connection in [&mut old, &mut new] {
+        assert_eq!(post(connection, review("vault", "vault").to_string()).await.0, StatusCode::OK);
+    }
+
+    let expired = Pair::with(|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));
+    let other_key = KeyPair::generate().unwrap().serialize_pem();
+    for (what, bad) in [
+        ("nothing", Secret::default()),
+        ("no certificate", secret("", &second.key)),
+        ("no PEM", secret("garbage", &second.key)),
+        ("garbled", secret(&second.pem.replace('M', "!"), &second.key)),
+        ("no key", secret(&second.pem, "garbage")),
+        ("another key", secret(&second.pem, &other_key)),
+        ("expired", expired.secret()),
+    ] {
+        webhook.certificate.take(&bad);
+        assert!(webhook.certificate.is_valid(), "{what}");
+        assert_eq!(webhook.connect(&second, &version::TLS13).await.unwrap().1, second.certificate, "{what}");
+    }
+    let text = webhook.metrics.text();
+    assert!(text.contains(r#"podidentity_webhook_certificate_loads_total{result="refused"} 7"#), "{text}");
+}
+
+#[tokio::test]
+async fn the_secret_is_watched_by_its_name() {
+    let api = Api::new();
+    let pair = Pair::new();
+    let mut secret = serde_json::to_value(pair.secret()).unwrap();
+    secret["metadata"] = json!({"namespace": "podidentity-system", "name": "podidentity-webhook-tls"});
+    api.put(SECRETS, secret);
+    let certificate = Arc::new(Certificate::new(Arc::default()));
+    let (follower, client) = (Arc::clone(&certificate), api.client());
+    tokio::spawn(
+        async move { follower.follow(client, "podidentity-system", "podidentity-webhook-tls").await },
+    );
+    eventually("a certificate", || certificate.is_valid()).await;
+    let listed = |call: &String| {
+        call.starts_with("GET /api/v1/namespaces/podidentity-system/secrets?")
+            && call.contains("fieldSelector=metadata.name%3Dpodidentity-webhook-tls")
+    };
+    assert!(api.calls().iter().all(listed), "{:?}", api.calls());
+}
+
+#[tokio::test]
+async fn a_stop_finishes_the_calls_under_way() {
+    let (webhook, mut connection) = Webhook::ready(Duration::from_secs(10)).await;
+    webhook.api.put_account("late", "late", Some("arn:aws:iam::111122223333:role/late"));
+    webhook.api.live.send_replace(Gate::Held);
+    let under_way =
+        tokio::spawn(async move { post(&mut connection, review("late", "late").to_string()).await });
+    eventually("under way", || webhook.api.calls().iter().any(|call| call.contains("/late/"))).await;
+
+    webhook.handle.graceful_shutdown(Some(Duration::from_secs(10)));
+    while TcpStream::connect(webhook.address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert!(!webhook.served.is_finished(), "it waits for the call");
+    webhook.api.live.send_replace(Gate::Open);
+    let (status, body) = within("the answer", under_way).await.unwrap();
+    assert_eq!((status, &body["response"]["patchType"]), (StatusCode::OK, &json!("JSONPatch")));
+    within("the end", webhook.served).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn readiness_is_copies_and_certificate_and_no_stop() {
+    let api = cluster();
+    api.lists.send_replace(Gate::Held);
+    let metrics = Arc::new(Metrics::default());
+    let admission = api.admission(&metrics);
+    let certificate = Arc::new(Certificate::new(Arc::clone(&metrics)));
+    let stopping = Arc::new(AtomicBool::new(false));
+    let health = Health {
+        lookup: Arc::clone(&admission.lookup),
+        certificate: Arc::clone(&certificate),
+        stopping: Arc::clone(&stopping),
+        metrics,
+    };
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(health::serve(listener, health));
+    let get = async |path: &str| {
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::get(path).header("host", "x").body(full("")).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        let status = response.status().as_u16();
+        (
+            status,
+            String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap(),
+        )
+    };
+
+    assert_eq!(get("/healthz").await, (200, "ok".to_owned()));
+    let (status, why) = get("/readyz").await;
+    assert!(status == 503 && why.contains("not complete"), "{why}");
+    api.lists.send_replace(Gate::Open);
+    eventually("synced", || admission.lookup.is_synced()).await;
+    let (status, why) = get("/readyz").await;
+    assert!(status == 503 && why.contains("certificate"), "{why}");
+    certificate.take(&Pair::with(|params| params.not_before = rcgen::date_time_ymd(4000, 1, 1)).secret());
+    assert_eq!(get("/readyz").await.0, 503, "not valid yet");
+    certificate.take(&Pair::new().secret());
+    assert_eq!(get("/readyz").await, (200, "ok".to_owned()));
+    stopping.store(true, Ordering::Relaxed);
+    assert_eq!(get("/readyz").await, (503, "stopping".to_owned()));
+    assert_eq!(get("/healthz").await.0, 200);
+    let (status, text) = get("/metrics").await;
+    assert!(status == 200 && text.contains("certificate_not_after_timestamp_seconds"), "{text}");
+}
