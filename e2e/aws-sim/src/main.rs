@@ -6,11 +6,30 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use aws_sim::server::{Authority, control, fetch_over_https, serve};
 use aws_sim::{Settings, Sim};
-use clap::Parser;
+use clap::{Args, Parser};
 use tokio::net::TcpListener;
 
 /// An AWS stand-in that refuses what AWS refuses.
 #[derive(Debug, Parser)]
+enum Command {
+    /// Serve AWS's names.
+    Serve(Flags),
+    /// Knock at the control door of one that runs, and print what it answers.
+    Call {
+        /// HTTP method.
+        method: String,
+        /// Path, for example `/state`.
+        path: String,
+        /// Body.
+        #[arg(default_value = "")]
+        body: String,
+        /// The door.
+        #[arg(long, default_value = "127.0.0.1:8080")]
+        control: SocketAddr,
+    },
+}
+
+#[derive(Debug, Args)]
 struct Flags {
     /// Where AWS's host names are served over TLS.
     #[arg(long, default_value = "127.0.0.1:8443")]
@@ -32,7 +51,13 @@ struct Flags {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let Flags { listen, control: door, ca_dir, account, region } = Flags::parse();
+    let Flags { listen, control: door, ca_dir, account, region } = match Command::parse() {
+        Command::Serve(flags) => flags,
+        Command::Call { method, path, body, control } => {
+            print!("{}", aws_sim::server::call(control, &method, &path, body).await?);
+            return Ok(());
+        }
+    };
     let authority =
         Authority::in_directory(&ca_dir).with_context(|| format!("no CA in {}", ca_dir.display()))?;
     let sim = Sim::new(Settings { account, region });

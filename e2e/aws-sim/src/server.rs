@@ -2,6 +2,7 @@
 //! HTTP door for tests that play "somebody with the console" or make things go wrong.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -181,6 +182,20 @@ pub async fn control(sim: Sim, listener: TcpListener) -> anyhow::Result<()> {
             let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
         });
     }
+}
+
+/// Knocks at a control door.
+pub async fn call(door: SocketAddr, method: &str, path: &str, body: String) -> anyhow::Result<String> {
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("http://{door}{path}"))
+        .body(Full::new(Bytes::from(body)))?;
+    let response = client.request(request).await?;
+    let status = response.status();
+    let text = String::from_utf8(response.into_body().collect().await?.to_bytes().to_vec())?;
+    anyhow::ensure!(status.is_success(), "{method} {path}: {status}: {text}");
+    Ok(text)
 }
 
 /// Somebody with the console.

@@ -49,19 +49,17 @@ pub struct NodeOptions {
     pub issuer: String,
     /// DNS suffixes that lead to [`Addresses::OUTSIDE`].
     pub outside: Vec<String>,
-    /// Whether it outlives its owner, until [`Node::stop`] or [`Node::attach`] and stop.
-    pub detached: bool,
 }
 
 impl NodeOptions {
     /// The demo's issuer, AWS's suffixes, ends with its owner.
     #[must_use]
     pub fn new(state: PathBuf) -> Self {
-        Self { state, issuer: ISSUER.into(), outside: vec!["amazonaws.com".into()], detached: false }
+        Self { state, issuer: ISSUER.into(), outside: vec!["amazonaws.com".into()] }
     }
 }
 
-/// A running node. Dropping it ends it, unless it is detached.
+/// A running node. Dropping it ends it, unless it was detached before.
 pub struct Node {
     state: PathBuf,
     /// Process 1 of the namespaces.
@@ -175,9 +173,7 @@ impl Node {
             .with_context(|| format!("{} must not exist: is another one running?", state.display()))?;
         let group = cgroup(&state);
         let mut node = Self { state, init: 0, tools, reaper: None };
-        if !options.detached {
-            node.reaper = Some(Reaper::new(CLEAN_UP, &[&node.state.display().to_string(), &group])?);
-        }
+        node.reaper = Some(Reaper::new(CLEAN_UP, &[&node.state.display().to_string(), &group])?);
         let started = node.boot(options, &group, progress).await;
         if let Err(error) = started {
             let error = error.context(format!("the node did not start\n{}", log_tails(&node.state)));
@@ -185,6 +181,11 @@ impl Node {
             return Err(error);
         }
         Ok(node)
+    }
+
+    /// Lets it outlive its owner, until somebody attaches to it and stops it.
+    pub fn detach(mut self) -> anyhow::Result<()> {
+        self.reaper.take().map_or(Ok(()), Reaper::disarm)
     }
 
     /// A detached node that runs already.

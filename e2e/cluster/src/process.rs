@@ -51,6 +51,13 @@ impl Reaper {
     }
 }
 
+impl Reaper {
+    /// The script is not run any more.
+    pub(crate) fn disarm(mut self) -> anyhow::Result<()> {
+        Ok(self.child.kill()?)
+    }
+}
+
 impl Drop for Reaper {
     fn drop(&mut self) {
         drop(self.pipe.take());

@@ -1,0 +1,92 @@
+//! `cargo demo`: the main job on a laptop.
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use cluster::{Node, preflight};
+use e2e::binaries::Binaries;
+use e2e::lab::Lab;
+use e2e::story;
+use e2e::terminal::{Terminal, progress};
+
+/// From nothing to a pod with AWS credentials: a real Kubernetes, an AWS that verifies, no Docker, no AWS account.
+#[derive(Debug, Parser)]
+#[command(name = "cargo demo")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Leave it running after the workload has its credentials.
+    Up,
+    /// Run a command inside: KUBECONFIG, AWS keys and CA of the administrator are set.
+    Exec {
+        /// The command and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Remove every trace of what `up` left running.
+    Down,
+}
+
+/// `up`, `exec` and `down` meet here.
+fn state() -> PathBuf {
+    std::env::temp_dir().join("podidentity-demo")
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Some(Command::Exec { command }) => exec(&command).await,
+        Some(Command::Down) => Node::remove(&state()).await,
+        command => {
+            let up = command.is_some();
+            // Dropping the story ends everything it has started.
+            tokio::select! {
+                told = tell(up) => told,
+                _ = tokio::signal::ctrl_c() => anyhow::bail!("stopped; nothing is left running"),
+            }
+        }
+    }
+}
+
+async fn tell(up: bool) -> anyhow::Result<()> {
+    let mut terminal = Terminal::default();
+    preflight()?;
+    terminal.step("Build our programs, and Kubernetes from its Go modules (kept for the next run)");
+    let binaries = Binaries::build()?;
+    cluster::Tools::node(&progress)?;
+    terminal.done();
+
+    terminal.step("Start a one-node Kubernetes and an AWS that verifies, in private namespaces");
+    let lab = Lab::start(state(), binaries, &progress).await?;
+    terminal.shown(&lab.kubectl(&["get", "nodes", "-o", "wide"]).await?);
+    terminal.done();
+
+    story::bootstrap(&lab, &mut terminal).await?;
+    story::install(&lab, &mut terminal).await?;
+    story::apply(&lab, &mut terminal).await?;
+    story::workloads(&lab, &mut terminal).await?;
+    story::look(&lab, &mut terminal).await?;
+    if up {
+        lab.node.detach()?;
+        terminal.end(
+            "It is running. Try: cargo demo -- exec -- kubectl get pods -A    End it: cargo demo -- down",
+        );
+        return Ok(());
+    }
+    story::leave(&lab, &mut terminal).await?;
+    lab.node.stop().await?;
+    terminal.end("From nothing to a pod with AWS credentials, and back to nothing.");
+    Ok(())
+}
+
+async fn exec(command: &[String]) -> anyhow::Result<()> {
+    let lab = Lab::attach(&state())?;
+    let mut inside = lab.administrator(&command[0]).await?;
+    inside.args(&command[1..]);
+    Err(inside.exec().into())
+}
