@@ -142,10 +142,6 @@ reasons! {
     Annotated,
     /// An attribute in AWS had drifted and was put back.
     DriftCorrected,
-    /// Something was made in AWS.
-    Created,
-    /// Something was removed from AWS.
-    Deleted,
 }
 
 /// A condition as a decision wants it; time, generation and history are added by [`merge`].

@@ -258,7 +258,7 @@ impl Bootstrap<'_> {
                 "--service-account-issuer={}   # stays accepted for running pods",
                 api.issuer
             ));
-            terminal.line(&format!("--api-audiences={}", api.issuer));
+            terminal.line(&format!("--api-audiences={}   # unless it is set already", api.issuer));
         }
         terminal.heading("chart values");
         let role = names::operator_role_arn(spec.partition().id, &identity.account, &spec.cluster_name);

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crds::{OidcIssuer, PodIdentityBinding};
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
-use kube::runtime::reflector::store::WriterDropped;
+use tokio_util::sync::CancellationToken;
 
 use crate::aws::Aws;
 use crate::backoff::Backoff;
@@ -29,9 +29,12 @@ pub struct Context {
     pub recorder: Recorder,
     /// The operator's own namespace.
     pub namespace: String,
-    /// All issuers.
+    /// All issuers, for bindings: written before a change of an issuer wakes them.
     pub issuers: Store<OidcIssuer>,
-    /// All bindings.
+    /// Cancelled once `issuers` holds what the API server has: before, an empty cache would be taken for an answer.
+    /// (`Store::wait_until_ready` wakes only the last of several who wait.)
+    pub issuers_synced: CancellationToken,
+    /// All bindings; a binding's reconcile begins only once it is filled.
     pub bindings: Store<PodIdentityBinding>,
     /// Failures in a row.
     pub backoff: Backoff,
@@ -41,14 +44,6 @@ pub struct Context {
     pub issuer_memory: Remembered<issuer::observe::Memory>,
     /// What is remembered of bindings.
     pub binding_memory: Remembered<binding::observe::Memory>,
-}
-
-impl Context {
-    /// Waits until both caches hold what the API server has; returns at once ever after.
-    pub async fn stores_ready(&self) -> Result<(), WriterDropped> {
-        self.issuers.wait_until_ready().await?;
-        self.bindings.wait_until_ready().await
-    }
 }
 
 /// Memory by object uid. Taken out for a reconcile and put back after it; kube never runs two reconciles of one object

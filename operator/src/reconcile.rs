@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use kube::runtime::reflector::store::WriterDropped;
 use thiserror::Error;
 
 /// Why a reconcile failed.
@@ -14,7 +13,4 @@ pub enum Error {
     /// The reconcile took too long.
     #[error("the reconcile did not end within {0:?}")]
     Timeout(Duration),
-    /// The process is being stopped.
-    #[error("the caches are closed: {0}")]
-    Stopping(#[from] WriterDropped),
 }

@@ -28,13 +28,15 @@ where
     }
     let stalled = find(next, ConditionType::Stalled).is_some();
     let type_ = if stalled { EventType::Warning } else { EventType::Normal };
-    publish(recorder, object, type_, &after.reason, &after.message).await;
+    publish(recorder, object, type_, &after.reason, "Reconcile", &after.message).await;
 }
 
 /// Publishes that something had drifted and was put back.
 pub async fn repaired<K: Resource<DynamicType = ()>>(recorder: &Recorder, object: &K, attribute: &str) {
     let note = format!("{attribute} differed from the specification and was put back");
-    publish(recorder, object, EventType::Warning, Reason::DriftCorrected.as_str(), &note).await;
+    // Events of one reason and one action are folded into one, whatever their notes say.
+    let action = format!("Put back {attribute}");
+    publish(recorder, object, EventType::Warning, Reason::DriftCorrected.as_str(), &action, &note).await;
 }
 
 /// An event never fails a reconcile: what it says also stands in the status and the log.
@@ -43,6 +45,7 @@ async fn publish<K: Resource<DynamicType = ()>>(
     object: &K,
     type_: EventType,
     reason: &str,
+    action: &str,
     note: &str,
 ) {
     /// The API server's limit.
@@ -51,7 +54,7 @@ async fn publish<K: Resource<DynamicType = ()>>(
         type_,
         reason: reason.to_owned(),
         note: Some(note[..note.floor_char_boundary(NOTE_LIMIT)].to_owned()),
-        action: "Reconcile".into(),
+        action: action.to_owned(),
         secondary: None,
     };
     if let Err(error) = recorder.publish(&event, &object.object_ref(&())).await {

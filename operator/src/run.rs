@@ -96,11 +96,12 @@ impl Operator {
     }
 
     fn start(&self, stop: &CancellationToken) -> JoinSet<()> {
-        let (issuers, bindings) =
-            (issuer::watch::controller(&self.client), binding::watch::controller(&self.client));
+        let issuers = issuer::watch::controller(&self.client);
+        let (bindings, of_bindings) = binding::watch::controller(&self.client);
         let reporter = Reporter { controller: CONTROLLER.into(), instance: Some(self.identity.clone()) };
         let context = Arc::new(Context {
-            issuers: issuers.store(),
+            issuers: of_bindings.store,
+            issuers_synced: of_bindings.synced,
             bindings: bindings.store(),
             client: self.client.clone(),
             aws: self.aws.clone(),

@@ -34,12 +34,8 @@ pub(crate) fn administrator() -> Credentials {
 
 impl Caller {
     /// Checks the signature and finds out whose it is.
-    pub(crate) fn identify(
-        state: &State,
-        settings: &Settings,
-        request: &Request,
-        now: i64,
-    ) -> Result<Self, Fail> {
+    pub(crate) fn identify(state: &State, settings: &Settings, request: &Request) -> Result<Self, Fail> {
+        let now = state.now();
         let Some(authorization) = Authorization::of(&request.headers)? else {
             if request.service != "s3" {
                 return Err(Fail::new(
@@ -112,12 +108,13 @@ impl Caller {
     }
 
     /// Global condition keys of every request.
-    fn context(&self, extra: &[(String, String)]) -> Context {
+    fn context(&self, now: i64, extra: &[(String, String)]) -> Context {
         let mut context = Context::new();
         let mut put = |key: &str, value: String| {
             context.entry(key.to_lowercase()).or_default().push(value);
         };
-        put("aws:CurrentTime", jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        let now = jiff::Timestamp::from_second(now).unwrap_or_default();
+        put("aws:CurrentTime", now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
         put("aws:SecureTransport", "true".into());
         match self {
             Self::Anonymous => {}
@@ -159,7 +156,7 @@ impl<'a> Ask<'a> {
 /// Allows or refuses, with AWS's words.
 pub(crate) fn authorize(state: &State, caller: &Caller, ask: &Ask<'_>) -> Result<(), Fail> {
     let Ask { action, resource, resource_policy, context } = ask;
-    let (context, principal) = (caller.context(context), caller.principal());
+    let (context, principal) = (caller.context(state.now(), context), caller.principal());
     let query = Query { action, resource: Some(resource), principal: None, context: &context };
     let of_resource = resource_policy
         .map_or(Verdict::Silent, |policy| evaluate(policy, Query { principal: Some(&principal), ..query }));
@@ -171,7 +168,7 @@ pub(crate) fn authorize(state: &State, caller: &Caller, ask: &Ask<'_>) -> Result
                 caller.arn()
             ),
         };
-        Err(Fail::new(403, "AccessDenied", message))
+        Err(Fail::denied(message))
     };
     let silent = |kind: &str| format!("because no {kind} policy allows the {action} action");
     if of_resource == Verdict::Deny {
@@ -183,13 +180,13 @@ pub(crate) fn authorize(state: &State, caller: &Caller, ask: &Ask<'_>) -> Result
         Caller::Administrator { .. } => Ok(()),
         Caller::Session { session, .. } => {
             let Some(role) = state.roles.get(&session.role.to_lowercase()) else { return refuse("") };
-            let attached =
-                role.attached.iter().filter_map(|arn| state.policies.get(arn)).map(|p| p.document());
-            let identity: Vec<Verdict> =
-                attached.chain(role.inline.values()).map(|document| evaluate(document, query)).collect();
-            let boundary = role.boundary.as_ref().map(|arn| {
-                state.policies.get(arn).map_or(Verdict::Silent, |policy| evaluate(policy.document(), query))
-            });
+            // A policy that is gone says nothing.
+            let managed = |arn: &String| {
+                state.policy_document(arn).map_or(Verdict::Silent, |document| evaluate(&document, query))
+            };
+            let inline = role.inline.values().map(|document| evaluate(document, query));
+            let identity: Vec<Verdict> = role.attached.iter().map(managed).chain(inline).collect();
+            let boundary = role.boundary.as_ref().map(managed);
             let session = session.policy.as_ref().map(|policy| evaluate(policy, query));
             if identity.contains(&Verdict::Deny) {
                 return refuse("with an explicit deny in an identity-based policy");

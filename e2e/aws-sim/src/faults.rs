@@ -38,6 +38,8 @@ pub enum FaultKind {
     LostResponse,
     /// No effect, no answer.
     LostRequest,
+    /// The effect happens, and the caller waits for an answer that never comes.
+    Silence,
     /// The answer comes late.
     Delay {
         /// How late.

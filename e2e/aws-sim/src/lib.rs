@@ -18,7 +18,6 @@ mod sts;
 mod wire;
 pub mod world;
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -93,7 +92,6 @@ struct Inner {
     state: Mutex<State>,
     calls: Mutex<Vec<Call>>,
     faults: Mutex<Vec<faults::Active>>,
-    clock: AtomicI64,
     fetch: Mutex<Option<Fetch>>,
 }
 
@@ -110,7 +108,6 @@ impl Sim {
             state: Mutex::default(),
             calls: Mutex::default(),
             faults: Mutex::default(),
-            clock: AtomicI64::new(0),
             fetch: Mutex::default(),
         }))
     }
@@ -134,7 +131,7 @@ impl Sim {
 
     /// Moves AWS's clock, in seconds.
     pub fn shift_clock(&self, seconds: i64) {
-        self.0.clock.store(seconds, Ordering::Relaxed);
+        self.change(|state| state.clock = seconds);
     }
 
     /// All calls since the last [`Self::clear_calls`], in order of their end.
@@ -237,7 +234,7 @@ impl Sim {
 
     /// Seconds since 1970 by AWS's clock.
     fn now(&self) -> i64 {
-        jiff::Timestamp::now().as_second() + self.0.clock.load(Ordering::Relaxed)
+        lock(&self.0.state).now()
     }
 
     /// Answers a request, logs it, and lets it go wrong where that was asked for.
@@ -261,14 +258,15 @@ impl Sim {
                 tokio::time::sleep(std::time::Duration::from_millis(*milliseconds)).await;
                 self.dispatch(&request, &action, &mut log).await
             }
-            Some(FaultKind::LostResponse) | None => self.dispatch(&request, &action, &mut log).await,
+            Some(FaultKind::LostResponse | FaultKind::Silence) | None => {
+                self.dispatch(&request, &action, &mut log).await
+            }
         };
         let (status, code) = match &outcome {
             Ok(response) => (response.status().as_u16(), None),
             Err(fail) => (fail.status, Some(fail.code.clone())),
         };
-        let denied =
-            log.principal != "anonymous" && code.as_deref() == Some("AccessDenied") && fault.is_none();
+        let denied = log.principal != "anonymous" && outcome.as_ref().is_err_and(|fail| fail.denied);
         let reads = ["Get", "List", "Head", "Assume"].iter().any(|prefix| action.starts_with(prefix));
         lock(&self.0.calls).push(Call {
             service: request.service.to_owned(),
@@ -280,8 +278,10 @@ impl Sim {
             denied,
             write: !reads,
         });
-        if matches!(fault, Some(FaultKind::LostResponse)) {
-            return Err(ConnectionLost);
+        match fault {
+            Some(FaultKind::LostResponse) => return Err(ConnectionLost),
+            Some(FaultKind::Silence) => std::future::pending().await,
+            _ => {}
         }
         Ok(outcome.unwrap_or_else(|fail| fail.response(Some(&request))))
     }
@@ -296,9 +296,9 @@ impl Sim {
         if action == "AssumeRoleWithWebIdentity" {
             return sts::assume_role_with_web_identity(self, request, log).await; // unsigned
         }
-        let caller = Caller::identify(&lock(&self.0.state), settings, request, self.now())?;
-        caller.arn().clone_into(&mut log.principal);
         let mut state = lock(&self.0.state);
+        let caller = Caller::identify(&state, settings, request)?;
+        caller.arn().clone_into(&mut log.principal);
         match request.service {
             "iam" => iam::dispatch(&mut state, settings, &caller, request, action, log),
             "sts" => sts::dispatch(&caller, settings, action),

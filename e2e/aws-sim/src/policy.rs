@@ -74,11 +74,15 @@ fn applies(statement: &Value, query: Query<'_>) -> bool {
             (Value::Null, not) => !list(not).iter().any(|p| matches(text(p), resource)),
             (patterns, _) => list(patterns).iter().any(|p| matches(text(p), resource)),
         });
-    let principals = query.principal.is_none_or(|principal| named(&statement["Principal"], principal));
+    let allows = statement["Effect"] == "Allow";
+    let principals =
+        query.principal.is_none_or(|principal| named(&statement["Principal"], principal, allows));
     actions && resources && principals && conditions(&statement["Condition"], query.context)
 }
 
-fn named(element: &Value, principal: &Principal) -> bool {
+/// Whether a statement speaks of a principal. An Allow for the whole account only leaves it to that account's identity
+/// policies, so by itself it allows nobody.
+fn named(element: &Value, principal: &Principal, allows: bool) -> bool {
     let everybody = |v: &Value| v == "*";
     if everybody(element) {
         return true;
@@ -88,7 +92,7 @@ fn named(element: &Value, principal: &Principal) -> bool {
         Principal::Aws { arns, account } => list(&element["AWS"]).iter().any(|v| {
             let v = text(v);
             let root = v.starts_with("arn:") && v.ends_with(&format!("::{account}:root"));
-            v == "*" || v == account || root || arns.iter().any(|arn| arn == v)
+            v == "*" || (!allows && (v == account || root)) || arns.iter().any(|arn| arn == v)
         }),
         Principal::Federated(provider) => list(&element["Federated"]).iter().any(|v| text(v) == provider),
     }
@@ -117,7 +121,8 @@ fn condition(operator: &str, found: Option<&[String]>, wanted: &[String]) -> boo
     }
     let (operator, if_exists) = operator.strip_suffix("IfExists").map_or((operator, false), |o| (o, true));
     let Some(found) = found.filter(|f| !f.is_empty()) else {
-        return if_exists || operator.contains("Not") || set == Some("ForAllValues");
+        let negated = operator.contains("Not") && set != Some("ForAnyValue");
+        return if_exists || negated || set == Some("ForAllValues");
     };
     let (positive, negated) = match operator {
         "StringNotEquals" => ("StringEquals", true),
@@ -128,7 +133,8 @@ fn condition(operator: &str, found: Option<&[String]>, wanted: &[String]) -> boo
     let one = |value: &String| wanted.iter().any(|w| compare(positive, value, w)) != negated;
     match set {
         Some("ForAllValues") => found.iter().all(one),
-        // Several values without a set operator: as ForAnyValue, but a negated one must hold for all.
+        Some("ForAnyValue") => found.iter().any(one),
+        // Several values without a set operator: a negated one must hold for all.
         _ if negated => found.iter().all(one),
         _ => found.iter().any(one),
     }
@@ -270,7 +276,8 @@ pub fn matches(pattern: &str, value: &str) -> bool {
     pattern[p..].iter().all(|c| *c == '*')
 }
 
-fn list(value: &Value) -> Vec<&Value> {
+/// One element stands for a list of one, everywhere in a policy.
+pub(crate) fn list(value: &Value) -> Vec<&Value> {
     match value {
         Value::Null => Vec::new(),
         Value::Array(list) => list.iter().collect(),
@@ -327,6 +334,7 @@ mod tests {
             ("Bool", "true", Some("True"), true),
             ("DateLessThan", "1970-01-01T00:00:00Z", Some("2026-11-24T00:00:00Z"), false),
             ("ForAnyValue:StringEquals", "a", Some("a"), true),
+            ("ForAnyValue:StringNotEquals", "a", None, false),
             ("ForAllValues:StringEquals", "a", None, true),
         ] {
             let document = json!({"Statement": {"Effect": "Allow", "Action": "*", "Resource": "*",

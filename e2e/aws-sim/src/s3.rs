@@ -7,15 +7,21 @@ use http::Response;
 use serde_json::Value;
 
 use crate::authz::{Ask, Caller, authorize};
-use crate::policy::{Kind, is_public, parse};
+use crate::policy::{Kind, is_public, list, parse};
 use crate::wire::{Fail, Request, answer, element, xml_text, xml_texts};
 use crate::world::{Bucket, Object, State, Tags};
 use crate::{Log, Settings};
 
 /// The API operation a request asks for.
 pub(crate) fn action(request: &Request) -> &'static str {
-    let sub = ["tagging", "policy", "publicAccessBlock", "ownershipControls", "location"];
-    let sub = sub.iter().find(|name| request.has(name)).copied();
+    const SUBRESOURCES: [&str; 5] =
+        ["tagging", "policy", "publicAccessBlock", "ownershipControls", "location"];
+    const NO_SUBRESOURCE: [&str; 2] = ["x-id", "list-type"];
+    // A query that we do not know asks for something else than its path says.
+    if request.names().any(|name| !SUBRESOURCES.contains(&name) && !NO_SUBRESOURCE.contains(&name)) {
+        return "Unknown";
+    }
+    let sub = SUBRESOURCES.iter().find(|name| request.names().any(|given| given == **name)).copied();
     match (request.method.as_str(), request.bucket.is_some(), request.key.is_empty(), sub) {
         ("GET", false, ..) => "ListBuckets",
         ("GET", true, true, Some("tagging")) => "GetBucketTagging",
@@ -186,13 +192,11 @@ fn change(
             let text = String::from_utf8_lossy(&request.body).into_owned();
             let malformed = |why: String| Fail::new(400, "MalformedPolicy", why);
             let policy = parse(&text, Kind::Resource).map_err(malformed)?;
-            let resources = |s: &Value| match &s["Resource"] {
-                Value::Array(list) => list.clone(),
-                one => vec![one.clone()],
+            let inside = |resource: &&Value| {
+                let rest = resource.as_str().and_then(|r| r.strip_prefix(arn));
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             };
-            let statements = policy["Statement"].as_array().cloned().unwrap_or_default();
-            if !statements.iter().flat_map(resources).all(|r| r.as_str().is_some_and(|r| r.starts_with(arn)))
-            {
+            if !list(&policy["Statement"]).iter().flat_map(|s| list(&s["Resource"])).all(|r| inside(&r)) {
                 return Err(malformed("Policy has invalid resource".into()));
             }
             if bucket.public_access_block[2] && is_public(&policy) {

@@ -33,15 +33,16 @@ impl Request {
         let host = host.split(':').next().unwrap_or_default().to_owned();
         let labels: Vec<&str> = host.split('.').collect();
         let path = parts.uri.path();
+        let bare = path.strip_prefix('/').unwrap_or(path);
         let (service, bucket, key) = match labels.as_slice() {
             ["iam", ..] => ("iam", None, ""),
             ["sts", ..] => ("sts", None, ""),
             ["s3", ..] => {
-                let (bucket, key) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
+                let (bucket, key) = bare.split_once('/').unwrap_or((bare, ""));
                 ("s3", Some(bucket.to_owned()).filter(|b| !b.is_empty()), key)
             }
             [bucket @ .., "s3", _, "amazonaws", "com"] if !bucket.is_empty() => {
-                ("s3", Some(bucket.join(".")), &path[1..])
+                ("s3", Some(bucket.join(".")), bare)
             }
             _ => return Err(Fail::new(400, "InvalidHost", format!("no such host in this stand-in: {host}"))),
         };
@@ -107,9 +108,9 @@ impl Request {
             .collect()
     }
 
-    /// Whether a query has a parameter of that name: S3's subresources.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.parameters.iter().any(|(key, _)| key == name)
+    /// Names of the query's parameters: S3's subresources among them.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.parameters.iter().map(|(name, _)| name.as_str())
     }
 }
 
@@ -144,11 +145,18 @@ pub(crate) struct Fail {
     pub status: u16,
     pub code: String,
     pub message: String,
+    /// Whether it was the evaluation of policies that refused.
+    pub denied: bool,
 }
 
 impl Fail {
     pub(crate) fn new(status: u16, code: &str, message: impl Into<String>) -> Self {
-        Self { status, code: code.into(), message: message.into() }
+        Self { status, code: code.into(), message: message.into(), denied: false }
+    }
+
+    /// What the evaluation of policies refused.
+    pub(crate) fn denied(message: impl Into<String>) -> Self {
+        Self { denied: true, ..Self::new(403, "AccessDenied", message) }
     }
 
     pub(crate) fn validation(message: impl Into<String>) -> Self {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Tags by key.
 pub type Tags = BTreeMap<String, String>;
@@ -24,6 +24,9 @@ pub struct State {
     pub(crate) sessions: BTreeMap<String, Session>,
     #[serde(skip)]
     pub(crate) counter: u64,
+    /// How far AWS's clock is ahead, in seconds.
+    #[serde(skip)]
+    pub(crate) clock: i64,
 }
 
 impl State {
@@ -33,11 +36,35 @@ impl State {
         self.roles.get(&name.to_lowercase())
     }
 
+    /// The document of a managed policy in force, AWS's own among them.
+    #[must_use]
+    pub fn policy_document(&self, arn: &str) -> Option<Value> {
+        self.policies.get(arn).map(|policy| policy.document().clone()).or_else(|| aws_managed(arn))
+    }
+
+    /// Seconds since 1970 by AWS's clock.
+    pub(crate) fn now(&self) -> i64 {
+        jiff::Timestamp::now().as_second() + self.clock
+    }
+
     /// A number that was not given out before.
     pub(crate) fn next(&mut self) -> u64 {
         self.counter += 1;
         self.counter
     }
+}
+
+/// The two of AWS's own policies that this stand-in knows (AWS managed policy reference).
+fn aws_managed(arn: &str) -> Option<Value> {
+    let actions = match arn.strip_prefix("arn:aws:iam::aws:policy/")? {
+        "AmazonS3ReadOnlyAccess" => json!(["s3:Get*", "s3:List*", "s3:Describe*"]),
+        "AmazonS3FullAccess" => json!("s3:*"),
+        _ => return None,
+    };
+    Some(json!({
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": actions, "Resource": "*"}],
+    }))
 }
 
 /// A role.

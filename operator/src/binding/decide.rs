@@ -1,6 +1,6 @@
 //! PURE: from what was observed to what is done next and what the user is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crds::binding::DEFAULT_TOKEN_EXPIRATION_SECONDS;
@@ -183,6 +183,12 @@ impl Subject<'_> {
         })
     }
 
+    /// Whether no spec of this binding ever asked for a role: the first generation is the only one, and its deletion
+    /// counts as one more.
+    const fn never_had_role(&self) -> bool {
+        self.spec.role.is_none() && self.generation <= 1 + self.deleting as i64
+    }
+
     /// The annotations by which the EKS webhook's contract passes the binding on.
     fn annotations(&self, role_arn: &str) -> BTreeMap<String, String> {
         let spec = self.spec;
@@ -216,12 +222,14 @@ impl Target {
 #[must_use]
 pub fn due(subject: &Subject<'_>, memory: &Memory, now: Instant, timings: &Timings) -> Due {
     let may_have_role = subject.finalizer || memory.acted;
+    if subject.never_had_role() {
+        return Due::default();
+    }
     if subject.deleting {
         return Due { role: may_have_role, policies: may_have_role };
     }
     if subject.spec.role.is_none() {
-        // A role of an earlier spec: generation 1 never had another one.
-        let sweep = subject.generation > 1 && may_have_role && !memory.swept;
+        let sweep = may_have_role && !memory.swept; // a role of an earlier spec
         return Due { role: sweep, policies: sweep };
     }
     let edited = memory.generation != subject.generation;
@@ -319,12 +327,16 @@ pub fn decide(subject: &Subject<'_>, observed: &Observed, memory: &Memory, timin
     again(plan)
 }
 
+/// Managed policies a role may have unless the account's quota was raised (IAM quotas).
+const ATTACHED_POLICIES: usize = 10;
+
 /// What makes the role as specified, in an order in which a crash leaves nothing un-owned and no right without its
 /// boundary. The error names the stranger who owns the role.
 fn steps_to(target: &Target, state: Option<&RoleState>, policy_arns: &[String]) -> Result<Vec<Step>, String> {
+    let wanted: BTreeSet<&String> = policy_arns.iter().collect();
     let (role, policies) = match state {
         None | Some(RoleState::Missing) => {
-            let attach = policy_arns.iter().cloned().map(Step::Attach);
+            let attach = wanted.into_iter().cloned().map(Step::Attach);
             return Ok(std::iter::once(Step::CreateRole(target.new.clone())).chain(attach).collect());
         }
         Some(RoleState::Found(role, policies)) => (role, policies),
@@ -338,11 +350,16 @@ fn steps_to(target: &Target, state: Option<&RoleState>, policy_arns: &[String]) 
         steps.push(Step::PutTrust(target.trust.clone()));
     }
     if let Some(Policies { attached, inline }) = policies {
-        let surplus = attached.iter().filter(|arn| !policy_arns.contains(arn)).cloned();
-        steps.extend(surplus.map(Step::Detach));
         steps.extend(inline.iter().cloned().map(Step::DeleteInline));
-        let missing = policy_arns.iter().filter(|arn| !attached.contains(arn)).cloned();
-        steps.extend(missing.map(Step::Attach));
+        let surplus = attached.iter().filter(|arn| !wanted.contains(arn)).cloned().map(Step::Detach);
+        let missing =
+            wanted.iter().filter(|arn| !attached.contains(arn)).map(|arn| Step::Attach((*arn).clone()));
+        // What cannot be attached ends the steps before anything that works is taken away.
+        if attached.len() + missing.clone().count() <= ATTACHED_POLICIES {
+            steps.extend(missing.chain(surplus));
+        } else {
+            steps.extend(surplus.chain(missing));
+        }
     }
     Ok(steps)
 }
@@ -422,8 +439,7 @@ fn deletion(mut plan: Plan, subject: &Subject<'_>, observed: &Observed) -> Plan 
         let (uid, version) = (account.uid.clone(), account.version.clone());
         Step::Annotate { uid, version, annotations: BTreeMap::new() }
     });
-    let never_had_role = subject.spec.role.is_none() && subject.generation <= 1;
-    if never_had_role {
+    if subject.never_had_role() {
         plan.steps.extend(unannotate);
         plan.steps.push(Step::RemoveFinalizer);
         return plan;
@@ -489,6 +505,7 @@ fn held(mut plan: Plan, subject: &Subject<'_>, holder: &Holder, timings: &Timing
         plan.requeue = timings.not_yet_retry;
         said(plan, &Summary::Reconciling(reason, message))
     } else if wait.is_zero() {
+        plan.requeue = timings.conflict_grace; // its end wakes us, but the cache may lag behind
         said(plan, &Summary::Stalled(reason, message))
     } else {
         plan.requeue = wait;

@@ -43,8 +43,7 @@ async fn look(
     context: &Context,
     memory: &mut Memory,
 ) -> Result<(Action, bool), Error> {
-    // An empty cache of issuers, or of older bindings, would be taken for an answer.
-    context.stores_ready().await?;
+    context.issuers_synced.cancelled().await;
     let Context { client, aws, timings, .. } = context;
     let (key, name, namespace) = (key(object), object.name_any(), object.namespace().unwrap_or_default());
     let issuer = context.issuers.get(&ObjectRef::new(DEFAULT_ISSUER));
@@ -59,9 +58,12 @@ async fn look(
     let role = subject.target(&observed.identity).map(|target| target.role_name).unwrap_or_default();
     let (conditions, requeue) = match act(object, context, memory, &plan, &role, subject.was_ready).await {
         Ok(()) if plan.requeue.is_zero() && plan.steps.is_empty() => {
+            let class = observed.role.as_ref().map_or_else(|error| error.class.label(), |_| "ok");
+            context.metrics.reconciled("PodIdentityBinding", class);
             (plan.conditions, context.backoff.failed(&key)) // a failed read
         }
         Ok(()) => {
+            context.metrics.reconciled("PodIdentityBinding", "ok");
             context.backoff.succeeded(&key);
             (plan.conditions, context.backoff.spread(&key, plan.requeue))
         }
@@ -83,7 +85,6 @@ async fn look(
     if !gone && !interim {
         report::report(context, object, conditions, plan.role).await?;
     }
-    context.metrics.reconciled("PodIdentityBinding", "ok");
     Ok((Action::requeue(requeue), gone))
 }
 

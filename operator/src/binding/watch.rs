@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use crds::{OidcIssuer, PodIdentityBinding};
-use futures::StreamExt;
+use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::core::PartialObjectMeta;
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::{Controller, controller::Action, watcher};
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{ObjectRef, Store, reflector};
+use kube::runtime::watcher::Event;
+use kube::runtime::{Controller, WatchStreamExt, controller::Action, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
@@ -18,17 +20,25 @@ use crate::watch;
 /// Reconciles at once; each is a handful of AWS calls, and the SDK retries what is throttled.
 const CONCURRENCY: u16 = 16;
 
-/// The controller's machinery; its store is needed before it runs.
+/// The issuers as bindings see them.
+pub struct Issuers {
+    /// All issuers.
+    pub store: Store<OidcIssuer>,
+    /// Cancelled once the store holds what the API server has.
+    pub synced: CancellationToken,
+}
+
+/// The controller's machinery; its stores are needed before it runs.
 #[must_use]
-pub fn controller(client: &Client) -> Controller<PodIdentityBinding> {
+pub fn controller(client: &Client) -> (Controller<PodIdentityBinding>, Issuers) {
     let bindings: Api<PodIdentityBinding> = Api::all(client.clone());
-    let issuers: Api<OidcIssuer> = Api::all(client.clone());
+    let (issuers, changes) = issuers(client);
     let accounts: Api<PartialObjectMeta<ServiceAccount>> = Api::all(client.clone());
     let controller = Controller::new(bindings.clone(), watcher::Config::default());
     let (of_issuer, of_account, of_binding) = (controller.store(), controller.store(), controller.store());
-    controller
+    let controller = controller
         // Grants, audiences and deletion concern every binding.
-        .watches(issuers, watcher::Config::default(), move |_| all(&of_issuer))
+        .watches_stream(changes, move |_| all(&of_issuer))
         .watches(accounts, watcher::Config::default(), move |account| {
             on_account(&of_account, account.metadata.namespace.as_deref(), &account.name_any())
         })
@@ -43,7 +53,23 @@ pub fn controller(client: &Client) -> Controller<PodIdentityBinding> {
             }
         })
         .trigger_backoff(watch::backoff())
-        .with_config(kube::runtime::controller::Config::default().concurrency(CONCURRENCY))
+        .with_config(kube::runtime::controller::Config::default().concurrency(CONCURRENCY));
+    (controller, issuers)
+}
+
+/// A store of issuers, and its changes: each is told only after the store has it, so that whoever it wakes sees it.
+fn issuers(client: &Client) -> (Issuers, impl Stream<Item = Result<OidcIssuer, watcher::Error>> + use<>) {
+    let writer = Writer::default();
+    let (store, synced) = (writer.as_reader(), CancellationToken::new());
+    let filled = synced.clone();
+    let changes = reflector(writer, watcher(Api::all(client.clone()), watcher::Config::default()))
+        .inspect_ok(move |event| {
+            if matches!(event, Event::InitDone) {
+                filled.cancel();
+            }
+        })
+        .touched_objects();
+    (Issuers { store, synced }, changes)
 }
 
 fn all(store: &Store<PodIdentityBinding>) -> Vec<ObjectRef<PodIdentityBinding>> {

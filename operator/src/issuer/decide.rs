@@ -25,6 +25,8 @@ pub struct Subject<'a> {
     pub deleting: bool,
     /// Whether our finalizer is on it.
     pub finalizer: bool,
+    /// Digest of the documents that were last seen to stand.
+    pub published: Option<&'a str>,
     /// Whether the status said Ready for this generation. Only evidence seen twice takes that back.
     pub was_ready: bool,
 }
@@ -69,6 +71,8 @@ pub struct Plan {
     pub requeue: Duration,
     /// Since when there is definite evidence against the issuer, to be remembered.
     pub bad_since: Option<Instant>,
+    /// Whether what is written was changed by somebody else. Keys that the API server added or dropped are news.
+    pub drift: bool,
 }
 
 /// Facts of the status.
@@ -120,8 +124,9 @@ pub fn decide(
             partition: spec.partition().id.to_owned(),
             ..Facts::default()
         },
-        requeue: timings.api_server_poll,
+        requeue: timings.api_server_poll.min(timings.issuer_resync),
         bad_since: None,
+        drift: false,
     };
     if subject.deleting {
         return deletion(plan, subject, dependents);
@@ -145,6 +150,10 @@ pub fn decide(
         Ok(api) => {
             let message = mismatch(&api.issuer, &plan.facts.issuer_url);
             say.push(Wanted::no(C::IssuerMatches, Reason::IssuerMismatch, &message));
+            if !subject.was_ready {
+                // The cause of whatever else does not work yet, the operator's own credentials among it.
+                say.wait(Reason::IssuerMismatch, &message);
+            }
             bad = Some((Reason::IssuerMismatch, message));
             Some(&api.keys)
         }
@@ -180,6 +189,8 @@ pub fn decide(
     if let Some(writes) = writes {
         say.written(&writes);
         let complete = writes.is_empty();
+        let as_published = |documents: &Documents| Some(documents.digest().as_str()) == subject.published;
+        plan.drift = !complete && subject.was_ready && documents.as_ref().is_none_or(as_published);
         plan.steps.extend(writes.into_iter().map(Step::Write));
         match documents {
             Some(documents) if complete => {
@@ -278,8 +289,7 @@ pub fn after_failure(
         say.stall(
             Reason::PublicAccessBlocked,
             "S3 refuses the public bucket policy although the bucket allows it: turn off BlockPublicPolicy in the \
-             account's (or organisation's) S3 Block Public Access settings, or publish through a CDN and set \
-             spec.issuerUrl",
+             account's (or organisation's) S3 Block Public Access settings",
         );
     } else {
         say.aws_failed(error);
@@ -295,7 +305,7 @@ const fn is_summary(type_: C) -> bool {
 fn mismatch(found: &str, wanted: &str) -> String {
     format!(
         "the API server issues tokens as {found}. Start it with --service-account-issuer={wanted} \
-         --service-account-issuer={found} (the first signs, the second stays accepted) and \
+         --service-account-issuer={found} (the first signs, the second stays accepted) and, unless it is set already, \
          --api-audiences={found}; docs/issuer-flags.md has the place for kubeadm, k3s, RKE2, Talos, k0s and kind"
     )
 }
@@ -412,9 +422,7 @@ impl Conditions {
     /// What was Ready stays Ready through everything that passes by itself; only `bad` evidence and what needs a person
     /// end it, and those have put their own summary.
     fn finish(mut self, was_ready: bool) -> Vec<Wanted> {
-        let keeps = |reason: &Reason| {
-            !matches!(reason, Reason::IssuerMismatch | Reason::TokenExchangeFailed | Reason::NotPublic)
-        };
+        let keeps = |reason: &Reason| !matches!(reason, Reason::IssuerMismatch | Reason::TokenExchangeFailed);
         let ready = || Summary::Ready("a token of this cluster was exchanged for AWS credentials".into());
         let summary = match self.summary.take() {
             Some(Summary::Reconciling(reason, _)) if was_ready && keeps(&reason) => ready(),

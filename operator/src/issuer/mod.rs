@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use crds::OidcIssuer;
 use crds::condition::{ConditionType, is_true};
-use crds::names::{DEFAULT_ISSUER, FINALIZER};
+use crds::names::FINALIZER;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 
@@ -33,14 +33,12 @@ pub async fn reconcile(object: Arc<OidcIssuer>, context: Arc<Context>) -> Result
 }
 
 async fn look(object: &OidcIssuer, context: &Context, memory: &mut Memory) -> Result<Action, Error> {
-    // An empty cache of bindings would let an issuer go that is in use.
-    context.stores_ready().await?;
     let Context { client, aws, timings, .. } = context;
     let name = object.name_any();
     let subject = subject(object, &name);
 
     let due = decide::due(memory, subject.generation, Instant::now(), timings);
-    let observed = observe::observe(client, aws, subject.spec, memory, due, dependents(context, &name)).await;
+    let observed = observe::observe(client, aws, &subject, memory, due).await?;
     memory.generation = subject.generation;
 
     let now = Instant::now();
@@ -51,6 +49,7 @@ async fn look(object: &OidcIssuer, context: &Context, memory: &mut Memory) -> Re
 
     let (conditions, requeue) = match failure {
         None => {
+            context.metrics.reconciled("OidcIssuer", "ok");
             context.backoff.succeeded(&name);
             (plan.conditions.clone(), context.backoff.spread(&name, plan.requeue))
         }
@@ -71,7 +70,6 @@ async fn look(object: &OidcIssuer, context: &Context, memory: &mut Memory) -> Re
     if !gone && !interim {
         report::report(context, object, conditions, &plan.facts).await?;
     }
-    context.metrics.reconciled("OidcIssuer", "ok");
     Ok(Action::requeue(requeue))
 }
 
@@ -84,7 +82,6 @@ async fn act(
     identity: Option<&crate::aws::Identity>,
 ) -> Option<ActError> {
     let verifier = Verifier { client: context.client.clone(), namespace: context.namespace.clone() };
-    let was_ready = subject(object, "").was_ready;
     for step in &plan.steps {
         match act::step(step, object, &context.aws, identity, &verifier).await {
             Ok(Done::Finalizer) => {}
@@ -92,7 +89,7 @@ async fn act(
                 tracing::info!(issuer = object.name_any(), attribute, "written");
                 memory.last_write = Some(Instant::now());
                 memory.aws = None;
-                if was_ready {
+                if plan.drift {
                     context.metrics.drift("OidcIssuer", attribute);
                     crate::report::repaired(&context.recorder, object, attribute).await;
                 }
@@ -119,23 +116,9 @@ fn subject<'a>(object: &'a OidcIssuer, name: &'a str) -> Subject<'a> {
         generation,
         deleting: object.metadata.deletion_timestamp.is_some(),
         finalizer: object.finalizers().iter().any(|f| f == FINALIZER),
+        published: status.and_then(|s| s.published_digest.as_deref()),
         was_ready: status.is_some_and(|s| {
             s.observed_generation == Some(generation) && is_true(&s.conditions, ConditionType::Ready)
         }),
     }
-}
-
-/// Bindings that use an issuer.
-fn dependents(context: &Context, issuer: &str) -> Vec<String> {
-    if issuer != DEFAULT_ISSUER {
-        return Vec::new();
-    }
-    let mut names: Vec<String> = context
-        .bindings
-        .state()
-        .iter()
-        .map(|b| format!("{}/{}", b.namespace().unwrap_or_default(), b.name_any()))
-        .collect();
-    names.sort_unstable();
-    names
 }

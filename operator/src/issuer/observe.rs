@@ -2,17 +2,18 @@
 
 use std::time::Instant;
 
-use crds::OidcIssuerSpec;
+use crds::names::{DEFAULT_ISSUER, provider_arn};
+use crds::{OidcIssuerSpec, PodIdentityBinding};
 use http::Request;
-use kube::Client;
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt};
 
 use crate::aws::iam::Provider;
 use crate::aws::s3::{Object, PublicAccess};
 use crate::aws::{Aws, AwsError, Identity, Tags};
 use crate::oidc::{Discovery, Keys, OidcError};
 
-use super::decide::Due;
-use crds::names::provider_arn;
+use super::decide::{Due, Subject};
 
 /// What one look at the world gave.
 #[derive(Debug, Clone)]
@@ -111,11 +112,12 @@ pub enum Evidence {
 pub async fn observe(
     client: &Client,
     aws: &Aws,
-    spec: &OidcIssuerSpec,
+    subject: &Subject<'_>,
     memory: &mut Memory,
     due: Due,
-    dependents: Vec<String>,
-) -> Observed {
+) -> Result<Observed, kube::Error> {
+    // Asked of the API server itself: a cache may still hold a binding whose end has woken us, or not yet hold one.
+    let dependents = if subject.deleting { dependents(client, subject.name).await? } else { Vec::new() };
     if due.api || memory.api.is_none() {
         memory.api = Some((api_server(client).await, Instant::now()));
     }
@@ -125,12 +127,25 @@ pub async fn observe(
         (Err(error), _) => Err(error.clone()),
         (Ok(_), Some((state, _))) if !due.aws => Ok(state.clone()),
         (Ok(identity), _) => {
-            let state = aws_state(aws, identity, spec).await;
+            let state = aws_state(aws, identity, subject.spec).await;
             memory.aws = state.as_ref().ok().map(|state| (state.clone(), Instant::now()));
             state
         }
     };
-    Observed { identity, api, aws: state, dependents }
+    Ok(Observed { identity, api, aws: state, dependents })
+}
+
+/// Bindings (`namespace/name`) that use an issuer.
+async fn dependents(client: &Client, issuer: &str) -> Result<Vec<String>, kube::Error> {
+    if issuer != DEFAULT_ISSUER {
+        return Ok(Vec::new());
+    }
+    let bindings: Api<PodIdentityBinding> = Api::all(client.clone());
+    let all = bindings.list_metadata(&ListParams::default()).await?;
+    let mut names: Vec<String> =
+        all.iter().map(|b| format!("{}/{}", b.namespace().unwrap_or_default(), b.name_any())).collect();
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// The issuer and keys that the API server's service address shows.

@@ -80,6 +80,13 @@ pub fn policy(account: &str, spec: &OidcIssuerSpec) -> Value {
                 ],
                 "Resource": roles,
             },
+            {
+                // IAM cannot know the path of a role that does not exist: it authorises the question for its bare name.
+                "Sid": "AskForMissingRoles",
+                "Effect": "Allow",
+                "Action": ["iam:GetRole", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies"],
+                "Resource": format!("arn:{partition}:iam::{account}:role/{}.*", spec.cluster_name),
+            },
         ],
     })
 }

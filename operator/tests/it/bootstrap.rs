@@ -1,0 +1,153 @@
+//! `operator bootstrap` and `operator teardown`: safe to run again, and nothing is changed where something is wrong.
+
+use aws_sim::{Fault, FaultKind};
+use kube::{Client, Config};
+use serde_json::json;
+
+use crate::world::{ACCOUNT, BUCKET, World};
+
+fn writes(world: &World) -> Vec<String> {
+    world.sim.calls().into_iter().filter(|c| c.write).map(|c| c.action).collect()
+}
+
+#[tokio::test]
+async fn it_makes_everything_once_and_says_what_is_left_to_do() {
+    let world = World::new().await;
+    let planned = world.bootstrap_with(&world.spec(), true, &world.client).await.unwrap();
+    assert_eq!(writes(&world), [""; 0], "a dry run only looks");
+    for part in
+        ["bucket policy", "OIDC provider", "permissions boundary", "operator's role", "nothing was changed"]
+    {
+        assert!(planned.contains(part), "{planned}");
+    }
+    let said = world.bootstrap(&world.spec()).await.unwrap();
+    assert_eq!(
+        writes(&world),
+        [
+            "CreateBucket",
+            "PutBucketPolicy",
+            "PutPublicAccessBlock",
+            "PutBucketPolicy",
+            "PutObject",
+            "PutObject",
+            "CreateOpenIDConnectProvider",
+            "CreatePolicy",
+            "CreateRole",
+            "PutRolePolicy",
+        ]
+    );
+    for part in [
+        "--service-account-issuer=https://oidc-111122223333-eu-central-1-an.s3.eu-central-1.amazonaws.com/homelab",
+        "roleArn: arn:aws:iam::111122223333:role/podidentity-system/podidentity-operator.homelab",
+        "region: eu-central-1",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    world.sim.clear_calls();
+    let again = world.bootstrap(&world.spec()).await.unwrap();
+    assert!(again.contains("everything stands as specified"), "{again}");
+    assert_eq!(writes(&world), [""; 0]);
+
+    // It mends what somebody broke, and only that.
+    world.sim.change(|s| {
+        let role = s.roles.get_mut("podidentity-operator.homelab").unwrap();
+        role.inline.clear();
+        let (_, boundary) = s.policies.iter_mut().find(|(arn, _)| arn.ends_with("homelab.boundary")).unwrap();
+        boundary.versions[0].1 = json!({"Version": "2012-10-17", "Statement": []});
+    });
+    world.bootstrap(&world.spec()).await.unwrap();
+    assert_eq!(writes(&world), ["CreatePolicyVersion", "PutRolePolicy"]);
+}
+
+#[tokio::test]
+async fn where_something_is_wrong_it_says_so_and_changes_nothing() {
+    let world = World::new().await;
+    let refused = async |spec| world.bootstrap(&spec).await.unwrap_err();
+    let says = |error: anyhow::Error, parts: &[&str]| {
+        let error = format!("{error:#}");
+        for part in parts.iter().chain(&["othing was changed"]) {
+            assert!(error.contains(part), "{error}");
+        }
+        assert_eq!(writes(&world), [""; 0]);
+    };
+
+    let mut spec = world.spec();
+    spec.s3.bucket = "oidc-999999999999-eu-central-1-an".into();
+    says(refused(spec).await, &["account 999999999999", "account 111122223333"]);
+
+    // A cluster that does not answer.
+    let nowhere = Client::try_from(Config::new("https://127.0.0.1:9".parse().unwrap())).unwrap();
+    let error = world.bootstrap_with(&world.spec(), false, &nowhere).await.unwrap_err();
+    says(error, &["the API server does not answer"]);
+
+    // Keys that are not valid, AWS away.
+    let invalid = FaultKind::Error {
+        status: 403,
+        code: "InvalidClientTokenId".into(),
+        message: "The security token included in the request is invalid.".into(),
+    };
+    world.sim.inject(Fault::on("sts", "GetCallerIdentity", invalid));
+    says(refused(world.spec()).await, &["security token"]);
+    world.sim.clear_faults();
+    world.sim.inject(Fault::on("sts", "GetCallerIdentity", FaultKind::LostRequest));
+    says(refused(world.spec()).await, &["sts:GetCallerIdentity got no answer"]);
+    world.sim.clear_faults();
+
+    // A bucket of another account, and one of ours that is somebody else's.
+    world.sim.put_bucket(BUCKET, "999999999999");
+    says(refused(world.spec()).await, &[BUCKET, "another AWS account"]);
+    world.sim.put_bucket(BUCKET, ACCOUNT);
+    says(refused(world.spec()).await, &[BUCKET, "belongs to somebody else"]);
+    world.sim.change(|s| s.buckets.clear());
+
+    // The operator's role of another cluster that has the same name.
+    let name = crds::names::operator_role_name("homelab");
+    world.sim.put_role("/podidentity-system/", &name, json!({}), &[]);
+    says(refused(world.spec()).await, &[&name, "belongs to somebody else"]);
+}
+
+#[tokio::test]
+async fn teardown_is_its_mirror_and_stops_while_roles_of_bindings_remain() {
+    let mut world = World::ready().await;
+    let before = world.sim.state().policies.len();
+    world.bind("app", &[]).await;
+    world.binding_is("app", "Ready").await;
+    let role = world.role_name("app");
+    let count = |world: &World| writes(world).len();
+    let standing = count(&world);
+    let error = world.teardown(&world.spec(), false).await.unwrap_err().to_string();
+    assert!(error.contains(&role) && error.contains("Nothing was changed"), "{error}");
+    assert_eq!(count(&world), standing);
+    world.unbind("app").await;
+    world.stop().await;
+
+    world.sim.clear_calls();
+    let planned = world.teardown(&world.spec(), true).await.unwrap();
+    assert!(planned.contains("OIDC provider") && planned.contains("dry run"), "{planned}");
+    assert_eq!(writes(&world), [""; 0]);
+    world.teardown(&world.spec(), false).await.unwrap();
+    assert_eq!(
+        writes(&world),
+        [
+            "DeleteOpenIDConnectProvider",
+            "DeleteObject",
+            "DeleteObject",
+            "DeleteBucket",
+            "DeleteRolePolicy",
+            "DeleteRole",
+            "DeletePolicy",
+        ]
+    );
+    let state = world.sim.state();
+    assert!(state.roles.is_empty() && state.providers.is_empty() && state.buckets.is_empty());
+    assert_eq!(state.policies.len(), before - 1);
+    let again = world.teardown(&world.spec(), false).await.unwrap();
+    assert!(again.contains("nothing left to remove"), "{again}");
+
+    // Of somebody else, nothing goes.
+    world.sim.put_bucket(BUCKET, ACCOUNT);
+    world.sim.clear_calls();
+    let error = world.teardown(&world.spec(), false).await.unwrap_err().to_string();
+    assert!(error.contains("belongs to somebody else"), "{error}");
+    assert_eq!(writes(&world), [""; 0]);
+}

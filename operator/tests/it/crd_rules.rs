@@ -1,0 +1,131 @@
+//! What the API server itself refuses at `kubectl apply`, each with the field named. A dry run: nothing is stored.
+
+use crds::{OidcIssuer, PodIdentityBinding};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::fmt::Debug;
+
+use crate::world::World;
+
+/// Sets `pointer` of a good object and applies it; `null` removes.
+fn with(mut object: Value, pointer: &str, value: Value) -> Value {
+    let (parent, field) = pointer.rsplit_once('/').unwrap();
+    let parent = object.pointer_mut(parent).unwrap().as_object_mut().unwrap();
+    if value.is_null() {
+        parent.remove(field);
+    } else {
+        parent.insert(field.to_owned(), value);
+    }
+    object
+}
+
+async fn dry_run<K>(api: &Api<K>, object: &Value) -> Result<(), String>
+where
+    K: Resource + Clone + Debug + DeserializeOwned,
+{
+    let name = object["metadata"]["name"].as_str().unwrap();
+    let parameters = PatchParams { dry_run: true, ..PatchParams::apply("test").force() };
+    api.patch(name, &parameters, &Patch::Apply(object)).await.map(|_| ()).map_err(|e| e.to_string())
+}
+
+#[tokio::test]
+async fn a_bad_issuer_is_refused_with_the_field_named() {
+    let world = World::new().await;
+    let api: Api<OidcIssuer> = world.issuers();
+    let good = json!({
+        "apiVersion": "podidentity.dev/v1alpha1", "kind": "OidcIssuer", "metadata": {"name": "default"},
+        "spec": world.spec(),
+    });
+    dry_run(&api, &good).await.unwrap();
+    let long = "x".repeat(64);
+    for (pointer, value, says) in [
+        ("/spec/clusterName", Value::Null, "spec.clusterName"),
+        ("/spec/clusterName", json!(""), "spec.clusterName"),
+        ("/spec/clusterName", json!("Home"), "spec.clusterName"),
+        ("/spec/clusterName", json!("-home"), "spec.clusterName"),
+        ("/spec/clusterName", json!("home.lab"), "spec.clusterName"),
+        ("/spec/clusterName", json!("a23456789012345678901234567890123"), "spec.clusterName"),
+        ("/spec/s3", Value::Null, "spec.s3"),
+        ("/spec/s3/bucket", json!("Bucket"), "spec.s3.bucket"),
+        ("/spec/s3/bucket", json!("a"), "spec.s3.bucket"),
+        ("/spec/s3/bucket", json!(long), "spec.s3.bucket"),
+        ("/spec/s3/bucket", json!("with.dots"), "spec.s3.bucket must not contain dots"),
+        ("/spec/s3/region", json!("Frankfurt"), "spec.s3.region"),
+        ("/spec/s3/prefix", json!("/x"), "spec.s3.prefix"),
+        ("/spec/s3/prefix", json!(""), "spec.s3.prefix"),
+        ("/spec/issuerUrl", json!("http://x.example.com"), "spec.issuerUrl"),
+        ("/spec/issuerUrl", json!("https://x.example.com/"), "spec.issuerUrl"),
+        ("/spec/issuerUrl", json!("https://x.example.com:8443"), "spec.issuerUrl"),
+        ("/spec/issuerUrl", json!("https://X.example.com"), "spec.issuerUrl"),
+        ("/spec/issuerUrl", json!("https://x.example.com?a=b"), "spec.issuerUrl"),
+        ("/spec/issuerUrl", json!(format!("https://x.example.com/{}", "y".repeat(250))), "spec.issuerUrl"),
+        ("/spec/audiences", json!([]), "spec.audiences"),
+        ("/spec/audiences", json!([""]), "spec.audiences"),
+        ("/spec/audiences", json!(["a", "a"]), "spec.audiences"),
+        ("/spec/grants/0/namespaces/names", json!(["Not_A_Name"]), "spec.grants[0].namespaces.names"),
+        ("/spec/grants/0/policyArns", json!(["vault-storage"]), "spec.grants[0].policyArns"),
+        ("/spec/grants/0/policyArns", json!(["arn:aws:iam::*:policy/x"]), "spec.grants[0].policyArns"),
+        ("/spec/typo", json!("x"), "spec.typo"),
+    ] {
+        let refused = dry_run(&api, &with(good.clone(), pointer, value.clone())).await;
+        let refused = refused.expect_err(&format!("{pointer} = {value} was accepted"));
+        assert!(refused.contains(says), "{pointer} = {value}: {refused}");
+    }
+    // What looks odd and is right.
+    for (pointer, value) in [
+        ("/spec/issuerUrl", json!("https://oidc.example.com/a/b.c~d")),
+        ("/spec/s3/prefix", json!("a/b")),
+        ("/spec/grants/0/policyArns", json!(["*", "arn:aws-cn:iam::aws:policy/team/*"])),
+        ("/spec/s3/region", json!("us-gov-west-1")),
+    ] {
+        dry_run(&api, &with(good.clone(), pointer, value)).await.unwrap();
+    }
+
+    world.apply_issuer(&world.spec()).await;
+    for (pointer, value, says) in [
+        ("/spec/clusterName", json!("other"), "spec.clusterName is immutable"),
+        ("/spec/s3/bucket", json!("other-bucket"), "immutable while spec.issuerUrl is absent"),
+        ("/spec/s3/prefix", json!("other"), "immutable while spec.issuerUrl is absent"),
+        ("/spec/issuerUrl", json!("https://x.example.com"), "its presence are immutable"),
+    ] {
+        let refused = dry_run(&api, &with(good.clone(), pointer, value)).await.unwrap_err();
+        assert!(refused.contains(says), "{pointer}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_bad_binding_is_refused_with_the_field_named() {
+    let world = World::new().await;
+    let api: Api<PodIdentityBinding> = world.bindings();
+    let spec = json!({"serviceAccountName": "app", "role": {"policyArns": [world.storage]}});
+    let good = json!({
+        "apiVersion": "podidentity.dev/v1alpha1", "kind": "PodIdentityBinding", "metadata": {"name": "app"}, "spec": spec,
+    });
+    dry_run(&api, &good).await.unwrap();
+    let too_many: Vec<String> = (0..26).map(|n| format!("arn:aws:iam::111122223333:policy/p{n}")).collect();
+    for (pointer, value, says) in [
+        ("/spec/serviceAccountName", Value::Null, "spec.serviceAccountName"),
+        ("/spec/serviceAccountName", json!("App"), "spec.serviceAccountName"),
+        ("/spec/serviceAccountName", json!("other/app"), "spec.serviceAccountName"),
+        ("/spec/role", Value::Null, "exactly one of spec.role"),
+        ("/spec/roleArn", json!("arn:aws:iam::111122223333:role/x"), "exactly one of spec.role"),
+        ("/spec/roleArn", json!("x"), "spec.roleArn"),
+        ("/spec/role/policyArns", json!(["vault-storage"]), "spec.role.policyArns"),
+        ("/spec/role/policyArns", json!(["arn:aws:iam::111122223333:policy/*"]), "spec.role.policyArns"),
+        ("/spec/role/policyArns", json!(too_many), "spec.role.policyArns"),
+        ("/spec/audience", json!(""), "spec.audience"),
+        ("/spec/tokenExpirationSeconds", json!(599), "spec.tokenExpirationSeconds"),
+        ("/spec/tokenExpirationSeconds", json!(86_401), "spec.tokenExpirationSeconds"),
+        ("/spec/region", json!("nowhere"), "spec.region"),
+        ("/spec/namespace", json!("other"), "spec.namespace"),
+    ] {
+        let refused = dry_run(&api, &with(good.clone(), pointer, value.clone())).await;
+        let refused = refused.expect_err(&format!("{pointer} = {value} was accepted"));
+        assert!(refused.contains(says), "{pointer} = {value}: {refused}");
+    }
+    world.bind("app", &[]).await;
+    let refused = dry_run(&api, &with(good, "/spec/serviceAccountName", json!("other"))).await.unwrap_err();
+    assert!(refused.contains("spec.serviceAccountName is immutable"), "{refused}");
+}

@@ -1,0 +1,105 @@
+//! Bad days of AWS: nothing is Stalled by what passes by itself, nothing is lost, nothing is made twice.
+
+use aws_sim::{Fault, FaultKind};
+use crds::PodIdentityBinding;
+use crds::condition::{ConditionType as C, find, is_true};
+use kube::Api;
+
+use crate::world::World;
+
+/// Follows a binding until it is Ready and says whether it was ever Stalled on the way.
+async fn ever_stalled(world: &World) -> bool {
+    let stalled = std::cell::Cell::new(false);
+    let api: Api<PodIdentityBinding> = world.bindings();
+    let look = || async {
+        let binding = api.get("app").await?;
+        let conditions = binding.status.unwrap_or_default().conditions;
+        stalled.set(stalled.get() || is_true(&conditions, C::Stalled));
+        anyhow::ensure!(is_true(&conditions, C::Ready), "{:?}", find(&conditions, C::Ready));
+        Ok(())
+    };
+    cluster::until("the binding to be Ready", std::time::Duration::from_secs(60), look).await.unwrap();
+    stalled.get()
+}
+
+#[tokio::test]
+async fn throttling_delays_and_never_stalls() {
+    let world = World::ready().await;
+    world.sim.inject(Fault::on("iam", "", FaultKind::throttle()).times(12));
+    world.bind("app", &[&world.storage.clone()]).await;
+    world.binding_is("app", "Throttled").await;
+    let (_, reason, _) = world.condition("app", C::AWSReachable).await;
+    assert_eq!(reason, "Throttled");
+    assert!(!ever_stalled(&world).await);
+    let role = world.role().unwrap();
+    assert_eq!(role.attached, [world.storage.clone()]);
+    let made = world.role_calls().iter().filter(|c| c.action == "CreateRole" && c.status == 200).count();
+    assert_eq!(made, 1);
+    assert!(find(&world.binding("app").await.status.unwrap().conditions, C::AWSReachable).is_none());
+
+    // And on the way out.
+    world.sim.inject(Fault::on("iam", "", FaultKind::throttle()).times(12));
+    world.unbind("app").await;
+    assert!(world.role().is_none());
+}
+
+#[tokio::test]
+async fn a_bad_hour_of_aws_leaves_what_is_ready_ready() {
+    let world = World::ready_with(|t| t.role_resync = std::time::Duration::from_millis(100)).await;
+    world.bind("app", &[&world.storage.clone()]).await;
+    world.binding_is("app", "Ready").await;
+    world.sim.inject(Fault::on("iam", "", FaultKind::server_error()));
+    let away = |b: Option<&PodIdentityBinding>| {
+        let conditions = b.and_then(|b| b.status.as_ref()).map(|s| s.conditions.as_slice());
+        conditions.and_then(|c| find(c, C::AWSReachable)).is_some_and(|c| c.reason == "AWSUnavailable")
+    };
+    world.until(&world.bindings(), "app", "AWSUnavailable", away).await;
+    assert_eq!(world.condition("app", C::Ready).await.0, "True");
+    world.sim.clear_faults();
+    let back = |b: Option<&PodIdentityBinding>| {
+        let conditions = b.and_then(|b| b.status.as_ref()).map(|s| s.conditions.as_slice());
+        conditions.is_some_and(|c| find(c, C::AWSReachable).is_none())
+    };
+    world.until(&world.bindings(), "app", "AWS to be back", back).await;
+    world.unbind("app").await;
+}
+
+#[tokio::test]
+async fn a_lost_answer_makes_nothing_twice() {
+    let world = World::ready().await;
+    for action in
+        ["CreateRole", "AttachRolePolicy", "UpdateAssumeRolePolicy", "DetachRolePolicy", "DeleteRole"]
+    {
+        // As many as the SDK tries: the reconcile itself has to find out what happened.
+        world.sim.inject(Fault::on("iam", action, FaultKind::LostResponse).times(3));
+    }
+    world.bind("app", &[&world.storage.clone()]).await;
+    world.binding_is("app", "Ready").await;
+    assert_eq!(world.role().unwrap().attached, [world.storage.clone()]);
+    let ours = |s: &aws_sim::State| s.roles.values().filter(|r| r.path.starts_with("/podidentity/")).count();
+    assert_eq!(ours(&world.sim.state()), 1);
+    world.unbind("app").await;
+    assert_eq!(ours(&world.sim.state()), 0);
+    // The SDK repeats a DeleteRole that worked; IAM authorises that for the bare name, which the operator may only read.
+    let denied: Vec<String> = world.sim.calls().into_iter().filter(|c| c.denied).map(|c| c.action).collect();
+    assert_eq!(denied, ["DeleteRole"; 2]);
+    world.sim.clear_calls();
+}
+
+#[tokio::test]
+async fn a_denied_call_is_named_with_its_resource() {
+    let world = World::ready().await;
+    let why = "User: arn:aws:sts::111122223333:assumed-role/podidentity-operator.homelab/x is not authorized to perform: \
+               iam:CreateRole on resource: role because no identity-based policy allows the iam:CreateRole action";
+    let denied = FaultKind::Error { status: 403, code: "AccessDenied".into(), message: why.into() };
+    world.sim.inject(Fault::on("iam", "CreateRole", denied));
+    world.bind("app", &[]).await;
+    world.binding_is("app", "OperatorPermissionMissing").await;
+    let (_, _, message) = world.condition("app", C::Ready).await;
+    for part in ["iam:CreateRole", &world.role_name("app"), "operator iam-policy"] {
+        assert!(message.contains(part), "{message}");
+    }
+    world.sim.clear_faults();
+    world.binding_is("app", "Ready").await;
+    world.unbind("app").await;
+}
