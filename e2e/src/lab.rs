@@ -156,7 +156,7 @@ impl Lab {
     }
 
     /// Installs the chart with real helm and waits until both components are ready.
-    pub async fn install(&self) -> anyhow::Result<()> {
+    pub async fn install(&self, values: &[&str]) -> anyhow::Result<()> {
         let role = crds::names::operator_role_arn("aws", ACCOUNT, "homelab");
         let mut command = self.administrator(self.node.tools().path("helm")).await?;
         command.args(["install", "podidentity"]).arg(root().join("charts/pod-identity-operator"));
@@ -167,6 +167,9 @@ impl Lab {
         }
         command.arg("--set").arg(format!("aws.roleArn={role},aws.region={REGION}"));
         command.arg("--set-file").arg(format!("extraCA={}", self.ca().display()));
+        for value in values {
+            command.arg("--set").arg(value);
+        }
         // helm keeps its own files in HOME.
         command.env("HOME", self.node.state());
         if let Err(error) = self.node.run(command).await {
@@ -209,6 +212,20 @@ impl Lab {
         let succeeded = phase().await? == "Succeeded";
         let log = self.kubectl(&["logs", name, "-n", namespace]).await?;
         Ok(Ended { succeeded, log })
+    }
+
+    /// Resident memory, in KiB, of every process of one of our programs: the host sees those of the node, too.
+    pub fn memory(&self, program: &str) -> anyhow::Result<Vec<u64>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc")?.flatten() {
+            let read = |file: &str| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+            if read("comm").trim() == program && read("cgroup").contains("podidentity-") {
+                let status = read("status");
+                let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+                found.extend(line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()));
+            }
+        }
+        Ok(found)
     }
 
     /// Waits until a jsonpath of an object has a value.

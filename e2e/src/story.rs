@@ -32,11 +32,11 @@ pub async fn bootstrap(lab: &Lab, terminal: &mut Terminal) -> anyhow::Result<()>
     Ok(())
 }
 
-/// The chart, by helm.
-pub async fn install(lab: &Lab, terminal: &mut Terminal) -> anyhow::Result<()> {
+/// The chart, by helm, with further values (`key=value`).
+pub async fn install(lab: &Lab, values: &[&str], terminal: &mut Terminal) -> anyhow::Result<()> {
     terminal.step("Install the chart with helm: operator and webhook run as pods, without a static key");
     lab.load_images().await?;
-    lab.install().await?;
+    lab.install(values).await?;
     terminal.shown(&lab.kubectl(&["get", "pods", "--namespace", SYSTEM]).await?);
     terminal.done();
     Ok(())
@@ -158,9 +158,14 @@ pub async fn look(lab: &Lab, terminal: &mut Terminal) -> anyhow::Result<()> {
     let operator: Vec<_> =
         calls.iter().filter(|c| c.principal.contains("assumed-role/podidentity-operator.homelab/")).collect();
     let denied: Vec<_> =
-        calls.iter().filter(|c| c.denied).map(|c| format!("{} on {}", c.action, c.resource)).collect();
+        operator.iter().filter(|c| c.denied).map(|c| format!("{} on {}", c.action, c.resource)).collect();
     ensure!(!operator.is_empty(), "the operator made no call under its own role");
     ensure!(denied.is_empty(), "AWS denied: {}", denied.join(", "));
+    for program in ["operator", "webhook"] {
+        let memory: Vec<String> =
+            lab.memory(program)?.iter().map(|kib| format!("{:.1} MiB", *kib as f64 / 1024.0)).collect();
+        terminal.proof(&format!("memory of {program}: {}", memory.join(", ")));
+    }
     terminal
         .proof(&format!("{} AWS calls under the operator's own printed policy, 0 denied", operator.len()));
     terminal.done();

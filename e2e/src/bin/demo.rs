@@ -2,7 +2,9 @@
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use cluster::{Node, preflight};
 use e2e::binaries::Binaries;
@@ -16,6 +18,9 @@ use e2e::terminal::{Terminal, progress};
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
+    /// Use our programs as they were last built.
+    #[arg(long)]
+    no_build: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -38,26 +43,37 @@ fn state() -> PathBuf {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
+    let Cli { command, no_build } = Cli::parse();
+    match command {
         Some(Command::Exec { command }) => exec(&command).await,
         Some(Command::Down) => Node::remove(&state()).await,
         command => {
             let up = command.is_some();
             // Dropping the story ends everything it has started.
             tokio::select! {
-                told = tell(up) => told,
+                told = tell(up, no_build) => told,
                 _ = tokio::signal::ctrl_c() => anyhow::bail!("stopped; nothing is left running"),
             }
         }
     }
 }
 
-async fn tell(up: bool) -> anyhow::Result<()> {
+async fn tell(up: bool, no_build: bool) -> anyhow::Result<()> {
     let mut terminal = Terminal::default();
     preflight()?;
     terminal.step("Build our programs, and Kubernetes from its Go modules (kept for the next run)");
-    let binaries = Binaries::build()?;
+    let binaries = if no_build { Binaries::built()? } else { Binaries::build()? };
     cluster::Tools::node(&progress)?;
     terminal.done();
 
@@ -67,7 +83,7 @@ async fn tell(up: bool) -> anyhow::Result<()> {
     terminal.done();
 
     story::bootstrap(&lab, &mut terminal).await?;
-    story::install(&lab, &mut terminal).await?;
+    story::install(&lab, &[], &mut terminal).await?;
     story::apply(&lab, &mut terminal).await?;
     story::workloads(&lab, &mut terminal).await?;
     story::look(&lab, &mut terminal).await?;
@@ -85,7 +101,7 @@ async fn tell(up: bool) -> anyhow::Result<()> {
 }
 
 async fn exec(command: &[String]) -> anyhow::Result<()> {
-    let lab = Lab::attach(&state())?;
+    let lab = Lab::attach(&state()).context("no demo is running: start one with `cargo demo -- up`")?;
     let mut inside = lab.administrator(&command[0]).await?;
     inside.args(&command[1..]);
     Err(inside.exec().into())
