@@ -163,7 +163,7 @@ pub async fn look(lab: &Lab, terminal: &mut Terminal) -> anyhow::Result<()> {
     ensure!(denied.is_empty(), "AWS denied: {}", denied.join(", "));
     for program in ["operator", "webhook"] {
         let memory: Vec<String> =
-            lab.memory(program)?.iter().map(|kib| format!("{:.1} MiB", *kib as f64 / 1024.0)).collect();
+            lab.memory(program)?.iter().map(|kib| format!("{} MiB", kib.div_ceil(1024))).collect();
         terminal.proof(&format!("memory of {program}: {}", memory.join(", ")));
     }
     terminal

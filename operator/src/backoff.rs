@@ -56,14 +56,14 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_longest() {
-        let (min, max) = (Duration::from_secs(1), Duration::from_secs(60));
+        let (min, max) = (Duration::from_secs(1), Duration::from_mins(1));
         let waits: Vec<u64> = [1, 2, 3, 6, 7, 33, u32::MAX].map(|n| wait(min, max, n).as_secs()).to_vec();
         assert_eq!(waits, [1, 2, 4, 32, 60, 60, 60]);
     }
 
     #[test]
     fn a_success_starts_anew() {
-        let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+        let backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
         let first = backoff.failed("a");
         assert!((900..=1100).contains(&first.as_millis()));
         assert!(backoff.failed("a") > first);

@@ -73,6 +73,7 @@ fn glob(pattern: &str, text: &str) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use crds::GrantNamespaces;
     use proptest::prelude::*;

@@ -125,7 +125,7 @@ impl Operator {
             Box::pin(issuer::watch::run(issuers, context.clone(), stop.clone())),
             Box::pin(binding::watch::run(bindings, context, stop.clone())),
             Box::pin(async move {
-                until_stopped.run_until_cancelled_owned(certificates).await.unwrap_or_default()
+                until_stopped.run_until_cancelled_owned(certificates).await;
             }),
         ];
         parts.into_iter().collect()

@@ -19,7 +19,7 @@ pub(crate) enum Caller {
         account: String,
     },
     Session {
-        session: Session,
+        session: Box<Session>,
         arn: String,
         account: String,
     },
@@ -85,7 +85,7 @@ impl Caller {
             return Err(unknown());
         }
         let arn = format!("arn:aws:sts::{account}:assumed-role/{}/{}", session.role, session.name);
-        Ok(Self::Session { session, arn, account })
+        Ok(Self::Session { session: Box::new(session), arn, account })
     }
 
     pub(crate) fn arn(&self) -> &str {

@@ -135,7 +135,7 @@ impl Iam<'_> {
         if !tags.is_empty() {
             self.authorize("TagRole", &arn, context)?;
         }
-        let trust = self.trust(request.required("AssumeRolePolicyDocument")?)?;
+        let trust = Self::trust(request.required("AssumeRolePolicyDocument")?)?;
         let description = request.parameter("Description").unwrap_or_default();
         if description.len() > 1000 {
             return Err(Fail::validation(
@@ -171,7 +171,7 @@ impl Iam<'_> {
         Ok(xml)
     }
 
-    fn trust(&self, document: &str) -> Result<Value, Fail> {
+    fn trust(document: &str) -> Result<Value, Fail> {
         let length = document.chars().filter(|c| !c.is_whitespace()).count();
         if length > QUOTA_TRUST {
             return Err(Fail::new(
@@ -232,7 +232,7 @@ impl Iam<'_> {
 
     fn update_trust(&mut self) -> Result<String, Fail> {
         let role = self.role()?;
-        let trust = self.trust(self.request.required("PolicyDocument")?)?;
+        let trust = Self::trust(self.request.required("PolicyDocument")?)?;
         self.change_role(&role.name, |role| role.trust = trust);
         Ok(String::new())
     }

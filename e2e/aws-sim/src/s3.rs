@@ -147,24 +147,7 @@ pub(crate) fn dispatch(
             element("LocationConstraint", &bucket.region),
         )),
         "HeadBucket" => Ok(answer(200, &[("x-amz-bucket-region", &bucket.region)], "")),
-        "ListObjectsV2" => {
-            let contents: String = bucket
-                .objects
-                .iter()
-                .map(|(key, object)| {
-                    format!(
-                        "<Contents>{}{}</Contents>",
-                        element("Key", key),
-                        element("Size", &object.body.len().to_string())
-                    )
-                })
-                .collect();
-            let count = element("KeyCount", &bucket.objects.len().to_string());
-            Ok(xml(
-                "ListBucketResult",
-                &format!("{}{count}<IsTruncated>false</IsTruncated>{contents}", element("Name", &name)),
-            ))
-        }
+        "ListObjectsV2" => Ok(listing(&name, bucket)),
         _ => match state.buckets.get_mut(&name) {
             Some(bucket) => change(bucket, request, action, &arn).map(|(response, gone)| {
                 if gone {
@@ -175,6 +158,16 @@ pub(crate) fn dispatch(
             None => Err(no_bucket()),
         },
     }
+}
+
+fn listing(name: &str, bucket: &Bucket) -> Response<Bytes> {
+    let one = |(key, object): (&String, &Object)| {
+        let size = element("Size", &object.body.len().to_string());
+        format!("<Contents>{}{size}</Contents>", element("Key", key))
+    };
+    let contents: String = bucket.objects.iter().map(one).collect();
+    let head = element("Name", name) + &element("KeyCount", &bucket.objects.len().to_string());
+    xml("ListBucketResult", &format!("{head}<IsTruncated>false</IsTruncated>{contents}"))
 }
 
 const PAB: [&str; 4] = ["BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"];

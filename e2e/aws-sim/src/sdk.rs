@@ -44,8 +44,9 @@ impl HttpConnector for Connector {
             let (parts, body) = request.into_parts();
             let body: Bytes = body.collect().await.map_err(user)?.to_bytes();
             match sim.handle(http::Request::from_parts(parts, body)).await {
-                Ok(response) => HttpResponse::try_from(response.map(|body| SdkBody::from(body)))
-                    .map_err(|e| user(e.into())),
+                Ok(response) => {
+                    HttpResponse::try_from(response.map(SdkBody::from)).map_err(|e| user(e.into()))
+                }
                 Err(ConnectionLost) => {
                     Err(ConnectorError::io(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()))
                 }

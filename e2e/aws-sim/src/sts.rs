@@ -196,9 +196,9 @@ fn required(claims: Value, issuer: String, now: i64) -> Result<Claims, Fail> {
     let missing = |name: &str| invalid(format!("Missing a required claim: {name}"));
     let time = |name: &str| claims[name].as_i64().ok_or_else(|| missing(name));
     let subject = claims["sub"].as_str().filter(|s| !s.is_empty()).ok_or_else(|| missing("sub"))?.to_owned();
-    let (expires, issued) = (time("exp")?, time("iat")?);
+    let (expires, made) = (time("exp")?, time("iat")?);
     let early = |at: i64| at > now + GRACE;
-    if early(issued) || claims["nbf"].as_i64().is_some_and(early) {
+    if early(made) || claims["nbf"].as_i64().is_some_and(early) {
         return Err(invalid("The web identity token provided could not be validated: it is not valid yet"));
     }
     let audiences: Vec<&str> = match &claims["aud"] {

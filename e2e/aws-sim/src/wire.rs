@@ -53,10 +53,8 @@ impl Request {
         }
         let chunked = parts.headers.get("content-encoding").is_some_and(|e| e.as_bytes() == b"aws-chunked");
         let mut headers = parts.headers.clone();
-        if !headers.contains_key("host") {
-            if let Ok(value) = host.parse() {
-                headers.insert("host", value); // HTTP/2 carries it as :authority
-            }
+        if let (false, Ok(value)) = (headers.contains_key("host"), host.parse()) {
+            headers.insert("host", value); // HTTP/2 carries it as :authority
         }
         Ok(Self {
             service,

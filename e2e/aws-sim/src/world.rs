@@ -145,7 +145,7 @@ pub struct Bucket {
     /// The text of the policy as it was put.
     #[serde(skip)]
     pub policy_text: String,
-    /// BlockPublicAcls, IgnorePublicAcls, BlockPublicPolicy, RestrictPublicBuckets.
+    /// `BlockPublicAcls`, `IgnorePublicAcls`, `BlockPublicPolicy`, `RestrictPublicBuckets`.
     pub public_access_block: [bool; 4],
     /// Object ownership.
     pub ownership: String,

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use data_encoding::HEXLOWER;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -287,7 +288,7 @@ impl Node {
     ) -> anyhow::Result<()> {
         self.unshare().await?;
         let pki = self.keys()?;
-        self.daemon("etcd", self.enter(etcd(&self.tools, &self.state, 2379, 2380)))?;
+        self.daemon("etcd", self.enter(&etcd(&self.tools, &self.state, 2379, 2380)))?;
         self.name_server(&options.outside)?;
         self.containerd()?;
         let mut server = api_server(&self.tools, &self.state, &options.issuer, 2379);
@@ -307,7 +308,7 @@ impl Node {
             ))
             .arg(format!("--kubelet-client-key={}", pki.join("apiserver-kubelet-client.key").display()))
             .arg(format!("--kubelet-certificate-authority={}", pki.join("ca.crt").display()));
-        self.daemon("kube-apiserver", self.enter(server))?;
+        self.daemon("kube-apiserver", self.enter(&server))?;
 
         let answers = || async {
             let mut command = self.ctr();
@@ -410,7 +411,7 @@ impl Node {
         for suffix in outside {
             command.arg(format!("--address=/{suffix}/{}", Addresses::OUTSIDE));
         }
-        self.daemon("dnsmasq", self.enter(command))
+        self.daemon("dnsmasq", self.enter(&command))
     }
 
     fn containerd(&self) -> anyhow::Result<()> {
@@ -461,7 +462,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.blockfile","io.containerd.snap
         std::fs::write(&file, configuration)?;
         let mut command = Command::new(self.tools.path("containerd"));
         command.arg("--config").arg(file).args(["--log-level", "warn"]);
-        let mut command = self.enter(command);
+        let mut command = self.enter(&command);
         command.env("PATH", self.path()); // the shim is found by name
         self.daemon("containerd", command)
     }
@@ -485,7 +486,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.blockfile","io.containerd.snap
                         "--kube-api-burst=1000",
                     ]);
             }
-            self.daemon(name, self.enter(command))?;
+            self.daemon(name, self.enter(&command))?;
         }
         Ok(())
     }
@@ -531,13 +532,13 @@ disabled_plugins = ["io.containerd.snapshotter.v1.blockfile","io.containerd.snap
             .arg(format!("--root-dir={}", self.state.join("kubelet").display()))
             .arg(format!("--cert-dir={}", self.state.join("kubelet/pki").display()))
             .args([&format!("--hostname-override={NODE_NAME}"), &format!("--node-ip={}", Addresses::NODE)]);
-        let mut command = self.enter(command);
+        let mut command = self.enter(&command);
         command.env("PATH", self.path());
         self.daemon("kubelet", command)
     }
 
     /// A command, moved inside.
-    fn enter(&self, command: Command) -> Command {
+    fn enter(&self, command: &Command) -> Command {
         let mut entered = self.inside(command.get_program());
         entered.args(command.get_args());
         entered
@@ -570,7 +571,7 @@ fn child_of(pid: u32) -> anyhow::Result<u32> {
 /// A cgroup of our own, told from others by the state folder.
 fn cgroup(state: &Path) -> String {
     let digest = Sha256::digest(state.as_os_str().as_encoded_bytes());
-    format!("podidentity-{}", digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect::<String>())
+    format!("podidentity-{}", HEXLOWER.encode(&digest[..4]))
 }
 
 fn make_cgroup(group: &str) -> anyhow::Result<()> {

@@ -1,5 +1,6 @@
 //! Processes that end with their owner, and waiting for a named condition.
 
+use std::fmt::Write as _;
 use std::future::Future;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -98,7 +99,7 @@ pub(crate) fn log_tails(state: &Path) -> String {
         let log = std::fs::read_to_string(entry.path()).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         let tail = lines[lines.len().saturating_sub(3)..].join("\n    ");
-        text += &format!("  {}:\n    {tail}\n", entry.file_name().display());
+        let _ = writeln!(text, "  {}:\n    {tail}", entry.file_name().display());
     }
     text
 }

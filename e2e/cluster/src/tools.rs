@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 /// Where each command is.
@@ -163,7 +164,7 @@ impl Module {
             hash.update(std::fs::read(&path).with_context(|| path.display().to_string())?);
         }
         hash.update([go, self.tags, &self.linker_flags()].join("\0"));
-        let digest: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let digest: String = HEXLOWER.encode(&hash.finalize()[..6]);
         Ok(format!("{}-{digest}", self.directory))
     }
 

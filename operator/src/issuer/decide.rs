@@ -9,7 +9,7 @@ use crate::aws::{AwsError, Class};
 use crate::oidc::Documents;
 use crate::timings::Timings;
 
-use super::observe::{Evidence, Memory, Observed, Verification};
+use super::observe::{ApiProblem, ApiServer, Evidence, Memory, Observed, Verification};
 use super::publication::{self, Refusal, Target, Write};
 
 /// The object, as far as decisions look at it.
@@ -135,34 +135,8 @@ pub fn decide(
         plan.steps.push(Step::AddFinalizer);
     }
     let mut say = Conditions::default();
-    let mut bad: Option<(Reason, String)> = None;
-
-    // The API server: does it issue under our URL?
-    let keys = match api {
-        Ok(api) if api.issuer == plan.facts.issuer_url => {
-            say.push(Wanted::yes(
-                C::IssuerMatches,
-                Reason::Verified,
-                "the API server issues tokens under this issuer",
-            ));
-            Some(&api.keys)
-        }
-        Ok(api) => {
-            let message = mismatch(&api.issuer, &plan.facts.issuer_url);
-            say.push(Wanted::no(C::IssuerMatches, Reason::IssuerMismatch, &message));
-            if !subject.was_ready {
-                // The cause of whatever else does not work yet, the operator's own credentials among it.
-                say.wait(Reason::IssuerMismatch, &message);
-            }
-            bad = Some((Reason::IssuerMismatch, message));
-            Some(&api.keys)
-        }
-        Err(problem) => {
-            say.push(Wanted::unknown(C::IssuerMatches, Reason::APIServerUnreachable, &problem.0));
-            say.wait(Reason::APIServerUnreachable, &problem.0);
-            None
-        }
-    };
+    let keys = api.as_ref().ok().map(|api| &api.keys);
+    let mut bad = say.api_server(api, &plan.facts.issuer_url, subject.was_ready);
     let documents = keys.map(|keys| publication::documents(spec, keys));
 
     // AWS: is everything written as specified?
@@ -329,6 +303,36 @@ impl Conditions {
     fn stall(&mut self, reason: Reason, message: &str) {
         if !matches!(self.summary, Some(Summary::Stalled(..))) {
             self.summary = Some(Summary::Stalled(reason, message.into()));
+        }
+    }
+
+    /// Does the API server issue under our URL? Returns the evidence against it.
+    fn api_server(
+        &mut self,
+        api: &Result<ApiServer, ApiProblem>,
+        wanted: &str,
+        was_ready: bool,
+    ) -> Option<(Reason, String)> {
+        match api {
+            Ok(api) if api.issuer == wanted => {
+                let message = "the API server issues tokens under this issuer";
+                self.push(Wanted::yes(C::IssuerMatches, Reason::Verified, message));
+                None
+            }
+            Ok(api) => {
+                let message = mismatch(&api.issuer, wanted);
+                self.push(Wanted::no(C::IssuerMatches, Reason::IssuerMismatch, &message));
+                if !was_ready {
+                    // The cause of whatever else does not work yet, the operator's own credentials among it.
+                    self.wait(Reason::IssuerMismatch, &message);
+                }
+                Some((Reason::IssuerMismatch, message))
+            }
+            Err(problem) => {
+                self.push(Wanted::unknown(C::IssuerMatches, Reason::APIServerUnreachable, &problem.0));
+                self.wait(Reason::APIServerUnreachable, &problem.0);
+                None
+            }
         }
     }
 

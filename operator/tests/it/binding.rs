@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
-use crate::world::{ACCOUNT, CLUSTER, World, apply, counts, held};
+use crate::world::{ACCOUNT, CLUSTER, QUEUE, STORAGE, World, apply, counts, held};
 
 const HOST: &str = "oidc-111122223333-eu-central-1-an.s3.eu-central-1.amazonaws.com";
 const ROLE_ARN: &str = "eks.amazonaws.com/role-arn";
@@ -35,7 +35,7 @@ fn actions(world: &World) -> Vec<String> {
 async fn a_role_from_its_first_call_to_its_last() {
     let mut world = World::ready().await;
     world.sim.clear_calls();
-    world.bind("app", &[&world.storage.clone()]).await;
+    world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Ready").await;
 
     // Two writes and one look at what they made.
@@ -59,7 +59,7 @@ async fn a_role_from_its_first_call_to_its_last() {
         role.boundary.as_deref(),
         Some(format!("arn:aws:iam::{ACCOUNT}:policy/podidentity/{CLUSTER}/{CLUSTER}.boundary").as_str())
     );
-    assert_eq!(role.attached, [world.storage.clone()]);
+    assert_eq!(role.attached, [STORAGE]);
     let tags: Vec<(&str, &str)> = role.tags.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     assert_eq!(
         tags,
@@ -151,7 +151,7 @@ async fn every_drifted_attribute_is_put_back_and_named() {
         ),
     ];
     let world = World::ready_with(|t| t.role_resync = Duration::from_millis(100)).await;
-    world.bind("app", &[&world.storage.clone()]).await;
+    world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Ready").await;
     let good = json!(world.role());
     for (attribute, spoil, repair) in table {
@@ -196,7 +196,7 @@ async fn a_role_of_somebody_else_is_never_touched() {
     world.sim.put_role("/podidentity/homelab/", &name, stranger, &[]);
     let before = json!(world.role());
     world.sim.clear_calls();
-    world.bind("app", &[&world.storage.clone()]).await;
+    world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "NotOwned").await;
     let (status, _, message) = world.condition("app", C::Stalled).await;
     assert_eq!(status, "True");
@@ -238,7 +238,7 @@ async fn nothing_is_made_without_a_grant_and_a_grant_that_comes_later_is_enough(
     let grants = std::mem::take(&mut spec.grants);
     world.apply_issuer(&spec).await;
     world.start().await;
-    world.bind("app", &[&world.storage.clone()]).await;
+    world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "WaitingForGrant").await;
     assert_eq!(world.condition("app", C::Reconciling).await.0, "True");
     world.binding_is("app", "NotGranted").await;
@@ -256,14 +256,14 @@ async fn nothing_is_made_without_a_grant_and_a_grant_that_comes_later_is_enough(
     let before = json!(world.role());
     world.sim.clear_calls();
     let other = "arn:aws:iam::111122223333:policy/not-granted".to_owned();
-    world.bind("app", &[&world.storage.clone(), &other]).await;
+    world.bind("app", &[STORAGE, &other]).await;
     world.binding_is("app", "NotGranted").await;
     assert_eq!(world.writes(), [""; 0]);
     assert_eq!(json!(world.role()), before);
     let status = world.binding("app").await.status.unwrap();
     assert_eq!(status.role_name, Some(world.role_name("app")), "the status still says which role stands");
 
-    world.bind("app", &[&world.storage.clone()]).await;
+    world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Ready").await;
     assert_eq!(world.writes(), [""; 0]);
     world.unbind("app").await;
@@ -272,35 +272,32 @@ async fn nothing_is_made_without_a_grant_and_a_grant_that_comes_later_is_enough(
 #[tokio::test]
 async fn a_policy_that_does_not_exist_is_named_and_what_worked_goes_on() {
     let world = World::ready().await;
-    world.bind("app", &[&world.storage.clone()]).await;
+    world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Ready").await;
     let role = world.role().unwrap().arn;
     // Granted, but not there: somebody deletes the policy before it is attached.
-    world.sim.change(|s| s.policies.remove(&world.queue));
-    world.bind("app", &[&world.queue.clone()]).await;
+    world.sim.change(|s| s.policies.remove(QUEUE));
+    world.bind("app", &[QUEUE]).await;
     world.binding_is("app", "InvalidSpec").await;
     let (_, _, message) = world.condition("app", C::Stalled).await;
-    assert!(
-        message.contains(&format!("spec.role.policyArns: policy {} does not exist", world.queue)),
-        "{message}"
-    );
-    assert_eq!(world.role().unwrap().attached, [world.storage.clone()]);
+    assert!(message.contains(&format!("spec.role.policyArns: policy {QUEUE} does not exist")), "{message}");
+    assert_eq!(world.role().unwrap().attached, [STORAGE]);
     world.exchange(&world.namespace, "app", &role).await.unwrap();
     // It appears: no edit is needed.
     world.sim.put_managed_policy("queue", json!({"Version": "2012-10-17", "Statement": []}));
     world.binding_is("app", "Ready").await;
-    assert_eq!(world.role().unwrap().attached, [world.queue.clone()]);
+    assert_eq!(world.role().unwrap().attached, [QUEUE]);
     world.unbind("app").await;
 }
 
 #[tokio::test]
 async fn the_oldest_binding_holds_the_service_account_and_the_next_inherits_it() {
     let world = World::ready_with(|t| t.conflict_grace = Duration::from_secs(2)).await;
-    world.bind("a-first", &[&world.storage.clone()]).await;
+    world.bind("a-first", &[STORAGE]).await;
     world.binding_is("a-first", "Ready").await;
     let role = json!(world.role());
     world.sim.clear_calls();
-    world.bind("b-second", &[&world.queue.clone()]).await;
+    world.bind("b-second", &[QUEUE]).await;
     world.binding_is("b-second", "ServiceAccountAlreadyBound").await;
     let stalled = |b: Option<&PodIdentityBinding>| {
         let conditions = b.and_then(|b| b.status.as_ref()).map(|s| s.conditions.as_slice());
@@ -315,7 +312,7 @@ async fn the_oldest_binding_holds_the_service_account_and_the_next_inherits_it()
     world.unbind("a-first").await;
     world.binding_is("b-second", "Ready").await;
     let role = world.role().unwrap();
-    assert_eq!(role.attached, [world.queue.clone()]);
+    assert_eq!(role.attached, [QUEUE]);
     assert_eq!(role.tags["podidentity.dev/name"], "b-second");
     assert_eq!(world.annotations("app").await.get(ROLE_ARN), Some(&role.arn));
     let counts = world.counts();
@@ -385,7 +382,7 @@ async fn a_role_made_elsewhere_is_passed_on_and_never_read() {
 #[tokio::test]
 async fn a_binding_pointed_elsewhere_gives_its_own_role_up() {
     let world = World::ready().await;
-    world.bind("app", &[&world.storage.clone()]).await;
+    world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Ready").await;
     world.sim.clear_calls();
     let elsewhere = "arn:aws:iam::111122223333:role/terraform/app";
@@ -397,7 +394,7 @@ async fn a_binding_pointed_elsewhere_gives_its_own_role_up() {
         a.is_some_and(|a| a.annotations().get(ROLE_ARN).is_some_and(|v| v == elsewhere))
     };
     world.until(&world.accounts(), "app", "the other role", pointed).await;
-    world.bind("app", &[&world.storage.clone()]).await;
+    world.bind("app", &[STORAGE]).await;
     world.until_aws("the role to be made", |s| s.role(&world.role_name("app")).is_some()).await;
     world.binding_is("app", "Ready").await;
     world.unbind("app").await;

@@ -7,7 +7,7 @@ use aws_sim::{Call, Fault, FaultKind};
 use kube::api::DeleteParams;
 use serde_json::json;
 
-use crate::world::{ACCOUNT, BUCKET, World};
+use crate::world::{ACCOUNT, BUCKET, QUEUE, STORAGE, World};
 
 /// Each call as the how-manieth of its operation.
 fn occurrences(calls: Vec<Call>) -> Vec<(String, String, u32)> {
@@ -29,7 +29,7 @@ async fn kill_in(world: &mut World, (service, action, earlier): &(String, String
         anyhow::ensure!(made > *earlier as usize, "it was made {made} times");
         Ok(())
     };
-    cluster::until(&format!("{action}"), std::time::Duration::from_secs(60), hangs).await.unwrap();
+    cluster::until(action, std::time::Duration::from_mins(1), hangs).await.unwrap();
     world.kill().await;
     world.sim.clear_faults();
 }
@@ -37,7 +37,7 @@ async fn kill_in(world: &mut World, (service, action, earlier): &(String, String
 #[tokio::test]
 async fn a_binding_survives_a_kill_after_any_call() {
     let mut world = World::ready().await;
-    let bind = json!({"serviceAccountName": "app", "role": {"policyArns": [world.storage, world.queue]}});
+    let bind = json!({"serviceAccountName": "app", "role": {"policyArns": [STORAGE, QUEUE]}});
     world.sim.clear_calls();
     world.apply_binding("app", bind.clone()).await;
     world.binding_is("app", "Ready").await;
@@ -60,7 +60,7 @@ async fn a_binding_survives_a_kill_after_any_call() {
         assert_eq!((&role.trust, &role.tags, &role.boundary), (&good.trust, &good.tags, &good.boundary));
         let mut attached = role.attached.clone();
         attached.sort_unstable();
-        assert_eq!(attached, [world.queue.clone(), world.storage.clone()]);
+        assert_eq!(attached, [QUEUE, STORAGE]);
         let made = before
             .iter()
             .chain(&world.sim.calls())

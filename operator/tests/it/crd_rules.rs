@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt::Debug;
 
-use crate::world::World;
+use crate::world::{STORAGE, World};
 
 /// Sets `pointer` of a good object and applies it; `null` removes.
 fn with(mut object: Value, pointer: &str, value: Value) -> Value {
@@ -99,7 +99,7 @@ async fn a_bad_issuer_is_refused_with_the_field_named() {
 async fn a_bad_binding_is_refused_with_the_field_named() {
     let world = World::new().await;
     let api: Api<PodIdentityBinding> = world.bindings();
-    let spec = json!({"serviceAccountName": "app", "role": {"policyArns": [world.storage]}});
+    let spec = json!({"serviceAccountName": "app", "role": {"policyArns": [STORAGE]}});
     let good = json!({
         "apiVersion": "podidentity.dev/v1alpha1", "kind": "PodIdentityBinding", "metadata": {"name": "app"}, "spec": spec,
     });

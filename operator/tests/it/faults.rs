@@ -5,7 +5,7 @@ use crds::PodIdentityBinding;
 use crds::condition::{ConditionType as C, find, is_true};
 use kube::Api;
 
-use crate::world::World;
+use crate::world::{STORAGE, World};
 
 /// Follows a binding until it is Ready and says whether it was ever Stalled on the way.
 async fn ever_stalled(world: &World) -> bool {
@@ -18,7 +18,7 @@ async fn ever_stalled(world: &World) -> bool {
         anyhow::ensure!(is_true(&conditions, C::Ready), "{:?}", find(&conditions, C::Ready));
         Ok(())
     };
-    cluster::until("the binding to be Ready", std::time::Duration::from_secs(60), look).await.unwrap();
+    cluster::until("the binding to be Ready", std::time::Duration::from_mins(1), look).await.unwrap();
     stalled.get()
 }
 
@@ -26,13 +26,13 @@ async fn ever_stalled(world: &World) -> bool {
 async fn throttling_delays_and_never_stalls() {
     let world = World::ready().await;
     world.sim.inject(Fault::on("iam", "", FaultKind::throttle()).times(12));
-    world.bind("app", &[&world.storage.clone()]).await;
+    world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Throttled").await;
     let (_, reason, _) = world.condition("app", C::AWSReachable).await;
     assert_eq!(reason, "Throttled");
     assert!(!ever_stalled(&world).await);
     let role = world.role().unwrap();
-    assert_eq!(role.attached, [world.storage.clone()]);
+    assert_eq!(role.attached, [STORAGE]);
     let made = world.role_calls().iter().filter(|c| c.action == "CreateRole" && c.status == 200).count();
     assert_eq!(made, 1);
     assert!(find(&world.binding("app").await.status.unwrap().conditions, C::AWSReachable).is_none());
@@ -46,7 +46,7 @@ async fn throttling_delays_and_never_stalls() {
 #[tokio::test]
 async fn a_bad_hour_of_aws_leaves_what_is_ready_ready() {
     let world = World::ready_with(|t| t.role_resync = std::time::Duration::from_millis(100)).await;
-    world.bind("app", &[&world.storage.clone()]).await;
+    world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Ready").await;
     world.sim.inject(Fault::on("iam", "", FaultKind::server_error()));
     let away = |b: Option<&PodIdentityBinding>| {
@@ -73,9 +73,9 @@ async fn a_lost_answer_makes_nothing_twice() {
         // As many as the SDK tries: the reconcile itself has to find out what happened.
         world.sim.inject(Fault::on("iam", action, FaultKind::LostResponse).times(3));
     }
-    world.bind("app", &[&world.storage.clone()]).await;
+    world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Ready").await;
-    assert_eq!(world.role().unwrap().attached, [world.storage.clone()]);
+    assert_eq!(world.role().unwrap().attached, [STORAGE]);
     let ours = |s: &aws_sim::State| s.roles.values().filter(|r| r.path.starts_with("/podidentity/")).count();
     assert_eq!(ours(&world.sim.state()), 1);
     world.unbind("app").await;

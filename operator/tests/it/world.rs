@@ -42,6 +42,10 @@ pub const ACCOUNT: &str = "111122223333";
 pub const REGION: &str = "eu-central-1";
 pub const BUCKET: &str = "oidc-111122223333-eu-central-1-an";
 pub const CLUSTER: &str = "homelab";
+/// A managed policy that exists.
+pub const STORAGE: &str = "arn:aws:iam::111122223333:policy/storage";
+/// Another one.
+pub const QUEUE: &str = "arn:aws:iam::111122223333:policy/queue";
 /// How long a condition may take to come true; far longer than it does.
 const LIMIT: Duration = Duration::from_secs(15);
 
@@ -59,10 +63,6 @@ pub struct World {
     pub sim: Sim,
     pub timings: Timings,
     pub metrics: Arc<Metrics>,
-    /// A managed policy that exists.
-    pub storage: String,
-    /// Another one.
-    pub queue: String,
     running: Option<Running>,
     _turn: MutexGuard<'static, ()>,
 }
@@ -102,11 +102,12 @@ impl World {
         let client = Client::try_from(config).unwrap();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let sim = Sim::new(Settings::default());
+        for policy in ["storage", "queue"] {
+            sim.put_managed_policy(policy, reader());
+        }
         let world = Self {
             namespace: format!("t{number}"),
             system: format!("t{number}-system"),
-            storage: sim.put_managed_policy("storage", reader()),
-            queue: sim.put_managed_policy("queue", reader()),
             client,
             sim,
             timings: Timings {
@@ -160,9 +161,9 @@ impl World {
         let all: Api<K> = Api::all(self.client.clone());
         for left in all.list(&ListParams::default()).await.unwrap() {
             let path = format!("{}/{}", K::url_path(&(), left.namespace().as_deref()), left.name_any());
-            let patch = serde_json::to_vec(&json!({"metadata": {"finalizers": null}})).unwrap();
+            let unheld = serde_json::to_vec(&json!({"metadata": {"finalizers": null}})).unwrap();
             let request = http::Request::patch(&path).header("content-type", "application/merge-patch+json");
-            self.client.request_text(request.body(patch).unwrap()).await.unwrap();
+            self.client.request_text(request.body(unheld).unwrap()).await.unwrap();
             let request = http::Request::delete(&path).body(Vec::new()).unwrap();
             match self.client.request_text(request).await {
                 Ok(_) => {}
@@ -179,7 +180,7 @@ impl World {
             "s3": {"bucket": BUCKET, "region": REGION},
             "grants": [{
                 "namespaces": {"names": [self.namespace]},
-                "policyArns": [self.storage, self.queue],
+                "policyArns": [STORAGE, QUEUE],
             }],
         }))
         .unwrap()
@@ -374,7 +375,7 @@ impl World {
     }
 
     /// A binding of `ServiceAccount` `app` with those policies.
-    pub async fn bind(&self, name: &str, policies: &[&String]) {
+    pub async fn bind(&self, name: &str, policies: &[&str]) {
         let spec = json!({"serviceAccountName": "app", "role": {"policyArns": policies}});
         self.apply_binding(name, spec).await;
     }
