@@ -10,4 +10,5 @@ mod crd_rules;
 mod faults;
 mod house;
 mod issuer;
+mod plans;
 mod world;

@@ -1,0 +1,254 @@
+//! IAM and S3 as the SDK meets them: what AWS refuses is refused in its words, and every policy has its say.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use aws_credential_types::Credentials;
+use aws_sdk_iam::config::{BehaviorVersion, Region};
+use aws_sdk_iam::error::ProvideErrorMetadata;
+use aws_sdk_s3::types::{
+    BucketLocationConstraint, BucketNamespace, CreateBucketConfiguration, PublicAccessBlockConfiguration,
+};
+use aws_sim::{Settings, Sim, sdk};
+use serde_json::{Value, json};
+
+const ACCOUNT: &str = "111122223333";
+const BUCKET: &str = "data-111122223333-eu-central-1-an";
+
+struct Clients {
+    sim: Sim,
+    iam: aws_sdk_iam::Client,
+    s3: aws_sdk_s3::Client,
+}
+
+impl Clients {
+    fn of(sim: &Sim, keys: Credentials) -> Self {
+        let http = sdk::http_client(sim);
+        let region = Region::new("eu-central-1");
+        let iam = aws_sdk_iam::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(region.clone())
+            .credentials_provider(keys.clone())
+            .http_client(http.clone())
+            .build();
+        let s3 = aws_sdk_s3::Config::builder()
+            .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())
+            .region(region)
+            .credentials_provider(keys)
+            .http_client(http)
+            .build();
+        Self {
+            sim: sim.clone(),
+            iam: aws_sdk_iam::Client::from_conf(iam),
+            s3: aws_sdk_s3::Client::from_conf(s3),
+        }
+    }
+
+    fn administrator() -> Self {
+        let sim = Sim::new(Settings::default());
+        let keys = sim.administrator();
+        Self::of(&sim, Credentials::new(keys.access_key_id, keys.secret_access_key, None, None, "test"))
+    }
+
+    async fn role(&self, name: &str, path: &str, trust: &Value) -> String {
+        let made =
+            self.iam.create_role().role_name(name).path(path).assume_role_policy_document(trust.to_string());
+        said(made.send().await)
+    }
+
+    async fn bucket(&self) {
+        let made = self
+            .s3
+            .create_bucket()
+            .bucket(BUCKET)
+            .bucket_namespace(BucketNamespace::AccountRegional)
+            .create_bucket_configuration(
+                CreateBucketConfiguration::builder()
+                    .location_constraint(BucketLocationConstraint::EuCentral1)
+                    .build(),
+            );
+        made.send().await.unwrap();
+    }
+
+    async fn put(&self, key: &str) -> String {
+        said(self.s3.put_object().bucket(BUCKET).key(key).body(b"x".to_vec().into()).send().await)
+    }
+
+    async fn stranger_reads(&self, key: &str) -> u16 {
+        let url = format!("https://{BUCKET}.s3.eu-central-1.amazonaws.com/{key}");
+        let request = http::Request::get(url).body(bytes::Bytes::new()).unwrap();
+        self.sim.handle(request).await.unwrap().status().as_u16()
+    }
+}
+
+/// `ok`, or AWS's error code.
+fn said<T, E, R>(answer: Result<T, aws_sdk_iam::error::SdkError<E, R>>) -> String
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    R: std::fmt::Debug + Send + Sync + 'static,
+{
+    match answer {
+        Ok(_) => "ok".into(),
+        Err(error) => error.as_service_error().and_then(|e| e.code()).unwrap_or("no answer").to_owned(),
+    }
+}
+
+fn trust() -> Value {
+    json!({"Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow", "Principal": {"AWS": ACCOUNT}, "Action": "sts:AssumeRole",
+    }]})
+}
+
+fn allow(action: &str, resource: &str) -> Value {
+    json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": action, "Resource": resource}]})
+}
+
+fn public() -> Value {
+    json!({"Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": format!("arn:aws:s3:::{BUCKET}/open"),
+    }]})
+}
+
+#[tokio::test]
+async fn iam_refuses_what_iam_refuses() {
+    let aws = Clients::administrator();
+    assert_eq!(aws.role("app", "/", &trust()).await, "ok");
+    assert_eq!(
+        aws.role("APP", "/other/", &trust()).await,
+        "EntityAlreadyExists",
+        "names ignore case and path"
+    );
+    assert_eq!(aws.role(&"a".repeat(65), "/", &trust()).await, "ValidationError");
+    assert_eq!(aws.role("a:b", "/", &trust()).await, "ValidationError");
+    assert_eq!(aws.role("b", "no-slash", &trust()).await, "ValidationError");
+    assert_eq!(
+        aws.role("b", "/", &json!({"Version": "2012-10-17", "Statement": []})).await,
+        "MalformedPolicyDocument"
+    );
+    let mut long = trust();
+    long["Statement"][0]["Sid"] = json!("x".repeat(2048));
+    assert_eq!(aws.role("b", "/", &long).await, "LimitExceeded");
+
+    let attach =
+        async |arn: String| said(aws.iam.attach_role_policy().role_name("app").policy_arn(arn).send().await);
+    assert_eq!(attach(format!("arn:aws:iam::{ACCOUNT}:policy/missing")).await, "NoSuchEntity");
+    for n in 0..10 {
+        let arn = aws.sim.put_managed_policy(&format!("p{n}"), allow("s3:GetObject", "*"));
+        assert_eq!(attach(arn.clone()).await, "ok");
+        assert_eq!(attach(arn).await, "ok", "attaching again changes nothing");
+    }
+    let eleventh = aws.sim.put_managed_policy("p10", allow("s3:GetObject", "*"));
+    assert_eq!(attach(eleventh).await, "LimitExceeded");
+    assert_eq!(said(aws.iam.delete_role().role_name("app").send().await), "DeleteConflict");
+    assert_eq!(said(aws.iam.get_role().role_name("nobody").send().await), "NoSuchEntity");
+
+    let policy = async |name: &str, path: &str| {
+        let made = aws.iam.create_policy().policy_name(name).path(path);
+        said(made.policy_document(allow("s3:*", "*").to_string()).send().await)
+    };
+    assert_eq!(policy("boundary", "/one/").await, "ok");
+    assert_eq!(
+        policy("boundary", "/two/").await,
+        "EntityAlreadyExists",
+        "names are unique whatever their path"
+    );
+    let arn = format!("arn:aws:iam::{ACCOUNT}:policy/one/boundary");
+    let version = async || {
+        let made = aws.iam.create_policy_version().policy_arn(&arn).set_as_default(true);
+        said(made.policy_document(allow("s3:*", "*").to_string()).send().await)
+    };
+    for _ in 0..4 {
+        assert_eq!(version().await, "ok");
+    }
+    assert_eq!(version().await, "LimitExceeded");
+    assert_eq!(
+        said(aws.iam.delete_policy_version().policy_arn(&arn).version_id("v5").send().await),
+        "DeleteConflict"
+    );
+    assert_eq!(
+        said(aws.iam.delete_policy().policy_arn(&arn).send().await),
+        "DeleteConflict",
+        "it has versions"
+    );
+
+    for url in [
+        "http://x.example.com",
+        "https://x.example.com/",
+        "https://x.example.com:8443",
+        "https://x.example.com?a=b",
+    ] {
+        let made = aws.iam.create_open_id_connect_provider().url(url).send().await;
+        assert_eq!(said(made), "InvalidInput", "{url}");
+    }
+    let provider =
+        async || said(aws.iam.create_open_id_connect_provider().url("https://x.example.com/a").send().await);
+    assert_eq!(provider().await, "ok");
+    assert_eq!(provider().await, "EntityAlreadyExists");
+}
+
+#[tokio::test]
+async fn s3_is_closed_until_it_is_opened() {
+    let aws = Clients::administrator();
+    for (name, expected) in [
+        ("other-999999999999-eu-central-1-an", "InvalidBucketName"), // of another account
+        ("Upper", "InvalidBucketName"),
+    ] {
+        let made = aws.s3.create_bucket().bucket(name).bucket_namespace(BucketNamespace::AccountRegional);
+        let place =
+            CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::EuCentral1);
+        assert_eq!(said(made.create_bucket_configuration(place.build()).send().await), expected, "{name}");
+    }
+    aws.bucket().await;
+    assert_eq!(aws.put("open").await, "ok");
+    assert_eq!(aws.put("closed").await, "ok");
+    assert_eq!(aws.stranger_reads("open").await, 403);
+
+    let policy = async |document: &Value| {
+        said(aws.s3.put_bucket_policy().bucket(BUCKET).policy(document.to_string()).send().await)
+    };
+    assert_eq!(policy(&public()).await, "AccessDenied", "BlockPublicPolicy");
+    let elsewhere = json!({"Version": "2012-10-17", "Statement": {
+        "Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": format!("arn:aws:s3:::{BUCKET}-other/*"),
+    }});
+    assert_eq!(policy(&elsewhere).await, "MalformedPolicy");
+    let open = async |restrict: bool| {
+        let block = PublicAccessBlockConfiguration::builder()
+            .block_public_policy(false)
+            .restrict_public_buckets(restrict);
+        let put = aws.s3.put_public_access_block().bucket(BUCKET);
+        put.public_access_block_configuration(block.build()).send().await.unwrap();
+    };
+    open(true).await;
+    assert_eq!(policy(&public()).await, "ok");
+    assert_eq!(aws.stranger_reads("open").await, 403, "RestrictPublicBuckets");
+    open(false).await;
+    assert_eq!(aws.stranger_reads("open").await, 200);
+    assert_eq!(aws.stranger_reads("closed").await, 403);
+    assert_eq!(aws.stranger_reads("missing").await, 403, "who may not list learns nothing");
+
+    let get = aws.s3.get_object().bucket(BUCKET).key("open").expected_bucket_owner("999999999999");
+    assert_eq!(said(get.send().await), "AccessDenied");
+    let put = aws.s3.put_object().bucket(BUCKET).key("open").if_none_match("*");
+    assert_eq!(said(put.send().await), "PreconditionFailed");
+    let put = aws.s3.put_object().bucket(BUCKET).key("open").if_match("\"stale\"");
+    assert_eq!(said(put.send().await), "PreconditionFailed");
+    assert_eq!(said(aws.s3.delete_bucket().bucket(BUCKET).send().await), "BucketNotEmpty");
+    assert_eq!(
+        said(aws.s3.list_object_versions().bucket(BUCKET).send().await),
+        "NotImplemented",
+        "never a wrong answer"
+    );
+}
+
+#[tokio::test]
+async fn who_signs_wrongly_is_nobody() {
+    let aws = Clients::administrator();
+    let keys = aws.sim.administrator();
+    let with = |id: &str, secret: &str, token: Option<&str>| {
+        Clients::of(&aws.sim, Credentials::new(id, secret, token.map(str::to_owned), None, "test"))
+    };
+    let get = async |clients: Clients| said(clients.iam.get_role().role_name("x").send().await);
+    assert_eq!(get(with(&keys.access_key_id, &keys.secret_access_key, None)).await, "NoSuchEntity");
+    assert_eq!(get(with(&keys.access_key_id, "wrong", None)).await, "SignatureDoesNotMatch");
+    assert_eq!(get(with("AKIANOBODY", &keys.secret_access_key, None)).await, "InvalidClientTokenId");
+    aws.sim.shift_clock(3600);
+    assert_eq!(get(with(&keys.access_key_id, &keys.secret_access_key, None)).await, "SignatureDoesNotMatch");
+}
