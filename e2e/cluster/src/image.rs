@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
-use flate2::Compression;
-use flate2::write::GzEncoder;
+use data_encoding::HEXLOWER;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -39,10 +38,6 @@ pub struct Image<'a> {
 impl Image<'_> {
     /// Writes the archive.
     pub fn write(&self, archive: &Path) -> anyhow::Result<()> {
-        let layer = self.layer()?;
-        let diff = digest(&layer);
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-        gzip.write_all(&layer)?;
         let mut blobs = BTreeMap::new();
         let mut put = |media: &str, content: Vec<u8>| {
             let digest = digest(&content);
@@ -55,16 +50,17 @@ impl Image<'_> {
             "aarch64" => "arm64",
             other => other,
         };
+        // Not compressed: it goes no further than this machine, and its digest is then the layer's own, too.
+        let layer = put("application/vnd.oci.image.layer.v1.tar", self.layer()?);
         let entry = std::iter::once(format!("/{}", self.file_name()))
             .chain(self.arguments.iter().map(|a| (*a).to_owned()));
         let config = json!({
             "architecture": architecture,
             "os": "linux",
             "config": {"Entrypoint": entry.collect::<Vec<_>>(), "Env": ["PATH=/bin:/"], "WorkingDir": "/"},
-            "rootfs": {"type": "layers", "diff_ids": [diff]},
+            "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
         });
         let config = put("application/vnd.oci.image.config.v1+json", serde_json::to_vec(&config)?);
-        let layer = put("application/vnd.oci.image.layer.v1.tar+gzip", gzip.finish()?);
         let media = "application/vnd.oci.image.manifest.v1+json";
         let manifest = json!({"schemaVersion": 2, "mediaType": media, "config": config, "layers": [layer]});
         let mut manifest = put(media, serde_json::to_vec(&manifest)?);
@@ -124,7 +120,7 @@ fn append<W: Write>(tar: &mut tar::Builder<W>, path: &str, content: &[u8], mode:
 }
 
 fn digest(content: &[u8]) -> String {
-    Sha256::digest(content).iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
+    format!("sha256:{}", HEXLOWER.encode(&Sha256::digest(content)))
 }
 
 /// What a program is linked with, the loader included; nothing for a static one. glibc opens its resolver at run time,

@@ -57,7 +57,11 @@ async fn run() -> anyhow::Result<()> {
     let Cli { command, no_build } = Cli::parse();
     match command {
         Some(Command::Exec { command }) => exec(&command).await,
-        Some(Command::Down) => Node::remove(&state()).await,
+        Some(Command::Down) => {
+            Node::remove(&state()).await?;
+            println!("nothing is left running");
+            Ok(())
+        }
         command => {
             let up = command.is_some();
             // Dropping the story ends everything it has started.
@@ -72,6 +76,11 @@ async fn run() -> anyhow::Result<()> {
 async fn tell(up: bool, no_build: bool) -> anyhow::Result<()> {
     let mut terminal = Terminal::default();
     preflight()?;
+    if state().exists() {
+        anyhow::bail!(
+            "a demo is running: play with it by `cargo demo -- exec -- CMD`, end it by `cargo demo -- down`"
+        );
+    }
     terminal.step("Build our programs, and Kubernetes from its Go modules (kept for the next run)");
     let binaries = if no_build { Binaries::built()? } else { Binaries::build()? };
     cluster::Tools::node(&progress)?;
