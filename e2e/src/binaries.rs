@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::SystemTime;
 
 use anyhow::{Context, bail};
 
@@ -12,6 +13,14 @@ pub struct Binaries {
 }
 
 const PROGRAMS: [&str; 4] = ["operator", "webhook", "aws-sim", "workload"];
+
+/// What each program is made of.
+const SOURCES: [(&str, &[&str]); 4] = [
+    ("operator", &["operator/src", "crds/src"]),
+    ("webhook", &["webhook/src", "crds/src"]),
+    ("aws-sim", &["e2e/aws-sim/src"]),
+    ("workload", &["e2e/workload/src"]),
+];
 
 impl Binaries {
     /// Builds them with the profile the caller was built with. Cargo's own progress is shown.
@@ -37,11 +46,44 @@ impl Binaries {
         Ok(Self { directory: directory.to_owned() })
     }
 
+    /// [`Self::built`], and an error where one is older than a source: `cargo test --test system` alone builds none of
+    /// them, and what it then tests is yesterday's.
+    pub fn fresh() -> anyhow::Result<Self> {
+        let binaries = Self::built()?;
+        for (program, folders) in SOURCES {
+            let built = std::fs::metadata(binaries.path(program)).context(program)?.modified()?;
+            for folder in folders {
+                if let Some(source) = newer(&root().join(folder), built)? {
+                    bail!(
+                        "{program} is older than {}: run `cargo test`, which builds all programs",
+                        source.display()
+                    );
+                }
+            }
+        }
+        Ok(binaries)
+    }
+
     /// A program's file.
     #[must_use]
     pub fn path(&self, program: &str) -> PathBuf {
         self.directory.join(program)
     }
+}
+
+/// A file of the folder that was changed after a time.
+fn newer(folder: &Path, than: SystemTime) -> std::io::Result<Option<PathBuf>> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let found = match entry.metadata()? {
+            file if file.is_dir() => newer(&entry.path(), than)?,
+            file => (file.modified()? > than).then(|| entry.path()),
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }
 
 /// The project's folder.

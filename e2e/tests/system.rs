@@ -17,7 +17,7 @@ const PROVIDER: &str = "oidc-111122223333-eu-central-1-an.s3.eu-central-1.amazon
 async fn the_main_job_and_those_who_want_to_break_it() {
     let folder = tempfile::tempdir().unwrap();
     let mut terminal = Terminal::default();
-    let lab = Lab::start(folder.path().join("node"), Binaries::built().unwrap(), &progress).await.unwrap();
+    let lab = Lab::start(folder.path().join("node"), Binaries::fresh().unwrap(), &progress).await.unwrap();
 
     story::bootstrap(&lab, &mut terminal).await.unwrap();
     // Often enough to see it, seldom enough to try something in between.
