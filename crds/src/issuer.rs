@@ -48,6 +48,8 @@ use crate::names::{self, Partition, tag};
         .message("spec.clusterName is immutable: role names and ownership tags carry it; make a new OidcIssuer"),
     validation = Rule::new("has(self.issuerUrl) == has(oldSelf.issuerUrl) && (!has(self.issuerUrl) || self.issuerUrl == oldSelf.issuerUrl)")
         .message("spec.issuerUrl and its presence are immutable: a new URL is a new OidcIssuer"),
+    validation = Rule::new("self.audiences[0] == oldSelf.audiences[0]")
+        .message("spec.audiences[0] is immutable: it is in the tokens of running pods and in the operator's own; further audiences may come and go"),
     validation = Rule::new("has(self.issuerUrl) || (self.s3.bucket == oldSelf.s3.bucket && self.s3.region == oldSelf.s3.region && has(self.s3.prefix) == has(oldSelf.s3.prefix) && (!has(self.s3.prefix) || self.s3.prefix == oldSelf.s3.prefix))")
         .message("spec.s3.bucket, spec.s3.region and spec.s3.prefix are immutable while spec.issuerUrl is absent: the issuer URL is made of them"),
     validation = Rule::new("!self.s3.bucket.contains('.') || (has(self.issuerUrl) && !self.issuerUrl.startsWith('https://' + self.s3.bucket + '.s3.'))")
@@ -68,10 +70,9 @@ pub struct OidcIssuerSpec {
     pub issuer_url: Option<String>,
 
     /// Audiences of this cluster's AWS tokens; the IAM provider's client ids are kept equal to this list. The first is
-    /// the one the webhook injects.
+    /// the one the webhook injects and the operator's own token carries; it is immutable.
     #[serde(default = "default_audiences")]
     #[schemars(length(min = 1, max = 100), inner(length(min = 1, max = 255)))]
-    #[x_kube(merge_strategy = ListMerge::Set)]
     pub audiences: Vec<String>,
 
     /// Where the discovery document and the JWKS are published.

@@ -27,6 +27,9 @@ impl Binaries {
     pub fn build() -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.arg("build").current_dir(root());
+        if !cfg!(debug_assertions) {
+            command.arg("--release");
+        }
         for program in PROGRAMS {
             command.args(["--package", program, "--bin", program]);
         }

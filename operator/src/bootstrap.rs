@@ -70,6 +70,8 @@ pub struct Bootstrap<'a> {
     pub aws: &'a Aws,
     /// The cluster with the administrator's kubeconfig.
     pub client: &'a Client,
+    /// Replace published keys of which this cluster knows none.
+    pub replace_keys: bool,
 }
 
 impl Bootstrap<'_> {
@@ -90,6 +92,14 @@ impl Bootstrap<'_> {
         let state = aws_state(aws, &identity, spec).await.map_err(unchanged)?;
         let writes = publication::plan(&target, &state, Some(&documents))
             .map_err(|refusal| anyhow!("{}. Nothing was changed", refusal.message))?;
+        let stranger = api.issuer != target.issuer_url && publication::foreign_keys(&state, &api.keys);
+        if stranger && !self.replace_keys {
+            bail!(
+                "the published keys are of another cluster, and this one issues tokens as {}: is the kubeconfig the right \
+                 one? To replace them all the same, say --replace-keys. Nothing was changed",
+                api.issuer
+            );
+        }
         let extras = self.extras(&target, &identity).await.context("nothing was changed")?;
 
         if dry_run {
@@ -105,7 +115,7 @@ impl Bootstrap<'_> {
         self.publish(&target, &identity, &documents, writes, terminal).await?;
         for extra in &extras {
             let begun = Instant::now();
-            self.put(extra, &target).await.map_err(|e| anyhow!(e.for_user()))?;
+            self.put(extra, &target).await.map_err(|e| anyhow!(e.for_administrator()))?;
             terminal.done(extra.what(), begun.elapsed());
         }
         self.await_public(&documents, terminal).await?;
@@ -128,18 +138,25 @@ impl Bootstrap<'_> {
             for step in &writes {
                 let begun = Instant::now();
                 match write(step, target, spec, aws, identity).await {
-                    Ok(()) => terminal.done(step.attribute(), begun.elapsed()),
-                    // A change of the public-access block takes some seconds to settle (S3 user guide).
-                    Err(e) if e.message.contains("BlockPublicPolicy") && Instant::now() < deadline => {
+                    Ok(()) => {
+                        terminal.done(step.attribute(), begun.elapsed());
+                        if matches!(step, Write::CreateBucket) {
+                            break; // whether it is ours is read from its tags before anything else is done to it
+                        }
+                    }
+                    Err(e) if e.public_policy_blocked() && Instant::now() < deadline => {
                         tokio::time::sleep(RETRY).await;
                         break;
                     }
                     Err(error) => {
-                        bail!("{}. Run bootstrap again: it goes on where it stopped", error.for_user())
+                        bail!(
+                            "{}. Run bootstrap again: it goes on where it stopped",
+                            error.for_administrator()
+                        )
                     }
                 }
             }
-            let state = aws_state(aws, identity, spec).await.map_err(|e| anyhow!(e.for_user()))?;
+            let state = aws_state(aws, identity, spec).await.map_err(|e| anyhow!(e.for_administrator()))?;
             writes = publication::plan(target, &state, Some(documents)).map_err(|r| anyhow!(r.message))?;
             if Instant::now() > deadline && !writes.is_empty() {
                 bail!("AWS does not show what was written: {}. Run bootstrap again", writes[0].attribute());
@@ -155,7 +172,7 @@ impl Bootstrap<'_> {
         let tags = self.tags();
         let role_name = operator_role_name(&spec.cluster_name);
         let (policy, role) = tokio::try_join!(aws.iam.policy(&target.boundary_arn), aws.iam.role(&role_name))
-            .map_err(|e| anyhow!(e.for_user()))?;
+            .map_err(|e| anyhow!(e.for_administrator()))?;
         let mut extras = Vec::new();
 
         let document = boundary::policy(partition, &identity.account, &spec.s3.bucket);
@@ -201,7 +218,7 @@ impl Bootstrap<'_> {
                     .iam
                     .inline_document(&role_name, INLINE_POLICY)
                     .await
-                    .map_err(|e| anyhow!(e.for_user()))?;
+                    .map_err(|e| anyhow!(e.for_administrator()))?;
                 if !standing.is_some_and(|document| equivalent(&document, &permissions)) {
                     extras.push(Extra::PutPolicy(permissions));
                 }
@@ -276,5 +293,5 @@ impl Bootstrap<'_> {
 
 #[allow(clippy::needless_pass_by_value, reason = "the shape map_err asks for")]
 fn unchanged(error: AwsError) -> anyhow::Error {
-    anyhow!("{}. Nothing was changed", error.for_user())
+    anyhow!("{}. Nothing was changed", error.for_administrator())
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crds::names::{CA_SECRET, MANAGER_CERTIFICATES, TLS_SECRET, WEBHOOK};
+use crds::names::{CA_SECRET, CONTROLLER, MANAGER_CERTIFICATES, TLS_SECRET, WEBHOOK};
 use futures::StreamExt;
 use futures::stream::select_all;
 use k8s_openapi::ByteString;
@@ -31,6 +31,10 @@ use crate::metrics::Metrics;
 use crate::timings::Timings;
 use crate::watch;
 
+/// How old a CA must be before it takes over from another: API servers hear of a changed webhook configuration by a watch.
+const HEARD_AFTER: Duration = Duration::from_secs(10);
+/// The label by which our Secrets are known.
+const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// A clock that is an hour ahead of ours must accept what we sign.
 const BACKDATED: Duration = Duration::from_hours(1);
 /// Longest lives, whatever the flags say.
@@ -46,6 +50,11 @@ pub enum CertificateError {
     /// A certificate could not be made.
     #[error("a certificate could not be made: {0}")]
     Make(#[from] rcgen::Error),
+    /// Time-out, or somebody else undoes what is written.
+    #[error(
+        "the certificates do not come to rest: the API server does not answer, or somebody else writes them, too"
+    )]
+    Unsettled,
     /// A life span beyond what a calendar holds.
     #[error("a certificate's end lies outside the calendar")]
     Calendar,
@@ -115,8 +124,14 @@ pub fn decide(observed: &Observed, now: i64) -> Option<Step> {
     if !configuration.as_ref().is_none_or(trusted) {
         return Some(Step::PutBundle(bundle));
     }
-    let signed = leaf.as_ref().filter(|(pair, signer)| fresh(&pair) && *signer == ca.certificate);
-    signed.is_none().then_some(Step::MakeLeaf)
+    let serves = |(pair, signer): &&(Pair, String)| fresh(&pair) && *signer == ca.certificate;
+    if leaf.as_ref().is_some_and(|leaf| serves(&leaf)) {
+        return None;
+    }
+    // A leaf that is still valid serves until every API server has heard of the new CA.
+    let valid = leaf.as_ref().is_some_and(|(pair, _)| pair.not_before <= now && now < pair.not_after);
+    let heard = now - ca.not_before >= whole(BACKDATED + HEARD_AFTER).whole_seconds();
+    (heard || !valid).then_some(Step::MakeLeaf)
 }
 
 /// Looks after the certificates for as long as it runs: at once, on every change of the three objects, and at times.
@@ -124,14 +139,19 @@ pub async fn keep(client: Client, namespace: String, timings: Timings, metrics: 
     let keeper = Keeper { client, namespace, timings, metrics };
     let mut changes = keeper.changes();
     loop {
-        if let Err(error) = keeper.converge().await {
-            tracing::warn!(%error, "the webhook's certificates could not be looked after; tried again");
-            tokio::time::sleep(keeper.timings.lease_retry).await;
-            continue;
-        }
+        let limit = keeper.timings.reconcile_timeout;
+        let converged = tokio::time::timeout(limit, keeper.converge()).await;
+        let wait = match converged.unwrap_or(Err(CertificateError::Unsettled)) {
+            Ok(wait) => wait,
+            Err(error) => {
+                tracing::warn!(%error, "the webhook's certificates could not be looked after; tried again");
+                tokio::time::sleep(keeper.timings.lease_retry).await;
+                continue;
+            }
+        };
         tokio::select! {
             _ = changes.next() => {}
-            () = tokio::time::sleep(keeper.timings.certificate_check) => {}
+            () = tokio::time::sleep(wait) => {}
         }
     }
 }
@@ -144,8 +164,11 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn converge(&self) -> Result<(), CertificateError> {
-        loop {
+    /// Takes steps until there is none; returns when to look again.
+    async fn converge(&self) -> Result<Duration, CertificateError> {
+        // CA, bundle and leaf are three; whoever undoes them as fast must not keep us busy.
+        const MOST_STEPS: usize = 6;
+        for _ in 0..MOST_STEPS {
             let observed = self.observe().await?;
             if let Some(ca) = &observed.ca {
                 self.metrics.certificate("ca", ca.not_after);
@@ -153,10 +176,20 @@ impl Keeper {
             if let Some((leaf, _)) = &observed.leaf {
                 self.metrics.certificate("leaf", leaf.not_after);
             }
-            let Some(step) = decide(&observed, Timestamp::now().as_second()) else { return Ok(()) };
+            if observed.foreign {
+                tracing::info!(
+                    "Secret {TLS_SECRET} is kept by somebody else: neither it nor caBundle is written"
+                );
+            }
+            let Some(step) = decide(&observed, Timestamp::now().as_second()) else {
+                let signer = observed.leaf.as_ref().map(|(_, signer)| signer);
+                let signs = observed.foreign || signer == observed.ca.as_ref().map(|ca| &ca.certificate);
+                return Ok(if signs { self.timings.certificate_check } else { HEARD_AFTER });
+            };
             tracing::info!(step = step.name(), "webhook certificates");
             self.act(step, &observed).await?;
         }
+        Err(CertificateError::Unsettled)
     }
 
     async fn observe(&self) -> Result<Observed, kube::Error> {
@@ -196,7 +229,7 @@ impl Keeper {
                 let data = BTreeMap::from([
                     ("tls.crt", made.certificate),
                     ("tls.key", made.key),
-                    ("previous.crt", observed.ca.as_ref().map_or(String::new(), |ca| ca.certificate.clone())),
+                    ("previous.crt", trusted_so_far(observed).unwrap_or_default()),
                 ]);
                 self.put_secret(CA_SECRET, "Opaque", &data).await?;
             }
@@ -242,7 +275,11 @@ impl Keeper {
         let patch = json!({
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {"name": name, "namespace": self.namespace},
+            "metadata": {
+                "name": name,
+                "namespace": self.namespace,
+                "labels": {MANAGED_BY: CONTROLLER},
+            },
             "type": type_,
             "stringData": data,
         });
@@ -260,7 +297,7 @@ impl Keeper {
         let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(self.client.clone(), &self.namespace);
         let configurations: Api<PartialObjectMeta<MutatingWebhookConfiguration>> =
             Api::all(self.client.clone());
-        let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let named = |name: &str| watch::config().fields(&format!("metadata.name={name}"));
         select_all([
             watcher(secrets.clone(), named(CA_SECRET)).backoff(watch::backoff()).map(|_| ()).boxed(),
             watcher(secrets, named(TLS_SECRET)).backoff(watch::backoff()).map(|_| ()).boxed(),
@@ -299,6 +336,12 @@ impl Pair {
     }
 }
 
+/// The CA that must stay trusted beside a new one: the one that stands or, where its Secret was lost, the leaf's signer.
+fn trusted_so_far(observed: &Observed) -> Option<String> {
+    let signer = || observed.leaf.as_ref().map(|(_, signer)| signer.clone());
+    observed.ca.as_ref().map(|ca| ca.certificate.clone()).or_else(signer)
+}
+
 fn validity(pem: &str) -> Option<(i64, i64)> {
     let (_, pem) = parse_x509_pem(pem.as_bytes()).ok()?;
     let validity = pem.parse_x509().ok()?.validity().clone();
@@ -309,9 +352,9 @@ fn text(secret: &Secret, key: &str) -> Option<String> {
     String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok()
 }
 
-/// cert-manager, or a person, may keep a Secret of that name; ours carries our field manager.
+/// cert-manager, or a person, may keep a Secret of that name; ours carries our label, also when it was restored.
 fn kept_by_us(secret: &Secret) -> bool {
-    secret.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some(MANAGER_CERTIFICATES))
+    secret.labels().get(MANAGED_BY).is_some_and(|manager| manager == CONTROLLER)
 }
 
 fn ca(life: Duration) -> Result<Pair, CertificateError> {
@@ -402,7 +445,16 @@ mod tests {
         let next = ca(MAX_CA_LIFE).unwrap();
         let rotated =
             Observed { ca: Some(next.clone()), previous: Some(certificate.clone()), ..good.clone() };
-        assert_eq!(decide(&rotated, now), Some(Step::PutBundle(next.certificate + &certificate)));
+        let both = next.certificate + &certificate;
+        assert_eq!(decide(&rotated, now), Some(Step::PutBundle(both.clone())));
+        // Only once every API server has heard of it, since the old leaf still serves.
+        let bundles = vec![("pods".to_owned(), both.into_bytes())];
+        let heard = Observed { configuration: Some(Configuration { uid: "u".into(), bundles }), ..rotated };
+        assert_eq!(decide(&heard, now), None);
+        assert_eq!(decide(&heard, now + 11), Some(Step::MakeLeaf));
+        assert_eq!(decide(&Observed { leaf: None, ..heard }, now), Some(Step::MakeLeaf));
+        // A CA whose Secret was lost: what it signed stays trusted.
+        assert_eq!(trusted_so_far(&Observed { ca: None, ..good.clone() }), Some(certificate));
         assert_eq!(decide(&Observed { foreign: true, ..Observed::default() }, now), None);
     }
 

@@ -81,6 +81,9 @@ pub struct Bootstrap {
     /// Print the plan and change nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// Replace published keys of which this cluster knows none.
+    #[arg(long)]
+    pub replace_keys: bool,
     /// The operator's own namespace.
     #[arg(long, default_value = SYSTEM_NAMESPACE)]
     pub namespace: String,

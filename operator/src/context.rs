@@ -63,6 +63,15 @@ impl<M: Default> Remembered<M> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid).unwrap_or_default()
     }
 
+    /// Forgets what is gone, once there is much of it: an object without our finalizer goes without a word.
+    pub fn tidy(&self, living: usize, lives: impl Fn(&str) -> bool) {
+        const SLACK: usize = 64;
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() > 2 * living + SLACK {
+            all.retain(|uid, _| lives(uid));
+        }
+    }
+
     /// Puts an object's memory back.
     pub fn put(&self, uid: &str, memory: M) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), memory);

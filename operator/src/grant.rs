@@ -9,11 +9,19 @@ pub struct Request<'a> {
     pub namespace: &'a str,
     /// Managed policies it wants attached.
     pub policy_arns: &'a [String],
+    /// ARN of the permissions boundary of the cluster's roles.
+    pub boundary_arn: &'a str,
 }
 
 /// Whether one of the grants covers the request; if none does, the words that tell the user what is missing.
 pub fn check(issuer: &str, grants: &[Grant], request: Request<'_>) -> Result<(), String> {
-    let Request { namespace, policy_arns } = request;
+    let Request { namespace, policy_arns, boundary_arn } = request;
+    // As a boundary it takes rights away; attached it would give all that it does not deny.
+    if policy_arns.iter().any(|arn| arn == boundary_arn) {
+        return Err(format!(
+            "{boundary_arn} is the permissions boundary and can never be attached: take it out of spec.role.policyArns"
+        ));
+    }
     let of_namespace: Vec<&Grant> = grants.iter().filter(|g| covers_namespace(g, namespace)).collect();
     if of_namespace.is_empty() {
         return Err(format!(
@@ -81,6 +89,7 @@ mod tests {
     use super::*;
 
     const VAULT: &str = "arn:aws:iam::111122223333:policy/vault-storage";
+    const BOUNDARY: &str = "arn:aws:iam::111122223333:policy/podidentity/homelab/homelab.boundary";
     const OTHER: &str = "arn:aws:iam::111122223333:policy/team/other";
 
     fn grant(names: &[&str], policies: &[&str]) -> Grant {
@@ -94,7 +103,7 @@ mod tests {
     }
     fn ask(grants: &[Grant], namespace: &str, policies: &[&str]) -> Result<(), String> {
         let policy_arns: Vec<String> = policies.iter().map(ToString::to_string).collect();
-        check("default", grants, Request { namespace, policy_arns: &policy_arns })
+        check("default", grants, Request { namespace, policy_arns: &policy_arns, boundary_arn: BOUNDARY })
     }
 
     #[test]
@@ -107,6 +116,14 @@ mod tests {
             ask(&[grant(&["vault"], &[])], "vault", &[]).is_ok(),
             "a role without rights needs a namespace only"
         );
+    }
+
+    #[test]
+    fn the_boundary_is_never_a_policy() {
+        for pattern in ["*", BOUNDARY, "arn:aws:iam::111122223333:policy/*"] {
+            let refused = ask(&[grant(&["vault"], &[pattern])], "vault", &[BOUNDARY]).unwrap_err();
+            assert!(refused.contains("permissions boundary"), "{refused}");
+        }
     }
 
     #[test]

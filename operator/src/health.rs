@@ -1,5 +1,4 @@
-//! `/healthz`, `/readyz` and `/metrics` over plain HTTP: nothing here is secret, and nobody but kubelet and Prometheus
-//! is let in by the chart's `NetworkPolicy`.
+//! `/healthz`, `/readyz` and `/metrics` over plain HTTP: nothing here is secret.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +15,7 @@ use crate::metrics::Metrics;
 /// What the endpoints tell.
 #[derive(Clone)]
 pub struct Health {
-    /// Set once the API server has answered about the lease: a standby replica is as ready as the leader.
+    /// Set once the API server has answered: a standby replica is as ready as the leader.
     pub ready: Arc<AtomicBool>,
     /// What is counted.
     pub metrics: Arc<Metrics>,

@@ -104,7 +104,12 @@ impl Elector {
 
     /// One look and one step; whether we lead after it.
     async fn turn(&mut self) -> bool {
-        let limit = self.timings.lease_renew;
+        // A leader that gets no answer must know it before anybody else may take over.
+        let left = self.led.map(|at| {
+            (at + self.timings.lease_duration)
+                .saturating_duration_since(Instant::now() + self.timings.lease_renew)
+        });
+        let limit = left.map_or(self.timings.lease_renew, |left| left.min(self.timings.lease_renew));
         match tokio::time::timeout(limit, self.try_turn()).await {
             Ok(Ok(leads)) => return leads,
             Ok(Err(error)) => tracing::warn!(%error, "the lease could not be read or written"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Parser;
 use crds::names;
-use kube::Client;
+use kube::{Client, Config};
 use operator::aws::{Aws, Settings};
 use operator::bootstrap::Bootstrap;
 use operator::cli::{AwsArgs, Cli, Command, Run};
@@ -14,7 +14,7 @@ use operator::metrics::Metrics;
 use operator::run::{Ended, Operator};
 use operator::terminal::Terminal;
 use operator::timings::Timings;
-use operator::{issuer_file, policy, teardown, telemetry};
+use operator::{issuer_file, policy, teardown, telemetry, watch};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -42,7 +42,8 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             let aws =
                 aws(&flags.aws, Some(spec.s3.region.clone()), &Timings::default(), Arc::default()).await?;
             let (aws, client, namespace) = (&aws, &client, flags.namespace.as_str());
-            let bootstrap = Bootstrap { name: &name, spec: &spec, namespace, aws, client };
+            let replace_keys = flags.replace_keys;
+            let bootstrap = Bootstrap { name: &name, spec: &spec, namespace, aws, client, replace_keys };
             bootstrap.run(flags.dry_run, &mut terminal).await?;
         }
         Command::Teardown(flags) => {
@@ -73,6 +74,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 async fn run(flags: Run) -> anyhow::Result<ExitCode> {
     telemetry::install(flags.log_format);
     let Run { namespace, identity, health_address, aws: aws_flags, timings, .. } = flags;
+    timings.check().map_err(anyhow::Error::msg)?;
     let metrics = Arc::new(Metrics::default());
     let health = TcpListener::bind(health_address)
         .await
@@ -92,9 +94,12 @@ async fn run(flags: Run) -> anyhow::Result<ExitCode> {
 }
 
 async fn cluster() -> anyhow::Result<Client> {
-    Client::try_default()
+    let mut config = Config::infer()
         .await
-        .context("no cluster: neither a kubeconfig nor a pod's ServiceAccount was found")
+        .context("no cluster: neither a kubeconfig nor a pod's ServiceAccount was found")?;
+    config.read_timeout = Some(watch::READ_TIMEOUT);
+    config.reset_reader_on_write = true; // a pooled connection may have been idle before
+    Ok(Client::try_from(config)?)
 }
 
 async fn aws(

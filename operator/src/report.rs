@@ -1,18 +1,30 @@
 //! What both kinds' reports share: conditions with their times, and events on transitions.
 
-use crds::condition::{ConditionType, find, merge};
+use crds::condition::{ConditionType, find, is_true, merge};
 use crds::{Reason, condition::Wanted};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use kube::runtime::events::{Event, EventType, Recorder};
 
-/// The conditions to write.
+/// The conditions to write. While Ready holds, what could not be looked at this time stays as it was last seen.
 #[must_use]
 pub fn conditions(prior: &[Condition], wanted: Vec<Wanted>, generation: i64) -> Vec<Condition> {
     // Object times have whole seconds; finer ones would differ from what the API server returns.
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
-    merge(prior, wanted, generation, &Time(now))
+    let mut next = merge(prior, wanted, generation, &Time(now));
+    if is_true(&next, ConditionType::Ready) {
+        let passing = [ConditionType::Reconciling, ConditionType::Stalled, ConditionType::AWSReachable];
+        let lasting = |c: &&Condition| !passing.iter().any(|passing| c.type_ == passing.as_str());
+        let unseen: Vec<Condition> = prior
+            .iter()
+            .filter(lasting)
+            .filter(|before| !next.iter().any(|now| now.type_ == before.type_))
+            .cloned()
+            .collect();
+        next.extend(unseen);
+    }
+    next
 }
 
 /// Publishes an event where `Ready` changed its status or reason.

@@ -78,11 +78,12 @@ impl Operator {
         let grace = self.timings.shutdown_grace;
         let mut work = self.start(&stop);
         tokio::select! {
+            biased; // what ends because it was asked to has not ended by itself
+            () = stop.cancelled() => tracing::info!("stopping: running reconciles may end"),
             () = elector.hold() => {
                 tracing::error!("the leadership is lost");
                 return Ended::LeadershipLost; // dropping the work aborts it
             }
-            () = stop.cancelled() => tracing::info!("stopping: running reconciles may end"),
             ended = work.join_next() => {
                 tracing::error!(?ended, "a part of the operator ended by itself");
                 return Ended::LeadershipLost;

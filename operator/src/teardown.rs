@@ -112,5 +112,5 @@ pub async fn run(
 
 #[allow(clippy::needless_pass_by_value, reason = "the shape map_err asks for")]
 fn user(error: AwsError) -> anyhow::Error {
-    anyhow!(error.for_user())
+    anyhow!(error.for_administrator())
 }

@@ -73,6 +73,35 @@ pub struct Timings {
     pub public_read_timeout: Duration,
 }
 
+impl Timings {
+    /// Refuses values that stop the operator from working together with themselves; the words name the flags.
+    pub fn check(&self) -> Result<(), String> {
+        const HOUR: Duration = Duration::from_hours(1);
+        // The pod's terminationGracePeriodSeconds is 30.
+        const LONGEST_GRACE: Duration = Duration::from_secs(25);
+        let rules = [
+            // A leader gives up at `lease_duration` less one renewal, and looks every half renewal.
+            (
+                self.lease_renew * 3 < self.lease_duration * 2,
+                "--lease-renew must be less than two thirds of --lease-duration",
+            ),
+            // Certificates are renewed at two thirds of their life, which begins an hour before they are made.
+            (self.leaf_life >= 2 * HOUR, "--leaf-life must be at least 2h"),
+            (self.ca_life >= self.leaf_life, "--ca-life must not be less than --leaf-life"),
+            (
+                self.certificate_check * 3 <= self.leaf_life,
+                "--certificate-check must be at most a third of --leaf-life",
+            ),
+            (self.backoff_min <= self.backoff_max, "--backoff-min must not be more than --backoff-max"),
+            (
+                self.shutdown_grace <= LONGEST_GRACE,
+                "--shutdown-grace must be at most 25s: the pod is killed at 30s",
+            ),
+        ];
+        rules.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, says)| Err((*says).to_owned()))
+    }
+}
+
 impl Default for Timings {
     fn default() -> Self {
         #[derive(clap::Parser)]
@@ -82,5 +111,30 @@ impl Default for Timings {
         }
         // Every field has a default, so there is nothing that could fail to parse.
         <Flags as clap::Parser>::parse_from(["operator"]).timings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_stop_the_operator_are_refused_with_their_flag() {
+        type Change = fn(&mut Timings);
+        assert_eq!(Timings::default().check(), Ok(()));
+        let table: [(Change, &str); 6] = [
+            (|t| t.lease_renew = Duration::from_secs(10), "--lease-renew"),
+            (|t| t.leaf_life = Duration::from_mins(30), "--leaf-life"),
+            (|t| t.ca_life = Duration::from_hours(3), "--ca-life"),
+            (|t| t.certificate_check = Duration::from_hours(100), "--certificate-check"),
+            (|t| t.backoff_min = Duration::from_hours(1), "--backoff-min"),
+            (|t| t.shutdown_grace = Duration::from_mins(1), "--shutdown-grace"),
+        ];
+        for (change, flag) in table {
+            let mut timings = Timings::default();
+            change(&mut timings);
+            let refused = timings.check().expect_err(flag);
+            assert!(refused.starts_with(flag), "{refused}");
+        }
     }
 }

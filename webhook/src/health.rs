@@ -1,5 +1,4 @@
-//! `/healthz`, `/readyz` and `/metrics` over plain HTTP: nothing here is secret, and nobody but kubelet and Prometheus
-//! is let in by the chart's `NetworkPolicy`.
+//! `/healthz`, `/readyz` and `/metrics` over plain HTTP: nothing here is secret.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

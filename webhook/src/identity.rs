@@ -79,7 +79,11 @@ pub fn decide(
     let identity = match holder(bindings, namespace, service_account) {
         Some(binding) => from_binding(binding, namespace, issuer, defaults).or_else(|unusable| {
             warnings.push(format!("PodIdentityBinding {} gives no identity: {unusable}", binding.name_any()));
-            from_annotations(annotations, issuer, defaults, &mut warnings).ok_or(())
+            // The operator's own annotation may outlive what it stands for: the role is on its way out.
+            let own = role_arn(binding, namespace, issuer).ok();
+            from_annotations(annotations, issuer, defaults, &mut warnings)
+                .filter(|identity| own.as_ref() != Some(&identity.role_arn))
+                .ok_or(())
         }),
         None => from_annotations(annotations, issuer, defaults, &mut warnings).ok_or(()),
     };
@@ -122,10 +126,7 @@ fn from_binding(
     {
         return Err("it is Stalled and never had a role".into());
     }
-    let role_arn = match &spec.role_arn {
-        Some(arn) => arn.clone(),
-        None => computed_arn(namespace, &spec.service_account_name, issuer)?,
-    };
+    let role_arn = role_arn(binding, namespace, issuer)?;
     Ok(Identity {
         source: Source::Binding,
         role_arn,
@@ -142,6 +143,16 @@ fn from_binding(
         region: spec.region.clone().or_else(|| region(issuer, defaults)),
         sts_regional_endpoints: spec.sts_regional_endpoints.unwrap_or(true),
     })
+}
+
+/// The role a binding stands for, whatever its state.
+fn role_arn(
+    binding: &PodIdentityBinding,
+    namespace: &str,
+    issuer: Option<&OidcIssuer>,
+) -> Result<String, Cow<'static, str>> {
+    let spec = &binding.spec;
+    spec.role_arn.clone().map_or_else(|| computed_arn(namespace, &spec.service_account_name, issuer), Ok)
 }
 
 /// The ARN of a role that may not exist yet: account and partition are all that is not in the specifications.

@@ -24,6 +24,9 @@ use crate::mirror::{Entry, Mirror};
 /// Annotations of a `ServiceAccount`, only those with our prefix.
 pub type Annotations = BTreeMap<String, String>;
 
+/// How long the API server keeps a watch open: a copy is never older than this without anybody knowing.
+const WATCH_SECONDS: u32 = 45;
+
 /// What is known about a `ServiceAccount`.
 #[derive(Debug, Clone)]
 pub struct Facts {
@@ -87,7 +90,8 @@ impl Lookup {
     /// Keeps the copies; returns only if a watch ends, which it never does by itself.
     pub async fn follow(&self) {
         // Kube's default: consistent lists in pages, so that a copy is never complete and stale.
-        let config = watcher::Config::default;
+        // They end before a silent connection is given up, so that a quiet watch is no silent one.
+        let config = || watcher::Config::default().timeout(WATCH_SECONDS);
         let client = || self.client.clone();
         let accounts = watch(Api::<PartialObjectMeta<ServiceAccount>>::all(client()), config());
         let bindings = watch(Api::<PodIdentityBinding>::all(client()), config());

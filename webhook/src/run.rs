@@ -21,6 +21,8 @@ use crate::tls::Certificate;
 /// After the listener is closed, calls under way may take this much longer than a review may at most.
 const DRAIN_SLACK: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// An API server that is gone without a word is given up after this long; watches end sooner by themselves.
+const READ_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Runs until SIGTERM or SIGINT. An error is a listener that cannot be opened, no way to the API server, or a task
 /// that ended by itself.
@@ -92,6 +94,8 @@ async fn stop(args: &Args, stopping: &AtomicBool, handle: &Handle<SocketAddr>) -
 async fn client() -> Result<Client> {
     let mut config = Config::infer().await.context("neither in-cluster configuration nor kubeconfig")?;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
+    config.reset_reader_on_write = true; // a pooled connection may have been idle before
     // The watches have a backoff of their own, and a review cannot wait for fifteen tries.
     config.default_retry = false;
     Client::try_from(config).context("Kubernetes client")

@@ -73,6 +73,10 @@ impl Class {
     }
 }
 
+/// What to do about a public-access block beyond the bucket's own.
+pub const PUBLIC_POLICY_BLOCKED: &str = "S3 refuses the public bucket policy although the bucket allows it: turn off \
+    BlockPublicPolicy in the account's (or organisation's) S3 Block Public Access settings";
+
 /// A failed AWS call.
 #[derive(Debug, Clone, Error)]
 #[error("{operation} on {resource}: {message}")]
@@ -123,6 +127,25 @@ impl AwsError {
         }
     }
 
+    /// What an administrator reads at the terminal: the session is a person's, not the operator's.
+    #[must_use]
+    pub fn for_administrator(&self) -> String {
+        let Self { operation, resource, message, .. } = self;
+        match self.class {
+            _ if self.public_policy_blocked() => PUBLIC_POLICY_BLOCKED.into(),
+            Class::Denied => format!("your AWS session may not do {operation} on {resource}: {message}"),
+            Class::Credentials => format!("your AWS session does not work: {message}"),
+            _ => self.for_user(),
+        }
+    }
+
+    /// Whether S3 refused a public policy because of a public-access block: the bucket's own takes some seconds to open
+    /// (S3 user guide), the account's or organisation's stays.
+    #[must_use]
+    pub fn public_policy_blocked(&self) -> bool {
+        self.message.contains("BlockPublicPolicy")
+    }
+
     /// What a condition says: what is the matter and, where it is known, what to do.
     #[must_use]
     pub fn for_user(&self) -> String {
@@ -140,7 +163,7 @@ impl AwsError {
             Class::Throttled => format!("AWS throttles {operation}; it is tried again by itself"),
             Class::Transient => format!("{operation} got no answer from AWS; it is tried again by itself"),
             Class::NotOwned => format!(
-                "bucket {resource} belongs to another AWS account or may not be read by this one: choose another \
+                "{resource} belongs to another AWS account or may not be read by this one: choose another \
                  spec.s3.bucket, best one that ends in -<account>-<region>-an"
             ),
             Class::NotFound | Class::AlreadyExists | Class::Conflict | Class::Invalid => {

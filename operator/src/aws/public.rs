@@ -28,9 +28,15 @@ impl PublicReader {
     pub fn https(extra_ca: Option<&[u8]>, timeout: Duration) -> Result<Self, SetupError> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        for certificate in extra_ca.into_iter().flat_map(CertificateDer::pem_slice_iter) {
-            let certificate = certificate.map_err(|e| SetupError::Tls(e.to_string()))?;
-            roots.add(certificate).map_err(|e| SetupError::Tls(e.to_string()))?;
+        if let Some(pem) = extra_ca {
+            let before = roots.len();
+            for certificate in CertificateDer::pem_slice_iter(pem) {
+                let certificate = certificate.map_err(|e| SetupError::Tls(e.to_string()))?;
+                roots.add(certificate).map_err(|e| SetupError::Tls(e.to_string()))?;
+            }
+            if roots.len() == before {
+                return Err(SetupError::Tls("--extra-ca holds no certificate in PEM".into()));
+            }
         }
         let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         let connector = hyper_rustls::HttpsConnectorBuilder::new()

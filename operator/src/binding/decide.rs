@@ -263,6 +263,7 @@ pub fn decide(subject: &Subject<'_>, observed: &Observed, memory: &Memory, timin
         return held(plan, subject, holder, timings);
     }
     let Some(role) = &subject.spec.role else { return elsewhere(plan, subject, observed, memory) };
+    plan.swept = false;
 
     let Some(issuer) = subject.issuer else {
         let message = format!("OidcIssuer {} does not exist: create it", names::DEFAULT_ISSUER);
@@ -279,7 +280,10 @@ pub fn decide(subject: &Subject<'_>, observed: &Observed, memory: &Memory, timin
         );
         return said(plan, &Summary::Stalled(Reason::InvalidSpec, message));
     }
-    let request = grant::Request { namespace: subject.namespace, policy_arns: &role.policy_arns };
+    let account = observed.identity.as_ref().map_or("", |identity| identity.account.as_str());
+    let boundary_arn = &boundary_arn(issuer.spec.partition().id, account, &issuer.spec.cluster_name);
+    let request =
+        grant::Request { namespace: subject.namespace, policy_arns: &role.policy_arns, boundary_arn };
     if let Err(message) = grant::check(issuer.name, &issuer.spec.grants, request) {
         return not_granted(plan, subject, message, timings);
     }
@@ -382,7 +386,8 @@ fn elsewhere(mut plan: Plan, subject: &Subject<'_>, observed: &Observed, memory:
             plan.steps.extend(removal(&target, role, policies.as_ref()));
         }
         (_, Ok(Some(_))) => plan.swept = true,
-        (_, Ok(None) | Err(_)) => {}
+        (_, Ok(None)) => {}
+        (_, Err(_)) => plan.requeue = Duration::ZERO, // it may still be there
     }
     annotate(&mut plan, subject, &arn, observed.account.as_ref(), memory);
     plan.role = Some(RoleFacts { arn, name: None });
@@ -562,7 +567,10 @@ pub fn after_failure(plan: &Plan, subject: &Subject<'_>, error: &AwsError) -> Ve
         let message = format!("the role cannot be removed yet: {}", error.for_user());
         return Summary::Reconciling(Reason::DeletionBlocked, message).conditions();
     }
-    let missing_policy = error.operation == "iam:AttachRolePolicy" && error.class == Class::NotFound;
+    // IAM says NoSuchEntity of a role, too, that it has just made.
+    let missing_policy = error.operation == "iam:AttachRolePolicy"
+        && error.class == Class::NotFound
+        && error.message.starts_with("Policy ");
     let mut conditions = if missing_policy {
         let message = format!("spec.role.policyArns: policy {} does not exist", error.resource);
         Summary::Stalled(Reason::InvalidSpec, message).conditions()

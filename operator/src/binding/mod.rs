@@ -34,6 +34,9 @@ pub async fn reconcile(object: Arc<PodIdentityBinding>, context: Arc<Context>) -
         context.backoff.succeeded(&key(&object));
     } else {
         context.binding_memory.put(&uid, memory);
+        let lives =
+            |uid: &str| context.bindings.state().iter().any(|b| b.metadata.uid.as_deref() == Some(uid));
+        context.binding_memory.tidy(context.bindings.len(), lives);
     }
     result.unwrap_or(Err(Error::Timeout(limit))).map(|(action, _)| action)
 }
@@ -56,7 +59,12 @@ async fn look(
     memory.swept = plan.swept;
 
     let role = subject.target(&observed.identity).map(|target| target.role_name).unwrap_or_default();
-    let (conditions, requeue) = match act(object, context, memory, &plan, &role, subject.was_ready).await {
+    let acted = act(object, context, memory, &plan, &role, subject.was_ready).await;
+    let gone = acted.is_ok() && plan.steps.contains(&Step::RemoveFinalizer);
+    // What was done already and did not last is done again, but not at once.
+    let repeated =
+        memory.steps.replace(plan.steps.clone()).is_some_and(|last| last == plan.steps && !last.is_empty());
+    let (conditions, requeue) = match acted {
         Ok(()) if plan.requeue.is_zero() && plan.steps.is_empty() => {
             let class = observed.role.as_ref().map_or_else(|error| error.class.label(), |_| "ok");
             context.metrics.reconciled("PodIdentityBinding", class);
@@ -64,8 +72,14 @@ async fn look(
         }
         Ok(()) => {
             context.metrics.reconciled("PodIdentityBinding", "ok");
-            context.backoff.succeeded(&key);
-            (plan.conditions, context.backoff.spread(&key, plan.requeue))
+            if repeated {
+                (plan.conditions, context.backoff.failed(&key))
+            } else {
+                if plan.steps.is_empty() {
+                    context.backoff.succeeded(&key);
+                }
+                (plan.conditions, context.backoff.spread(&key, plan.requeue))
+            }
         }
         Err(ActError::Kube(error)) => return Err(error.into()),
         Err(ActError::Aws(error)) => {
@@ -76,10 +90,9 @@ async fn look(
             let conditions = decide::after_failure(&plan, &subject, &error);
             let wait = context.backoff.failed(&key);
             // A role of that name: ours from before a crash, or a stranger's. Look at once.
-            (conditions, if class == Class::AlreadyExists { Duration::ZERO } else { wait })
+            (conditions, if class == Class::AlreadyExists && !repeated { Duration::ZERO } else { wait })
         }
     };
-    let gone = plan.steps.contains(&Step::RemoveFinalizer);
     // A pass that did something is followed at once by one that looks at it; only first progress is worth a status.
     let interim = requeue.is_zero() && subject.was_ready;
     if !gone && !interim {

@@ -11,7 +11,7 @@ use kube::{Api, Client, ResourceExt};
 use crate::aws::iam::Role;
 use crate::aws::{Aws, AwsError, Identity};
 
-use super::decide::{Due, Subject, Target};
+use super::decide::{Due, Step, Subject, Target};
 
 /// What one look at the world gave.
 #[derive(Debug, Clone)]
@@ -68,6 +68,8 @@ pub struct Memory {
     pub policies: Option<(Policies, Instant)>,
     /// The last refused apply of annotations: the `ServiceAccount`'s version, and who owns them.
     pub conflict: Option<(String, String)>,
+    /// What the last pass did.
+    pub steps: Option<Vec<Step>>,
     /// Whether a role of an earlier generation of the spec is known to be gone.
     pub swept: bool,
 }

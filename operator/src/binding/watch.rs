@@ -9,7 +9,7 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store, reflector};
 use kube::runtime::watcher::Event;
-use kube::runtime::{Controller, WatchStreamExt, controller::Action, watcher};
+use kube::runtime::{Controller, PredicateConfig, WatchStreamExt, controller::Action, predicates, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
@@ -34,16 +34,16 @@ pub fn controller(client: &Client) -> (Controller<PodIdentityBinding>, Issuers) 
     let bindings: Api<PodIdentityBinding> = Api::all(client.clone());
     let (issuers, changes) = issuers(client);
     let accounts: Api<PartialObjectMeta<ServiceAccount>> = Api::all(client.clone());
-    let controller = Controller::new(bindings.clone(), watcher::Config::default());
+    let controller = Controller::new(bindings.clone(), watch::config());
     let (of_issuer, of_account, of_binding) = (controller.store(), controller.store(), controller.store());
     let controller = controller
         // Grants, audiences and deletion concern every binding.
         .watches_stream(changes, move |_| all(&of_issuer))
-        .watches(accounts, watcher::Config::default(), move |account| {
+        .watches(accounts, watch::config(), move |account| {
             on_account(&of_account, account.metadata.namespace.as_deref(), &account.name_any())
         })
         // The next in line for a ServiceAccount.
-        .watches(bindings, watcher::Config::default(), move |binding| {
+        .watches(bindings, watch::config(), move |binding| {
             let leaving = binding.meta().deletion_timestamp.is_some();
             let account = &binding.spec.service_account_name;
             if leaving {
@@ -62,13 +62,15 @@ fn issuers(client: &Client) -> (Issuers, impl Stream<Item = Result<OidcIssuer, w
     let writer = Writer::default();
     let (store, synced) = (writer.as_reader(), CancellationToken::new());
     let filled = synced.clone();
-    let changes = reflector(writer, watcher(Api::all(client.clone()), watcher::Config::default()))
+    let changes = reflector(writer, watcher(Api::all(client.clone()), watch::config()))
         .inspect_ok(move |event| {
             if matches!(event, Event::InitDone) {
                 filled.cancel();
             }
         })
-        .touched_objects();
+        .touched_objects()
+        // Its status is none of theirs; the request for its deletion is a new generation, too.
+        .predicate_filter(predicates::generation, PredicateConfig::default());
     (Issuers { store, synced }, changes)
 }
 

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use crds::condition::{ConditionType as C, Summary, Wanted};
 use crds::{OidcIssuerSpec, Reason};
 
+use crate::aws::error::PUBLIC_POLICY_BLOCKED;
 use crate::aws::{AwsError, Class};
-use crate::oidc::Documents;
+use crate::oidc::{Documents, Keys};
 use crate::timings::Timings;
 
 use super::observe::{ApiProblem, ApiServer, Evidence, Memory, Observed, Verification};
@@ -129,7 +130,7 @@ pub fn decide(
         drift: false,
     };
     if subject.deleting {
-        return deletion(plan, subject, dependents);
+        return deletion(plan, subject, dependents, timings);
     }
     if !subject.finalizer {
         plan.steps.push(Step::AddFinalizer);
@@ -137,7 +138,10 @@ pub fn decide(
     let mut say = Conditions::default();
     let keys = api.as_ref().ok().map(|api| &api.keys);
     let mut bad = say.api_server(api, &plan.facts.issuer_url, subject.was_ready);
-    let documents = keys.map(|keys| publication::documents(spec, keys));
+    let ours = |keys: &&Keys| {
+        bad.is_none() || !aws.as_ref().is_ok_and(|state| publication::foreign_keys(state, keys))
+    };
+    let documents = keys.filter(ours).map(|keys| publication::documents(spec, keys));
 
     // AWS: is everything written as specified?
     let writes = match (identity, aws) {
@@ -184,10 +188,10 @@ pub fn decide(
                     _ => plan.steps.push(Step::Verify { documents, exchange: matches }),
                 }
             }
-            _ => say.unverified(),
+            _ => say.unverified(subject.was_ready),
         }
     } else {
-        say.unverified();
+        say.unverified(subject.was_ready);
     }
 
     // The summary: Ready is taken back only by evidence that stood for a while.
@@ -204,8 +208,9 @@ pub fn decide(
 }
 
 /// Deletion is `Retain`: nothing in AWS is touched, but an issuer does not go while bindings rest on it.
-fn deletion(mut plan: Plan, subject: &Subject<'_>, dependents: &[String]) -> Plan {
-    plan.requeue = Duration::from_hours(1); // the end of each binding wakes us
+fn deletion(mut plan: Plan, subject: &Subject<'_>, dependents: &[String], timings: &Timings) -> Plan {
+    // The end of a binding wakes us, but for one that goes without a deletion timestamp.
+    plan.requeue = timings.api_server_poll;
     let summary = if dependents.is_empty() {
         if subject.finalizer {
             plan.steps.push(Step::RemoveFinalizer);
@@ -252,19 +257,14 @@ pub fn after_failure(
     within_window: bool,
     retry: Duration,
 ) -> (Vec<Wanted>, Duration) {
-    // A change of the public-access block takes some seconds to settle (S3 user guide).
-    let public_policy = error.message.contains("BlockPublicPolicy");
-    if public_policy && within_window {
+    let blocked = error.public_policy_blocked();
+    if blocked && within_window {
         return (plan.conditions.clone(), retry);
     }
     let mut say = Conditions::default();
     say.list.extend(plan.conditions.iter().filter(|w| !is_summary(w.type_)).cloned());
-    if public_policy {
-        say.stall(
-            Reason::PublicAccessBlocked,
-            "S3 refuses the public bucket policy although the bucket allows it: turn off BlockPublicPolicy in the \
-             account's (or organisation's) S3 Block Public Access settings",
-        );
+    if blocked {
+        say.stall(Reason::PublicAccessBlocked, PUBLIC_POLICY_BLOCKED);
     } else {
         say.aws_failed(error);
     }
@@ -382,7 +382,7 @@ impl Conditions {
         bad: &mut Option<(Reason, String)>,
     ) {
         let Some(Verification { public, exchange, .. }) = verification else {
-            self.unverified();
+            self.unverified(false);
             return;
         };
         self.push(evidence(C::PubliclyReachable, public, "anybody can read both documents, byte for byte"));
@@ -416,7 +416,11 @@ impl Conditions {
         }
     }
 
-    fn unverified(&mut self) {
+    /// What was verified stays so until it is looked at again.
+    fn unverified(&mut self, was_ready: bool) {
+        if was_ready {
+            return;
+        }
         let message = "waits for publication";
         self.push(Wanted::unknown(C::PubliclyReachable, Reason::NotVerified, message));
         self.push(Wanted::unknown(C::TokenExchangeVerified, Reason::NotVerified, message));

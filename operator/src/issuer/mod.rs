@@ -21,6 +21,7 @@ use crate::reconcile::Error;
 use act::{ActError, Done, Verifier};
 use decide::{Plan, Step, Subject};
 use observe::Memory;
+use publication::Write;
 
 /// One look at one issuer, and what follows from it.
 pub async fn reconcile(object: Arc<OidcIssuer>, context: Arc<Context>) -> Result<Action, Error> {
@@ -47,10 +48,20 @@ async fn look(object: &OidcIssuer, context: &Context, memory: &mut Memory) -> Re
 
     let failure = act(object, context, memory, &plan, observed.identity.as_ref().ok()).await;
 
+    let gone = failure.is_none() && plan.steps.contains(&Step::RemoveFinalizer);
+    // What was done already and did not last is done again, but not at once.
+    let repeated =
+        memory.steps.replace(plan.steps.clone()).is_some_and(|last| last == plan.steps && !last.is_empty());
     let (conditions, requeue) = match failure {
+        None if repeated => {
+            context.metrics.reconciled("OidcIssuer", "ok");
+            (plan.conditions.clone(), context.backoff.failed(&name))
+        }
         None => {
             context.metrics.reconciled("OidcIssuer", "ok");
-            context.backoff.succeeded(&name);
+            if plan.steps.is_empty() {
+                context.backoff.succeeded(&name);
+            }
             (plan.conditions.clone(), context.backoff.spread(&name, plan.requeue))
         }
         Some(ActError::Kube(error)) => return Err(error.into()),
@@ -65,7 +76,6 @@ async fn look(object: &OidcIssuer, context: &Context, memory: &mut Memory) -> Re
         }
     };
     // A pass that did something is followed at once by one that looks at it; only first progress is worth a status.
-    let gone = plan.steps.contains(&Step::RemoveFinalizer);
     let interim = requeue.is_zero() && subject.was_ready;
     if !gone && !interim {
         report::report(context, object, conditions, &plan.facts).await?;
@@ -92,6 +102,9 @@ async fn act(
                 if plan.drift {
                     context.metrics.drift("OidcIssuer", attribute);
                     crate::report::repaired(&context.recorder, object, attribute).await;
+                }
+                if matches!(step, Step::Write(Write::CreateBucket)) {
+                    break; // whether it is ours is read from its tags before anything else is done to it
                 }
             }
             Ok(Done::Verified(verification)) => {

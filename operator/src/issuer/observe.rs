@@ -13,7 +13,7 @@ use crate::aws::s3::{Object, PublicAccess};
 use crate::aws::{Aws, AwsError, Identity, Tags};
 use crate::oidc::{Discovery, Keys, OidcError};
 
-use super::decide::{Due, Subject};
+use super::decide::{Due, Step, Subject};
 
 /// What one look at the world gave.
 #[derive(Debug, Clone)]
@@ -82,6 +82,8 @@ pub struct Memory {
     pub verification: Option<Verification>,
     /// Since when there is definite evidence against the issuer.
     pub bad_since: Option<Instant>,
+    /// What the last pass did.
+    pub steps: Option<Vec<Step>>,
 }
 
 /// One look through the eyes of AWS.

@@ -146,6 +146,15 @@ pub fn documents(spec: &OidcIssuerSpec, keys: &Keys) -> Documents {
     Documents::new(&spec.issuer_url(), &spec.jwks_uri(), keys)
 }
 
+/// Whether the published keys are all of another API server. Where that one also issues under another URL, a file was
+/// copied to a second cluster or the wrong cluster is asked: its keys must not replace those that stand.
+#[must_use]
+pub fn foreign_keys(state: &AwsState, keys: &Keys) -> bool {
+    let standing = state.bucket.as_ref().and_then(|bucket| bucket.jwks.as_ref());
+    let standing = standing.and_then(|object| Keys::parse(&object.body).ok());
+    standing.is_some_and(|standing| !standing.ids().any(|id| keys.ids().any(|known| known == id)))
+}
+
 /// What has to be written, in an order in which a crash between any two leaves nothing un-owned, nothing public that is
 /// not fenced, and no provider whose documents are missing. `wanted` is `None` while the API server's keys are not
 /// known: the documents are then left as they are, never shrunk.

@@ -6,7 +6,7 @@ use crds::names::DEFAULT_ISSUER;
 use crds::{OidcIssuer, PodIdentityBinding};
 use futures::StreamExt;
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::{Controller, controller::Action, watcher};
+use kube::runtime::{Controller, controller::Action};
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
@@ -18,9 +18,9 @@ use crate::watch;
 #[must_use]
 pub fn controller(client: &Client) -> Controller<OidcIssuer> {
     let bindings: Api<PodIdentityBinding> = Api::all(client.clone());
-    Controller::new(Api::all(client.clone()), watcher::Config::default())
+    Controller::new(Api::all(client.clone()), watch::config())
         // Only a binding on its way out matters here: an issuer's deletion may wait for it.
-        .watches(bindings, watcher::Config::default(), |binding| {
+        .watches(bindings, watch::config(), |binding| {
             binding.meta().deletion_timestamp.is_some().then(|| ObjectRef::new(DEFAULT_ISSUER))
         })
         .trigger_backoff(watch::backoff())

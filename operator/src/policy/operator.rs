@@ -64,12 +64,17 @@ pub fn policy(account: &str, spec: &OidcIssuerSpec) -> Value {
             {
                 "Sid": "ChangeRightsOfBoundedRoles",
                 "Effect": "Allow",
-                "Action": [
-                    "iam:AttachRolePolicy", "iam:DetachRolePolicy", "iam:DeleteRolePolicy",
-                    "iam:PutRolePermissionsBoundary",
-                ],
+                "Action": ["iam:DetachRolePolicy", "iam:DeleteRolePolicy", "iam:PutRolePermissionsBoundary"],
                 "Resource": roles,
                 "Condition": {"StringEquals": boundary_key},
+            },
+            {
+                // As a boundary it takes rights away; attached it would give all that it does not deny.
+                "Sid": "AttachAnythingButTheBoundary",
+                "Effect": "Allow",
+                "Action": "iam:AttachRolePolicy",
+                "Resource": roles,
+                "Condition": {"StringEquals": boundary_key, "ArnNotEquals": {"iam:PolicyARN": boundary}},
             },
             {
                 "Sid": "ReadTrustAndDeleteRoles",

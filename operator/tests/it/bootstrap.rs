@@ -4,7 +4,7 @@ use aws_sim::{Fault, FaultKind};
 use kube::{Client, Config};
 use serde_json::json;
 
-use crate::world::{ACCOUNT, BUCKET, World};
+use crate::world::{ACCOUNT, BUCKET, Flags, World};
 
 fn writes(world: &World) -> Vec<String> {
     world.sim.calls().into_iter().filter(|c| c.write).map(|c| c.action).collect()
@@ -13,7 +13,10 @@ fn writes(world: &World) -> Vec<String> {
 #[tokio::test]
 async fn it_makes_everything_once_and_says_what_is_left_to_do() {
     let world = World::new().await;
-    let planned = world.bootstrap_with(&world.spec(), true, &world.client).await.unwrap();
+    let planned = world
+        .bootstrap_with(&world.spec(), Flags { dry_run: true, ..Flags::default() }, &world.client)
+        .await
+        .unwrap();
     assert_eq!(writes(&world), [""; 0], "a dry run only looks");
     for part in
         ["bucket policy", "OIDC provider", "permissions boundary", "operator's role", "nothing was changed"]
@@ -77,7 +80,7 @@ async fn where_something_is_wrong_it_says_so_and_changes_nothing() {
 
     // A cluster that does not answer.
     let nowhere = Client::try_from(Config::new("https://127.0.0.1:9".parse().unwrap())).unwrap();
-    let error = world.bootstrap_with(&world.spec(), false, &nowhere).await.unwrap_err();
+    let error = world.bootstrap_with(&world.spec(), Flags::default(), &nowhere).await.unwrap_err();
     says(error, &["the API server does not answer"]);
 
     // Keys that are not valid, AWS away.
@@ -150,4 +153,22 @@ async fn teardown_is_its_mirror_and_stops_while_roles_of_bindings_remain() {
     let error = world.teardown(&world.spec(), false).await.unwrap_err().to_string();
     assert!(error.contains("belongs to somebody else"), "{error}");
     assert_eq!(writes(&world), [""; 0]);
+}
+
+#[tokio::test]
+async fn keys_of_another_cluster_are_not_replaced_by_mistake() {
+    let world = World::new().await;
+    let mut spec = world.spec();
+    spec.s3.bucket = "other-111122223333-eu-central-1-an".into(); // this API server issues under another URL
+    world.bootstrap(&spec).await.unwrap();
+    let jwk = json!({"kty": "RSA", "kid": "of-another", "n": "AQAB", "e": "AQAB"});
+    let jwks = json!({"keys": [jwk]}).to_string();
+    world.sim.put_object(&spec.s3.bucket, "homelab/openid/v1/jwks", jwks);
+    world.sim.clear_calls();
+    let refused = world.bootstrap(&spec).await.unwrap_err().to_string();
+    assert!(refused.contains("is the kubeconfig the right one?"), "{refused}");
+    assert_eq!(writes(&world), [""; 0]);
+    let flags = Flags { replace_keys: true, ..Flags::default() };
+    world.bootstrap_with(&spec, flags, &world.client).await.unwrap();
+    assert_eq!(writes(&world), ["PutObject"]);
 }

@@ -103,3 +103,46 @@ async fn a_denied_call_is_named_with_its_resource() {
     world.binding_is("app", "Ready").await;
     world.unbind("app").await;
 }
+
+#[tokio::test]
+async fn a_deletion_that_cannot_go_on_says_why_and_waits_longer_each_time() {
+    let world = World::ready_with(|t| {
+        (t.backoff_min, t.backoff_max) =
+            (std::time::Duration::from_millis(50), std::time::Duration::from_mins(1));
+    })
+    .await;
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    // Somebody has put the role into an instance profile.
+    let conflict = FaultKind::Error {
+        status: 409,
+        code: "DeleteConflict".into(),
+        message: "Cannot delete entity, must remove roles from instance profile first.".into(),
+    };
+    world.sim.inject(Fault::on("iam", "DeleteRole", conflict));
+    world.bindings().delete("app", &kube::api::DeleteParams::default()).await.unwrap();
+    world.binding_is("app", "DeletionBlocked").await;
+    let (_, _, message) = world.condition("app", C::Ready).await;
+    assert!(message.contains("instance profile"), "{message}");
+    world.until_called("DeleteRole", 6).await;
+    // 50, 100, 200, 400, 800 ms: a hot loop would have made hundreds.
+    let tried = world.sim.calls().iter().filter(|c| c.action == "DeleteRole").count();
+    assert!(tried < 10, "{tried}");
+    world.sim.clear_faults();
+    world.until(&world.bindings(), "app", "its end", |b: Option<&PodIdentityBinding>| b.is_none()).await;
+    assert!(world.role().is_none());
+}
+
+#[tokio::test]
+async fn a_role_that_iam_does_not_know_yet_is_no_wrong_spec() {
+    let world = World::ready().await;
+    let lag = FaultKind::Error {
+        status: 404,
+        code: "NoSuchEntity".into(),
+        message: "The role with name app cannot be found.".into(),
+    };
+    world.sim.inject(Fault::on("iam", "AttachRolePolicy", lag).times(3));
+    world.bind("app", &[STORAGE]).await;
+    assert!(!ever_stalled(&world).await);
+    world.unbind("app").await;
+}

@@ -215,6 +215,17 @@ mod issuers {
                 "True Ready",
             ),
             (
+                "another issuer and none of the published keys: another cluster, whose keys must not replace those",
+                |l| {
+                    let jwk = json!({"kty": "RSA", "kid": "two", "n": "AQAB", "e": "AQAB"});
+                    let keys = Keys::parse(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap();
+                    l.observed.api = Ok(ApiServer { issuer: OTHER.into(), keys });
+                    l.was_ready = false;
+                },
+                &[],
+                "False IssuerMismatch Reconciling",
+            ),
+            (
                 "another issuer for two minutes",
                 |l| {
                     l.observed.api = Ok(ApiServer { issuer: OTHER.into(), keys: keys() });

@@ -72,6 +72,13 @@ struct Running {
     task: JoinHandle<anyhow::Result<Ended>>,
 }
 
+/// What `bootstrap` is told.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Flags {
+    pub dry_run: bool,
+    pub replace_keys: bool,
+}
+
 /// A name for every call: service and operation.
 pub type Counts = BTreeMap<String, usize>;
 
@@ -219,18 +226,19 @@ impl World {
 
     /// What an administrator does once. Returns what it printed.
     pub async fn bootstrap(&self, spec: &OidcIssuerSpec) -> anyhow::Result<String> {
-        self.bootstrap_with(spec, false, &self.client).await
+        self.bootstrap_with(spec, Flags::default(), &self.client).await
     }
 
     pub async fn bootstrap_with(
         &self,
         spec: &OidcIssuerSpec,
-        dry_run: bool,
+        Flags { dry_run, replace_keys }: Flags,
         client: &Client,
     ) -> anyhow::Result<String> {
         let aws = self.administrator().await;
         let printed = Printed::default();
-        let bootstrap = Bootstrap { name: "default", spec, namespace: &self.system, aws: &aws, client };
+        let bootstrap =
+            Bootstrap { name: "default", spec, namespace: &self.system, aws: &aws, client, replace_keys };
         bootstrap.run(dry_run, &mut Terminal::to(Box::new(printed.clone()))).await?;
         Ok(printed.text())
     }

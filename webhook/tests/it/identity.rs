@@ -184,6 +184,17 @@ fn an_unusable_binding_says_so_and_leaves_it_to_the_annotations() {
 }
 
 #[test]
+fn the_operator_s_own_annotation_does_not_outlive_its_binding() {
+    let deleting = json!({"metadata": {"deletionTimestamp": "2026-11-24T11:00:00Z"}});
+    let elsewhere = binding("b", 0, &json!({"roleArn": ELSEWHERE}), &deleting);
+    for (binding, annotation) in [(role("b", 0, &deleting), COMPUTED), (elsewhere, ELSEWHERE)] {
+        let decision = of(&[binding], Some(&issuer()), &[("role-arn", annotation)]);
+        assert_eq!(decision.identity, None);
+        assert!(decision.warnings[0].contains("being deleted"));
+    }
+}
+
+#[test]
 fn a_stalled_binding_that_had_a_role_keeps_it() {
     let decision = of(&[role("b", 0, &stalled(&json!({"roleArn": COMPUTED})))], Some(&issuer()), &[]);
     assert_eq!((arn(&decision), decision.warnings.len()), (Some(COMPUTED), 0));
