@@ -3,68 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crds::binding::DEFAULT_TOKEN_EXPIRATION_SECONDS;
+use crds::Reason;
 use crds::condition::{ConditionType as C, Summary, Wanted};
-use crds::names::{self, OPERATOR_SERVICE_ACCOUNT, annotation, boundary_arn, provider_arn};
-use crds::{OidcIssuerSpec, PodIdentityBindingSpec, Reason};
+use crds::names::{self, OPERATOR_SERVICE_ACCOUNT, boundary_arn};
 use serde_json::Value;
 
-use crate::aws::iam::{NewRole, Role};
-use crate::aws::{AwsError, Class, Identity, Tags};
+use crate::aws::iam::NewRole;
+use crate::aws::{AwsError, Class};
 use crate::grant;
-use crate::issuer::publication::owned;
 use crate::policy::equivalent;
-use crate::policy::trust::Trust;
 use crate::timings::Timings;
 
 use super::observe::{Account, Memory, Observed, Policies, RoleState};
-
-/// The object, as far as decisions look at it.
-#[derive(Debug, Clone)]
-pub struct Subject<'a> {
-    /// `metadata.namespace`.
-    pub namespace: &'a str,
-    /// `metadata.name`.
-    pub name: &'a str,
-    /// The specification.
-    pub spec: &'a PodIdentityBindingSpec,
-    /// `metadata.generation`.
-    pub generation: i64,
-    /// Time since `metadata.creationTimestamp`.
-    pub age: Duration,
-    /// Whether deletion was asked for.
-    pub deleting: bool,
-    /// Whether our finalizer is on it.
-    pub finalizer: bool,
-    /// Whether the status said Ready for this generation.
-    pub was_ready: bool,
-    /// The issuer, if there is one.
-    pub issuer: Option<Issuer<'a>>,
-    /// An older binding on the same `ServiceAccount`, if there is one.
-    pub holder: Option<Holder>,
-    /// The operator's own namespace.
-    pub operator_namespace: &'a str,
-}
-
-/// The issuer a binding uses.
-#[derive(Debug, Clone, Copy)]
-pub struct Issuer<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Its specification.
-    pub spec: &'a OidcIssuerSpec,
-    /// Whether its deletion was asked for.
-    pub deleting: bool,
-}
-
-/// The binding that holds a `ServiceAccount`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
-    /// Its name.
-    pub name: String,
-    /// Whether it is on its way out.
-    pub deleting: bool,
-}
+use super::removal::{deletion, removal};
+use super::target::{Holder, Subject, Target};
 
 /// Which reads are due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -129,92 +81,6 @@ pub struct RoleFacts {
     pub arn: String,
     /// The name; absent for a role made elsewhere.
     pub name: Option<String>,
-}
-
-/// A role as it should be: every name computed, every document made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    /// The role's name.
-    pub role_name: String,
-    /// The role's ARN.
-    pub role_arn: String,
-    trust: Value,
-    revoked: Value,
-    boundary: String,
-    tags: Tags,
-    new: NewRole,
-}
-
-impl Subject<'_> {
-    /// The binding's role in the account the operator works in; `None` while issuer or account are not known.
-    #[must_use]
-    pub fn target(&self, identity: &Result<Identity, AwsError>) -> Option<Target> {
-        let (Some(Issuer { spec: issuer, .. }), Ok(Identity { account, .. })) = (self.issuer, identity)
-        else {
-            return None;
-        };
-        let (cluster, sa) = (&issuer.cluster_name, &self.spec.service_account_name);
-        let partition = issuer.partition().id;
-        let issuer_url = issuer.issuer_url();
-        let trust = Trust {
-            provider_arn: &provider_arn(partition, account, &issuer_url),
-            issuer_url: &issuer_url,
-            audience: self.spec.audience.as_deref().unwrap_or(issuer.audience()),
-            subject: &names::subject(self.namespace, sa),
-        };
-        let boundary = boundary_arn(partition, account, cluster);
-        let tags = issuer.ownership_tags("PodIdentityBinding", Some(self.namespace), self.name);
-        let role_name = names::role_name(cluster, self.namespace, sa);
-        Some(Target {
-            role_arn: names::role_arn(partition, account, cluster, self.namespace, sa),
-            new: NewRole {
-                name: role_name.clone(),
-                path: names::role_path(cluster),
-                trust: trust.policy().to_string(),
-                boundary: Some(boundary.clone()),
-                description: format!("ServiceAccount {}/{sa} of cluster {cluster}", self.namespace),
-                tags: tags.clone(),
-            },
-            role_name,
-            trust: trust.policy(),
-            revoked: trust.revoked(),
-            boundary,
-            tags,
-        })
-    }
-
-    /// Whether no spec of this binding ever asked for a role: the first generation is the only one, and its deletion
-    /// counts as one more.
-    const fn never_had_role(&self) -> bool {
-        self.spec.role.is_none() && self.generation <= 1 + self.deleting as i64
-    }
-
-    /// The annotations by which the EKS webhook's contract passes the binding on.
-    fn annotations(&self, role_arn: &str) -> BTreeMap<String, String> {
-        let spec = self.spec;
-        let regional = spec.sts_regional_endpoints.unwrap_or(true);
-        let mut annotations = BTreeMap::from([
-            (annotation::ROLE_ARN.to_owned(), role_arn.to_owned()),
-            (annotation::STS_REGIONAL_ENDPOINTS.to_owned(), regional.to_string()),
-        ]);
-        let issuers = self.issuer.map(|issuer| issuer.spec.audience());
-        if let Some(audience) = spec.audience.as_deref().or(issuers).filter(|a| *a != names::DEFAULT_AUDIENCE)
-        {
-            annotations.insert(annotation::AUDIENCE.to_owned(), audience.to_owned());
-        }
-        let seconds = spec.token_expiration_seconds.filter(|s| *s != DEFAULT_TOKEN_EXPIRATION_SECONDS);
-        if let Some(seconds) = seconds {
-            annotations.insert(annotation::TOKEN_EXPIRATION.to_owned(), seconds.to_string());
-        }
-        annotations
-    }
-}
-
-impl Target {
-    /// Whether a role is this binding's; if not, whose it is.
-    pub fn owns(&self, role: &Role) -> Result<(), String> {
-        owned("role", &self.role_name, &role.tags, &self.tags).map_err(|refusal| refusal.message)
-    }
 }
 
 /// Which reads are due: at their age, after anything that makes memory doubtful, and always before destruction. An
@@ -432,70 +298,6 @@ fn annotate(
 fn in_place(account: &Account, wanted: &BTreeMap<String, String>) -> bool {
     wanted.iter().all(|(key, value)| account.annotations.get(key) == Some(value))
         && account.ours.iter().all(|key| wanted.contains_key(key))
-}
-
-/// Deletion: trust revoked → annotation removed → policies → role → finalizer.
-fn deletion(mut plan: Plan, subject: &Subject<'_>, observed: &Observed) -> Plan {
-    plan.conditions = Summary::Reconciling(Reason::Deleting, "the role is being removed".into()).conditions();
-    if !subject.finalizer {
-        return plan; // nothing was ever made, or all of it is gone
-    }
-    let unannotate = observed.account.as_ref().filter(|account| !account.ours.is_empty()).map(|account| {
-        let (uid, version) = (account.uid.clone(), account.version.clone());
-        Step::Annotate { uid, version, annotations: BTreeMap::new() }
-    });
-    if subject.never_had_role() {
-        plan.steps.extend(unannotate);
-        plan.steps.push(Step::RemoveFinalizer);
-        return plan;
-    }
-    match (subject.target(&observed.identity), &observed.role) {
-        (_, Err(error)) => {
-            let message = format!("the role cannot be removed yet: {}", error.for_user());
-            plan.conditions = Summary::Reconciling(Reason::DeletionBlocked, message).conditions();
-            plan.requeue = Duration::ZERO;
-        }
-        (None, Ok(_)) => {
-            let message = format!(
-                "OidcIssuer {} is missing, so the role's name and owner are not known: restore it to have the role removed",
-                names::DEFAULT_ISSUER
-            );
-            plan.conditions = Summary::Reconciling(Reason::DeletionBlocked, message).conditions();
-        }
-        (Some(target), Ok(Some(RoleState::Found(role, policies)))) if target.owns(role).is_ok() => {
-            let mut removal = removal(&target, role, policies.as_ref()).into_iter().peekable();
-            // The door is shut before anything else is touched.
-            while let Some(step) = removal.next_if(|s| matches!(s, Step::PutTrust(_) | Step::PutBoundary(_)))
-            {
-                plan.steps.push(step);
-            }
-            plan.steps.extend(unannotate);
-            plan.steps.extend(removal);
-            plan.steps.push(Step::RemoveFinalizer);
-        }
-        (Some(_), Ok(_)) => {
-            plan.steps.extend(unannotate);
-            plan.steps.push(Step::RemoveFinalizer);
-        }
-    }
-    plan
-}
-
-fn removal(target: &Target, role: &Role, policies: Option<&Policies>) -> Vec<Step> {
-    let mut steps = Vec::new();
-    if !equivalent(&role.trust, &target.revoked) {
-        steps.push(Step::PutTrust(target.revoked.clone()));
-    }
-    // The operator may change the rights of bounded roles only.
-    if role.boundary.as_ref() != Some(&target.boundary) {
-        steps.push(Step::PutBoundary(target.boundary.clone()));
-    }
-    if let Some(Policies { attached, inline }) = policies {
-        steps.extend(attached.iter().cloned().map(Step::Detach));
-        steps.extend(inline.iter().cloned().map(Step::DeleteInline));
-    }
-    steps.push(Step::DeleteRole);
-    steps
 }
 
 /// The loser touches nothing and waits: the older binding may be on its way out.

@@ -3,7 +3,9 @@
 pub mod act;
 pub mod decide;
 pub mod observe;
+pub mod removal;
 pub mod report;
+pub mod target;
 pub mod watch;
 
 use std::sync::Arc;
@@ -21,8 +23,9 @@ use crate::aws::Class;
 use crate::context::Context;
 use crate::reconcile::Error;
 use act::{ActError, Done};
-use decide::{Holder, Issuer, Plan, Step, Subject};
+use decide::{Plan, Step};
 use observe::Memory;
+use target::{Holder, Issuer, Subject};
 
 /// One look at one binding, and what follows from it.
 pub async fn reconcile(object: Arc<PodIdentityBinding>, context: Arc<Context>) -> Result<Action, Error> {

@@ -11,7 +11,8 @@ use kube::{Api, Client, ResourceExt};
 use crate::aws::iam::Role;
 use crate::aws::{Aws, AwsError, Identity};
 
-use super::decide::{Due, Step, Subject, Target};
+use super::decide::{Due, Step};
+use super::target::{Subject, Target};
 
 /// What one look at the world gave.
 #[derive(Debug, Clone)]

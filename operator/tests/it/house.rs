@@ -44,6 +44,8 @@ fn pure_files_are_pure() {
     for wanted in [
         "issuer/decide.rs",
         "binding/decide.rs",
+        "binding/target.rs",
+        "binding/removal.rs",
         "issuer/publication.rs",
         "oidc.rs",
         "grant.rs",
