@@ -48,8 +48,11 @@ pub struct Args {
     #[arg(long, default_value = "500ms", value_parser = humantime::parse_duration)]
     pub live_lookup_timeout: Duration,
     /// Longest review accepted. The API server takes objects of up to 3 MiB, and a review wraps the object.
-    #[arg(long, default_value_t = 8 << 20)]
+    #[arg(long, default_value_t = 4 << 20)]
     pub max_body_bytes: usize,
+    /// What all reviews under way may take together, in bytes; at least the longest. Parsing takes several times it.
+    #[arg(long, default_value_t = 4 << 20)]
+    pub body_budget_bytes: usize,
     /// How long new calls are still answered after SIGTERM, while endpoints are being updated.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     pub shutdown_delay: Duration,

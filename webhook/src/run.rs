@@ -15,7 +15,7 @@ use crate::cli::Args;
 use crate::health::{self, Health};
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
-use crate::server::{self, Service};
+use crate::server::{self, Budget, Service};
 use crate::tls::Certificate;
 
 /// After the listener is closed, calls under way may take this much longer than a review may at most.
@@ -50,6 +50,7 @@ pub async fn run(args: Args) -> Result<()> {
         metrics,
         request_timeout: args.request_timeout,
         max_body_bytes: args.max_body_bytes,
+        budget: Budget::new(args.body_budget_bytes.max(args.max_body_bytes)),
     };
 
     let health_listener = tokio::net::TcpListener::from_std(listen(args.health_port)?)?;

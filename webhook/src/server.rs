@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
-use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -17,6 +17,7 @@ use axum_server::tls_rustls::RustlsConfig;
 use futures::FutureExt;
 use hyper_util::rt::TokioTimer;
 use rustls::ServerConfig;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::admit::{Admission, Answer, failure};
 use crate::metrics::{Metrics, Outcome};
@@ -44,6 +45,29 @@ pub struct Service {
     pub request_timeout: Duration,
     /// Longest review accepted, in bytes.
     pub max_body_bytes: usize,
+    /// What all reviews under way may take together.
+    pub budget: Budget,
+}
+
+/// Memory for reviews: whoever sends many large ones waits, and takes nobody's life. A review takes
+/// several times its bytes while it is parsed.
+#[derive(Clone)]
+pub struct Budget(Arc<Semaphore>);
+
+impl Budget {
+    const UNIT: usize = 1 << 10;
+
+    /// So many bytes, and at least the longest review.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes.div_ceil(Self::UNIT).min(Semaphore::MAX_PERMITS))))
+    }
+
+    /// Waits for that many bytes; they are given back when what is returned is dropped. `None`: more than there will ever be.
+    pub async fn claim(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+        let units = u32::try_from(bytes.div_ceil(Self::UNIT)).ok()?;
+        self.0.acquire_many(units).await.ok()
+    }
 }
 
 /// Serves until `handle` says otherwise and the calls under way are answered.
@@ -103,13 +127,24 @@ impl Service {
             let message = "Content-Type must be application/json";
             return failure(415, "UnsupportedMediaType", message, Outcome::Malformed);
         }
+        let too_long = || {
+            let message = format!("the review is longer than {} bytes", self.max_body_bytes);
+            tracing::warn!(message, "review refused");
+            failure(413, "RequestEntityTooLarge", &message, Outcome::Malformed)
+        };
+        // The API server says how much it sends; who does not is counted as the longest.
+        let length =
+            request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let length = length.unwrap_or(self.max_body_bytes);
+        if length > self.max_body_bytes {
+            return too_long();
+        }
+        let Some(_held) = self.budget.claim(length).await else {
+            return failure(503, "ServiceUnavailable", "the webhook is stopping", Outcome::Unavailable);
+        };
         match Bytes::from_request(request, &()).await {
             Ok(body) => self.admission.answer(&body).await,
-            Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                let message = format!("the review is longer than {} bytes", self.max_body_bytes);
-                tracing::warn!(message, "review refused");
-                failure(413, "RequestEntityTooLarge", &message, Outcome::Malformed)
-            }
+            Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => too_long(),
             Err(_) => failure(400, "BadRequest", "the review did not arrive whole", Outcome::Malformed),
         }
     }

@@ -26,7 +26,7 @@ use tokio_rustls::TlsConnector;
 use webhook::admit::Admission;
 use webhook::health::{self, Health};
 use webhook::metrics::Metrics;
-use webhook::server::{self, Service};
+use webhook::server::{self, Budget, Service};
 use webhook::tls::Certificate;
 
 use crate::fake::{Api, Gate, eventually, within};
@@ -46,6 +46,7 @@ struct Webhook {
     certificate: Arc<Certificate>,
     address: SocketAddr,
     handle: Handle<SocketAddr>,
+    budget: Budget,
     served: JoinHandle<io::Result<()>>,
 }
 
@@ -58,16 +59,18 @@ impl Webhook {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
+        let budget = Budget::new(MAX_BODY);
         let service = Service {
             admission: admission.clone(),
             metrics: Arc::clone(&metrics),
             request_timeout,
             max_body_bytes: MAX_BODY,
+            budget: budget.clone(),
         };
         let handle = Handle::new();
         let tls = certificate.server_config().unwrap();
         let served = tokio::spawn(server::serve(listener, tls, service, handle.clone()));
-        Self { api, admission, metrics, certificate, address, handle, served }
+        Self { api, admission, metrics, certificate, address, handle, budget, served }
     }
 
     /// With a certificate and complete copies, and a connection to it.
@@ -223,6 +226,20 @@ async fn a_body_that_never_ends_is_given_up() {
         (status, &body["response"]["status"]["reason"]),
         (StatusCode::GATEWAY_TIMEOUT, &json!("Timeout"))
     );
+}
+
+#[tokio::test]
+async fn reviews_under_way_share_a_budget() {
+    let (webhook, mut connection) = Webhook::ready(Duration::from_millis(100)).await;
+    let review = review("vault", "vault").to_string();
+    let held = webhook.budget.claim(MAX_BODY).await;
+    let (status, _) = within("an answer", post(&mut connection, review.clone())).await;
+    assert_eq!(status, StatusCode::GATEWAY_TIMEOUT, "others hold all of it");
+    drop(held);
+    for _ in 0..3 {
+        let (status, _) = within("an answer", post(&mut connection, review.clone())).await;
+        assert_eq!(status, StatusCode::OK, "it is given back");
+    }
 }
 
 #[tokio::test]
