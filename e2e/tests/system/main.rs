@@ -2,6 +2,8 @@
 //! node for all of it, since starting one and installing the chart is what takes the time.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod rotation;
+
 use std::time::Duration;
 
 use e2e::binaries::Binaries;
@@ -29,6 +31,8 @@ async fn the_main_job_and_those_who_want_to_break_it() {
     a_pod_with_every_right_on_s3_cannot_replace_the_signing_keys(&lab).await;
     forged_keys_are_refused_and_put_back(&lab).await;
     the_operator_alone_holds_the_ca_key(&lab).await;
+
+    rotation::loses_no_admission(&lab).await;
 
     story::look(&lab, &mut terminal).await.unwrap();
     story::leave(&lab, &mut terminal).await.unwrap();
