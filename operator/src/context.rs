@@ -1,12 +1,13 @@
 //! What every reconcile is handed: clients, caches, clocks' periods, and the memory of earlier looks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use crds::{OidcIssuer, PodIdentityBinding};
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
+use kube::{Resource, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::Aws;
@@ -64,11 +65,16 @@ impl<M: Default> Remembered<M> {
     }
 
     /// Forgets what is gone, once there is much of it: an object without our finalizer goes without a word.
-    pub fn tidy(&self, living: usize, lives: impl Fn(&str) -> bool) {
+    pub fn tidy<K>(&self, living: &Store<K>)
+    where
+        K: Resource + Clone + 'static,
+        K::DynamicType: Eq + std::hash::Hash + Clone,
+    {
         const SLACK: usize = 64;
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() > 2 * living + SLACK {
-            all.retain(|uid, _| lives(uid));
+        if all.len() > 2 * living.len() + SLACK {
+            let lives: HashSet<String> = living.state().iter().filter_map(|object| object.uid()).collect();
+            all.retain(|uid, _| lives.contains(uid));
         }
     }
 

@@ -37,9 +37,7 @@ pub async fn reconcile(object: Arc<PodIdentityBinding>, context: Arc<Context>) -
         context.backoff.succeeded(&key(&object));
     } else {
         context.binding_memory.put(&uid, memory);
-        let lives =
-            |uid: &str| context.bindings.state().iter().any(|b| b.metadata.uid.as_deref() == Some(uid));
-        context.binding_memory.tidy(context.bindings.len(), lives);
+        context.binding_memory.tidy(&context.bindings);
     }
     result.unwrap_or(Err(Error::Timeout(limit))).map(|(action, _)| action)
 }

@@ -98,7 +98,10 @@ pub struct Facts {
 pub fn due(memory: &Memory, generation: i64, now: Instant, timings: &Timings) -> Due {
     let old = |since: Option<Instant>, age: Duration| since.is_none_or(|at| now.duration_since(at) >= age);
     Due {
-        api: old(memory.api.as_ref().map(|(_, at)| *at), timings.api_server_poll),
+        api: old(
+            memory.api.as_ref().filter(|(api, _)| api.is_ok()).map(|(_, at)| *at),
+            timings.api_server_poll,
+        ),
         aws: memory.generation != generation
             || old(memory.aws.as_ref().map(|(_, at)| *at), timings.issuer_resync),
     }
@@ -194,6 +197,10 @@ pub fn decide(
         say.unverified(subject.was_ready);
     }
 
+    // What could not be read is asked for again soon, not at its period.
+    if plan.steps.is_empty() && observed.failure().is_some() {
+        plan.requeue = Duration::ZERO;
+    }
     // The summary: Ready is taken back only by evidence that stood for a while.
     plan.bad_since = bad.as_ref().map(|_| memory.bad_since.unwrap_or(now));
     let stood = plan.bad_since.is_some_and(|since| now.duration_since(since) >= timings.verify_retry);

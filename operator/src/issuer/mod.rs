@@ -53,8 +53,8 @@ async fn look(object: &OidcIssuer, context: &Context, memory: &mut Memory) -> Re
     let repeated =
         memory.steps.replace(plan.steps.clone()).is_some_and(|last| last == plan.steps && !last.is_empty());
     let (conditions, requeue) = match failure {
-        None if repeated => {
-            context.metrics.reconciled("OidcIssuer", "ok");
+        None if repeated || (plan.requeue.is_zero() && plan.steps.is_empty()) => {
+            context.metrics.reconciled("OidcIssuer", observed.failure().unwrap_or("ok"));
             (plan.conditions.clone(), context.backoff.failed(&name))
         }
         None => {

@@ -28,6 +28,16 @@ pub struct Observed {
     pub dependents: Vec<String>,
 }
 
+impl Observed {
+    /// The metric label of a read that failed, if one did.
+    #[must_use]
+    pub fn failure(&self) -> Option<&'static str> {
+        let aws =
+            || self.identity.as_ref().err().or(self.aws.as_ref().err()).map(|error| error.class.label());
+        self.api.as_ref().err().map(|_| "kubernetes").or_else(aws)
+    }
+}
+
 /// The API server's issuer and publishable keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiServer {
