@@ -49,23 +49,24 @@ pub struct Service {
     pub budget: Budget,
 }
 
-/// Memory for reviews: whoever sends many large ones waits, and takes nobody's life. A review takes
-/// several times its bytes while it is parsed.
+/// Memory for reviews: whoever sends many large ones waits, and takes nobody's life. A review takes several times its
+/// bytes while it is parsed.
 #[derive(Clone)]
 pub struct Budget(Arc<Semaphore>);
 
 impl Budget {
     const UNIT: usize = 1 << 10;
 
-    /// So many bytes, and at least the longest review.
+    /// So many bytes; must not be less than the longest review, or that one waits for ever.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
         Self(Arc::new(Semaphore::new(bytes.div_ceil(Self::UNIT).min(Semaphore::MAX_PERMITS))))
     }
 
-    /// Waits for that many bytes; they are given back when what is returned is dropped. `None`: more than there will ever be.
+    /// Waits for that many bytes; they are given back when what is returned is dropped. Nobody closes the semaphore, so
+    /// this never fails; were it to, the review would only go uncounted.
     pub async fn claim(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
-        let units = u32::try_from(bytes.div_ceil(Self::UNIT)).ok()?;
+        let units = u32::try_from(bytes.div_ceil(Self::UNIT)).unwrap_or(u32::MAX);
         self.0.acquire_many(units).await.ok()
     }
 }
@@ -139,9 +140,7 @@ impl Service {
         if length > self.max_body_bytes {
             return too_long();
         }
-        let Some(_held) = self.budget.claim(length).await else {
-            return failure(503, "ServiceUnavailable", "the webhook is stopping", Outcome::Unavailable);
-        };
+        let _held = self.budget.claim(length).await;
         match Bytes::from_request(request, &()).await {
             Ok(body) => self.admission.answer(&body).await,
             Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => too_long(),
