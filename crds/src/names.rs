@@ -39,6 +39,18 @@ pub const DEFAULT_ISSUER: &str = "default";
 /// The audience AWS's own documentation uses; any string works where token, provider and trust policy agree.
 pub const DEFAULT_AUDIENCE: &str = "sts.amazonaws.com";
 
+/// Labels and label values by which users say how the webhook treats pods; the chart's webhook configuration selects by
+/// them.
+pub mod label {
+    /// `true` on a namespace or a pod: no pod without its identity.
+    pub const REQUIRE: &str = "podidentity.dev/require";
+    /// `disabled` on a namespace or a pod: left alone.
+    pub const INJECTION: &str = "podidentity.dev/injection";
+}
+
+/// The ConfigMap in which kOps, and users of the EKS Pod Identity Webhook, map `ServiceAccount`s to roles.
+pub const ROLE_MAP: &str = "pod-identity-webhook";
+
 /// `ServiceAccount` annotations of the EKS Pod Identity Webhook contract.
 pub mod annotation {
     /// The role to assume.

@@ -1,5 +1,6 @@
-//! The command line.
+//! The command line. Flags of the EKS Pod Identity Webhook keep their names, or are understood under them.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
@@ -7,25 +8,98 @@ use crds::binding::{DEFAULT_TOKEN_EXPIRATION_SECONDS, MINIMUM_TOKEN_EXPIRATION_S
 use crds::names;
 use tracing_subscriber::EnvFilter;
 
-use crate::identity::Defaults;
-use crate::mutate::Target;
+use crate::settings::{Composed, ContainerCredentials, Settings};
 
 /// Gives pods their AWS identity: a mutating admission webhook compatible with the EKS Pod Identity Webhook.
 #[derive(Debug, Clone, Parser)]
 #[command(version)]
 pub struct Args {
+    /// The API server and how to talk to it.
+    #[command(flatten)]
+    pub kubernetes: Kubernetes,
+    /// The listener.
+    #[command(flatten)]
+    pub serving: Serving,
+    /// Identities.
+    #[command(flatten)]
+    pub injection: Injection,
+    /// EKS Pod Identity's way.
+    #[command(flatten)]
+    pub containers: Containers,
+    /// How log lines look.
+    #[arg(long, value_enum, default_value_t = LogFormat::Json)]
+    pub log_format: LogFormat,
+}
+
+/// The API server and how to talk to it.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Kubernetes")]
+pub struct Kubernetes {
+    /// A kubeconfig, to run outside a cluster. Default: the pod's own ServiceAccount, or else KUBECONFIG.
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+    /// The API server's URL, in place of the one the kubeconfig names.
+    #[arg(long)]
+    pub kube_api: Option<String>,
+    /// Namespace of the Secret with the serving certificate and of the ConfigMap with roles.
+    #[arg(long, default_value = names::SYSTEM_NAMESPACE)]
+    pub namespace: String,
+    /// How long one look at the API server may take when a service account is not in the cache.
+    #[arg(long, alias = "service-account-lookup-grace-period", default_value = "500ms", value_parser = humantime::parse_duration)]
+    pub live_lookup_timeout: Duration,
+}
+
+/// The listener.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Serving")]
+pub struct Serving {
     /// Port of the HTTPS listener (`POST /mutate`); 0 takes any free one.
     #[arg(long, default_value_t = 9443)]
     pub port: u16,
     /// Port of the plain-HTTP listener (`/healthz`, `/readyz`, `/metrics`).
-    #[arg(long, default_value_t = 8081)]
+    #[arg(long, alias = "metrics-port", default_value_t = 8081)]
     pub health_port: u16,
-    /// Namespace of the Secret with the serving certificate.
-    #[arg(long, default_value = names::SYSTEM_NAMESPACE)]
-    pub namespace: String,
     /// Secret (`kubernetes.io/tls`) with the serving certificate; watched by name.
     #[arg(long, default_value = names::TLS_SECRET)]
     pub tls_secret: String,
+    /// The serving certificate as a file (PEM), instead of the Secret; read again when it changes.
+    #[arg(long, alias = "tls-cert", requires = "tls_private_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Its key.
+    #[arg(long, alias = "tls-key", requires = "tls_cert_file")]
+    pub tls_private_key_file: Option<PathBuf>,
+    /// The MutatingWebhookConfiguration that must trust the certificate before this replica is ready; empty: none is
+    /// looked at. Default: the chart's, unless the certificate comes from files.
+    #[arg(long)]
+    pub webhook_configuration: Option<String>,
+    /// Answer only callers whose client certificate was signed by this CA (PEM file); read again when it changes. The API
+    /// server shows one if its AdmissionConfiguration says so.
+    #[arg(long)]
+    pub client_ca_file: Option<PathBuf>,
+    /// Of those only callers with this common name; may be given more than once.
+    #[arg(long, requires = "client_ca_file")]
+    pub client_name: Vec<String>,
+    /// Most connections at once. When they are all taken, a new one takes the place of the one that was of least use.
+    #[arg(long, default_value_t = 256)]
+    pub max_connections: usize,
+    /// Longest review accepted. The API server takes objects of up to 3 MiB, and a review wraps the object.
+    #[arg(long, default_value_t = 4 << 20)]
+    pub max_body_bytes: usize,
+    /// Room for all reviews that are still arriving, in bytes; at least the longest.
+    #[arg(long, default_value_t = 8 << 20)]
+    pub body_budget_bytes: usize,
+    /// How long new calls are still answered after SIGTERM, while endpoints are being updated.
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    pub shutdown_delay: Duration,
+    /// How long a review may take, from its headers to the answer.
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    pub request_timeout: Duration,
+}
+
+/// Identities.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Identities")]
+pub struct Injection {
     /// Prefix of the annotations read from service accounts and pods.
     #[arg(long, default_value = "eks.amazonaws.com")]
     pub annotation_prefix: String,
@@ -38,30 +112,54 @@ pub struct Args {
     /// Life of the token in seconds where nothing else says; below 600 counts as 600.
     #[arg(long, default_value_t = DEFAULT_TOKEN_EXPIRATION_SECONDS)]
     pub token_expiration: i64,
+    /// Shorten lives of exactly 24 hours by up to two, each pod's differently, so that they are not renewed all at once.
+    #[arg(long)]
+    pub token_expiration_jitter: bool,
     /// Region injected where neither binding nor issuer names one.
     #[arg(long)]
     pub aws_default_region: Option<String>,
     /// Whether a service account with a role annotation, but no word on it, is told to use the regional STS endpoint.
     #[arg(long)]
     pub sts_regional_endpoint: bool,
-    /// How long one look at the API server may take when a service account is not in the cache.
-    #[arg(long, default_value = "500ms", value_parser = humantime::parse_duration)]
-    pub live_lookup_timeout: Duration,
-    /// Longest review accepted. The API server takes objects of up to 3 MiB, and a review wraps the object.
-    #[arg(long, default_value_t = 4 << 20)]
-    pub max_body_bytes: usize,
-    /// What all reviews under way may take together, in bytes; at least the longest. Parsing takes several times it.
-    #[arg(long, default_value_t = 4 << 20)]
-    pub body_budget_bytes: usize,
-    /// How long new calls are still answered after SIGTERM, while endpoints are being updated.
-    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
-    pub shutdown_delay: Duration,
-    /// How long a review may take, from its headers to the answer.
-    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
-    pub request_timeout: Duration,
-    /// How log lines look.
-    #[arg(long, value_enum, default_value_t = LogFormat::Json)]
-    pub log_format: LogFormat,
+    /// Inject AWS_ROLE_SESSION_NAME, so that CloudTrail names the pod.
+    #[arg(long)]
+    pub role_session_name: bool,
+    /// Also take roles from ConfigMap pod-identity-webhook, in the form that kOps writes.
+    #[arg(long)]
+    pub watch_config_map: bool,
+    /// A role annotation may be a role's name, or path and name, of --aws-account-id.
+    #[arg(long)]
+    pub compose_role_arn: bool,
+    /// The account of such roles. Default: the issuer's.
+    #[arg(long, requires = "compose_role_arn")]
+    pub aws_account_id: Option<String>,
+    /// The partition of such roles. Default: the issuer's, or aws.
+    #[arg(long, requires = "compose_role_arn")]
+    pub aws_partition: Option<String>,
+}
+
+/// EKS Pod Identity's way.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Container credentials (EKS Pod Identity)")]
+pub struct Containers {
+    /// JSON file with the service accounts whose pods get container credentials; read again when it changes.
+    #[arg(long)]
+    pub watch_container_credentials_config: Option<PathBuf>,
+    /// Audience of their tokens.
+    #[arg(long, default_value_t = ContainerCredentials::default().audience)]
+    pub container_credentials_audience: String,
+    /// Directory their token is mounted at.
+    #[arg(long, default_value_t = ContainerCredentials::default().mount_path)]
+    pub container_credentials_token_mount_path: String,
+    /// Name of their token's volume.
+    #[arg(long, default_value_t = ContainerCredentials::default().volume_name)]
+    pub container_credentials_token_volume_name: String,
+    /// Their token's file in that volume.
+    #[arg(long, default_value_t = ContainerCredentials::default().token_path)]
+    pub container_credentials_token_path: String,
+    /// Where the agent on their node answers.
+    #[arg(long, default_value_t = ContainerCredentials::default().full_uri)]
+    pub container_credentials_full_uri: String,
 }
 
 /// How log lines look.
@@ -74,26 +172,45 @@ pub enum LogFormat {
 }
 
 impl Args {
-    /// What an identity is made of where no object says otherwise.
+    /// How identities are made and where they go.
     #[must_use]
-    pub fn defaults(&self) -> Defaults {
-        Defaults {
-            annotation_prefix: self.annotation_prefix.clone(),
-            audience: self.token_audience.clone(),
-            expiration_seconds: self.token_expiration.max(MINIMUM_TOKEN_EXPIRATION_SECONDS),
-            region: self.aws_default_region.clone().filter(|region| !region.is_empty()),
-            sts_regional_endpoints: self.sts_regional_endpoint,
+    pub fn settings(&self) -> Settings {
+        let Injection { annotation_prefix, token_audience, token_mount_path, .. } = &self.injection;
+        let composed = Composed::Of {
+            account: self.injection.aws_account_id.clone(),
+            partition: self.injection.aws_partition.clone(),
+        };
+        Settings {
+            audience: token_audience.clone(),
+            expiration_seconds: self.injection.token_expiration.max(MINIMUM_TOKEN_EXPIRATION_SECONDS),
+            expiration_jitter: self.injection.token_expiration_jitter,
+            region: self.injection.aws_default_region.clone().filter(|region| !region.is_empty()),
+            sts_regional_endpoints: self.injection.sts_regional_endpoint,
+            role_session_name: self.injection.role_session_name,
+            mount_path: directory(token_mount_path),
+            composed: if self.injection.compose_role_arn { composed } else { Composed::Never },
+            container_credentials: ContainerCredentials {
+                audience: self.containers.container_credentials_audience.clone(),
+                mount_path: directory(&self.containers.container_credentials_token_mount_path),
+                volume_name: self.containers.container_credentials_token_volume_name.clone(),
+                token_path: self.containers.container_credentials_token_path.clone(),
+                full_uri: self.containers.container_credentials_full_uri.clone(),
+            },
+            ..Settings::new(annotation_prefix)
         }
     }
 
-    /// Where in a pod the identity goes.
+    /// The webhook configuration that must trust the certificate.
     #[must_use]
-    pub fn target(&self) -> Target {
-        Target {
-            annotation_prefix: self.annotation_prefix.clone(),
-            mount_path: self.token_mount_path.trim_end_matches('/').to_owned(),
-        }
+    pub fn webhook_configuration(&self) -> Option<&str> {
+        let default = if self.serving.tls_cert_file.is_some() { "" } else { names::WEBHOOK };
+        let name = self.serving.webhook_configuration.as_deref().unwrap_or(default);
+        (!name.is_empty()).then_some(name)
     }
+}
+
+fn directory(path: &str) -> String {
+    path.trim_end_matches('/').to_owned()
 }
 
 impl LogFormat {

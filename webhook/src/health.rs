@@ -10,9 +10,11 @@ use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::routing::get;
 use tokio::net::TcpListener;
 
+use crate::crowd::Crowd;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::tls::Certificate;
+use crate::trust::{Trust, Trusted};
 
 /// What the endpoints tell.
 #[derive(Clone)]
@@ -21,8 +23,14 @@ pub struct Health {
     pub lookup: Arc<Lookup>,
     /// Ready while it is valid.
     pub certificate: Arc<Certificate>,
+    /// Whether the live webhook configuration trusts that certificate; `None` where that is not looked at.
+    pub trust: Option<Arc<Trust>>,
+    /// Set once it did: from then on it is no reason not to be ready.
+    pub trusted_once: Arc<AtomicBool>,
     /// Set when the process is asked to stop: no new calls, please.
     pub stopping: Arc<AtomicBool>,
+    /// The open connections.
+    pub connections: Arc<Crowd>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -39,26 +47,46 @@ pub async fn serve(listener: TcpListener, health: Health) -> std::io::Result<()>
 
 impl Health {
     /// Why no calls should be sent here; `Ok` if they should.
-    pub fn ready(&self) -> Result<(), &'static str> {
+    pub fn ready(&self) -> Result<(), String> {
         if self.stopping.load(Ordering::Relaxed) {
-            Err("stopping")
-        } else if !self.lookup.is_synced() {
-            Err("the copies of ServiceAccounts, bindings and issuers are not complete yet")
-        } else if !self.certificate.is_valid() {
-            Err("there is no valid serving certificate")
-        } else {
-            Ok(())
+            return Err("stopping".into());
         }
+        if !self.lookup.is_synced() {
+            return Err("the copies of ServiceAccounts, bindings and issuers are not complete yet".into());
+        }
+        if !self.certificate.is_valid() {
+            return Err("there is no valid serving certificate".into());
+        }
+        match &self.trust {
+            Some(trust) if !self.trusted_once.load(Ordering::Relaxed) => match trust.trusted() {
+                Trusted::Yes | Trusted::NoConfiguration => {}
+                Trusted::Unknown => return Err("the webhook configuration has not been read yet".into()),
+                Trusted::NotBy(entry) => {
+                    return Err(format!(
+                        "the live webhook configuration does not trust our certificate: {entry}"
+                    ));
+                }
+            },
+            _ => return Ok(()),
+        }
+        self.trusted_once.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }
 
-async fn ready(State(health): State<Health>) -> (StatusCode, &'static str) {
+async fn ready(State(health): State<Health>) -> (StatusCode, String) {
     match health.ready() {
-        Ok(()) => (StatusCode::OK, "ok"),
+        Ok(()) => (StatusCode::OK, "ok".into()),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
     }
 }
 
 async fn metrics(State(health): State<Health>) -> ([(HeaderName, &'static str); 1], String) {
+    // What is only known when somebody looks.
+    if let Some(trust) = &health.trust {
+        health.metrics.trusted(trust.trusted() == Trusted::Yes);
+    }
+    let (open, evicted) = health.connections.count();
+    health.metrics.connections(open, evicted);
     ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], health.metrics.text())
 }

@@ -1,88 +1,122 @@
 //! What the cluster says about a `ServiceAccount`: from watched copies, and live where the copy has never heard of it.
 //!
 //! The API server admits a pod only if its `ServiceAccount` exists, so one that the copy lacks was made a moment ago:
-//! one bounded look at the API server, shared by all who ask at the same time, settles it. A `ServiceAccount` that the
-//! copy has, without a binding, is an answer. Where the answer is not known there is none: never "no identity".
+//! one bounded look at the API server, shared by all who ask at the same time, settles it. So it does while the copies are
+//! not complete. A `ServiceAccount` that the copy has, without a binding, is an answer; only where a pod must not go
+//! without its identity is that confirmed by a look. Where the answer is not known there is none: never "no identity".
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crds::{OidcIssuer, PodIdentityBinding, names};
 use futures::future::{BoxFuture, FutureExt, Shared};
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::api::{ListParams, PartialObjectMeta};
+use kube::api::ListParams;
+use kube::core::DeserializeGuard;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource, ResourceExt};
 use thiserror::Error;
+use tokio::sync::Semaphore;
 
-use crate::metrics::Metrics;
-use crate::mirror::{Entry, Mirror};
-
-/// Annotations of a `ServiceAccount`, only those with our prefix.
-pub type Annotations = BTreeMap<String, String>;
+use crate::account::Account;
+use crate::facts::{Annotations, Bound, Issuer};
+use crate::identity::Facts;
+use crate::metrics::{Metrics, Without};
+use crate::mirror::{Bindings, Change, Entry, Mirror};
+use crate::recent::{Early, Recent};
+use crate::sources::Sources;
 
 /// How long the API server keeps a watch open: a copy is never older than this without anybody knowing.
-const WATCH_SECONDS: u32 = 45;
+pub const WATCH_SECONDS: u32 = 45;
+/// Looks at the API server under way at once.
+const LOOKS: usize = 32;
 
-/// What is known about a `ServiceAccount`.
-#[derive(Debug, Clone)]
-pub struct Facts {
-    /// Its annotations with our prefix.
-    pub annotations: Arc<Annotations>,
-    /// The bindings that name it.
-    pub bindings: Vec<Arc<PodIdentityBinding>>,
-    /// The issuer bindings use.
-    pub issuer: Option<Arc<OidcIssuer>>,
-    /// Where the facts come from: `cache` or `live`.
-    pub lookup: &'static str,
+/// Where facts come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The watched copies.
+    Cache,
+    /// A look at the API server.
+    Live,
+}
+
+impl Origin {
+    /// As metrics and logs name it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cache => "cache",
+            Self::Live => "live",
+        }
+    }
 }
 
 /// Why nothing is known.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LookupError {
-    /// The process has just started.
-    #[error("the copies of ServiceAccounts, bindings and issuers are not complete yet")]
-    NotSynced,
     /// The API server took too long.
     #[error("the API server did not answer about the ServiceAccount in time")]
     Timeout,
     /// The API server refused, or cannot be reached.
     #[error("the API server could not be asked about the ServiceAccount: {0}")]
     Failed(Arc<str>),
+    /// The process has just started.
+    #[error("the ConfigMap with roles has not been read yet")]
+    NotSynced,
 }
 
-/// A live answer: annotations and bindings of one `ServiceAccount`.
-type Live = (Arc<Annotations>, Vec<Arc<PodIdentityBinding>>);
+/// A live answer about one `ServiceAccount`.
+#[derive(Debug, Clone)]
+struct Live {
+    annotations: Option<Arc<Annotations>>,
+    bindings: Vec<Arc<Bound>>,
+    /// Asked for only while the copy of issuers is not complete.
+    issuer: Option<Arc<Issuer>>,
+}
+
 type Flight = Shared<BoxFuture<'static, Result<Live, LookupError>>>;
 
 /// The copies, and the way to the API server.
 pub struct Lookup {
-    accounts: Mirror<Annotations>,
-    bindings: Mirror<PodIdentityBinding>,
-    issuers: Mirror<OidcIssuer>,
+    accounts: Mirror<Option<Arc<Annotations>>>,
+    bindings: Bindings,
+    issuers: Mirror<Arc<Issuer>>,
+    /// The ConfigMap and the container-credentials file.
+    pub sources: Arc<Sources>,
+    /// Pods admitted without an identity.
+    pub recent: Recent,
     client: Client,
-    /// Annotations that count begin with it.
-    prefix: String,
+    /// Prefix of the annotations that count.
+    prefix: Arc<str>,
     timeout: Duration,
     flights: Arc<Mutex<HashMap<(String, String), Flight>>>,
+    looks: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
 impl Lookup {
     /// Empty copies. `annotation_prefix` is without the slash; `timeout` bounds one look at the API server.
     #[must_use]
-    pub fn new(client: Client, annotation_prefix: &str, timeout: Duration, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        client: Client,
+        annotation_prefix: &str,
+        timeout: Duration,
+        sources: Arc<Sources>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             accounts: Mirror::default(),
-            bindings: Mirror::default(),
+            bindings: Bindings::default(),
             issuers: Mirror::default(),
+            sources,
+            recent: Recent::default(),
             client,
-            prefix: format!("{annotation_prefix}/"),
+            prefix: annotation_prefix.into(),
             timeout,
             flights: Arc::default(),
+            looks: Arc::new(Semaphore::new(LOOKS)),
             metrics,
         }
     }
@@ -93,44 +127,61 @@ impl Lookup {
         // They end before a silent connection is given up, so that a quiet watch is no silent one.
         let config = || watcher::Config::default().timeout(WATCH_SECONDS);
         let client = || self.client.clone();
-        let accounts = watch(Api::<PartialObjectMeta<ServiceAccount>>::all(client()), config());
-        let bindings = watch(Api::<PodIdentityBinding>::all(client()), config());
-        let issuers = watch(Api::<OidcIssuer>::all(client()), config());
+        let accounts = watch(Api::<Account>::all(client()), config());
+        // One object that cannot be read must not keep all others away.
+        let bindings = watch(Api::<DeserializeGuard<PodIdentityBinding>>::all(client()), config());
+        let issuers = watch(Api::<DeserializeGuard<OidcIssuer>>::all(client()), config());
         tokio::select! {
-            () = self.copy("ServiceAccount", accounts, &self.accounts, |account| annotations(account, &self.prefix)) => {}
-            () = self.copy("PodIdentityBinding", bindings, &self.bindings, without_managed_fields) => {}
-            () = self.copy("OidcIssuer", issuers, &self.issuers, without_managed_fields) => {}
+            () = self.copy("ServiceAccount", accounts, |change| self.accounts.apply(change), |account| {
+                let kept = annotations(account, &self.prefix);
+                if kept.as_ref().is_some_and(|kept| kept.role().is_some()) {
+                    self.tell_early(account.meta().namespace.as_deref(), account.meta().name.as_deref());
+                }
+                Some(kept)
+            }) => {}
+            () = self.copy("PodIdentityBinding", bindings, |change| self.bindings.apply(change), |guard| {
+                let bound = Arc::new(Bound::from(readable("PodIdentityBinding", guard)?));
+                if !bound.deleting {
+                    self.tell_early(guard.meta().namespace.as_deref(), Some(&bound.service_account));
+                }
+                Some(bound)
+            }) => {}
+            () = self.copy("OidcIssuer", issuers, |change| self.issuers.apply(change), |guard| {
+                Some(Arc::new(Issuer::from(readable("OidcIssuer", guard)?)))
+            }) => {}
         }
     }
 
-    async fn copy<K: Resource, T>(
+    async fn copy<K: Resource<DynamicType = ()>, T>(
         &self,
         kind: &'static str,
         events: impl Stream<Item = watcher::Result<Event<K>>>,
-        mirror: &Mirror<T>,
-        keep: impl Fn(K) -> T,
+        apply: impl Fn(Change<T>) -> (bool, usize),
+        keep: impl Fn(&K) -> Option<T>,
     ) {
         self.metrics.cache(kind, false, 0);
-        let entry = |object: K| Entry {
-            namespace: object.namespace().unwrap_or_default(),
-            name: object.name_any(),
-            value: Arc::new(keep(object)),
+        let namespace = |object: &K| object.meta().namespace.as_deref().unwrap_or_default().into();
+        let entry = |object: &K| {
+            Some(Entry { namespace: namespace(object), name: object.name_any().into(), value: keep(object)? })
         };
         let mut events = std::pin::pin!(events.default_backoff());
         while let Some(event) = events.next().await {
-            let event = match event {
-                Ok(Event::Init) => Event::Init,
-                Ok(Event::InitApply(object)) => Event::InitApply(entry(object)),
-                Ok(Event::InitDone) => Event::InitDone,
-                Ok(Event::Apply(object)) => Event::Apply(entry(object)),
-                Ok(Event::Delete(object)) => Event::Delete(entry(object)),
+            let change = match event {
+                Ok(Event::Init) => Some(Change::Begin),
+                Ok(Event::InitDone) => Some(Change::End),
+                Ok(Event::InitApply(object)) => entry(&object).map(Change::Listed),
+                Ok(Event::Apply(object)) => entry(&object).map(Change::Put),
+                Ok(Event::Delete(object)) => {
+                    Some(Change::Remove(namespace(&object), object.name_any().into()))
+                }
                 Err(error) => {
                     tracing::warn!(kind, error = %error, "the watch failed and is tried again");
-                    continue;
+                    None
                 }
             };
-            let listed = matches!(event, Event::InitDone);
-            let (synced, objects) = mirror.apply(event);
+            let Some(change) = change else { continue };
+            let listed = matches!(change, Change::End);
+            let (synced, objects) = apply(change);
             self.metrics.cache(kind, synced, objects);
             if listed {
                 tracing::info!(kind, objects, "the copy is complete");
@@ -138,25 +189,65 @@ impl Lookup {
         }
     }
 
+    /// A `ServiceAccount` has an identity now: names its pods that were admitted without one a moment ago.
+    fn tell_early(&self, namespace: Option<&str>, account: Option<&str>) {
+        let (Some(namespace), Some(account)) = (namespace, account) else { return };
+        for Early { pod, at, .. } in self.recent.of(namespace, account, Instant::now()) {
+            self.metrics.without_identity(Without::BeforeIdentity);
+            tracing::warn!(
+                namespace,
+                service_account = account,
+                pod = &*pod,
+                milliseconds = at.elapsed().as_millis(),
+                "a pod was admitted without its identity, so long before this program knew of it: restart it"
+            );
+        }
+    }
+
     /// Whether all copies have been complete.
     #[must_use]
     pub fn is_synced(&self) -> bool {
-        self.accounts.is_synced() && self.bindings.is_synced() && self.issuers.is_synced()
+        self.accounts.is_synced()
+            && self.bindings.is_synced()
+            && self.issuers.is_synced()
+            && self.sources.is_synced()
     }
 
-    /// What is known about a `ServiceAccount`.
-    pub async fn facts(&self, namespace: &str, account: &str) -> Result<Facts, LookupError> {
-        if !self.is_synced() {
+    /// What is known about a `ServiceAccount`. With `confirm`, that it has no binding is known only from a look.
+    pub async fn facts(
+        &self,
+        namespace: &str,
+        account: &str,
+        confirm: bool,
+    ) -> Result<(Facts, Origin), LookupError> {
+        let cached = (self.accounts.is_synced() && self.bindings.is_synced() && self.issuers.is_synced())
+            .then(|| self.accounts.get(namespace, account))
+            .flatten()
+            .map(|annotations| (annotations, self.bindings.of(namespace, account)))
+            .filter(|(annotations, bindings)| {
+                let role = annotations.as_ref().and_then(|annotations| annotations.role());
+                !confirm || role.is_some() || !bindings.is_empty()
+            });
+        let issuer = self.issuers.get("", names::DEFAULT_ISSUER);
+        let (annotations, bindings, issuer, origin) = match cached {
+            Some((annotations, bindings)) => (annotations, bindings, issuer, Origin::Cache),
+            None => {
+                let live = self.live(namespace, account).await?;
+                (live.annotations, live.bindings, issuer.or(live.issuer), Origin::Live)
+            }
+        };
+        let facts = Facts {
+            annotations,
+            bindings,
+            issuer,
+            mapped: self.sources.mapped(namespace, account),
+            container_credentials: self.sources.has_container_credentials(namespace, account),
+        };
+        let silent = facts.bindings.is_empty() && facts.annotations.is_none() && !facts.container_credentials;
+        if silent && !self.sources.is_synced() {
             return Err(LookupError::NotSynced);
         }
-        let (lookup, (annotations, bindings)) = match self.accounts.get(namespace, account) {
-            Some(annotations) => {
-                let bindings = self.bindings.select(namespace, |b| b.spec.service_account_name == account);
-                ("cache", (annotations, bindings))
-            }
-            None => ("live", self.live(namespace, account).await?),
-        };
-        Ok(Facts { annotations, bindings, issuer: self.issuers.get("", names::DEFAULT_ISSUER), lookup })
+        Ok((facts, origin))
     }
 
     /// Joins the look that is under way for this `ServiceAccount`, or starts one. It runs in a task of its own: a caller
@@ -171,10 +262,14 @@ impl Lookup {
     }
 
     fn take_off(&self, key: (String, String)) -> Flight {
-        let (client, prefix, timeout) = (self.client.clone(), self.prefix.clone(), self.timeout);
+        let (client, prefix, timeout) = (self.client.clone(), Arc::clone(&self.prefix), self.timeout);
         let (flights, metrics) = (Arc::clone(&self.flights), Arc::clone(&self.metrics));
+        let (looks, issuers) = (Arc::clone(&self.looks), !self.issuers.is_synced());
         let task = tokio::spawn(async move {
-            let look = ask(client, &key.0, &key.1, &prefix);
+            let look = async {
+                let _held = looks.acquire().await; // nobody closes it
+                ask(client, &key.0, &key.1, &prefix, issuers).await
+            };
             let answer = tokio::time::timeout(timeout, look).await.unwrap_or(Err(LookupError::Timeout));
             flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             metrics.looked_up(match &answer {
@@ -192,15 +287,27 @@ impl Lookup {
 
 /// One `ServiceAccount` and its bindings as the API server has them now. A `ServiceAccount` that does not exist has no
 /// annotations; the API server refuses the pod by itself.
-async fn ask(client: Client, namespace: &str, account: &str, prefix: &str) -> Result<Live, LookupError> {
-    let accounts = Api::<ServiceAccount>::namespaced(client.clone(), namespace);
-    let bindings = Api::<PodIdentityBinding>::namespaced(client, namespace);
+async fn ask(
+    client: Client,
+    namespace: &str,
+    account: &str,
+    prefix: &str,
+    with_issuer: bool,
+) -> Result<Live, LookupError> {
+    let accounts = Api::<Account>::namespaced(client.clone(), namespace);
+    let bindings = Api::<DeserializeGuard<PodIdentityBinding>>::namespaced(client.clone(), namespace);
+    let issuers = Api::<DeserializeGuard<OidcIssuer>>::all(client);
     let everything = ListParams::default();
-    let (found, listed) =
-        tokio::try_join!(accounts.get_metadata_opt(account), bindings.list(&everything)).map_err(failed)?;
-    let annotations = found.map(|found| annotations(found, prefix)).unwrap_or_default();
-    let bindings = listed.items.into_iter().filter(|binding| binding.spec.service_account_name == account);
-    Ok((Arc::new(annotations), bindings.map(Arc::new).collect()))
+    let issuer = async { if with_issuer { issuers.get_opt(names::DEFAULT_ISSUER).await } else { Ok(None) } };
+    let (found, listed, issuer) =
+        tokio::try_join!(accounts.get_opt(account), bindings.list(&everything), issuer).map_err(failed)?;
+    let bindings = listed.items.iter().filter_map(|guard| readable("PodIdentityBinding", guard));
+    let bindings = bindings.filter(|binding| binding.spec.service_account_name == account);
+    Ok(Live {
+        annotations: found.and_then(|found| annotations(&found, prefix)),
+        bindings: bindings.map(|binding| Arc::new(binding.into())).collect(),
+        issuer: issuer.and_then(|guard| Some(Arc::new(readable("OidcIssuer", &guard)?.into()))),
+    })
 }
 
 /// `kube::Error::Api` prints as a debugging dump: the message is what a person can read.
@@ -212,14 +319,18 @@ fn failed(error: kube::Error) -> LookupError {
     })
 }
 
-fn annotations(account: PartialObjectMeta<ServiceAccount>, prefix: &str) -> Annotations {
-    let mut annotations = account.metadata.annotations.unwrap_or_default();
-    annotations.retain(|key, _| key.starts_with(prefix));
-    annotations
+fn annotations(account: &Account, prefix: &str) -> Option<Arc<Annotations>> {
+    Annotations::read(account.meta().annotations.as_ref()?, prefix).map(Arc::new)
 }
 
-/// They are most of an object's size, and nobody here reads them.
-fn without_managed_fields<K: Resource>(mut object: K) -> K {
-    object.meta_mut().managed_fields = None;
-    object
+/// The object, unless it has a form that this program does not know.
+fn readable<K: Resource<DynamicType = ()> + Clone>(kind: &str, guard: &DeserializeGuard<K>) -> Option<K> {
+    match &guard.0 {
+        Ok(object) => Some(object.clone()),
+        Err(invalid) => {
+            let (namespace, name) = (invalid.metadata.namespace.as_deref(), invalid.metadata.name.as_deref());
+            tracing::warn!(kind, namespace, name, "an object cannot be read and does not count");
+            None
+        }
+    }
 }

@@ -1,22 +1,32 @@
 //! The process: watches, listeners, and a stop that loses no call.
 
+use std::future::pending;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use axum_server::Handle;
+use axum_server::tls_rustls::RustlsConfig;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use rustls::server::danger::ClientCertVerifier;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admit::Admission;
-use crate::cli::Args;
+use crate::callers::Callers;
+use crate::cli::{Args, Kubernetes, Serving};
+use crate::crowd::Crowd;
+use crate::files;
 use crate::health::{self, Health};
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
-use crate::server::{self, Budget, Service};
+use crate::server::{self, Service};
+use crate::sources::Sources;
 use crate::tls::Certificate;
+use crate::trust::Trust;
 
 /// After the listener is closed, calls under way may take this much longer than a review may at most.
 const DRAIN_SLACK: Duration = Duration::from_secs(3);
@@ -27,42 +37,81 @@ const READ_TIMEOUT: Duration = Duration::from_mins(1);
 /// Runs until SIGTERM or SIGINT. An error is a listener that cannot be opened, no way to the API server, or a task
 /// that ended by itself.
 pub async fn run(args: Args) -> Result<()> {
+    let Args { kubernetes, serving, injection, containers, .. } = &args;
     let metrics = Arc::new(Metrics::default());
-    let client = client().await?;
+    let client = client(kubernetes).await?;
+    let sources = Arc::new(Sources::new(injection.watch_config_map, Arc::clone(&metrics)));
     let lookup = Arc::new(Lookup::new(
         client.clone(),
-        &args.annotation_prefix,
-        args.live_lookup_timeout,
+        &injection.annotation_prefix,
+        kubernetes.live_lookup_timeout,
+        Arc::clone(&sources),
         Arc::clone(&metrics),
     ));
     let certificate = Arc::new(Certificate::new(Arc::clone(&metrics)));
+    let trust = args.webhook_configuration().map(|_| Arc::new(Trust::new(Arc::clone(&certificate))));
     let stopping = Arc::new(AtomicBool::new(false));
+    let connections = Crowd::new(serving.max_connections);
     let health = Health {
         lookup: Arc::clone(&lookup),
         certificate: Arc::clone(&certificate),
+        trust: trust.clone(),
+        trusted_once: Arc::default(),
         stopping: Arc::clone(&stopping),
+        connections: Arc::clone(&connections),
         metrics: Arc::clone(&metrics),
     };
-    let admission =
-        Admission { lookup: Arc::clone(&lookup), defaults: args.defaults(), target: args.target() };
     let service = Service {
-        admission,
+        admission: Admission {
+            lookup: Arc::clone(&lookup),
+            settings: Arc::new(args.settings()),
+            metrics: Arc::clone(&metrics),
+        },
         metrics,
-        request_timeout: args.request_timeout,
-        max_body_bytes: args.max_body_bytes,
-        budget: Budget::new(args.body_budget_bytes.max(args.max_body_bytes)),
+        request_timeout: serving.request_timeout,
+        max_body_bytes: serving.max_body_bytes,
+        bodies: Crowd::new(serving.body_budget_bytes.max(serving.max_body_bytes)),
+        connections,
     };
 
-    let health_listener = tokio::net::TcpListener::from_std(listen(args.health_port)?)?;
-    let listener = listen(args.port)?;
+    let health_listener = tokio::net::TcpListener::from_std(listen(serving.health_port)?)?;
+    let listener = listen(serving.port)?;
     let (address, health_address) = (listener.local_addr()?, health_listener.local_addr()?);
     let handle = Handle::new();
-    let stop = stop(&args, &stopping, &handle);
-    let tls = certificate.server_config().context("TLS")?;
-    let https = server::serve(listener, tls, service, handle.clone());
+    let stop = stop(serving, &stopping, &handle);
+    let tls = RustlsConfig::from_config(Arc::new(
+        certificate.server_config(callers(serving).await?).context("TLS")?,
+    ));
+    let https = server::serve(listener, tls.clone(), service, handle.clone());
     let https = async { https.await.context("HTTPS listener") };
     tracing::info!(%address, %health_address, "listening");
 
+    let namespace = kubernetes.namespace.as_str();
+    let follow_certificate = async {
+        match (&serving.tls_cert_file, &serving.tls_private_key_file) {
+            (Some(pem), Some(key)) => certificate.follow_files(pem, key).await,
+            _ => certificate.follow_secret(client.clone(), namespace, &serving.tls_secret).await,
+        }
+    };
+    let follow_trust = async {
+        match (&trust, args.webhook_configuration()) {
+            (Some(trust), Some(name)) => trust.follow(client.clone(), name).await,
+            _ => pending().await,
+        }
+    };
+    let follow_config_map = async {
+        if injection.watch_config_map {
+            sources.follow_config_map(client.clone(), namespace).await;
+        } else {
+            pending().await
+        }
+    };
+    let follow_identities = async {
+        match &containers.watch_container_credentials_config {
+            Some(path) => sources.follow_file(path).await,
+            None => pending().await,
+        }
+    };
     tokio::select! {
         served = async { tokio::try_join!(https, stop) } => {
             served?;
@@ -71,29 +120,70 @@ pub async fn run(args: Args) -> Result<()> {
         }
         ended = health::serve(health_listener, health) => ended.context("health listener"),
         () = lookup.follow() => bail!("a watch ended"),
-        () = certificate.follow(client, &args.namespace, &args.tls_secret) => bail!("the certificate's watch ended"),
+        () = follow_certificate => bail!("the certificate's watch ended"),
+        () = follow_trust => bail!("the webhook configuration's watch ended"),
+        () = follow_config_map => bail!("the ConfigMap's watch ended"),
+        () = follow_identities => bail!("the container-credentials file's watch ended"),
+        () = follow_callers(serving, &certificate, &tls) => bail!("the client CA's watch ended"),
     }
 }
 
 /// Waits for the signal, then stops in the order that loses nothing: readiness first, so that endpoints are withdrawn;
 /// new calls are still answered for the delay; then the listener closes and calls under way are finished.
-async fn stop(args: &Args, stopping: &AtomicBool, handle: &Handle<SocketAddr>) -> Result<()> {
+async fn stop(serving: &Serving, stopping: &AtomicBool, handle: &Handle<SocketAddr>) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    tracing::info!(delay = ?args.shutdown_delay, "stopping: not ready any more, still answering");
+    tracing::info!(delay = ?serving.shutdown_delay, "stopping: not ready any more, still answering");
     stopping.store(true, Ordering::Relaxed);
-    tokio::time::sleep(args.shutdown_delay).await;
-    handle.graceful_shutdown(Some(args.request_timeout + DRAIN_SLACK));
+    tokio::time::sleep(serving.shutdown_delay).await;
+    handle.graceful_shutdown(Some(serving.request_timeout + DRAIN_SLACK));
     Ok(())
 }
 
+/// Who may call, as the file says now. A file that cannot be used at the start is an error: silence would let in everybody.
+async fn callers(serving: &Serving) -> Result<Option<Arc<dyn ClientCertVerifier>>> {
+    let Some(path) = &serving.client_ca_file else { return Ok(None) };
+    let pem = tokio::fs::read(path).await.with_context(|| path.display().to_string())?;
+    let callers = Callers::new(&pem, &serving.client_name).with_context(|| path.display().to_string())?;
+    Ok(Some(Arc::new(callers)))
+}
+
+/// Takes in the client CA's file whenever it changes; what cannot be used changes nothing.
+async fn follow_callers(serving: &Serving, certificate: &Arc<Certificate>, tls: &RustlsConfig) {
+    let Some(path) = &serving.client_ca_file else { return pending().await };
+    let take = |pem: &[u8]| -> Result<()> {
+        let callers = Callers::new(pem, &serving.client_name)?;
+        tls.reload_from_config(Arc::new(certificate.server_config(Some(Arc::new(callers)))?));
+        Ok(())
+    };
+    files::follow([path.as_path() as &Path], |[pem]| match take(&pem.unwrap_or_default()) {
+        Ok(()) => tracing::info!("client CA taken"),
+        Err(error) => {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "this client CA cannot be used; nothing is changed"
+            );
+        }
+    })
+    .await;
+}
+
 /// In a pod the mounted `ServiceAccount`, elsewhere the kubeconfig.
-async fn client() -> Result<Client> {
-    let mut config = Config::infer().await.context("neither in-cluster configuration nor kubeconfig")?;
+async fn client(kubernetes: &Kubernetes) -> Result<Client> {
+    let mut config = match &kubernetes.kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path).with_context(|| path.display().to_string())?;
+            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
+        }
+        None => Config::infer().await.context("neither in-cluster configuration nor kubeconfig")?,
+    };
+    if let Some(url) = &kubernetes.kube_api {
+        config.cluster_url = url.parse().with_context(|| format!("--kube-api {url}"))?;
+    }
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true; // a pooled connection may have been idle before

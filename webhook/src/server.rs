@@ -1,25 +1,33 @@
-//! The HTTPS listener: `POST /mutate`, TLS 1.3, with a limit on everything a caller can make big or slow.
+//! The HTTPS listener: TLS 1.3, one path for each entry of the webhook configuration, with a limit on everything a caller
+//! can make big, slow or many.
 
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use axum_server::Handle;
+use axum_server::accept::Accept;
 use axum_server::tls_rustls::RustlsConfig;
+use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioTimer;
-use rustls::ServerConfig;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tower::{Service as Tower, service_fn};
 
-use crate::admit::{Admission, Answer, failure};
+use crate::admit::{Admission, Answer, Entry, failure};
+use crate::crowd::{Crowd, Guest};
 use crate::metrics::{Metrics, Outcome};
 
 /// A TLS handshake, and then the first request's headers, may take this long.
@@ -30,6 +38,11 @@ const HEADER_BYTES: u32 = 16 << 10;
 const HEADERS: usize = 64;
 /// The API server sends its calls over one HTTP/2 connection, as many at once as pods are being made.
 const STREAMS: u32 = 1000;
+/// How much one caller may send before it is read: more costs memory for each connection, less costs round trips.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Fewer, larger frames for what is too large for one.
+const FRAME: u32 = 64 << 10;
 /// A connection whose other end is gone without a word is found and closed.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,42 +58,26 @@ pub struct Service {
     pub request_timeout: Duration,
     /// Longest review accepted, in bytes.
     pub max_body_bytes: usize,
-    /// What all reviews under way may take together.
-    pub budget: Budget,
-}
-
-/// Memory for reviews: whoever sends many large ones waits, and takes nobody's life. A review takes several times its
-/// bytes while it is parsed.
-#[derive(Clone)]
-pub struct Budget(Arc<Semaphore>);
-
-impl Budget {
-    const UNIT: usize = 1 << 10;
-
-    /// So many bytes; must not be less than the longest review, or that one waits for ever.
-    #[must_use]
-    pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes.div_ceil(Self::UNIT).min(Semaphore::MAX_PERMITS))))
-    }
-
-    /// Waits for that many bytes; they are given back when what is returned is dropped. Nobody closes the semaphore, so
-    /// this never fails; were it to, the review would only go uncounted.
-    pub async fn claim(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
-        let units = u32::try_from(bytes.div_ceil(Self::UNIT)).unwrap_or(u32::MAX);
-        self.0.acquire_many(units).await.ok()
-    }
+    /// Room for the bytes of all reviews that are still arriving; for the longest, at least.
+    pub bodies: Arc<Crowd>,
+    /// Room for connections.
+    pub connections: Arc<Crowd>,
 }
 
 /// Serves until `handle` says otherwise and the calls under way are answered.
 pub async fn serve(
     listener: TcpListener,
-    tls: ServerConfig,
+    tls: RustlsConfig,
     service: Service,
     handle: Handle<SocketAddr>,
-) -> std::io::Result<()> {
-    let config = RustlsConfig::from_config(Arc::new(tls));
+) -> io::Result<()> {
+    let doorkeeper = Doorkeeper { connections: Arc::clone(&service.connections) };
     let mut server = axum_server::from_tcp(listener)?
-        .map(|_| axum_server::tls_rustls::RustlsAcceptor::new(config).handshake_timeout(HANDSHAKE_TIMEOUT))
+        .map(|_| {
+            axum_server::tls_rustls::RustlsAcceptor::new(tls)
+                .handshake_timeout(HANDSHAKE_TIMEOUT)
+                .acceptor(doorkeeper)
+        })
         .first_request_timeout(HEADER_TIMEOUT)
         .handle(handle);
     let http = server.http_builder();
@@ -93,64 +90,243 @@ pub async fn serve(
         .timer(TokioTimer::new())
         .max_header_list_size(HEADER_BYTES)
         .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-    server.serve(router(service).into_make_service()).await
+    let service = Arc::new(service);
+    let connection = service_fn(move |_: SocketAddr| ready(Ok::<_, Infallible>(Calls(Arc::clone(&service)))));
+    server.serve(connection).await
 }
 
-fn router(service: Service) -> Router {
-    let limit = DefaultBodyLimit::max(service.max_body_bytes);
-    Router::new().route("/mutate", post(mutate)).layer(limit).with_state(Arc::new(service))
-}
+/// What one connection's calls are given to, before it is known which connection that is.
+#[derive(Clone)]
+struct Calls(Arc<Service>);
 
-async fn mutate(State(service): State<Arc<Service>>, request: Request) -> Response {
-    let started = Instant::now();
-    let answering = AssertUnwindSafe(service.answer(request)).catch_unwind();
-    let answer = match tokio::time::timeout(service.request_timeout, answering).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(_)) => {
-            tracing::error!("a defect of the webhook: answering a review panicked");
-            failure(500, "InternalError", "the webhook failed; its log says where", Outcome::Panicked)
-        }
-        Err(_) => {
-            tracing::warn!(timeout = ?service.request_timeout, "review not answered in time");
-            failure(504, "Timeout", "the review was not answered in time", Outcome::Unavailable)
-        }
-    };
-    service.metrics.reviewed(answer.outcome, answer.source, answer.lookup, started.elapsed());
-    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, [(CONTENT_TYPE, HeaderValue::from_static("application/json"))], answer.body).into_response()
+impl Tower<Request<Incoming>> for Calls {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let service = Arc::clone(&self.0);
+        Box::pin(async move { Ok(service.call(request).await) })
+    }
 }
 
 impl Service {
-    async fn answer(&self, request: Request) -> Answer {
+    async fn call(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let started = Instant::now();
+        let path = request.uri().path();
+        if path == "/healthz" {
+            return respond(StatusCode::OK, "text/plain", Bytes::from_static(b"ok"));
+        }
+        let Some(entry) = Entry::ALL.into_iter().find(|entry| entry.path() == path) else {
+            return respond(StatusCode::NOT_FOUND, "text/plain", Bytes::from_static(b"not found"));
+        };
+        if request.method() != Method::POST {
+            return respond(StatusCode::METHOD_NOT_ALLOWED, "text/plain", Bytes::from_static(b"POST only"));
+        }
+        let guest = request.extensions().get::<Arc<Guest>>().cloned();
+        let answering = AssertUnwindSafe(self.answer(entry, request)).catch_unwind();
+        let answer = match tokio::time::timeout(self.request_timeout, answering).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => {
+                tracing::error!("a defect of the webhook: answering a review panicked");
+                failure(500, "InternalError", "the webhook failed; its log says where", Outcome::Panicked)
+            }
+            Err(_) => {
+                tracing::warn!(timeout = ?self.request_timeout, "review not answered in time");
+                failure(504, "Timeout", "the review was not answered in time", Outcome::Unavailable)
+            }
+        };
+        if let Some(guest) = guest.filter(|_| answer.status == 200) {
+            guest.useful();
+        }
+        self.metrics.reviewed(entry.as_str(), &answer, started.elapsed());
+        let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        respond(status, "application/json", answer.body.into())
+    }
+
+    async fn answer(&self, entry: Entry, request: Request<Incoming>) -> Answer {
         if !is_json(request.headers()) {
             let message = "Content-Type must be application/json";
             return failure(415, "UnsupportedMediaType", message, Outcome::Malformed);
         }
-        let too_long = || {
-            let message = format!("the review is longer than {} bytes", self.max_body_bytes);
-            tracing::warn!(message, "review refused");
-            failure(413, "RequestEntityTooLarge", &message, Outcome::Malformed)
-        };
-        // The API server says how much it sends; who does not is counted as the longest.
-        let length =
-            request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        let length = length.unwrap_or(self.max_body_bytes);
-        if length > self.max_body_bytes {
-            return too_long();
-        }
-        let _held = self.budget.claim(length).await;
-        match Bytes::from_request(request, &()).await {
-            Ok(body) => self.admission.answer(&body).await,
-            Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => too_long(),
-            Err(_) => failure(400, "BadRequest", "the review did not arrive whole", Outcome::Malformed),
+        match self.body(request).await {
+            Ok(body) => self.admission.answer(entry, &body).await,
+            Err(answer) => answer,
         }
     }
+
+    /// The whole body. What has arrived of it takes room among all that is arriving: many slow ones make room for others
+    /// instead of keeping them waiting.
+    async fn body(&self, request: Request<Incoming>) -> Result<Bytes, Answer> {
+        let length =
+            request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        if length.is_some_and(|length: usize| length > self.max_body_bytes) {
+            return Err(self.too_long());
+        }
+        let guest = self.bodies.enter(0);
+        let mut body = request.into_body();
+        let mut first = Bytes::new();
+        let mut all = BytesMut::new();
+        loop {
+            let frame = tokio::select! {
+                biased;
+                () = guest.gone().cancelled() => return Err(busy()),
+                frame = body.frame() => frame,
+            };
+            let data = match frame {
+                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+                Some(Err(_)) => {
+                    return Err(failure(
+                        400,
+                        "BadRequest",
+                        "the review did not arrive whole",
+                        Outcome::Malformed,
+                    ));
+                }
+                // One frame is most reviews, and needs no copy.
+                None if all.is_empty() => return Ok(first),
+                None => return Ok(all.freeze()),
+            };
+            let arrived = first.len().max(all.len()) + data.len();
+            if arrived > self.max_body_bytes {
+                return Err(self.too_long());
+            }
+            if !guest.grow(data.len()) {
+                return Err(busy());
+            }
+            if first.is_empty() {
+                first = data;
+            } else {
+                if all.is_empty() {
+                    all.reserve(length.unwrap_or(arrived).max(arrived).min(4 * arrived));
+                    all.extend_from_slice(&first);
+                }
+                all.extend_from_slice(&data);
+            }
+        }
+    }
+
+    fn too_long(&self) -> Answer {
+        let message = format!("the review is longer than {} bytes", self.max_body_bytes);
+        tracing::warn!(message, "review refused");
+        failure(413, "RequestEntityTooLarge", &message, Outcome::Malformed)
+    }
+}
+
+fn busy() -> Answer {
+    let message = "too many reviews are arriving: this one made room for others";
+    tracing::warn!(message, "review refused");
+    failure(429, "TooManyRequests", message, Outcome::Unavailable)
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
 }
 
 /// Parameters such as `charset` are let pass: JSON is UTF-8 whatever they say.
 fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+}
+
+/// Gives every connection its place among all, before the handshake, and ends it when its place is needed.
+#[derive(Clone)]
+struct Doorkeeper {
+    connections: Arc<Crowd>,
+}
+
+impl Accept<TcpStream, Calls> for Doorkeeper {
+    type Stream = Seated;
+    type Service = Known;
+    type Future = Ready<io::Result<(Seated, Known)>>;
+
+    fn accept(&self, stream: TcpStream, calls: Calls) -> Self::Future {
+        let guest = Arc::new(self.connections.enter(1));
+        let gone = Box::pin(guest.gone().clone().cancelled_owned());
+        let seated = stream.set_nodelay(true).map(|()| Seated { stream, gone });
+        ready(seated.map(|seated| (seated, Known { calls, guest })))
+    }
+}
+
+/// A connection's calls, each told from which connection it comes.
+#[derive(Clone)]
+struct Known {
+    calls: Calls,
+    guest: Arc<Guest>,
+}
+
+impl Tower<Request<Incoming>> for Known {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = <Calls as Tower<Request<Incoming>>>::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.calls.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(Arc::clone(&self.guest));
+        self.calls.call(request)
+    }
+}
+
+/// A stream that breaks off when its place is needed.
+struct Seated {
+    stream: TcpStream,
+    gone: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl AsyncRead for Seated {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.gone.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Seated {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }

@@ -1,7 +1,8 @@
-//! The serving certificate: taken from a watched Secret and swapped without a restart.
+//! The serving certificate: taken from a watched Secret or from files, and swapped without a restart.
 //!
-//! A Secret that cannot be used changes nothing: the last good certificate goes on serving until it ends.
+//! What cannot be used changes nothing: the last good certificate goes on serving until it ends.
 
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,18 +15,21 @@ use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::files;
+use crate::lookup::WATCH_SECONDS;
 use crate::metrics::Metrics;
 
-/// Why a Secret cannot serve.
+/// Why a certificate and key cannot serve.
 #[derive(Debug, Error)]
 pub enum CertificateError {
-    /// A key of the Secret is missing.
-    #[error("the Secret has no {0}")]
+    /// One of the two is missing, or empty.
+    #[error("there is no {0}")]
     Missing(&'static str),
     /// Not PEM, or nothing of the wanted kind in it.
     #[error("{0} is not usable PEM: {1}")]
@@ -56,6 +60,25 @@ struct Current {
     not_after: i64,
 }
 
+/// Where the certificate comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Origin<'a> {
+    /// A `kubernetes.io/tls` Secret.
+    Secret {
+        /// Its namespace.
+        namespace: &'a str,
+        /// Its name.
+        name: &'a str,
+    },
+    /// PEM files.
+    Files {
+        /// The certificate, possibly with intermediates behind it.
+        certificate: &'a Path,
+        /// Its key.
+        key: &'a Path,
+    },
+}
+
 impl Certificate {
     /// No certificate yet: every handshake fails.
     #[must_use]
@@ -64,17 +87,30 @@ impl Certificate {
     }
 
     /// Keeps the certificate equal to the Secret; returns only if the watch ends, which it never does by itself.
-    pub async fn follow(&self, client: Client, namespace: &str, secret: &str) {
+    pub async fn follow_secret(&self, client: Client, namespace: &str, secret: &str) {
         // A list or watch narrowed to one name is what RBAC's resourceNames lets through.
-        let config = watcher::Config::default().fields(&format!("metadata.name={secret}"));
+        let config =
+            watcher::Config::default().fields(&format!("metadata.name={secret}")).timeout(WATCH_SECONDS);
         self.take_all(watcher(Api::<Secret>::namespaced(client, namespace), config)).await;
+    }
+
+    /// Keeps the certificate equal to the files, for ever.
+    pub async fn follow_files(&self, certificate: &Path, key: &Path) {
+        files::follow([certificate, key], |[certificate, key]| {
+            self.take(&certificate.unwrap_or_default(), &key.unwrap_or_default());
+        })
+        .await;
     }
 
     async fn take_all(&self, events: impl Stream<Item = watcher::Result<Event<Secret>>>) {
         let mut events = std::pin::pin!(events.default_backoff());
         while let Some(event) = events.next().await {
             match event {
-                Ok(Event::InitApply(secret) | Event::Apply(secret)) => self.take(&secret),
+                Ok(Event::InitApply(secret) | Event::Apply(secret)) => {
+                    let data = secret.data.unwrap_or_default();
+                    let part = |key| data.get(key).map(|bytes| bytes.0.as_slice()).unwrap_or_default();
+                    self.take(part("tls.crt"), part("tls.key"));
+                }
                 Ok(Event::Init | Event::InitDone) => {}
                 Ok(Event::Delete(_)) => {
                     tracing::warn!(
@@ -86,22 +122,18 @@ impl Certificate {
         }
     }
 
-    /// Serves the Secret's certificate from now on, if it can be used.
-    pub fn take(&self, secret: &Secret) {
-        match read(secret) {
+    /// Serves this certificate with this key (PEM) from now on, if they can be used.
+    pub fn take(&self, certificate: &[u8], key: &[u8]) {
+        match read(certificate, key) {
             Ok(new) => {
                 let not_after = new.not_after;
                 let old = self.current.write().unwrap_or_else(PoisonError::into_inner).replace(new);
                 self.metrics.certificate(not_after);
-                tracing::info!(
-                    not_after,
-                    swapped = old.is_some(),
-                    "serving certificate taken from the Secret"
-                );
+                tracing::info!(not_after, swapped = old.is_some(), "serving certificate taken");
             }
             Err(error) => {
                 self.metrics.certificate_refused();
-                tracing::error!(error = %error, "the Secret's certificate cannot be used; nothing is changed");
+                tracing::error!(error = %error, "this certificate cannot be used; nothing is changed");
             }
         }
     }
@@ -113,12 +145,24 @@ impl Certificate {
         self.current().is_some_and(|current| (current.not_before..current.not_after).contains(&now))
     }
 
-    /// TLS 1.3 only, HTTP/2 first.
-    pub fn server_config(self: &Arc<Self>) -> Result<ServerConfig, rustls::Error> {
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::<Self>::clone(self));
+    /// The certificate that is served now, and those between it and its root.
+    #[must_use]
+    pub fn chain(&self) -> Option<Vec<CertificateDer<'static>>> {
+        self.current().map(|current| current.key.cert.clone())
+    }
+
+    /// TLS 1.3 only, HTTP/2 first; with `callers` only for those whose certificate it accepts.
+    pub fn server_config(
+        self: &Arc<Self>,
+        callers: Option<Arc<dyn ClientCertVerifier>>,
+    ) -> Result<ServerConfig, rustls::Error> {
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?;
+        let builder = match callers {
+            Some(callers) => builder.with_client_cert_verifier(callers),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::<Self>::clone(self));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
     }
@@ -134,16 +178,15 @@ impl ResolvesServerCert for Certificate {
     }
 }
 
-fn read(secret: &Secret) -> Result<Current, CertificateError> {
-    let data = |key: &'static str| {
-        let value = secret.data.as_ref().and_then(|data| data.get(key)).map(|bytes| bytes.0.as_slice());
-        value.filter(|bytes| !bytes.is_empty()).ok_or(CertificateError::Missing(key))
-    };
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(data("tls.crt")?)
+fn read(certificate: &[u8], key: &[u8]) -> Result<Current, CertificateError> {
+    let given =
+        |name, pem: &'_ [u8]| if pem.is_empty() { Err(CertificateError::Missing(name)) } else { Ok(()) };
+    given("tls.crt", certificate)?;
+    given("tls.key", key)?;
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(certificate)
         .collect::<Result<_, _>>()
         .map_err(|error| CertificateError::Pem("tls.crt", error))?;
-    let key = PrivateKeyDer::from_pem_slice(data("tls.key")?)
-        .map_err(|error| CertificateError::Pem("tls.key", error))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| CertificateError::Pem("tls.key", error))?;
     let leaf = chain.first().ok_or(CertificateError::Certificate)?;
     let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| CertificateError::Certificate)?;
     let validity = parsed.validity();
@@ -156,11 +199,13 @@ fn read(secret: &Secret) -> Result<Current, CertificateError> {
     Ok(Current { key, not_before, not_after })
 }
 
-fn provider() -> Arc<CryptoProvider> {
+/// The one implementation of cryptography in this process.
+pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-fn now() -> i64 {
+/// Seconds since 1970.
+pub fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

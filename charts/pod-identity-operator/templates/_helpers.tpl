@@ -23,3 +23,31 @@ runAsGroup: 65532
 fsGroup: 65532
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
+
+{{- /* What the entries of the webhook configuration share. Arguments: root, path. */}}
+{{- define "podidentity.webhookEntry" -}}
+admissionReviewVersions: [v1]
+sideEffects: None
+reinvocationPolicy: IfNeeded
+matchPolicy: Equivalent
+timeoutSeconds: 2
+clientConfig:
+  service: {name: podidentity-webhook, namespace: {{ (index . 0).Release.Namespace }}, path: {{ index . 1 }}, port: 443}
+rules:
+  - {apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [pods], scope: Namespaced}
+matchConditions:
+  - name: not-a-mirror-pod
+    expression: "!has(object.metadata.annotations) || !('kubernetes.io/config.mirror' in object.metadata.annotations)"
+{{- end }}
+
+{{- /* Pods that ask to be left alone, in our words and in those of the EKS webhook. */}}
+{{- define "podidentity.notOptedOut" -}}
+- {key: podidentity.dev/injection, operator: NotIn, values: [disabled]}
+- {key: eks.amazonaws.com/skip-pod-identity-webhook, operator: DoesNotExist}
+{{- end }}
+
+{{- /* Where no entry may fail closed: what the cluster itself, and we, need to come up. */}}
+{{- define "podidentity.strictNamespaces" -}}
+- {key: kubernetes.io/metadata.name, operator: NotIn, values: [kube-system, kube-node-lease, {{ .Release.Namespace }}]}
+- {key: podidentity.dev/injection, operator: NotIn, values: [disabled]}
+{{- end }}

@@ -22,8 +22,9 @@ use tokio::sync::watch;
 use webhook::admit::Admission;
 use webhook::lookup::Lookup;
 use webhook::metrics::Metrics;
+use webhook::sources::Sources;
 
-use crate::{identity, mutate};
+use crate::identity;
 
 pub const ACCOUNTS: &str = "/api/v1/serviceaccounts";
 pub const BINDINGS: &str = "/apis/podidentity.dev/v1alpha1/podidentitybindings";
@@ -86,11 +87,21 @@ impl Api {
 
     /// A webhook's admission over this API server; its copies are kept for as long as the runtime lives.
     pub fn admission(self: &Arc<Self>, metrics: &Arc<Metrics>) -> Admission {
+        self.admission_with(Sources::new(false, Arc::clone(metrics)), metrics)
+    }
+
+    pub fn admission_with(self: &Arc<Self>, sources: Sources, metrics: &Arc<Metrics>) -> Admission {
         let timeout = Duration::from_secs(5);
-        let lookup = Arc::new(Lookup::new(self.client(), "eks.amazonaws.com", timeout, Arc::clone(metrics)));
+        let lookup = Arc::new(Lookup::new(
+            self.client(),
+            "eks.amazonaws.com",
+            timeout,
+            Arc::new(sources),
+            Arc::clone(metrics),
+        ));
         let follower = Arc::clone(&lookup);
         tokio::spawn(async move { follower.follow().await });
-        Admission { lookup, defaults: identity::defaults(), target: mutate::target() }
+        Admission { lookup, settings: Arc::new(identity::settings()), metrics: Arc::clone(metrics) }
     }
 
     async fn answer(&self, request: &Parts) -> Response<AnyBody> {
@@ -122,6 +133,10 @@ impl Api {
             )
         };
         let Some((group, rest)) = path.split_once("/namespaces/") else {
+            if let Some(name) = path.strip_prefix(ISSUERS).and_then(|rest| rest.strip_prefix('/')) {
+                let mut all = objects.get(ISSUERS).into_iter().flatten();
+                return all.find(|object| object["metadata"]["name"] == name).cloned();
+            }
             return list(objects.get(path).into_iter().flatten().collect());
         };
         let mut rest = rest.split('/');

@@ -1,25 +1,30 @@
 //! Which identity a `ServiceAccount` has: binding first, annotations second.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crds::{OidcIssuer, PodIdentityBinding};
 use serde_json::{Value, json};
-use webhook::identity::{Decision, Defaults, Identity, Source, decide};
+use webhook::facts::{Annotations, Bound, Issuer};
+use webhook::identity::{Decision, Facts, Identity, Means, Source, decide};
+use webhook::mapping::Mapped;
+use webhook::settings::{Composed, Settings};
 
 const COMPUTED: &str = "arn:aws:iam::111122223333:role/podidentity/homelab/homelab.vault.vault-bno5n7ilbuky";
 const ELSEWHERE: &str = "arn:aws:iam::444455556666:role/elsewhere";
 const ANNOTATED: &str = "arn:aws:iam::111122223333:role/annotated";
 
-pub fn defaults() -> Defaults {
-    Defaults {
-        annotation_prefix: "eks.amazonaws.com".into(),
+/// Flags that differ from every other source.
+pub fn settings() -> Settings {
+    Settings {
         audience: "flag.example".into(),
         expiration_seconds: 7200,
         region: Some("us-east-1".into()),
-        sts_regional_endpoints: false,
+        ..Settings::new("eks.amazonaws.com")
     }
 }
+
+static SETTINGS: LazyLock<Settings> = LazyLock::new(settings);
 
 pub fn issuer() -> Value {
     json!({
@@ -50,17 +55,33 @@ fn role(name: &str, second: u8, rest: &Value) -> Value {
     binding(name, second, &json!({"role": {}}), rest)
 }
 
-fn of(bindings: &[Value], issuer: Option<&Value>, annotations: &[(&str, &str)]) -> Decision {
-    let bindings: Vec<Arc<PodIdentityBinding>> =
-        bindings.iter().map(|b| Arc::new(serde_json::from_value(b.clone()).unwrap())).collect();
-    let issuer: Option<OidcIssuer> = issuer.map(|issuer| serde_json::from_value(issuer.clone()).unwrap());
+fn facts(bindings: &[Value], issuer: Option<&Value>, annotations: &[(&str, &str)]) -> Facts {
+    let binding = |b: &Value| serde_json::from_value::<PodIdentityBinding>(b.clone()).unwrap();
+    let issuer = issuer.map(|issuer| serde_json::from_value::<OidcIssuer>(issuer.clone()).unwrap());
     let annotations: BTreeMap<String, String> =
         annotations.iter().map(|(k, v)| (format!("eks.amazonaws.com/{k}"), (*v).to_owned())).collect();
-    decide("vault", "vault", &annotations, &bindings, issuer.as_ref(), &defaults())
+    Facts {
+        annotations: Annotations::read(&annotations, "eks.amazonaws.com").map(Arc::new),
+        bindings: bindings.iter().map(|b| Arc::new(Bound::from(binding(b)))).collect(),
+        issuer: issuer.map(|issuer| Arc::new(Issuer::from(issuer))),
+        ..Facts::default()
+    }
 }
 
-fn arn(decision: &Decision) -> Option<&str> {
-    decision.identity.as_ref().map(|identity| identity.role_arn.as_str())
+/// What is decided for `vault/vault`. The facts live as long as the test.
+fn of_facts(facts: Facts) -> Decision<'static> {
+    decide("vault", "vault", Box::leak(Box::new(facts)), &SETTINGS)
+}
+
+fn of(bindings: &[Value], issuer: Option<&Value>, annotations: &[(&str, &str)]) -> Decision<'static> {
+    of_facts(facts(bindings, issuer, annotations))
+}
+
+fn arn<'a>(decision: &'a Decision<'_>) -> Option<&'a str> {
+    match &decision.identity.as_ref()?.means {
+        Means::Role(arn) => Some(arn),
+        Means::ContainerCredentials => None,
+    }
 }
 
 fn stalled(status: &Value) -> Value {
@@ -80,10 +101,10 @@ fn a_binding_gives_a_role_that_does_not_exist_yet() {
         Decision {
             identity: Some(Identity {
                 source: Source::Binding,
-                role_arn: COMPUTED.into(),
-                audience: "sts.amazonaws.com".into(),
+                means: Means::Role(COMPUTED.into()),
+                audience: "sts.amazonaws.com",
                 expiration_seconds: 86_400,
-                region: Some("eu-central-1".into()),
+                region: Some("eu-central-1"),
                 sts_regional_endpoints: true,
             }),
             warnings: vec![],
@@ -99,10 +120,10 @@ fn a_binding_s_fields_are_used() {
     });
     let expected = Identity {
         source: Source::Binding,
-        role_arn: ELSEWHERE.into(),
-        audience: "second".into(),
+        means: Means::Role(ELSEWHERE.into()),
+        audience: "second",
         expiration_seconds: 600,
-        region: Some("ap-south-1".into()),
+        region: Some("ap-south-1"),
         sts_regional_endpoints: false,
     };
     for issuer in [Some(issuer()), None] {
@@ -115,7 +136,7 @@ fn a_binding_s_fields_are_used() {
 fn without_an_issuer_the_flags_fill_in() {
     let decision = of(&[binding("b", 0, &json!({"roleArn": ELSEWHERE}), &json!({}))], None, &[]);
     let identity = decision.identity.unwrap();
-    assert_eq!((identity.audience.as_str(), identity.region.as_deref()), ("flag.example", Some("us-east-1")));
+    assert_eq!((identity.audience, identity.region), ("flag.example", Some("us-east-1")));
 }
 
 #[test]
@@ -137,22 +158,6 @@ fn the_oldest_binding_holds_the_service_account() {
         ("older first", vec![role("b", 1, &json!({})), other("a", 2)], COMPUTED),
         ("older last", vec![other("a", 2), role("b", 1, &json!({}))], COMPUTED),
         ("one second: by name", vec![role("b", 1, &json!({})), other("a", 1)], ELSEWHERE),
-        (
-            "another ServiceAccount's does not count",
-            vec![
-                binding("a", 0, &json!({"serviceAccountName": "other", "roleArn": ELSEWHERE}), &json!({})),
-                role("b", 1, &json!({})),
-            ],
-            COMPUTED,
-        ),
-        (
-            "another namespace's does not count",
-            vec![
-                binding("a", 0, &json!({"roleArn": ELSEWHERE}), &json!({"metadata": {"namespace": "other"}})),
-                role("b", 1, &json!({})),
-            ],
-            COMPUTED,
-        ),
     ] {
         assert_eq!(arn(&of(&bindings, Some(&issuer()), &[])), Some(expected), "{what}");
     }
@@ -204,13 +209,13 @@ fn a_stalled_binding_that_had_a_role_keeps_it() {
 fn annotations_follow_the_reference() {
     let base = Identity {
         source: Source::Annotations,
-        role_arn: ANNOTATED.into(),
-        audience: "flag.example".into(),
+        means: Means::Role(ANNOTATED.into()),
+        audience: "flag.example",
         expiration_seconds: 7200,
-        region: Some("us-east-1".into()),
+        region: Some("us-east-1"),
         sts_regional_endpoints: false,
     };
-    let with = |change: fn(&mut Identity)| {
+    let with = |change: fn(&mut Identity<'static>)| {
         let mut identity = base.clone();
         change(&mut identity);
         Some(identity)
@@ -221,8 +226,8 @@ fn annotations_follow_the_reference() {
         (vec![("audience", "a")], None, 0),
         (vec![("role-arn", "")], None, 0),
         (vec![role], with(|_| {}), 0),
-        (vec![("role-arn", "notanarn")], with(|i| i.role_arn = "notanarn".into()), 1),
-        (vec![role, ("audience", "a,b")], with(|i| i.audience = "a,b".into()), 0),
+        (vec![("role-arn", "notanarn")], with(|i| i.means = Means::Role("notanarn".into())), 1),
+        (vec![role, ("audience", "a,b")], with(|i| i.audience = "a,b"), 0),
         (vec![role, ("audience", "")], with(|_| {}), 0),
         (vec![role, ("sts-regional-endpoints", "T")], with(|i| i.sts_regional_endpoints = true), 0),
         (vec![role, ("sts-regional-endpoints", "false")], with(|_| {}), 0),
@@ -239,7 +244,7 @@ fn annotations_follow_the_reference() {
         assert_eq!(decision.warnings.len(), warnings, "{annotations:?}: {decision:?}");
     }
     let decision = of(&[], Some(&issuer()), &[role]);
-    assert_eq!(decision.identity, with(|i| i.region = Some("eu-central-1".into())), "the issuer's region");
+    assert_eq!(decision.identity, with(|i| i.region = Some("eu-central-1")), "the issuer's region");
 }
 
 #[test]
@@ -254,5 +259,123 @@ fn what_is_an_iam_role_arn() {
         ("arn:aws:iam::111122223333", false),
     ] {
         assert_eq!(of(&[], None, &[("role-arn", arn)]).warnings.is_empty(), fine, "{arn}");
+    }
+}
+
+fn mapped() -> Mapped {
+    Mapped {
+        role_arn: ELSEWHERE.into(),
+        audience: Some("mapped.example".into()),
+        sts_regional_endpoints: true,
+        expiration_seconds: Some(3600),
+    }
+}
+
+#[test]
+fn a_config_map_entry_stands_alone_and_comes_last() {
+    let of = |bindings: &[Value], annotations: &[(&str, &str)], mapped: Mapped| {
+        of_facts(Facts { mapped: Some(Arc::new(mapped)), ..facts(bindings, Some(&issuer()), annotations) })
+    };
+    let expected = Identity {
+        source: Source::ConfigMap,
+        means: Means::Role(ELSEWHERE.into()),
+        audience: "mapped.example",
+        expiration_seconds: 3600,
+        region: Some("eu-central-1"),
+        sts_regional_endpoints: true,
+    };
+    let silent =
+        Mapped { audience: None, sts_regional_endpoints: false, expiration_seconds: None, ..mapped() };
+    let by_default = Identity {
+        audience: "flag.example",
+        expiration_seconds: 7200,
+        sts_regional_endpoints: false,
+        ..expected.clone()
+    };
+    // Annotations without a role add nothing: the entry wins whole.
+    let roleless = [("audience", "a"), ("token-expiration", "900"), ("sts-regional-endpoints", "false")];
+    for (annotations, entry, expected) in [
+        ([].as_slice(), mapped(), expected.clone()),
+        (&roleless, mapped(), expected.clone()),
+        (&[], silent, by_default),
+        (
+            &[],
+            Mapped { expiration_seconds: Some(100), ..mapped() },
+            Identity { expiration_seconds: 600, ..expected },
+        ),
+    ] {
+        assert_eq!(of(&[], annotations, entry).identity, Some(expected));
+    }
+    assert_eq!(
+        of(&[], &[], Mapped { expiration_seconds: Some(100), ..mapped() }).warnings.len(),
+        1,
+        "clamped"
+    );
+    assert_eq!(of(&[], &[], Mapped { role_arn: "notanarn".into(), ..mapped() }).warnings.len(), 1);
+    let source = |decision: Decision<'_>| decision.identity.unwrap().source;
+    assert_eq!(source(of(&[], &[("role-arn", ANNOTATED)], mapped())), Source::Annotations);
+    assert_eq!(source(of(&[role("b", 0, &json!({}))], &[], mapped())), Source::Binding);
+    // A binding that gives none leaves it to the others.
+    let deleting = json!({"metadata": {"deletionTimestamp": "2026-11-24T11:00:00Z"}});
+    let decision = of(&[role("b", 0, &deleting)], &[], mapped());
+    assert_eq!((decision.warnings.len(), source(decision)), (1, Source::ConfigMap));
+}
+
+#[test]
+fn the_container_credentials_file_beats_everything() {
+    let of = |annotations: &[(&str, &str)], mapped: Option<Mapped>| {
+        let facts = facts(&[role("b", 0, &json!({}))], None, annotations);
+        of_facts(Facts { container_credentials: true, mapped: mapped.map(Arc::new), ..facts })
+            .identity
+            .unwrap()
+    };
+    let expected = Identity {
+        source: Source::ContainerCredentials,
+        means: Means::ContainerCredentials,
+        audience: "pods.eks.amazonaws.com",
+        expiration_seconds: 86_400, // not the flag's
+        region: Some("us-east-1"),
+        sts_regional_endpoints: false,
+    };
+    let annotations = [
+        ("role-arn", ANNOTATED),
+        ("audience", "a"),
+        ("token-expiration", "900"),
+        ("sts-regional-endpoints", "true"),
+    ];
+    for (annotations, mapped, expected) in [
+        ([].as_slice(), None, expected.clone()),
+        (
+            &annotations,
+            Some(mapped()),
+            Identity { expiration_seconds: 900, sts_regional_endpoints: true, ..expected.clone() },
+        ),
+        (
+            &[],
+            Some(mapped()),
+            Identity { expiration_seconds: 3600, sts_regional_endpoints: true, ..expected },
+        ),
+    ] {
+        assert_eq!(of(annotations, mapped), expected);
+    }
+}
+
+#[test]
+fn a_bare_role_name_is_composed_where_the_flag_says_so() {
+    let of = |annotation: &str, account: Option<&str>, issuer: Option<&Value>| {
+        let composed = Composed::Of { account: account.map(Into::into), partition: None };
+        let settings = Settings { composed, ..settings() };
+        let facts = facts(&[], issuer, &[("role-arn", annotation)]);
+        let decision = decide("vault", "vault", &facts, &settings);
+        (arn(&decision).unwrap().to_owned(), decision.warnings.len())
+    };
+    for (annotation, account, issuer, expected, warnings) in [
+        ("app", Some("444455556666"), None, "arn:aws:iam::444455556666:role/app", 0),
+        ("/team/app", Some("444455556666"), None, "arn:aws:iam::444455556666:role/team/app", 0),
+        ("app", None, Some(&issuer()), "arn:aws:iam::111122223333:role/app", 0),
+        ("app", None, None, "app", 1),
+        (ANNOTATED, Some("444455556666"), None, ANNOTATED, 0),
+    ] {
+        assert_eq!(of(annotation, account, issuer), (expected.to_owned(), warnings), "{annotation}");
     }
 }

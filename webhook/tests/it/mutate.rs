@@ -1,35 +1,52 @@
 //! What is added to a pod, rule by rule.
 
+use std::sync::LazyLock;
+
+use json_patch::Patch;
 use serde_json::{Value, json};
-use webhook::identity::{Identity, Source};
-use webhook::mutate::{MutateError, Mutation, Pod, Target, mutate};
+use webhook::identity::{Identity, Means, Source};
+use webhook::mutate::{MutateError, mutate};
+use webhook::pod::Pod;
+use webhook::settings::Settings;
 
 const PATH: &str = "/var/run/secrets/eks.amazonaws.com/serviceaccount";
 const ROLE: &str = "arn:aws:iam::111122223333:role/r";
 
-pub fn identity() -> Identity {
+pub fn identity() -> Identity<'static> {
     Identity {
         source: Source::Binding,
-        role_arn: ROLE.into(),
-        audience: "sts.amazonaws.com".into(),
+        means: Means::Role(ROLE.into()),
+        audience: "sts.amazonaws.com",
         expiration_seconds: 86_400,
-        region: Some("eu-central-1".into()),
+        region: Some("eu-central-1"),
         sts_regional_endpoints: true,
     }
 }
 
-pub fn target() -> Target {
-    Target { annotation_prefix: "eks.amazonaws.com".into(), mount_path: PATH.into() }
+pub static SETTINGS: LazyLock<Settings> = LazyLock::new(|| Settings::new("eks.amazonaws.com"));
+
+/// What is added, as it travels, the containers left out, and the warnings.
+pub struct Said {
+    pub patch: Patch,
+    pub left_out: Vec<String>,
+    pub warnings: Vec<String>,
 }
 
-fn of(pod: &Value, identity: &Identity) -> Result<Mutation, MutateError> {
-    let pod: Pod = serde_json::from_str(&pod.to_string()).unwrap();
-    mutate(&pod, identity, &target())
+pub fn of(pod: &Value, identity: &Identity<'_>, settings: &Settings) -> Result<Said, MutateError> {
+    let text = pod.to_string();
+    let pod: Pod<'_> = serde_json::from_str(&text).unwrap();
+    let mutation = mutate(&pod, identity, settings, "705ab4f5-6393-11e8-b7cc-42010a800002")?;
+    let patch = serde_json::from_str(&serde_json::to_string(&mutation.patch).unwrap()).unwrap();
+    Ok(Said { patch, left_out: mutation.left_out, warnings: mutation.warnings })
 }
 
 /// The pod afterwards, and the warnings.
-fn after(pod: &Value, identity: &Identity) -> (Value, Vec<String>) {
-    let Mutation { patch, warnings } = of(pod, identity).unwrap();
+fn after(pod: &Value, identity: &Identity<'_>) -> (Value, Vec<String>) {
+    after_with(pod, identity, &SETTINGS)
+}
+
+fn after_with(pod: &Value, identity: &Identity<'_>, settings: &Settings) -> (Value, Vec<String>) {
+    let Said { patch, warnings, .. } = of(pod, identity, settings).unwrap();
     let mut pod = pod.clone();
     json_patch::patch(&mut pod, &patch).unwrap();
     (pod, warnings)
@@ -97,7 +114,7 @@ fn the_operations_are_additions_at_exact_places() {
         "ephemeralContainers": [{"name": "e"}],
         "volumes": [{"name": "d", "emptyDir": {}}],
     }});
-    let patch = serde_json::to_value(of(&pod, &identity()).unwrap().patch).unwrap();
+    let patch = serde_json::to_value(of(&pod, &identity(), &SETTINGS).unwrap().patch).unwrap();
     let operations: Vec<(&str, &str)> = patch
         .as_array()
         .unwrap()
@@ -227,7 +244,10 @@ fn an_existing_token_volume_is_used_and_a_foreign_one_is_not() {
     }
     let mut pod = pod(&json!({"name": "c"}));
     pod["spec"]["volumes"] = json!([foreign(first), foreign(second)]);
-    assert_eq!(of(&pod, &identity()), Err(MutateError::VolumeNamesTaken));
+    assert_eq!(
+        of(&pod, &identity(), &SETTINGS).err(),
+        Some(MutateError::VolumeNamesTaken("aws-iam-token".into()))
+    );
 }
 
 #[test]
@@ -274,4 +294,115 @@ fn windows_finds_the_token_on_its_drive() {
         assert_eq!(container["env"][4], variable("AWS_WEB_IDENTITY_TOKEN_FILE", file));
         assert_eq!(container["volumeMounts"], json!([mount("aws-iam-token", PATH)]));
     }
+}
+
+fn agent() -> Identity<'static> {
+    Identity {
+        source: Source::ContainerCredentials,
+        means: Means::ContainerCredentials,
+        audience: "pods.eks.amazonaws.com",
+        region: None,
+        sts_regional_endpoints: false,
+        ..identity()
+    }
+}
+
+#[test]
+fn container_credentials_are_a_label_a_token_and_two_variables() {
+    const AGENT: &str = "http://169.254.170.23/v1/credentials";
+    const DIRECTORY: &str = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount";
+    const FILE: &str = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/eks-pod-identity-token";
+    let before = pod(&json!({"name": "c", "env": [variable("AWS_ROLE_ARN", "own")]}));
+    let patch = serde_json::to_value(of(&before, &agent(), &SETTINGS).unwrap().patch).unwrap();
+    assert_eq!(patch[0]["path"], "/metadata/labels", "the label comes first");
+    let (pod, warnings) = after(&before, &agent());
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert_eq!(pod["metadata"]["labels"], json!({"eks.amazonaws.com/pod-identity": "enabled"}));
+    let container = &pod["spec"]["containers"][0];
+    // The other means' variables neither count nor go.
+    let expected = [
+        variable("AWS_ROLE_ARN", "own"),
+        variable("AWS_CONTAINER_CREDENTIALS_FULL_URI", AGENT),
+        variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", FILE),
+    ];
+    assert_eq!(container["env"], json!(expected));
+    assert_eq!(container["volumeMounts"], json!([mount("eks-pod-identity-token", DIRECTORY)]));
+    let volume = &pod["spec"]["volumes"][0];
+    let token = &volume["projected"]["sources"][0]["serviceAccountToken"];
+    assert_eq!(
+        (&volume["name"], &token["path"]),
+        (&json!("eks-pod-identity-token"), &json!("eks-pod-identity-token"))
+    );
+    assert_eq!(token["audience"], "pods.eks.amazonaws.com");
+    let seconds = token["expirationSeconds"].as_i64().unwrap();
+    assert!((79_200..86_400).contains(&seconds), "{seconds} is not spread");
+    assert!(of(&pod, &agent(), &SETTINGS).unwrap().patch.is_empty(), "a second pass");
+
+    let own = json!({"name": "c", "env": [variable("AWS_CONTAINER_CREDENTIALS_FULL_URI", "own")]});
+    let (_, warnings) = after(&self::pod(&own), &agent());
+    assert!(warnings[0].contains("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE is not injected"), "{warnings:?}");
+}
+
+#[test]
+fn a_label_that_stands_is_not_overwritten() {
+    for (labels, expected, warnings) in [
+        (json!({"a": "b"}), json!({"a": "b", "eks.amazonaws.com/pod-identity": "enabled"}), 0),
+        (json!({"eks.amazonaws.com/pod-identity": "no"}), json!({"eks.amazonaws.com/pod-identity": "no"}), 1),
+    ] {
+        let mut pod = pod(&json!({"name": "c"}));
+        pod["metadata"]["labels"] = labels;
+        let (pod, said) = after(&pod, &agent());
+        assert_eq!((&pod["metadata"]["labels"], said.len()), (&expected, warnings));
+    }
+    let (bare, _) = after(&json!({"spec": {"containers": []}}), &agent());
+    assert_eq!(bare["metadata"]["labels"]["eks.amazonaws.com/pod-identity"], "enabled");
+}
+
+#[test]
+fn jitter_is_for_a_day_only_and_differs_from_pod_to_pod() {
+    let jittered = Settings { expiration_jitter: true, ..SETTINGS.clone() };
+    let seconds = |life: i64, settings: &Settings, seed: &str| {
+        let identity = Identity { expiration_seconds: life, ..identity() };
+        let text = pod(&json!({"name": "c"})).to_string();
+        let pod: Pod<'_> = serde_json::from_str(&text).unwrap();
+        let patch = serde_json::to_value(&mutate(&pod, &identity, settings, seed).unwrap().patch).unwrap();
+        patch[0]["value"][0]["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"]
+            .as_i64()
+            .unwrap()
+    };
+    assert_eq!(seconds(86_400, &SETTINGS, "a"), 86_400);
+    assert_eq!(seconds(86_399, &jittered, "a"), 86_399);
+    let spread: Vec<i64> = (0..1000).map(|seed| seconds(86_400, &jittered, &format!("uid-{seed}"))).collect();
+    assert!(spread.iter().all(|seconds| (79_200..=86_400).contains(seconds)), "{spread:?}");
+    let mean = spread.iter().sum::<i64>() / 1000;
+    assert!((82_500..83_100).contains(&mean), "its mean is {mean}");
+    assert_eq!(seconds(86_400, &jittered, "a"), seconds(86_400, &jittered, "a"));
+}
+
+#[test]
+fn the_session_is_called_as_the_pod_where_that_is_wanted() {
+    let named = Settings { role_session_name: true, ..SETTINGS.clone() };
+    let reference = json!({
+        "name": "AWS_ROLE_SESSION_NAME",
+        "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}},
+    });
+    let env = |pod: &Value| pod["spec"]["containers"][0]["env"].as_array().unwrap().clone();
+    let plain = pod(&json!({"name": "c"}));
+    let (named_pod, _) = after_with(&plain, &identity(), &named);
+    assert_eq!(env(&named_pod).last(), Some(&reference));
+    assert!(of(&named_pod, &identity(), &named).unwrap().patch.is_empty(), "a second pass");
+    assert!(!env(&after(&plain, &identity()).0).contains(&reference), "only where it is wanted");
+    let own = pod(&json!({"name": "c", "env": [variable("AWS_ROLE_SESSION_NAME", "own")]}));
+    assert!(!env(&after_with(&own, &identity(), &named).0).contains(&reference));
+    let mut long = plain;
+    long["metadata"]["name"] = json!("n".repeat(65));
+    let (long, warnings) = after_with(&long, &identity(), &named);
+    assert!(!env(&long).contains(&reference) && warnings[0].contains("too long"), "{warnings:?}");
+}
+
+#[test]
+fn a_container_without_a_place_for_the_token_is_named() {
+    let mounts = [mount("d", PATH), mount("e", &format!("{PATH}-podidentity"))];
+    let said = of(&pod(&json!({"name": "c", "volumeMounts": mounts})), &identity(), &SETTINGS).unwrap();
+    assert_eq!(said.left_out, ["c"]);
 }

@@ -7,9 +7,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Map, Value, json};
 use webhook::identity::Identity;
-use webhook::mutate::{Pod, mutate};
 
-use crate::mutate::{identity, target};
+use crate::mutate::{SETTINGS, identity, of};
 
 const PATH: &str = "/var/run/secrets/eks.amazonaws.com/serviceaccount";
 
@@ -111,10 +110,12 @@ fn pod() -> impl Strategy<Value = Value> {
     object(vec![("metadata", option::of(metadata).boxed()), ("spec", spec)])
 }
 
-fn any_identity() -> impl Strategy<Value = Identity> {
-    (option::of(Just("eu-central-1".to_owned())), any::<bool>()).prop_map(
-        |(region, sts_regional_endpoints)| Identity { region, sts_regional_endpoints, ..identity() },
-    )
+fn any_identity() -> impl Strategy<Value = Identity<'static>> {
+    (option::of(Just("eu-central-1")), any::<bool>()).prop_map(|(region, sts_regional_endpoints)| Identity {
+        region,
+        sts_regional_endpoints,
+        ..identity()
+    })
 }
 
 /// Takes back every addition, last first.
@@ -150,26 +151,22 @@ proptest! {
 
     #[test]
     fn additions_only_and_a_second_pass_is_empty(before in pod(), identity in any_identity()) {
-        let view: Pod = serde_json::from_str(&before.to_string()).unwrap();
-        let Ok(mutation) = mutate(&view, &identity, &target()) else {
+        let Ok(said) = of(&before, &identity, &SETTINGS) else {
             let volumes = before["spec"]["volumes"].as_array().unwrap();
             let taken = |name| volumes.iter().any(|v| v["name"] == name);
             prop_assert!(taken("aws-iam-token") && taken("aws-iam-token-podidentity"), "refused without reason");
             return Ok(());
         };
-        // Through text, as it travels.
-        let patch: Patch = serde_json::from_str(&serde_json::to_string(&mutation.patch).unwrap()).unwrap();
         let mut after = before.clone();
-        json_patch::patch(&mut after, &patch).unwrap();
+        json_patch::patch(&mut after, &said.patch).unwrap();
 
         for (old, new) in containers(&before).zip(containers(&after)) {
             prop_assert_eq!(repeated_paths(old), repeated_paths(new), "{}", new);
         }
-        let view: Pod = serde_json::from_str(&after.to_string()).unwrap();
-        let again = mutate(&view, &identity, &target()).unwrap();
+        let again = of(&after, &identity, &SETTINGS).unwrap();
         prop_assert!(again.patch.is_empty(), "{}", again.patch);
 
-        take_back(&mut after, &patch);
+        take_back(&mut after, &said.patch);
         prop_assert_eq!(after, before);
     }
 }

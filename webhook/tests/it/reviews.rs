@@ -8,7 +8,8 @@ use json_patch::Patch;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
-use webhook::admit::{Admission, Answer};
+use webhook::admit::{Admission, Answer, Entry};
+use webhook::facts::Annotations;
 use webhook::metrics::Outcome;
 
 use crate::fake::{ACCOUNTS, Api, BINDINGS, Gate, ISSUERS, eventually};
@@ -48,7 +49,7 @@ async fn synced(api: &Arc<Api>) -> Admission {
 }
 
 async fn ask(admission: &Admission, review: &Value) -> (Answer, Value) {
-    let answer = admission.answer(review.to_string().as_bytes()).await;
+    let answer = admission.answer(Entry::Pods, review.to_string().as_bytes()).await;
     let body = well_formed(&answer);
     (answer, body)
 }
@@ -195,7 +196,7 @@ async fn a_review_that_cannot_be_understood_gets_a_well_formed_answer() {
         ),
         ("null lists", with("/request/object/spec/containers/0/env", Value::Null), (200, Outcome::Mutated)),
     ] {
-        let answer = admission.answer(&body).await;
+        let answer = admission.answer(Entry::Pods, &body).await;
         well_formed(&answer);
         assert_eq!((answer.status, answer.outcome), (status, outcome), "{what}");
     }
@@ -205,18 +206,23 @@ async fn a_review_that_cannot_be_understood_gets_a_well_formed_answer() {
 }
 
 #[tokio::test]
-async fn before_the_copies_are_complete_nothing_is_answered() {
+async fn before_the_copies_are_complete_the_api_server_is_asked() {
     let api = cluster();
     api.lists.send_replace(Gate::Held);
     let admission = api.admission(&Arc::default());
     eventually("listing", || api.calls().len() >= 3).await;
+    let (answer, _) = ask(&admission, &review("vault", "vault")).await;
+    assert_eq!((answer.outcome, answer.source, answer.lookup), (Outcome::Mutated, "binding", "live"));
+    assert_eq!(live_calls(&api).len(), 2, "one GET, one LIST: {:?}", live_calls(&api));
+    api.live.send_replace(Gate::Failing);
     let (answer, body) = ask(&admission, &review("vault", "vault")).await;
-    assert_eq!((answer.status, answer.outcome), (503, Outcome::Unavailable));
+    assert_eq!((answer.status, answer.outcome), (503, Outcome::Unavailable), "never a silent yes");
     assert_eq!(body["response"]["allowed"], false);
 
     api.lists.send_replace(Gate::Open);
     eventually("synced", || admission.lookup.is_synced()).await;
-    assert_eq!(ask(&admission, &review("vault", "vault")).await.0.outcome, Outcome::Mutated);
+    let (answer, _) = ask(&admission, &review("vault", "vault")).await;
+    assert_eq!((answer.outcome, answer.lookup), (Outcome::Mutated, "cache"));
 }
 
 #[tokio::test]
@@ -279,12 +285,10 @@ async fn a_look_that_takes_too_long_is_a_failed_call() {
 async fn only_metadata_of_service_accounts_is_asked_for() {
     let api = cluster();
     let admission = synced(&api).await;
-    let facts = admission.lookup.facts("vault", "annotated").await.unwrap();
-    assert_eq!(
-        facts.annotations.keys().collect::<Vec<_>>(),
-        ["eks.amazonaws.com/role-arn"],
-        "nothing else is kept"
-    );
+    let (facts, _) = admission.lookup.facts("vault", "annotated", false).await.unwrap();
+    let role = "arn:aws:iam::111122223333:role/annotated";
+    let expected = Annotations { role_arn: Some(role.into()), ..Annotations::default() };
+    assert_eq!(facts.annotations.as_deref(), Some(&expected), "nothing else is kept");
     let calls: Vec<_> = api.calls().into_iter().filter(|call| call.contains(ACCOUNTS)).collect();
     assert!(!calls.is_empty() && calls.iter().all(|call| call.ends_with(" metadata only")), "{calls:?}");
 }
@@ -299,7 +303,7 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let (runtime, admission) = &*FUZZED;
-        well_formed(&runtime.block_on(admission.answer(&bytes)));
+        well_formed(&runtime.block_on(admission.answer(Entry::Pods, &bytes)));
     }
 
     /// A good review with one piece replaced.
@@ -310,6 +314,6 @@ proptest! {
         let at = at % text.len();
         let end = (at + cut).min(text.len());
         text.replace_range(at..end, &piece);
-        well_formed(&runtime.block_on(admission.answer(text.as_bytes())));
+        well_formed(&runtime.block_on(admission.answer(Entry::Pods, text.as_bytes())));
     }
 }

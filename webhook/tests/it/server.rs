@@ -9,12 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum_server::Handle;
+use axum_server::tls_rustls::RustlsConfig;
 use bytes::Bytes;
+use futures::StreamExt;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use k8s_openapi::ByteString;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -24,16 +27,19 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use webhook::admit::Admission;
+use webhook::crowd::Crowd;
 use webhook::health::{self, Health};
 use webhook::metrics::Metrics;
-use webhook::server::{self, Budget, Service};
+use webhook::server::{self, Service};
 use webhook::tls::Certificate;
+use webhook::trust::{Trust, Trusted};
 
 use crate::fake::{Api, Gate, eventually, within};
 use crate::reviews::{cluster, review};
 
 const NAME: &str = "podidentity-webhook.podidentity-system.svc";
 const MAX_BODY: usize = 64 << 10;
+const CONNECTIONS: usize = 8;
 const SECRETS: &str = "/api/v1/secrets";
 
 type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, io::Error>;
@@ -46,7 +52,9 @@ struct Webhook {
     certificate: Arc<Certificate>,
     address: SocketAddr,
     handle: Handle<SocketAddr>,
-    budget: Budget,
+    bodies: Arc<Crowd>,
+    connections: Arc<Crowd>,
+    pair: Pair,
     served: JoinHandle<io::Result<()>>,
 }
 
@@ -59,28 +67,43 @@ impl Webhook {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        let budget = Budget::new(MAX_BODY);
+        let (bodies, connections) = (Crowd::new(MAX_BODY), Crowd::new(CONNECTIONS));
         let service = Service {
             admission: admission.clone(),
             metrics: Arc::clone(&metrics),
             request_timeout,
             max_body_bytes: MAX_BODY,
-            budget: budget.clone(),
+            bodies: Arc::clone(&bodies),
+            connections: Arc::clone(&connections),
         };
         let handle = Handle::new();
-        let tls = certificate.server_config().unwrap();
+        let tls = RustlsConfig::from_config(Arc::new(certificate.server_config(None).unwrap()));
         let served = tokio::spawn(server::serve(listener, tls, service, handle.clone()));
-        Self { api, admission, metrics, certificate, address, handle, budget, served }
+        Self {
+            api,
+            admission,
+            metrics,
+            certificate,
+            address,
+            handle,
+            bodies,
+            connections,
+            pair: Pair::new(),
+            served,
+        }
     }
 
     /// With a certificate and complete copies, and a connection to it.
     async fn ready(request_timeout: Duration) -> (Self, SendRequest<Body>) {
         let webhook = Self::start(request_timeout);
-        let pair = Pair::new();
-        webhook.certificate.take(&pair.secret());
+        webhook.serve(&webhook.pair);
         eventually("synced", || webhook.admission.lookup.is_synced()).await;
-        let (connection, _) = webhook.connect(&pair, &version::TLS13).await.unwrap();
+        let (connection, _) = webhook.connect(&webhook.pair, &version::TLS13).await.unwrap();
         (webhook, connection)
+    }
+
+    fn serve(&self, pair: &Pair) {
+        self.certificate.take(pair.pem.as_bytes(), pair.key.as_bytes());
     }
 
     /// A connection that trusts `pair` only, and the certificate that was served.
@@ -185,8 +208,8 @@ async fn a_review_over_tls() {
     }
     let text = webhook.metrics.text();
     for line in [
-        r#"podidentity_webhook_reviews_total{outcome="mutated",source="binding",lookup="cache"} 2"#,
-        r#"podidentity_webhook_reviews_total{outcome="malformed",source="",lookup=""} 2"#,
+        r#"podidentity_webhook_reviews_total{entry="pods",outcome="mutated",source="binding",lookup="cache"} 2"#,
+        r#"podidentity_webhook_reviews_total{entry="pods",outcome="malformed",source="",lookup=""} 2"#,
         "podidentity_webhook_review_duration_seconds_count 4",
         r#"podidentity_webhook_cache_synced{kind="ServiceAccount"} 1"#,
         r#"podidentity_webhook_cache_objects{kind="ServiceAccount"} 3"#,
@@ -199,7 +222,7 @@ async fn a_review_over_tls() {
 async fn only_tls_1_3() {
     let (webhook, _connection) = Webhook::ready(Duration::from_secs(10)).await;
     let pair = Pair::new();
-    webhook.certificate.take(&pair.secret());
+    webhook.serve(&pair);
     assert!(webhook.connect(&pair, &version::TLS12).await.is_err());
     assert!(webhook.connect(&pair, &version::TLS13).await.is_ok());
 }
@@ -228,18 +251,51 @@ async fn a_body_that_never_ends_is_given_up() {
     );
 }
 
+/// A body of which `sent` arrives, and the rest never.
+fn unfinished(sent: Vec<u8>) -> Body {
+    let begun = futures::stream::once(async move { Ok(hyper::body::Frame::data(Bytes::from(sent))) });
+    StreamBody::new(begun.chain(futures::stream::pending())).boxed_unsync()
+}
+
 #[tokio::test]
-async fn reviews_under_way_share_a_budget() {
-    let (webhook, mut connection) = Webhook::ready(Duration::from_millis(100)).await;
-    let review = review("vault", "vault").to_string();
-    let held = webhook.budget.claim(MAX_BODY).await;
-    let (status, _) = within("an answer", post(&mut connection, review.clone())).await;
-    assert_eq!(status, StatusCode::GATEWAY_TIMEOUT, "others hold all of it");
-    drop(held);
-    for _ in 0..3 {
-        let (status, _) = within("an answer", post(&mut connection, review.clone())).await;
-        assert_eq!(status, StatusCode::OK, "it is given back");
+async fn bodies_that_do_not_end_make_room_for_others() {
+    let (webhook, mut connection) = Webhook::ready(Duration::from_secs(10)).await;
+    // Half of the room each; a third does not fit beside them.
+    let half = || unfinished(vec![b' '; MAX_BODY / 2]);
+    let mut slow: Vec<_> = (0..2)
+        .map(|_| {
+            let mut connection = connection.clone();
+            let body = half();
+            tokio::spawn(async move { send(&mut connection, "/mutate", "application/json", body).await })
+        })
+        .collect();
+    eventually("both under way", || webhook.bodies.taken() == MAX_BODY).await;
+    let (status, _) = within("an answer", post(&mut connection, review("vault", "vault").to_string())).await;
+    assert_eq!(status, StatusCode::OK);
+    let (status, body) = within("the older one's end", slow.remove(0)).await.unwrap();
+    assert_eq!((status, &body["response"]["allowed"]), (StatusCode::TOO_MANY_REQUESTS, &json!(false)));
+    assert!(!slow[0].is_finished(), "the other may stay");
+    slow[0].abort();
+    eventually("all given back", || webhook.bodies.taken() == 0).await;
+}
+
+#[tokio::test]
+async fn idle_connections_make_room_for_new_ones_and_never_push_out_one_that_works() {
+    let (webhook, mut working) = Webhook::ready(Duration::from_secs(10)).await;
+    assert_eq!(post(&mut working, review("vault", "vault").to_string()).await.0, StatusCode::OK);
+    let mut idle = Vec::new();
+    for _ in 0..10 * CONNECTIONS {
+        idle.push(TcpStream::connect(webhook.address).await.unwrap());
     }
+    eventually("the evictions", || webhook.connections.count() == (CONNECTIONS, 9 * CONNECTIONS as u64 + 1))
+        .await;
+    assert_eq!(post(&mut working, review("vault", "vault").to_string()).await.0, StatusCode::OK);
+    let (mut new, _) = webhook.connect(&webhook.pair, &version::TLS13).await.unwrap();
+    assert_eq!(post(&mut new, review("vault", "vault").to_string()).await.0, StatusCode::OK);
+    // The oldest idle one was closed.
+    let mut byte = [0];
+    let read = within("its end", tokio::io::AsyncReadExt::read(&mut idle[0], &mut byte)).await;
+    assert!(!matches!(read, Ok(1..)), "{read:?}");
 }
 
 #[tokio::test]
@@ -256,27 +312,16 @@ async fn headers_beyond_the_limit_are_refused() {
 }
 
 #[tokio::test]
-async fn before_the_copies_are_complete_the_call_fails() {
-    let webhook = Webhook::start(Duration::from_secs(10));
-    webhook.api.lists.send_replace(Gate::Held);
-    let pair = Pair::new();
-    webhook.certificate.take(&pair.secret());
-    let (mut connection, _) = webhook.connect(&pair, &version::TLS13).await.unwrap();
-    let (status, body) = post(&mut connection, review("vault", "vault").to_string()).await;
-    assert_eq!((status, &body["response"]["allowed"]), (StatusCode::SERVICE_UNAVAILABLE, &json!(false)));
-}
-
-#[tokio::test]
 async fn the_certificate_changes_under_a_live_connection() {
     let webhook = Webhook::start(Duration::from_secs(10));
     let (first, second) = (Pair::new(), Pair::new());
     assert!(webhook.connect(&first, &version::TLS13).await.is_err(), "no certificate yet");
-    webhook.certificate.take(&first.secret());
+    webhook.serve(&first);
     eventually("synced", || webhook.admission.lookup.is_synced()).await;
     let (mut old, served) = webhook.connect(&first, &version::TLS13).await.unwrap();
     assert_eq!(served, first.certificate);
 
-    webhook.certificate.take(&second.secret());
+    webhook.serve(&second);
     assert!(webhook.connect(&first, &version::TLS13).await.is_err(), "the old one is served no more");
     let (mut new, served) = webhook.connect(&second, &version::TLS13).await.unwrap();
     assert_eq!(served, second.certificate);
@@ -286,16 +331,16 @@ async fn the_certificate_changes_under_a_live_connection() {
 
     let expired = Pair::with(|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));
     let other_key = KeyPair::generate().unwrap().serialize_pem();
-    for (what, bad) in [
-        ("nothing", Secret::default()),
-        ("no certificate", secret("", &second.key)),
-        ("no PEM", secret("garbage", &second.key)),
-        ("garbled", secret(&second.pem.replace('M', "!"), &second.key)),
-        ("no key", secret(&second.pem, "garbage")),
-        ("another key", secret(&second.pem, &other_key)),
-        ("expired", expired.secret()),
+    for (what, certificate, key) in [
+        ("nothing", "", ""),
+        ("no certificate", "", &*second.key),
+        ("no PEM", "garbage", &second.key),
+        ("garbled", &second.pem.replace('M', "!"), &second.key),
+        ("no key", &second.pem, "garbage"),
+        ("another key", &second.pem, &other_key),
+        ("expired", &expired.pem, &expired.key),
     ] {
-        webhook.certificate.take(&bad);
+        webhook.certificate.take(certificate.as_bytes(), key.as_bytes());
         assert!(webhook.certificate.is_valid(), "{what}");
         assert_eq!(webhook.connect(&second, &version::TLS13).await.unwrap().1, second.certificate, "{what}");
     }
@@ -312,9 +357,9 @@ async fn the_secret_is_watched_by_its_name() {
     api.put(SECRETS, secret);
     let certificate = Arc::new(Certificate::new(Arc::default()));
     let (follower, client) = (Arc::clone(&certificate), api.client());
-    tokio::spawn(
-        async move { follower.follow(client, "podidentity-system", "podidentity-webhook-tls").await },
-    );
+    tokio::spawn(async move {
+        follower.follow_secret(client, "podidentity-system", "podidentity-webhook-tls").await
+    });
     eventually("a certificate", || certificate.is_valid()).await;
     let listed = |call: &String| {
         call.starts_with("GET /api/v1/namespaces/podidentity-system/secrets?")
@@ -351,10 +396,14 @@ async fn readiness_is_copies_and_certificate_and_no_stop() {
     let admission = api.admission(&metrics);
     let certificate = Arc::new(Certificate::new(Arc::clone(&metrics)));
     let stopping = Arc::new(AtomicBool::new(false));
+    let trust = Arc::new(Trust::new(Arc::clone(&certificate)));
     let health = Health {
         lookup: Arc::clone(&admission.lookup),
         certificate: Arc::clone(&certificate),
+        trust: Some(Arc::clone(&trust)),
+        trusted_once: Arc::default(),
         stopping: Arc::clone(&stopping),
+        connections: Crowd::new(1),
         metrics,
     };
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -381,13 +430,47 @@ async fn readiness_is_copies_and_certificate_and_no_stop() {
     eventually("synced", || admission.lookup.is_synced()).await;
     let (status, why) = get("/readyz").await;
     assert!(status == 503 && why.contains("certificate"), "{why}");
-    certificate.take(&Pair::with(|params| params.not_before = rcgen::date_time_ymd(4000, 1, 1)).secret());
+    let take = |pair: &Pair| certificate.take(pair.pem.as_bytes(), pair.key.as_bytes());
+    take(&Pair::with(|params| params.not_before = rcgen::date_time_ymd(4000, 1, 1)));
     assert_eq!(get("/readyz").await.0, 503, "not valid yet");
-    certificate.take(&Pair::new().secret());
+    let pair = Pair::new();
+    take(&pair);
+    assert!(get("/readyz").await.1.contains("not been read"), "the configuration is not known");
+    // An entry that trusts another CA, or none; then all of them ours.
+    for bundles in [[&*pair.pem, ""], [&pair.pem, &Pair::new().pem]] {
+        trust.take(Some(&configuration(&bundles)));
+        let (status, why) = get("/readyz").await;
+        assert!(status == 503 && why.contains("does not trust") && why.contains("entry-1"), "{why}");
+    }
+    let text = get("/metrics").await.1;
+    assert!(text.contains("podidentity_webhook_ca_bundle_trusts_certificate 0"), "{text}");
+    let both = Pair::new().pem + &pair.pem;
+    trust.take(Some(&configuration(&[&pair.pem, &both])));
     assert_eq!(get("/readyz").await, (200, "ok".to_owned()));
+    let text = get("/metrics").await.1;
+    assert!(text.contains("podidentity_webhook_ca_bundle_trusts_certificate 1"), "{text}");
+    // Once it was ready, only the metric tells.
+    trust.take(Some(&configuration(&["", ""])));
+    assert_eq!(get("/readyz").await, (200, "ok".to_owned()));
+    trust.take(None);
+    assert_eq!(trust.trusted(), Trusted::NoConfiguration, "the emergency stop");
     stopping.store(true, Ordering::Relaxed);
     assert_eq!(get("/readyz").await, (503, "stopping".to_owned()));
     assert_eq!(get("/healthz").await.0, 200);
     let (status, text) = get("/metrics").await;
     assert!(status == 200 && text.contains("certificate_not_after_timestamp_seconds"), "{text}");
+}
+
+fn configuration(bundles: &[&str]) -> MutatingWebhookConfiguration {
+    let entries = bundles.iter().enumerate().map(|(number, bundle)| {
+        json!({
+            "name": format!("entry-{number}"),
+            "admissionReviewVersions": ["v1"], "sideEffects": "None",
+            "clientConfig": {
+                "service": {"name": "podidentity-webhook", "namespace": "podidentity-system"},
+                "caBundle": ByteString(bundle.as_bytes().to_vec()),
+            },
+        })
+    });
+    serde_json::from_value(json!({"metadata": {}, "webhooks": entries.collect::<Vec<_>>()})).unwrap()
 }

@@ -1,0 +1,53 @@
+//! PURE: which `ServiceAccount`s are in container-credentials mode: the file `{"identities": [{"namespace": …,
+//! "serviceAccount": …}]}` that EKS Pod Identity's control plane writes for the reference.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::Deserialize;
+
+/// The `ServiceAccount`s, by namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Identities(HashMap<Box<str>, HashSet<Box<str>>>);
+
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    identities: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    namespace: Box<str>,
+    service_account: Box<str>,
+}
+
+impl Identities {
+    /// What the file says; an error where it is not that JSON, so that a file that is being written changes nothing.
+    pub fn read(content: &[u8]) -> Result<Self, serde_json::Error> {
+        let file: File = serde_json::from_slice(content)?;
+        let mut identities = Self::default();
+        for Entry { namespace, service_account } in file.identities {
+            identities.0.entry(namespace).or_default().insert(service_account);
+        }
+        Ok(identities)
+    }
+
+    /// Whether the `ServiceAccount` is among them.
+    #[must_use]
+    pub fn contains(&self, namespace: &str, account: &str) -> bool {
+        self.0.get(namespace).is_some_and(|accounts| accounts.contains(account))
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.values().map(HashSet::len).sum()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}

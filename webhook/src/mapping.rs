@@ -1,0 +1,145 @@
+//! PURE: roles by `ServiceAccount` as a ConfigMap gives them, in the form that kOps writes and the EKS Pod Identity Webhook
+//! reads: a JSON object `{"namespace/serviceaccount": {"RoleARN": …, "Audience": …, "UseRegionalSTS": …,
+//! "TokenExpiration": …}}`, the namespace possibly `*`.
+//!
+//! One bad entry is told and left out; the others, and the last good version of that one, stay in force.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+/// The key of the ConfigMap that holds the JSON object.
+pub const KEY: &str = "config";
+/// Any namespace.
+const ANY: &str = "*";
+
+/// What an entry says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapped {
+    /// The role.
+    pub role_arn: Box<str>,
+    /// The token's audience; `None` where the entry is silent or empty.
+    pub audience: Option<Box<str>>,
+    /// Whether `AWS_STS_REGIONAL_ENDPOINTS=regional` is injected. The flag does not count here, as in the reference.
+    pub sts_regional_endpoints: bool,
+    /// The token's life in seconds; `None` where the entry is silent or 0.
+    pub expiration_seconds: Option<i64>,
+}
+
+/// All entries: by `ServiceAccount`, then by namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Mapping(HashMap<Box<str>, HashMap<Box<str>, Arc<Mapped>>>);
+
+/// What is wrong with an entry, or with all of it. Names only keys and fields, never values.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Problem {
+    /// Nothing of it can be read.
+    #[error("key {KEY} is not a JSON object: the last good version stays in force")]
+    NotAnObject,
+    /// The key has the wrong form.
+    #[error("entry {0:?}: the key must be namespace/serviceaccount; for any namespace, */serviceaccount")]
+    Key(String),
+    /// The value is no object.
+    #[error("entry {0:?} is not an object")]
+    Entry(String),
+    /// There is no role.
+    #[error("entry {0:?} has no RoleARN")]
+    NoRole(String),
+    /// A field has the wrong type.
+    #[error("entry {0:?}: {1} must be {2}")]
+    Field(String, &'static str, &'static str),
+}
+
+impl Mapping {
+    /// What the text says. Of what cannot be read, the `last` version stays.
+    #[must_use]
+    pub fn read(text: &str, last: &Self) -> (Self, Vec<Problem>) {
+        let Ok(entries) = serde_json::from_str::<Map<String, Value>>(text) else {
+            return (last.clone(), vec![Problem::NotAnObject]);
+        };
+        let (mut mapping, mut problems) = (Self::default(), Vec::new());
+        for (key, value) in entries {
+            let Some((namespace, account)) = split(&key) else {
+                problems.push(Problem::Key(key));
+                continue;
+            };
+            let entry = match entry(&key, value) {
+                Ok(entry) => Some(Arc::new(entry)),
+                Err(problem) => {
+                    problems.push(problem);
+                    last.exactly(namespace, account).cloned()
+                }
+            };
+            if let Some(entry) = entry {
+                mapping.0.entry(account.into()).or_default().insert(namespace.into(), entry);
+            }
+        }
+        (mapping, problems)
+    }
+
+    /// The entry of a `ServiceAccount`: that of its namespace, or else that of any.
+    #[must_use]
+    pub fn get(&self, namespace: &str, account: &str) -> Option<&Arc<Mapped>> {
+        self.exactly(namespace, account).or_else(|| self.exactly(ANY, account))
+    }
+
+    /// The entry of exactly this namespace.
+    #[must_use]
+    pub fn exactly(&self, namespace: &str, account: &str) -> Option<&Arc<Mapped>> {
+        self.0.get(account)?.get(namespace)
+    }
+
+    /// How many entries there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.values().map(HashMap::len).sum()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+fn split(key: &str) -> Option<(&str, &str)> {
+    let (namespace, account) = key.split_once('/')?;
+    let named = !namespace.is_empty() && !account.is_empty() && !account.contains(['/', '*']);
+    (named && (namespace == ANY || !namespace.contains('*'))).then_some((namespace, account))
+}
+
+/// Field names count without regard to case: Go's JSON decoder, which the reference uses, reads them so.
+fn entry(key: &str, value: Value) -> Result<Mapped, Problem> {
+    let Value::Object(fields) = value else { return Err(Problem::Entry(key.to_owned())) };
+    let field = |wanted: &str| {
+        let found = fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        found.map(|(_, value)| value).filter(|value| !value.is_null())
+    };
+    let wrong = |name, form| Problem::Field(key.to_owned(), name, form);
+    let text = |name: &'static str| match field(name) {
+        Some(Value::String(text)) if text.is_empty() => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.as_str().into())),
+        Some(_) => Err(wrong(name, "a string")),
+        None => Ok(None),
+    };
+    let role_arn = text("RoleARN")?.ok_or_else(|| Problem::NoRole(key.to_owned()))?;
+    let sts_regional_endpoints = match field("UseRegionalSTS") {
+        Some(Value::Bool(wanted)) => *wanted,
+        Some(_) => return Err(wrong("UseRegionalSTS", "true or false")),
+        None => false,
+    };
+    let expiration_seconds = match field("TokenExpiration") {
+        Some(seconds) => {
+            Some(seconds.as_i64().ok_or_else(|| wrong("TokenExpiration", "a whole number of seconds"))?)
+        }
+        None => None,
+    };
+    Ok(Mapped {
+        role_arn,
+        audience: text("Audience")?,
+        sts_regional_endpoints,
+        expiration_seconds: expiration_seconds.filter(|seconds| *seconds != 0),
+    })
+}

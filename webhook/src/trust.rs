@@ -1,0 +1,144 @@
+//! Whether the API server would accept our certificate: the live webhook configuration's `caBundle`, watched by name and
+//! tried on the certificate just as the API server tries it. Until it does, a replica that has just started takes no calls;
+//! afterwards a mismatch is a metric, since who deletes the configuration (the emergency stop) does not mean to stop us.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client};
+use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+
+use crate::lookup::WATCH_SECONDS;
+use crate::tls::{Certificate, provider};
+
+/// Whether the live configuration trusts us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trusted {
+    /// Every entry does.
+    Yes,
+    /// There is no configuration, so nobody calls.
+    NoConfiguration,
+    /// It has not been looked at yet.
+    Unknown,
+    /// This entry does not.
+    NotBy(Arc<str>),
+}
+
+/// The live configuration.
+#[derive(Debug)]
+pub struct Trust {
+    certificate: Arc<Certificate>,
+    /// `None` until it was looked for.
+    entries: RwLock<Option<Arc<[Entry]>>>,
+}
+
+/// One entry of it.
+#[derive(Debug)]
+struct Entry {
+    name: Arc<str>,
+    /// Whom the API server expects to answer.
+    host: String,
+    /// The CAs it trusts; `None` where that cannot be read, or is empty.
+    bundle: Option<Arc<RootCertStore>>,
+}
+
+impl Trust {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(certificate: Arc<Certificate>) -> Self {
+        Self { certificate, entries: RwLock::default() }
+    }
+
+    /// Watches the configuration; returns only if the watch ends, which it never does by itself.
+    pub async fn follow(&self, client: Client, name: &str) {
+        // A list or watch narrowed to one name is what RBAC's resourceNames lets through.
+        let config =
+            watcher::Config::default().fields(&format!("metadata.name={name}")).timeout(WATCH_SECONDS);
+        self.take_all(watcher(Api::<MutatingWebhookConfiguration>::all(client), config)).await;
+    }
+
+    async fn take_all(
+        &self,
+        events: impl Stream<Item = watcher::Result<Event<MutatingWebhookConfiguration>>>,
+    ) {
+        let mut events = std::pin::pin!(events.default_backoff());
+        let mut listed = false;
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Init) => listed = false,
+                Ok(Event::InitApply(configuration) | Event::Apply(configuration)) => {
+                    listed = true;
+                    self.take(Some(&configuration));
+                }
+                Ok(Event::InitDone) if listed => {}
+                Ok(Event::InitDone | Event::Delete(_)) => self.take(None),
+                Err(error) => {
+                    tracing::warn!(error = %error, "the watch of the webhook configuration failed and is tried again");
+                }
+            }
+        }
+    }
+
+    /// Notes the configuration as it stands now.
+    pub fn take(&self, configuration: Option<&MutatingWebhookConfiguration>) {
+        let webhooks = configuration.and_then(|configuration| configuration.webhooks.as_deref());
+        let entries = webhooks.unwrap_or_default().iter().map(|webhook| {
+            let config = &webhook.client_config;
+            let service = config.service.as_ref().map(|s| format!("{}.{}.svc", s.name, s.namespace));
+            let url = || {
+                let (_, rest) = config.url.as_deref()?.split_once("://")?;
+                let authority = rest.split('/').next()?;
+                Some(authority.rsplit_once(':').map_or(authority, |(host, _)| host).to_owned())
+            };
+            let bundle = config.ca_bundle.as_ref().and_then(|bundle| roots(&bundle.0)).map(Arc::new);
+            Entry {
+                name: webhook.name.as_str().into(),
+                host: service.or_else(url).unwrap_or_default(),
+                bundle,
+            }
+        });
+        let entries = entries.collect();
+        *self.entries.write().unwrap_or_else(PoisonError::into_inner) = Some(entries);
+        tracing::info!(trusted = ?self.trusted(), "webhook configuration");
+    }
+
+    /// Whether it trusts the certificate that is served now.
+    #[must_use]
+    pub fn trusted(&self) -> Trusted {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(entries) = entries else { return Trusted::Unknown };
+        if entries.is_empty() {
+            return Trusted::NoConfiguration;
+        }
+        let Some(chain) = self.certificate.chain() else { return Trusted::Unknown };
+        let refusing = entries.iter().find(|entry| !entry.accepts(&chain));
+        refusing.map_or(Trusted::Yes, |entry| Trusted::NotBy(Arc::clone(&entry.name)))
+    }
+}
+
+impl Entry {
+    fn accepts(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let (Some(bundle), [leaf, intermediates @ ..]) = (&self.bundle, chain) else { return false };
+        let Ok(host) = ServerName::try_from(self.host.as_str()) else { return false };
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(bundle), provider()).build();
+        verifier.is_ok_and(|verifier| {
+            verifier.verify_server_cert(leaf, intermediates, &host, &[], UnixTime::now()).is_ok()
+        })
+    }
+}
+
+/// The CAs of a bundle; `None` where there is none, or one that cannot be read.
+fn roots(pem: &[u8]) -> Option<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        roots.add(certificate.ok()?).ok()?;
+    }
+    (!roots.is_empty()).then_some(roots)
+}
