@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 /// The `ServiceAccount`s, by namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -25,7 +26,9 @@ struct Entry {
 impl Identities {
     /// What the file says; an error where it is not that JSON, so that a file that is being written changes nothing.
     pub fn read(content: &[u8]) -> Result<Self, serde_json::Error> {
-        let file: File = serde_json::from_slice(content)?;
+        // An object first of all: serde would also take a list for the fields in their order.
+        let file: Map<String, Value> = serde_json::from_slice(content)?;
+        let file: File = serde_json::from_value(file.into())?;
         let mut identities = Self::default();
         for Entry { namespace, service_account } in file.identities {
             identities.0.entry(namespace).or_default().insert(service_account);

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use crds::condition::{ConditionType, is_true};
 use crds::{OidcIssuer, PodIdentityBinding};
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt;
 
 /// The annotations of a `ServiceAccount` that count, as they are spelled.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -81,9 +80,9 @@ impl From<PodIdentityBinding> for Bound {
         });
         let spec = &binding.spec;
         Self {
-            name: binding.name_any().into(),
+            name: binding.metadata.name.as_deref().unwrap_or_default().into(),
             service_account: spec.service_account_name.as_str().into(),
-            created: binding.creation_timestamp().map(|time| time.0),
+            created: binding.metadata.creation_timestamp.as_ref().map(|time| time.0),
             deleting: binding.metadata.deletion_timestamp.is_some(),
             hopeless,
             role_arn: spec.role_arn.as_deref().map(Into::into),

@@ -5,6 +5,7 @@
 
 mod binding;
 mod bootstrap;
+mod certificates;
 mod crash;
 mod crd_rules;
 mod faults;

@@ -46,6 +46,8 @@ pub struct Api {
     pub lists: watch::Sender<Gate>,
     /// Everything else.
     pub live: watch::Sender<Gate>,
+    /// Counts how often the watches were told to end; each then lists again.
+    ends: watch::Sender<u32>,
 }
 
 type AnyBody = UnsyncBoxBody<Bytes, Infallible>;
@@ -57,6 +59,7 @@ impl Api {
             calls: Mutex::default(),
             lists: watch::Sender::new(Gate::Open),
             live: watch::Sender::new(Gate::Open),
+            ends: watch::Sender::new(0),
         })
     }
 
@@ -69,6 +72,11 @@ impl Api {
         let annotations = role.map(|role| json!({"eks.amazonaws.com/role-arn": role, "other": "x"}));
         let metadata = json!({"namespace": namespace, "name": name, "annotations": annotations});
         self.put(ACCOUNTS, json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}));
+    }
+
+    /// Tells every watch that it is too old, so that it is begun with a new list.
+    pub fn end_watches(&self) {
+        self.ends.send_modify(|ends| *ends += 1);
     }
 
     pub fn calls(&self) -> Vec<String> {
@@ -110,7 +118,13 @@ impl Api {
         let metadata = if accept.contains("PartialObjectMetadata") { " metadata only" } else { "" };
         self.calls.lock().unwrap().push(format!("{} {path}?{query}{metadata}", request.method));
         if query.contains("watch=true") {
-            let silence = stream::pending::<Result<Frame<Bytes>, Infallible>>();
+            let mut ends = self.ends.subscribe();
+            let silence = stream::once(async move {
+                let _ = ends.changed().await;
+                let (_, gone) = failure(410, "too old");
+                let event = json!({"type": "ERROR", "object": gone}).to_string() + "\n";
+                Ok::<_, Infallible>(Frame::data(Bytes::from(event)))
+            });
             return Response::new(StreamBody::new(silence).boxed_unsync());
         }
         let everywhere = [ACCOUNTS, BINDINGS, ISSUERS].contains(&path);
@@ -154,7 +168,11 @@ impl Api {
 }
 
 fn failure(code: u16, message: &str) -> (u16, Value) {
-    let reason = if code == 404 { "NotFound" } else { "InternalError" };
+    let reason = match code {
+        404 => "NotFound",
+        410 => "Expired",
+        _ => "InternalError",
+    };
     let status = json!({
         "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": message,
     });

@@ -6,6 +6,7 @@
 mod dependencies;
 mod fake;
 mod identity;
+mod mapping;
 mod mutate;
 mod process;
 mod properties;

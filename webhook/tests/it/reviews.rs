@@ -49,7 +49,11 @@ async fn synced(api: &Arc<Api>) -> Admission {
 }
 
 async fn ask(admission: &Admission, review: &Value) -> (Answer, Value) {
-    let answer = admission.answer(Entry::Pods, review.to_string().as_bytes()).await;
+    ask_through(Entry::Pods, admission, review).await
+}
+
+async fn ask_through(entry: Entry, admission: &Admission, review: &Value) -> (Answer, Value) {
+    let answer = admission.answer(entry, review.to_string().as_bytes()).await;
     let body = well_formed(&answer);
     (answer, body)
 }
@@ -291,6 +295,113 @@ async fn only_metadata_of_service_accounts_is_asked_for() {
     assert_eq!(facts.annotations.as_deref(), Some(&expected), "nothing else is kept");
     let calls: Vec<_> = api.calls().into_iter().filter(|call| call.contains(ACCOUNTS)).collect();
     assert!(!calls.is_empty() && calls.iter().all(|call| call.ends_with(" metadata only")), "{calls:?}");
+}
+
+fn deleting(account: &str) -> Value {
+    let spec = json!({"serviceAccountName": account, "role": {}});
+    binding("leaving", 1, &spec, &json!({"metadata": {"deletionTimestamp": "2026-11-24T11:00:00Z"}}))
+}
+
+#[tokio::test]
+async fn who_may_go_without_an_identity_depends_on_the_entry() {
+    let api = cluster();
+    api.put_account("vault", "leaving", None);
+    api.put(BINDINGS, deleting("leaving"));
+    let admission = synced(&api).await;
+    let (mutated, without, refused) = (Outcome::Mutated, Outcome::NoRole, Outcome::Required);
+    for (account, expected) in [
+        ("vault", [mutated; 3]),
+        ("annotated", [mutated; 3]),
+        ("plain", [without, without, refused]),
+        ("leaving", [without, refused, refused]),
+        ("", [Outcome::NoServiceAccount, Outcome::NoServiceAccount, refused]),
+    ] {
+        for (entry, expected) in Entry::ALL.into_iter().zip(expected) {
+            let (answer, body) = ask_through(entry, &admission, &review("vault", account)).await;
+            assert_eq!((answer.status, answer.outcome), (200, expected), "{account} through {entry:?}");
+            let response = &body["response"];
+            assert_eq!(response["allowed"], expected != refused, "{account} through {entry:?}");
+            if expected == refused {
+                let message = response["status"]["message"].as_str().unwrap();
+                assert!(message.starts_with("this pod must have an AWS identity"), "{message}");
+                assert_eq!(response["status"]["code"], 403);
+            }
+        }
+    }
+    let (_, body) = ask_through(Entry::RequiredPods, &admission, &review("vault", "plain")).await;
+    let message = body["response"]["status"]["message"].as_str().unwrap();
+    assert!(message.contains("make a PodIdentityBinding"), "it says what to do: {message}");
+}
+
+#[tokio::test]
+async fn where_a_pod_must_not_go_without_that_it_is_unbound_is_confirmed() {
+    let api = cluster();
+    let admission = synced(&api).await;
+    // The copy has the account; the binding was made a moment ago.
+    api.put(BINDINGS, binding("late", 0, &json!({"serviceAccountName": "plain", "role": {}}), &json!({})));
+    assert_eq!(ask(&admission, &review("vault", "plain")).await.0.outcome, Outcome::NoRole);
+    assert!(live_calls(&api).is_empty(), "a known account without a binding is an answer");
+    for entry in [Entry::RequiredNamespaces, Entry::RequiredPods] {
+        let (answer, _) = ask_through(entry, &admission, &review("vault", "plain")).await;
+        assert_eq!((answer.outcome, answer.lookup), (Outcome::Mutated, "live"), "{entry:?}");
+    }
+    // What the copy knows an identity of needs no look.
+    let calls = live_calls(&api).len();
+    for account in ["vault", "annotated"] {
+        let (answer, _) = ask_through(Entry::RequiredPods, &admission, &review("vault", account)).await;
+        assert_eq!((answer.outcome, answer.lookup), (Outcome::Mutated, "cache"), "{account}");
+    }
+    assert_eq!(live_calls(&api).len(), calls);
+    api.live.send_replace(Gate::Failing);
+    let (answer, _) = ask_through(Entry::RequiredNamespaces, &admission, &review("vault", "plain")).await;
+    assert_eq!((answer.status, answer.outcome), (503, Outcome::Unavailable), "the entry fails closed");
+}
+
+#[tokio::test]
+async fn a_container_without_a_place_is_refused_only_where_it_must_not_go_without() {
+    let admission = synced(&cluster()).await;
+    let path = "/var/run/secrets/eks.amazonaws.com/serviceaccount";
+    let mut review = review("vault", "vault");
+    review["request"]["object"]["spec"]["containers"][0]["volumeMounts"] = json!([
+        {"name": "d", "mountPath": path}, {"name": "e", "mountPath": format!("{path}-podidentity")},
+    ]);
+    let (answer, body) = ask_through(Entry::Pods, &admission, &review).await;
+    assert_eq!(answer.outcome, Outcome::Mutated);
+    assert!(body["response"]["warnings"][0].as_str().unwrap().contains("gets no AWS identity"), "{body}");
+    let (answer, _) = ask_through(Entry::RequiredPods, &admission, &review).await;
+    assert_eq!(answer.outcome, Outcome::Required);
+    let text = admission.metrics.text();
+    assert!(text.contains(r#"pods_without_identity_total{reason="no_place"} 1"#), "{text}");
+}
+
+#[tokio::test]
+async fn a_pod_that_goes_without_is_counted_once_it_is_known_that_it_should_not() {
+    let api = cluster();
+    api.put_account("vault", "leaving", None);
+    api.put(BINDINGS, deleting("leaving"));
+    let admission = synced(&api).await;
+    let count = |reason: &str| {
+        let text = admission.metrics.text();
+        let line = format!(r#"pods_without_identity_total{{reason="{reason}"}} "#);
+        text.split_once(&line).map_or(0, |(_, rest)| rest.lines().next().unwrap().parse().unwrap())
+    };
+    let mut dry = review("vault", "plain");
+    dry["request"]["dryRun"] = json!(true);
+    ask(&admission, &dry).await;
+    for _ in 0..3 {
+        ask(&admission, &review("vault", "plain")).await;
+    }
+    assert_eq!(count("before_identity"), 0);
+    // The binding arrives with the next list.
+    api.put(BINDINGS, binding("late", 0, &json!({"serviceAccountName": "plain", "role": {}}), &json!({})));
+    api.end_watches();
+    eventually("the binding is known", || count("before_identity") == 3).await;
+    // One whose binding is known, but gives none, is counted at once.
+    ask(&admission, &review("vault", "leaving")).await;
+    assert_eq!(count("binding_unusable"), 1);
+    api.live.send_replace(Gate::Failing);
+    ask(&admission, &review("vault", "unheard-of")).await;
+    assert_eq!((count("unknown"), count("before_identity")), (1, 3));
 }
 
 static FUZZED: LazyLock<(Runtime, Admission)> = LazyLock::new(|| {
