@@ -77,6 +77,11 @@ impl Certificates {
         self.secrets.get_opt(name).await.unwrap()
     }
 
+    /// Versions of CA and leaf.
+    async fn versions(&self) -> [u64; 2] {
+        [version(&self.secret(CA_SECRET).await.unwrap()), version(&self.secret(TLS_SECRET).await.unwrap())]
+    }
+
     /// What the API server would say of the leaf: whether every entry trusts it.
     async fn trusted(&self) -> anyhow::Result<()> {
         let configuration = self.configurations.get(WEBHOOK).await?;
@@ -191,10 +196,7 @@ async fn a_bundle_that_a_gitops_tool_has_emptied_is_filled_again_and_nothing_els
     let mut these = Certificates::new().await;
     these.lead();
     these.at_rest().await;
-    let secrets = async |these: &Certificates| {
-        [CA_SECRET, TLS_SECRET].map(|name| these.secrets.get(name)).map(async |s| version(&s.await.unwrap()))
-    };
-    let before = futures::future::join_all(secrets(&these).await).await;
+    let before = these.versions().await;
     for _ in 0..3 {
         // As `kubectl replace`, or Argo CD with Replace=true, does it.
         let mut replaced = these.configuration();
@@ -204,7 +206,7 @@ async fn a_bundle_that_a_gitops_tool_has_emptied_is_filled_again_and_nothing_els
         these.configurations.replace(WEBHOOK, &PostParams::default(), &replaced).await.unwrap();
         these.at_rest().await;
     }
-    assert_eq!(futures::future::join_all(secrets(&these).await).await, before);
+    assert_eq!(these.versions().await, before);
 }
 
 #[tokio::test]
