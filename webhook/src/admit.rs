@@ -136,7 +136,7 @@ impl Admission {
         let Decision { identity, warnings } =
             identity::decide(asked.namespace, asked.account, facts, &self.settings);
         let Some(identity) = identity else {
-            return self.without(to, asked, facts, warnings);
+            return self.without(to, asked, facts, warnings, body);
         };
         let source = identity.source.as_str();
         // The second look, now that the whole pod counts.
@@ -157,7 +157,14 @@ impl Admission {
                 if patch.is_empty() {
                     to.allow(Outcome::Complete, None, warnings)
                 } else {
-                    tracing::debug!(?asked, source, "identity given to a pod");
+                    let Asked { namespace, account, pod, .. } = asked;
+                    tracing::debug!(
+                        namespace,
+                        service_account = account,
+                        pod,
+                        source,
+                        "identity given to a pod"
+                    );
                     // Strings and numbers into memory: nothing that can fail.
                     let patch = serde_json::to_vec(&patch).unwrap_or_default();
                     to.allow(Outcome::Mutated, Some(&patch), warnings)
@@ -169,8 +176,21 @@ impl Admission {
     }
 
     /// The pod has no identity: whether it may go without, and what is remembered of it.
-    fn without(&self, to: &To<'_>, asked: &Asked<'_>, facts: &Facts, warnings: Vec<String>) -> Answer {
+    fn without(
+        &self,
+        to: &To<'_>,
+        asked: &Asked<'_>,
+        facts: &Facts,
+        warnings: Vec<String>,
+        body: &[u8],
+    ) -> Answer {
         let bound = !facts.bindings.is_empty();
+        // An earlier entry may have given it the identity that its binding does not give any more.
+        let has_token =
+            || read::<Pod<'_>>(body).is_ok_and(|r| r.request.object.is_some_and(|p| mutate::has_token(&p)));
+        if bound && has_token() {
+            return to.allow(Outcome::Complete, None, warnings);
+        }
         let refused = match to.entry {
             Entry::Pods => false,
             Entry::RequiredNamespaces => bound,
@@ -190,7 +210,7 @@ impl Admission {
         if bound {
             self.count_without(asked, Without::BindingUnusable, &warnings);
         } else if !asked.dry_run && to.entry == Entry::Pods {
-            self.lookup.recent.note(Early {
+            self.lookup.note_early(Early {
                 namespace: asked.namespace.into(),
                 account: asked.account.into(),
                 pod: asked.pod.into(),
@@ -205,7 +225,15 @@ impl Admission {
         if to.entry == Entry::Pods {
             self.count_without(asked, Without::Unknown, std::slice::from_ref(&message));
         } else {
-            tracing::warn!(?asked, error = message, "review not answered: the API server refuses the pod");
+            let Asked { namespace, account, pod, .. } = asked;
+            let error = &message;
+            tracing::warn!(
+                namespace,
+                service_account = account,
+                pod,
+                error,
+                "review not answered: the pod is refused"
+            );
         }
         let response = Response::refusal(503, "ServiceUnavailable", &message);
         let answer = to.send(503, Outcome::Unavailable, response);
@@ -218,12 +246,20 @@ impl Admission {
         }
         self.metrics.without_identity(why);
         let said = said.first().map(String::as_str).unwrap_or_default();
-        tracing::warn!(?asked, why = why.as_str(), said, "a pod goes without its identity");
+        let Asked { namespace, account, pod, .. } = asked;
+        let why = why.as_str();
+        tracing::warn!(
+            namespace,
+            service_account = account,
+            pod,
+            why,
+            said,
+            "a pod goes without its identity"
+        );
     }
 }
 
 /// What is asked about; names only, fit to be logged.
-#[derive(Debug)]
 struct Asked<'a> {
     namespace: &'a str,
     account: &'a str,
@@ -281,7 +317,14 @@ impl<'a> To<'a> {
 
     /// A pod that must not go without its identity.
     fn refuse(&self, asked: &Asked<'_>, why: &str) -> Answer {
-        tracing::info!(?asked, why, "pod refused until it has its identity");
+        let Asked { namespace, account, pod, .. } = asked;
+        tracing::info!(
+            namespace,
+            service_account = account,
+            pod,
+            why,
+            "pod refused until it has its identity"
+        );
         let message = format!("this pod must have an AWS identity (podidentity.dev/require=true): {why}");
         self.send(200, Outcome::Required, Response::refusal(403, "Forbidden", &message))
     }

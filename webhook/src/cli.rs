@@ -79,8 +79,9 @@ pub struct Serving {
     /// Of those only callers with this common name; may be given more than once.
     #[arg(long, requires = "client_ca_file")]
     pub client_name: Vec<String>,
-    /// Most connections at once. When they are all taken, a new one takes the place of the one that was of least use.
-    #[arg(long, default_value_t = 256)]
+    /// Most connections at once. When they are all taken, a new one takes the place of the one that was of least use. An API
+    /// server opens one for each review that is under way, which are 600 at most by its own limits.
+    #[arg(long, default_value_t = 1024)]
     pub max_connections: usize,
     /// Longest review accepted. The API server takes objects of up to 3 MiB, and a review wraps the object.
     #[arg(long, default_value_t = 4 << 20)]

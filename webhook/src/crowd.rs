@@ -1,6 +1,7 @@
 //! Room for a limited crowd: connections, or bytes of reviews that are still arriving. When it is full, a newcomer does not
-//! wait: whoever has been of least use goes, the oldest of them first. So nobody can keep others out by sitting there, and
-//! the API server's connection, which brings reviews all the time, outlives any number that bring none.
+//! wait: whoever has been of least use goes, the oldest of them first, and who is being served only when nobody else is
+//! left. So nobody can keep others out by sitting there, and the API server's connections, which bring reviews all the
+//! time, outlive any number that bring none.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +29,8 @@ struct Seat {
     weight: usize,
     /// When it was last of use; 0 for never.
     useful: u64,
+    /// How much of what it brought is being worked on.
+    working: u32,
     gone: CancellationToken,
 }
 
@@ -53,7 +56,7 @@ impl Crowd {
         let mut state = self.state();
         state.clock += 1;
         let seat = state.clock;
-        state.seats.insert(seat, Seat { weight: 0, useful: 0, gone: gone.clone() });
+        state.seats.insert(seat, Seat { weight: 0, useful: 0, working: 0, gone: gone.clone() });
         state.grow(self.capacity, seat, weight);
         drop(state);
         Guest { crowd: Arc::clone(self), seat, gone }
@@ -85,7 +88,8 @@ impl State {
         self.taken += weight;
         while self.taken > capacity {
             let others = self.seats.iter().filter(|(other, _)| **other != seat);
-            let Some(least) = others.min_by_key(|(other, s)| (s.useful, **other)).map(|(other, _)| *other)
+            let Some(least) =
+                others.min_by_key(|(other, s)| (s.working > 0, s.useful, **other)).map(|(other, _)| *other)
             else {
                 self.send_away(seat);
                 return false;
@@ -121,10 +125,33 @@ impl Guest {
         }
     }
 
+    /// It is being served until what is returned is dropped.
+    #[must_use]
+    pub fn work(self: &Arc<Self>) -> Work {
+        self.working(1);
+        Work(Arc::clone(self))
+    }
+
+    fn working(&self, more: i32) {
+        if let Some(seat) = self.crowd.state().seats.get_mut(&self.seat) {
+            seat.working = seat.working.saturating_add_signed(more);
+        }
+    }
+
     /// Cancelled once it has to go.
     #[must_use]
     pub fn gone(&self) -> &CancellationToken {
         &self.gone
+    }
+}
+
+/// Something that is done for a guest.
+#[derive(Debug)]
+pub struct Work(Arc<Guest>);
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.working(-1);
     }
 }
 
@@ -161,6 +188,19 @@ mod tests {
         proven.useful();
         let fifth = crowd.enter(1);
         assert_eq!([&proven, &third, &fourth, &fifth].map(away), [false, true, false, false]);
+    }
+
+    #[test]
+    fn who_is_being_served_goes_last() {
+        let crowd = Crowd::new(2);
+        let (served, proven) = (Arc::new(crowd.enter(1)), crowd.enter(1));
+        let work = served.work();
+        proven.useful();
+        let third = crowd.enter(1);
+        assert_eq!([&served, &proven, &third].map(away), [false, true, false]);
+        drop(work);
+        let fourth = crowd.enter(1);
+        assert_eq!([&served, &third, &fourth].map(away), [true, false, false]);
     }
 
     #[test]

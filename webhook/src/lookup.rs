@@ -134,71 +134,97 @@ impl Lookup {
         tokio::select! {
             () = self.copy("ServiceAccount", accounts, |change| self.accounts.apply(change), |account| {
                 let kept = annotations(account, &self.prefix);
-                if kept.as_ref().is_some_and(|kept| kept.role().is_some()) {
-                    self.tell_early(account.meta().namespace.as_deref(), account.meta().name.as_deref());
-                }
-                Some(kept)
+                let has_role = kept.as_ref().is_some_and(|kept| kept.role().is_some());
+                Some((kept, has_role.then(|| account.name_any())))
             }) => {}
             () = self.copy("PodIdentityBinding", bindings, |change| self.bindings.apply(change), |guard| {
-                let bound = Arc::new(Bound::from(readable("PodIdentityBinding", guard)?));
-                if !bound.deleting {
-                    self.tell_early(guard.meta().namespace.as_deref(), Some(&bound.service_account));
-                }
-                Some(bound)
+                let bound = Bound::from(readable("PodIdentityBinding", guard)?);
+                let account = (!bound.deleting).then(|| bound.service_account.to_string());
+                Some((Arc::new(bound), account))
             }) => {}
             () = self.copy("OidcIssuer", issuers, |change| self.issuers.apply(change), |guard| {
-                Some(Arc::new(Issuer::from(readable("OidcIssuer", guard)?)))
+                Some((Arc::new(Issuer::from(readable("OidcIssuer", guard)?)), None))
             }) => {}
         }
     }
 
+    /// Keeps one copy. `keep` says what is kept of an object, and which `ServiceAccount` has an identity by it.
     async fn copy<K: Resource<DynamicType = ()>, T>(
         &self,
         kind: &'static str,
         events: impl Stream<Item = watcher::Result<Event<K>>>,
         apply: impl Fn(Change<T>) -> (bool, usize),
-        keep: impl Fn(&K) -> Option<T>,
+        keep: impl Fn(&K) -> Option<(T, Option<String>)>,
     ) {
         self.metrics.cache(kind, false, 0);
         let namespace = |object: &K| object.meta().namespace.as_deref().unwrap_or_default().into();
         let entry = |object: &K| {
-            Some(Entry { namespace: namespace(object), name: object.name_any().into(), value: keep(object)? })
+            let (value, identified) = keep(object)?;
+            Some((Entry { namespace: namespace(object), name: object.name_any().into(), value }, identified))
         };
         let mut events = std::pin::pin!(events.default_backoff());
         while let Some(event) = events.next().await {
-            let change = match event {
-                Ok(Event::Init) => Some(Change::Begin),
-                Ok(Event::InitDone) => Some(Change::End),
-                Ok(Event::InitApply(object)) => entry(&object).map(Change::Listed),
-                Ok(Event::Apply(object)) => entry(&object).map(Change::Put),
+            let (change, identified) = match event {
+                Ok(Event::Init) => (Change::Begin, None),
+                Ok(Event::InitDone) => (Change::End, None),
+                Ok(Event::InitApply(object)) => match entry(&object) {
+                    Some((entry, _)) => (Change::Listed(entry), None),
+                    None => continue,
+                },
+                Ok(Event::Apply(object)) => match entry(&object) {
+                    Some((entry, account)) => {
+                        (Change::Put(entry), account.map(|account| (namespace(&object), account)))
+                    }
+                    None => continue,
+                },
                 Ok(Event::Delete(object)) => {
-                    Some(Change::Remove(namespace(&object), object.name_any().into()))
+                    (Change::Remove(namespace(&object), object.name_any().into()), None)
                 }
                 Err(error) => {
                     tracing::warn!(kind, error = %error, "the watch failed and is tried again");
-                    None
+                    continue;
                 }
             };
-            let Some(change) = change else { continue };
             let listed = matches!(change, Change::End);
             let (synced, objects) = apply(change);
             self.metrics.cache(kind, synced, objects);
+            // Only now: whoever is noted before this is told here, whoever after finds it in the copy.
+            if let Some((namespace, account)) = identified {
+                self.tell_early(&namespace, &account);
+            }
             if listed {
+                for (namespace, account) in self.recent.accounts() {
+                    self.tell_early_if_identified(&namespace, &account);
+                }
                 tracing::info!(kind, objects, "the copy is complete");
             }
         }
     }
 
+    /// Remembers a pod that was admitted without an identity, and tells at once if that has come meanwhile.
+    pub fn note_early(&self, early: Early) {
+        let (namespace, account) = (early.namespace.clone(), early.account.clone());
+        self.recent.note(early);
+        self.tell_early_if_identified(&namespace, &account);
+    }
+
+    fn tell_early_if_identified(&self, namespace: &str, account: &str) {
+        let annotations = self.accounts.get(namespace, account).flatten();
+        let annotated = annotations.is_some_and(|annotations| annotations.role().is_some());
+        if annotated || self.bindings.of(namespace, account).iter().any(|bound| !bound.deleting) {
+            self.tell_early(namespace, account);
+        }
+    }
+
     /// A `ServiceAccount` has an identity now: names its pods that were admitted without one a moment ago.
-    fn tell_early(&self, namespace: Option<&str>, account: Option<&str>) {
-        let (Some(namespace), Some(account)) = (namespace, account) else { return };
+    fn tell_early(&self, namespace: &str, account: &str) {
         for Early { pod, at, .. } in self.recent.of(namespace, account, Instant::now()) {
             self.metrics.without_identity(Without::BeforeIdentity);
             tracing::warn!(
                 namespace,
                 service_account = account,
                 pod = &*pod,
-                milliseconds = at.elapsed().as_millis(),
+                milliseconds = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX),
                 "a pod was admitted without its identity, so long before this program knew of it: restart it"
             );
         }

@@ -50,6 +50,15 @@ pub enum MutateError {
     VolumeNamesTaken(String),
 }
 
+/// Whether the pod has a token of ours already: an earlier entry of the webhook configuration gave it its identity.
+#[must_use]
+pub fn has_token(pod: &Pod<'_>) -> bool {
+    let ours = |volume: &Volume<'_>| {
+        volume.name.strip_prefix(TOKEN_VOLUME).is_some_and(|rest| ["", OTHER].contains(&rest))
+    };
+    pod.volumes().iter().any(|volume| ours(volume) && volume.is_token(TOKEN_FILE))
+}
+
 /// How one means of getting credentials looks in a pod.
 struct Wiring<'a> {
     volume: &'a str,

@@ -1,7 +1,7 @@
 //! Pods that were admitted without an identity a moment ago. If their `ServiceAccount` gets one now, they were too early:
 //! each is counted and named in the log, so that no pod goes without an identity unseen.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,12 @@ impl Recent {
         found.into_iter().filter(|early| now.saturating_duration_since(early.at) <= REMEMBERED).collect()
     }
 
+    /// Whose pods are remembered: namespaces and `ServiceAccount`s.
+    #[must_use]
+    pub fn accounts(&self) -> BTreeSet<(Box<str>, Box<str>)> {
+        self.pods().iter().map(|early| (early.namespace.clone(), early.account.clone())).collect()
+    }
+
     fn pods(&self) -> MutexGuard<'_, VecDeque<Early>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,6 +81,8 @@ mod tests {
         let names = |account| -> Vec<String> {
             recent.of("a", account, later).iter().map(|early| early.pod.to_string()).collect()
         };
+        let whose = [("a".into(), "s".into()), ("a".into(), "t".into())];
+        assert_eq!(recent.accounts(), whose.into());
         assert_eq!(names("s"), ["one", "two"]);
         assert!(names("s").is_empty());
         assert_eq!(names("t"), ["other"]);

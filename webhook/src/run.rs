@@ -72,6 +72,7 @@ pub async fn run(args: Args) -> Result<()> {
         max_body_bytes: serving.max_body_bytes,
         bodies: Crowd::new(serving.body_budget_bytes.max(serving.max_body_bytes)),
         connections,
+        stopping: Arc::clone(&stopping),
     };
 
     let health_listener = tokio::net::TcpListener::from_std(listen(serving.health_port)?)?;

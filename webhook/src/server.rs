@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,8 @@ use axum_server::accept::Accept;
 use axum_server::tls_rustls::RustlsConfig;
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioTimer;
@@ -28,15 +29,20 @@ use tower::{Service as Tower, service_fn};
 
 use crate::admit::{Admission, Answer, Entry, failure};
 use crate::crowd::{Crowd, Guest};
-use crate::metrics::{Metrics, Outcome};
+use crate::metrics::{Metrics, Outcome, Without};
 
 /// A TLS handshake, and then the first request's headers, may take this long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Over HTTP/1.1 this is also how long a connection may be idle. The API server closes its own after 90 s (client-go's
+/// `IdleConnTimeout`); if we closed them first, a review that is just being sent on one would be lost, since nobody repeats a
+/// POST. Who only sits there makes room for others long before.
+const HEADER_TIMEOUT: Duration = Duration::from_mins(5);
 /// A review's headers are a few hundred bytes.
 const HEADER_BYTES: u32 = 16 << 10;
 const HEADERS: usize = 64;
-/// The API server sends its calls over one HTTP/2 connection, as many at once as pods are being made.
+/// Reviews at once on one connection. The API server calls a Service over HTTP/1.1, so as to reach all replicas
+/// (kubernetes#75791), and only a URL on its own host over HTTP/2.
 const STREAMS: u32 = 1000;
 /// How much one caller may send before it is read: more costs memory for each connection, less costs round trips.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -62,6 +68,9 @@ pub struct Service {
     pub bodies: Arc<Crowd>,
     /// Room for connections.
     pub connections: Arc<Crowd>,
+    /// Set when the process is asked to stop: connections are then given back after the answer, so that none is closed
+    /// while the next review is on its way.
+    pub stopping: Arc<AtomicBool>,
 }
 
 /// Serves until `handle` says otherwise and the calls under way are answered.
@@ -78,7 +87,7 @@ pub async fn serve(
                 .handshake_timeout(HANDSHAKE_TIMEOUT)
                 .acceptor(doorkeeper)
         })
-        .first_request_timeout(HEADER_TIMEOUT)
+        .first_request_timeout(FIRST_REQUEST_TIMEOUT)
         .handle(handle);
     let http = server.http_builder();
     http.http1()
@@ -121,6 +130,15 @@ impl Tower<Request<Incoming>> for Calls {
 
 impl Service {
     async fn call(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let closes = request.version() == Version::HTTP_11 && self.stopping.load(Ordering::Relaxed);
+        let mut response = self.respond(request).await;
+        if closes {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let started = Instant::now();
         let path = request.uri().path();
         if path == "/healthz" {
@@ -148,6 +166,10 @@ impl Service {
         if let Some(guest) = guest.filter(|_| answer.status == 200) {
             guest.useful();
         }
+        // Nobody got as far as finding out whose pod it is; the log of what failed is all there is to name it by.
+        if entry == Entry::Pods && matches!(answer.status, 429 | 500 | 504) {
+            self.metrics.without_identity(Without::Unknown);
+        }
         self.metrics.reviewed(entry.as_str(), &answer, started.elapsed());
         let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         respond(status, "application/json", answer.body.into())
@@ -158,8 +180,12 @@ impl Service {
             let message = "Content-Type must be application/json";
             return failure(415, "UnsupportedMediaType", message, Outcome::Malformed);
         }
+        let guest = request.extensions().get::<Arc<Guest>>().cloned();
         match self.body(request).await {
-            Ok(body) => self.admission.answer(entry, &body).await,
+            Ok(body) => {
+                let _work = guest.as_ref().map(Guest::work);
+                self.admission.answer(entry, &body).await
+            }
             Err(answer) => answer,
         }
     }

@@ -22,7 +22,8 @@ use crate::world::World;
 
 /// A new CA signs ten seconds after it is trusted.
 const LIMIT: Duration = Duration::from_secs(40);
-const ENTRIES: [&str; 3] = ["pods.podidentity.dev", "required-namespaces.podidentity.dev", "required-pods.podidentity.dev"];
+const ENTRIES: [&str; 3] =
+    ["pods.podidentity.dev", "required-namespaces.podidentity.dev", "required-pods.podidentity.dev"];
 
 /// The three objects, and those who look after them.
 struct Certificates {
@@ -96,7 +97,8 @@ impl Certificates {
                 roots.add(ca?)?;
             }
             let provider = rustls::crypto::aws_lc_rs::default_provider();
-            let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.into()).build()?;
+            let verifier =
+                WebPkiServerVerifier::builder_with_provider(roots.into(), provider.into()).build()?;
             verifier.verify_server_cert(&leaf, &[], &host, &[], UnixTime::now())?;
         }
         Ok(())
@@ -119,7 +121,10 @@ impl Certificates {
         let old = text(before, "tls.crt");
         let another = || async {
             let now = self.secret(name).await.unwrap_or_default();
-            anyhow::ensure!(text(&now, "tls.crt").contains("BEGIN") && text(&now, "tls.crt") != old, "not yet");
+            anyhow::ensure!(
+                text(&now, "tls.crt").contains("BEGIN") && text(&now, "tls.crt") != old,
+                "not yet"
+            );
             Ok(())
         };
         cluster::until(&format!("{name} to be made anew"), LIMIT, another).await.unwrap();
@@ -251,7 +256,9 @@ async fn a_secret_that_cert_manager_keeps_is_left_alone_with_its_bundle() {
     let ca = these.secret(CA_SECRET).await.unwrap();
     let (made, given) = (ca.creation_timestamp(), given.managed_fields().to_vec());
     assert!(version(&ca) > version(&standing), "a CA was made at {made:?}, before the Secret was given");
-    assert!(given.iter().all(|fields| fields.manager.as_deref() != Some("podidentity-operator-certificates")));
+    assert!(
+        given.iter().all(|fields| fields.manager.as_deref() != Some("podidentity-operator-certificates"))
+    );
 }
 
 #[tokio::test]

@@ -128,7 +128,12 @@ impl Attack {
                     for _ in 0..100 {
                         let (mut connection, count) = (connection.clone(), Arc::clone(&count));
                         tasks.spawn(async move {
-                            let begun = stream::once(async { Ok::<_, std::convert::Infallible>(Frame::data(Bytes::from(vec![b' '; 16 << 10]))) });
+                            let begun = stream::once(async {
+                                Ok::<_, std::convert::Infallible>(Frame::data(Bytes::from(vec![
+                                    b' ';
+                                    16 << 10
+                                ])))
+                            });
                             let body = StreamBody::new(begun.chain(stream::pending())).boxed_unsync();
                             let request = Request::post("https://localhost/mutate")
                                 .header("content-type", "application/json")
@@ -144,7 +149,8 @@ impl Attack {
             Self::LargeBodies => {
                 let large = large();
                 for _ in 0..4 {
-                    let (connection, body, count) = (webhook.connect().await?, large.clone(), Arc::clone(&count));
+                    let (connection, body, count) =
+                        (webhook.connect().await?, large.clone(), Arc::clone(&count));
                     tasks.spawn(async move {
                         let mut connection = connection;
                         // Bounded: the bench ends it long before.
@@ -179,7 +185,10 @@ impl Attack {
                     let count = Arc::clone(&count);
                     tasks.spawn(async move {
                         for _ in 0..200 {
-                            let Ok(mut connection) = client::connect(address, certificate.clone()).await else { continue };
+                            let Ok(mut connection) = client::connect(address, certificate.clone()).await
+                            else {
+                                continue;
+                            };
                             for _ in 0..100 {
                                 let request = Request::post("https://localhost/mutate")
                                     .header("content-type", "application/json")
@@ -217,8 +226,9 @@ fn large() -> Bytes {
 }
 
 /// A connection whose bodies may be anything.
-pub type RawConnection =
-    hyper::client::conn::http2::SendRequest<http_body_util::combinators::UnsyncBoxBody<Bytes, std::convert::Infallible>>;
+pub type RawConnection = hyper::client::conn::http2::SendRequest<
+    http_body_util::combinators::UnsyncBoxBody<Bytes, std::convert::Infallible>,
+>;
 
 /// As [`client::connect`], for bodies that are streams.
 pub async fn raw(

@@ -133,9 +133,8 @@ static WEBHOOK: LazyLock<(Runtime, Admission)> = LazyLock::new(|| {
 });
 
 /// What a real API server has sent; the generated pod takes the place of its own, with everything defaulted beside it.
-static ENVELOPE: LazyLock<Value> = LazyLock::new(|| {
-    serde_json::from_str(include_str!("../reviews/deployment-pod-1.37.json")).unwrap()
-});
+static ENVELOPE: LazyLock<Value> =
+    LazyLock::new(|| serde_json::from_str(include_str!("../reviews/deployment-pod-1.37.json")).unwrap());
 
 /// The review of a pod, as it travels.
 fn review(pod: &Value, account: &str) -> Value {

@@ -54,6 +54,7 @@ struct Webhook {
     handle: Handle<SocketAddr>,
     bodies: Arc<Crowd>,
     connections: Arc<Crowd>,
+    stopping: Arc<AtomicBool>,
     pair: Pair,
     served: JoinHandle<io::Result<()>>,
 }
@@ -68,6 +69,7 @@ impl Webhook {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let (bodies, connections) = (Crowd::new(MAX_BODY), Crowd::new(CONNECTIONS));
+        let stopping = Arc::new(AtomicBool::new(false));
         let service = Service {
             admission: admission.clone(),
             metrics: Arc::clone(&metrics),
@@ -75,6 +77,7 @@ impl Webhook {
             max_body_bytes: MAX_BODY,
             bodies: Arc::clone(&bodies),
             connections: Arc::clone(&connections),
+            stopping: Arc::clone(&stopping),
         };
         let handle = Handle::new();
         let tls = RustlsConfig::from_config(Arc::new(certificate.server_config(None).unwrap()));
@@ -90,6 +93,7 @@ impl Webhook {
             connections,
             pair: Pair::new(),
             served,
+            stopping,
         }
     }
 
@@ -106,12 +110,13 @@ impl Webhook {
         self.certificate.take(pair.pem.as_bytes(), pair.key.as_bytes());
     }
 
-    /// A connection that trusts `pair` only, and the certificate that was served.
-    async fn connect(
+    /// A TLS connection that trusts `pair` only.
+    async fn tls(
         &self,
         pair: &Pair,
         version: &'static SupportedProtocolVersion,
-    ) -> io::Result<(SendRequest<Body>, CertificateDer<'static>)> {
+        protocol: &[u8],
+    ) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(pair.certificate.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -120,10 +125,19 @@ impl Webhook {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         let tcp = TcpStream::connect(self.address).await?;
         let name = ServerName::try_from(NAME).unwrap();
-        let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
+        TlsConnector::from(Arc::new(config)).connect(name, tcp).await
+    }
+
+    /// A connection that trusts `pair` only, and the certificate that was served.
+    async fn connect(
+        &self,
+        pair: &Pair,
+        version: &'static SupportedProtocolVersion,
+    ) -> io::Result<(SendRequest<Body>, CertificateDer<'static>)> {
+        let tls = self.tls(pair, version, b"h2").await?;
         let served = tls.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned();
         let (sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await.unwrap();
@@ -473,4 +487,31 @@ fn configuration(bundles: &[&str]) -> MutatingWebhookConfiguration {
         })
     });
     serde_json::from_value(json!({"metadata": {}, "webhooks": entries.collect::<Vec<_>>()})).unwrap()
+}
+
+/// As the API server calls a Service: HTTP/1.1, kept alive.
+#[tokio::test]
+async fn a_stop_gives_http_1_connections_back_after_their_answer() {
+    let (webhook, _connection) = Webhook::ready(Duration::from_secs(10)).await;
+    let tls = webhook.tls(&webhook.pair, &version::TLS13, b"http/1.1").await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.unwrap();
+    let ended = tokio::spawn(connection);
+    let mut call = async || {
+        let request = Request::post("/mutate")
+            .header("host", NAME)
+            .header("content-type", "application/json")
+            .body(full(review("vault", "vault").to_string()))
+            .unwrap();
+        sender.ready().await.unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        body.collect().await.unwrap();
+        (head.status, head.headers.get("connection").map(|value| value.to_str().unwrap().to_owned()))
+    };
+    for _ in 0..2 {
+        assert_eq!(call().await, (StatusCode::OK, None));
+    }
+    webhook.stopping.store(true, Ordering::Relaxed);
+    assert_eq!(call().await, (StatusCode::OK, Some("close".to_owned())));
+    within("its end", ended).await.unwrap().unwrap();
 }
