@@ -214,20 +214,6 @@ impl Lab {
         Ok(Ended { succeeded, log })
     }
 
-    /// Resident memory, in KiB, of every process of one of our programs: the host sees those of the node, too.
-    pub fn memory(&self, program: &str) -> anyhow::Result<Vec<u64>> {
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir("/proc")?.flatten() {
-            let read = |file: &str| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
-            if read("comm").trim() == program && read("cgroup").contains("podidentity-") {
-                let status = read("status");
-                let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-                found.extend(line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()));
-            }
-        }
-        Ok(found)
-    }
-
     /// Waits until a jsonpath of an object has a value.
     pub async fn until_field(&self, object: &[&str], path: &str, wanted: &str) -> anyhow::Result<()> {
         let what = format!("{} to have {path}={wanted}", object.join(" "));
@@ -239,6 +225,44 @@ impl Lab {
         };
         until(&what, Duration::from_mins(2), holds).await
     }
+}
+
+/// A process in a pod; the host sees those of the node, too.
+#[derive(Debug, Clone)]
+pub struct Process {
+    /// Its pid on the host.
+    pub pid: u32,
+    /// Its cgroups; their names contain the pod's uid.
+    pub cgroups: String,
+    /// Its resident memory in KiB.
+    pub memory: u64,
+}
+
+impl Process {
+    /// Ends it with SIGKILL: nothing of it is asked.
+    pub fn kill(&self) -> anyhow::Result<()> {
+        let status = Command::new("kill").args(["-KILL", &self.pid.to_string()]).status()?;
+        ensure!(status.success(), "kill ended with {status}");
+        Ok(())
+    }
+}
+
+/// Every process of one of our programs that runs in a pod.
+pub fn processes(program: &str) -> anyhow::Result<Vec<Process>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let read = |file: &str| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+        let cgroups = read("cgroup");
+        if read("comm").trim() != program || !cgroups.contains("podidentity-") {
+            continue;
+        }
+        let status = read("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let memory = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        let pid = entry.file_name().to_string_lossy().parse().ok();
+        found.extend(pid.zip(memory).map(|(pid, memory)| Process { pid, cgroups, memory }));
+    }
+    Ok(found)
 }
 
 /// A jsonpath to a condition's field.

@@ -1,5 +1,5 @@
-//! etcd and kube-apiserver on loopback: no root, ready in about three seconds. There is no controller-manager: nothing
-//! is garbage-collected, and namespaces do not finish deleting.
+//! etcd and kube-apiserver on loopback: no root, ready in about three seconds. Without a controller-manager, which is an
+//! option, nothing is garbage-collected, and namespaces do not finish deleting.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -17,11 +17,16 @@ pub struct Options {
     pub issuer: String,
     /// Further flags of kube-apiserver.
     pub flags: Vec<String>,
+    /// Folder for everything it writes, with files that its flags name possibly in it already. It is removed at the end.
+    /// Default: a new one.
+    pub state: Option<PathBuf>,
+    /// kube-controller-manager beside it, and with that the `ServiceAccount` admission plugin.
+    pub controllers: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { issuer: crate::node::ISSUER.into(), flags: Vec::new() }
+        Self { issuer: crate::node::ISSUER.into(), flags: Vec::new(), state: None, controllers: false }
     }
 }
 
@@ -38,8 +43,13 @@ const CLEAN_UP: &str = r#"for pid in $(cat "$1/pids"); do kill -9 "$pid"; done; 
 impl ControlPlane {
     /// Starts it, and returns once it is ready.
     pub async fn start(options: &Options) -> anyhow::Result<Self> {
-        let tools = Tools::control_plane(&|line| eprintln!("{line}"))?;
-        let state = tempfile::Builder::new().prefix("podidentity-").tempdir()?.keep();
+        let progress = |line: &str| eprintln!("{line}");
+        let tools =
+            if options.controllers { Tools::node(&progress) } else { Tools::control_plane(&progress) }?;
+        let state = match &options.state {
+            Some(state) => state.clone(),
+            None => tempfile::Builder::new().prefix("podidentity-").tempdir()?.keep(),
+        };
         let reaper = Reaper::new(CLEAN_UP, &[&state.display().to_string()])?;
         let pki_directory = state.join("pki");
         let pki = Pki::new(&pki_directory)?;
@@ -52,14 +62,29 @@ impl ControlPlane {
         daemon(&state, "etcd", etcd(&tools, &state, client, peer))?;
         let mut server = api_server(&tools, &state, &options.issuer, client);
         server.args(["--bind-address=127.0.0.1", &format!("--secure-port={port}")]).args(&options.flags);
-        // Without a controller-manager no default ServiceAccount appears, which pods would wait for.
-        server.arg("--disable-admission-plugins=ServiceAccount");
+        if !options.controllers {
+            // Without a controller-manager no default ServiceAccount appears, which pods would wait for.
+            server.arg("--disable-admission-plugins=ServiceAccount");
+        }
         daemon(&state, "kube-apiserver", server)?;
         let this = Self { kubeconfig, tools, _reaper: reaper };
         let ready = || async { output(this.kubectl(&["get", "--raw", "/readyz"])).await.map(|_| ()) };
         let started = until("the API server", Duration::from_mins(1), ready).await;
         started.map_err(|error| error.context(log_tails(&state)))?;
+        if options.controllers {
+            daemon(&state, "kube-controller-manager", controller_manager(&this.tools, &state))?;
+            let account =
+                || async { output(this.kubectl(&["get", "serviceaccount/default"])).await.map(|_| ()) };
+            let started = until("the default ServiceAccount", Duration::from_mins(1), account).await;
+            started.map_err(|error| error.context(log_tails(&state)))?;
+        }
         Ok(this)
+    }
+
+    /// The commands it was started from.
+    #[must_use]
+    pub fn tools(&self) -> &Tools {
+        &self.tools
     }
 
     /// A kubeconfig of `system:masters`.
@@ -125,5 +150,19 @@ pub(crate) fn api_server(tools: &Tools, state: &Path, issuer: &str, etcd: u16) -
             "--allow-privileged",
         ])
         .args(["--anonymous-auth=false", "--profiling=false"]);
+    command
+}
+
+/// As administrator: it is the only user here, and nothing is kept from it.
+fn controller_manager(tools: &Tools, state: &Path) -> Command {
+    let path = |file: &str| state.join(file).display().to_string();
+    let mut command = Command::new(tools.path("kube-controller-manager"));
+    command
+        .arg(format!("--kubeconfig={}", path("kubeconfig")))
+        .arg(format!("--service-account-private-key-file={}", path("pki/sa.key")))
+        .arg(format!("--root-ca-file={}", path("pki/ca.crt")))
+        // No port: nobody asks it anything.
+        .args(["--secure-port=0", "--leader-elect=false", "--use-service-account-credentials"])
+        .args(["--kube-api-qps=1000", "--kube-api-burst=1000"]);
     command
 }

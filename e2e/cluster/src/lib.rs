@@ -9,6 +9,6 @@ mod process;
 mod tools;
 
 pub use control_plane::{ControlPlane, Options};
-pub use node::{Addresses, Node, NodeOptions, preflight};
+pub use node::{Addresses, Network, Node, NodeOptions, preflight};
 pub use process::until;
 pub use tools::Tools;

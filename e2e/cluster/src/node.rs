@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 use data_encoding::HEXLOWER;
+use nix::sched::{CloneFlags, setns};
 use sha2::{Digest, Sha256};
 
 use crate::image::Image;
@@ -60,6 +61,17 @@ pub struct Node {
     init: u32,
     tools: Tools,
     reaper: Option<Reaper>,
+}
+
+/// The node's network, for threads of the caller.
+pub struct Network(std::fs::File);
+
+impl Network {
+    /// The calling thread is in it from now on, and so is every thread that it starts: they reach the API server and
+    /// pods at their own addresses, and nothing of the host's network.
+    pub fn join(&self) -> anyhow::Result<()> {
+        setns(&self.0, CloneFlags::CLONE_NEWNET).context("the node's network cannot be joined")
+    }
 }
 
 /// One clear line where this machine cannot run a node; on Debian, what is missing is installed.
@@ -210,6 +222,18 @@ impl Node {
         }
         command.arg("--").arg(program);
         command
+    }
+
+    /// Its network, for a client that is not a process of its own.
+    pub fn network(&self) -> anyhow::Result<Network> {
+        let file = format!("/proc/{}/ns/net", self.init);
+        Ok(Network(std::fs::File::open(&file).context(file)?))
+    }
+
+    /// The kubeconfig of the node's own user (`system:node:…`).
+    #[must_use]
+    pub fn own_kubeconfig(&self) -> PathBuf {
+        self.state.join("kubelet.kubeconfig")
     }
 
     /// Runs kubectl as administrator and returns what it printed.

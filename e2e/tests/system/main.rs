@@ -2,6 +2,11 @@
 //! node for all of it, since starting one and installing the chart is what takes the time.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod client;
+mod entries;
+mod load;
+mod replicas;
+mod restarts;
 mod rotation;
 
 use std::time::Duration;
@@ -32,7 +37,10 @@ async fn the_main_job_and_those_who_want_to_break_it() {
     forged_keys_are_refused_and_put_back(&lab).await;
     the_operator_alone_holds_the_ca_key(&lab).await;
 
+    entries::are_as_the_document_says(&lab).await;
+    entries::a_deployment_before_its_binding_waits(&lab).await;
     rotation::loses_no_admission(&lab).await;
+    restarts::lose_no_pod_that_can_be_kept(&lab).await;
 
     story::look(&lab, &mut terminal).await.unwrap();
     story::leave(&lab, &mut terminal).await.unwrap();
