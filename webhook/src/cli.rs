@@ -1,5 +1,7 @@
 //! The command line. Flags of the EKS Pod Identity Webhook keep their names, or are understood under them.
 
+#![allow(clippy::doc_markdown, reason = "these comments are the help text, which a terminal shows as it is")]
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -100,6 +102,7 @@ pub struct Serving {
 /// Identities.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Identities")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Injection {
     /// Prefix of the annotations read from service accounts and pods.
     #[arg(long, default_value = "eks.amazonaws.com")]

@@ -255,12 +255,11 @@ impl Lookup {
                 !confirm || role.is_some() || !bindings.is_empty()
             });
         let issuer = self.issuers.get("", names::DEFAULT_ISSUER);
-        let (annotations, bindings, issuer, origin) = match cached {
-            Some((annotations, bindings)) => (annotations, bindings, issuer, Origin::Cache),
-            None => {
-                let live = self.live(namespace, account).await?;
-                (live.annotations, live.bindings, issuer.or(live.issuer), Origin::Live)
-            }
+        let (annotations, bindings, issuer, origin) = if let Some((annotations, bindings)) = cached {
+            (annotations, bindings, issuer, Origin::Cache)
+        } else {
+            let live = self.live(namespace, account).await?;
+            (live.annotations, live.bindings, issuer.or(live.issuer), Origin::Live)
         };
         let facts = Facts {
             annotations,

@@ -135,12 +135,14 @@ struct BindingsState {
     synced: bool,
 }
 
+type OfAccounts = HashMap<Box<str>, Vec<Arc<Bound>>>;
+
 #[derive(Debug, Default)]
 struct ByAccount {
     /// `ServiceAccount`s by namespace and binding.
     accounts: HashMap<Box<str>, HashMap<Box<str>, Box<str>>>,
     /// Bindings by namespace and `ServiceAccount`.
-    bindings: HashMap<Box<str>, HashMap<Box<str>, Vec<Arc<Bound>>>>,
+    bindings: HashMap<Box<str>, OfAccounts>,
     count: usize,
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a pod is remembered. Later it is simply older than its identity.
-const REMEMBERED: Duration = Duration::from_secs(60);
+const REMEMBERED: Duration = Duration::from_mins(1);
 /// The most that are remembered: at a thousand pods a second, those of the last seconds.
 const MOST: usize = 4096;
 

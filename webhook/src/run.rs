@@ -104,7 +104,7 @@ pub async fn run(args: Args) -> Result<()> {
         if injection.watch_config_map {
             sources.follow_config_map(client.clone(), namespace).await;
         } else {
-            pending().await
+            pending::<()>().await;
         }
     };
     let follow_identities = async {

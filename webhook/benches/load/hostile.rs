@@ -95,6 +95,7 @@ impl Attack {
     }
 
     /// Begins it; it ends when what is returned is dropped.
+    #[allow(clippy::too_many_lines, reason = "one arm an attack, each a page of its own")]
     async fn begin(self, webhook: &Webhook, tried: &Tried) -> Result<JoinSet<()>> {
         let mut tasks = JoinSet::new();
         let address = webhook.address();

@@ -4,6 +4,13 @@
 //! `cargo bench -p webhook --bench load` prints the tables of docs/performance.md; `-- requests`,
 //! `-- memory` or `-- hostile` one of them.
 
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "figures for people, rounded when they are printed"
+)]
+
 mod bodies;
 mod client;
 mod hostile;
@@ -82,7 +89,7 @@ async fn measure(webhook: &Webhook, size: &Size, case: &str, account: &str) -> R
     client::closed_loop(&connection, &body, IN_FLIGHT, TIME / 2).await?;
     let (begun, cpu) = (Instant::now(), webhook.cpu()?);
     let count = client::closed_loop(&connection, &body, IN_FLIGHT, TIME).await?;
-    let (took, cpu) = (begun.elapsed(), webhook.cpu()? - cpu);
+    let (took, cpu) = (begun.elapsed(), webhook.cpu()?.saturating_sub(cpu));
     let each = cpu.as_secs_f64() * 1e6 / count as f64;
     let latency = client::open_loop(&connection, &body, size.rate, TIME).await?;
     let at = |share: f64| latency[((latency.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;

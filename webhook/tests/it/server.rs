@@ -372,7 +372,7 @@ async fn the_secret_is_watched_by_its_name() {
     let certificate = Arc::new(Certificate::new(Arc::default()));
     let (follower, client) = (Arc::clone(&certificate), api.client());
     tokio::spawn(async move {
-        follower.follow_secret(client, "podidentity-system", "podidentity-webhook-tls").await
+        follower.follow_secret(client, "podidentity-system", "podidentity-webhook-tls").await;
     });
     eventually("a certificate", || certificate.is_valid()).await;
     let listed = |call: &String| {
