@@ -21,7 +21,6 @@ use serde_json::{Value, json};
 
 use crate::bodies::SIZES;
 use crate::client::{self, Connection};
-use crate::hostile;
 
 /// Core of the webhook, and of the caller.
 const CORES: [&str; 2] = ["0", "1"];
@@ -107,18 +106,6 @@ impl Webhook {
 
     pub async fn connect(&self) -> Result<Connection> {
         client::connect(self.address, self.certificate.clone()).await
-    }
-
-    pub async fn raw_connect(&self) -> Result<hostile::RawConnection> {
-        hostile::raw(self.address, self.certificate.clone()).await
-    }
-
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    pub fn certificate(&self) -> CertificateDer<'static> {
-        self.certificate.clone()
     }
 
     pub async fn until_ready(&self) -> Result<()> {
