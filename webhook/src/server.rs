@@ -31,13 +31,13 @@ use crate::admit::{Admission, Answer, Entry, failure};
 use crate::crowd::{Crowd, Guest};
 use crate::metrics::{Metrics, Outcome, Without};
 
-/// A TLS handshake, and then the first request's headers, may take this long.
+/// A TLS handshake may take this long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Over HTTP/1.1 this is also how long a connection may be idle. The API server closes its own after 90 s (client-go's
-/// `IdleConnTimeout`); if we closed them first, a review that is just being sent on one would be lost, since nobody repeats a
-/// POST. Who only sits there makes room for others long before.
-const HEADER_TIMEOUT: Duration = Duration::from_mins(5);
+/// How long a connection may be idle, before its first review or between two. The API server closes its own after 90 s
+/// (client-go's `IdleConnTimeout`), some of them never used: Go sends a request on whichever connection comes free first. If
+/// we closed one before, a review that is just being sent on it would be lost, since nobody repeats a POST. Who only sits
+/// there makes room for others long before.
+const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
 /// A review's headers are a few hundred bytes.
 const HEADER_BYTES: u32 = 16 << 10;
 const HEADERS: usize = 64;
@@ -87,12 +87,12 @@ pub async fn serve(
                 .handshake_timeout(HANDSHAKE_TIMEOUT)
                 .acceptor(doorkeeper)
         })
-        .first_request_timeout(FIRST_REQUEST_TIMEOUT)
+        .first_request_timeout(IDLE_TIMEOUT)
         .handle(handle);
     let http = server.http_builder();
     http.http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(IDLE_TIMEOUT)
         .max_buf_size(HEADER_BYTES as usize)
         .max_headers(HEADERS);
     http.http2()

@@ -515,3 +515,30 @@ async fn a_stop_gives_http_1_connections_back_after_their_answer() {
     assert_eq!(call().await, (StatusCode::OK, Some("close".to_owned())));
     within("its end", ended).await.unwrap().unwrap();
 }
+
+/// The API server keeps a connection for 90 s, whether it was ever used or not.
+#[tokio::test]
+async fn an_idle_connection_is_the_api_server_s_to_close() {
+    let (webhook, _connection) = Webhook::ready(Duration::from_secs(10)).await;
+    let tls = webhook.tls(&webhook.pair, &version::TLS13, b"http/1.1").await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.unwrap();
+    tokio::spawn(connection);
+    for time in ["before its first review", "between two"] {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(91)).await;
+        tokio::time::resume();
+        // Whoever was woken by the time that has passed has its turn before the review is sent.
+        let mut other = webhook.connect(&webhook.pair, &version::TLS13).await.unwrap().0;
+        assert_eq!(post(&mut other, review("vault", "vault").to_string()).await.0, StatusCode::OK);
+        let request = Request::post("/mutate")
+            .header("host", NAME)
+            .header("content-type", "application/json")
+            .body(full(review("vault", "vault").to_string()))
+            .unwrap();
+        sender.ready().await.unwrap_or_else(|error| panic!("closed {time}: {error}"));
+        let response =
+            sender.send_request(request).await.unwrap_or_else(|error| panic!("closed {time}: {error}"));
+        assert_eq!(response.status(), StatusCode::OK, "{time}");
+        response.into_body().collect().await.unwrap();
+    }
+}
