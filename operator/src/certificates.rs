@@ -33,6 +33,12 @@ use crate::watch;
 
 /// How old a CA must be before it takes over from another: API servers hear of a changed webhook configuration by a watch.
 const HEARD_AFTER: Duration = Duration::from_secs(10);
+/// How many CAs stay trusted beside the one that stands.
+const KEPT: usize = 2;
+/// The key under which both Secrets hold them.
+const PREVIOUS: &str = "previous.crt";
+/// Where one certificate ends and the next begins.
+const END_OF_PEM: &str = "-----END CERTIFICATE-----\n";
 /// The label by which our Secrets are known.
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// A clock that is an hour ahead of ours must accept what we sign.
@@ -78,7 +84,7 @@ pub struct Pair {
 pub struct Observed {
     /// The CA, if its Secret holds one.
     pub ca: Option<Pair>,
-    /// The CA before it.
+    /// CAs before it that are trusted still, newest first, as one PEM.
     pub previous: Option<String>,
     /// The leaf, if its Secret holds one, with the CA it says it was signed by.
     pub leaf: Option<(Pair, String)>,
@@ -200,8 +206,9 @@ impl Keeper {
             secrets.get_opt(TLS_SECRET),
             configurations.get_opt(WEBHOOK)
         )?;
-        let previous =
-            ca.as_ref().and_then(|ca| text(ca, "previous.crt")).filter(|pem| validity(pem).is_some());
+        // In both Secrets, so that the loss of the CA's does not cut off a replica that serves an older leaf.
+        let previous = [&ca, &tls].into_iter().flatten().find_map(|secret| text(secret, PREVIOUS));
+        let previous = previous.filter(|pem| validity(pem).is_some());
         Ok(Observed {
             ca: ca.as_ref().and_then(|ca| Pair::read(ca, None)),
             previous,
@@ -229,7 +236,7 @@ impl Keeper {
                 let data = BTreeMap::from([
                     ("tls.crt", made.certificate),
                     ("tls.key", made.key),
-                    ("previous.crt", trusted_so_far(observed).unwrap_or_default()),
+                    (PREVIOUS, trusted_so_far(observed, Timestamp::now().as_second())),
                 ]);
                 self.put_secret(CA_SECRET, "Opaque", &data).await?;
             }
@@ -240,6 +247,7 @@ impl Keeper {
                     ("tls.crt", made.certificate),
                     ("tls.key", made.key),
                     ("ca.crt", ca.certificate.clone()),
+                    (PREVIOUS, observed.previous.clone().unwrap_or_default()),
                 ]);
                 self.put_secret(TLS_SECRET, "kubernetes.io/tls", &data).await?;
             }
@@ -336,10 +344,20 @@ impl Pair {
     }
 }
 
-/// The CA that must stay trusted beside a new one: the one that stands or, where its Secret was lost, the leaf's signer.
-fn trusted_so_far(observed: &Observed) -> Option<String> {
-    let signer = || observed.leaf.as_ref().map(|(_, signer)| signer.clone());
-    observed.ca.as_ref().map(|ca| ca.certificate.clone()).or_else(signer)
+/// The CAs that must stay trusted beside a new one, newest first: the one that stands or, where its Secret was lost, the
+/// leaf's signer; and those before it, since a replica may not have taken the last leaf yet when the next CA is made.
+fn trusted_so_far(observed: &Observed, now: i64) -> String {
+    let standing = observed.ca.as_ref().map(|ca| ca.certificate.as_str());
+    let signer = observed.leaf.as_ref().map(|(_, signer)| signer.as_str());
+    let before = observed.previous.as_deref().unwrap_or_default();
+    let mut kept: Vec<&str> = Vec::new();
+    for pem in [standing, signer].into_iter().flatten().chain(before.split_inclusive(END_OF_PEM)) {
+        let alive = validity(pem).is_some_and(|(_, not_after)| now < not_after);
+        if alive && kept.len() < KEPT && !kept.contains(&pem) {
+            kept.push(pem);
+        }
+    }
+    kept.concat()
 }
 
 fn validity(pem: &str) -> Option<(i64, i64)> {
@@ -454,8 +472,27 @@ mod tests {
         assert_eq!(decide(&heard, now + 11), Some(Step::MakeLeaf));
         assert_eq!(decide(&Observed { leaf: None, ..heard }, now), Some(Step::MakeLeaf));
         // A CA whose Secret was lost: what it signed stays trusted.
-        assert_eq!(trusted_so_far(&Observed { ca: None, ..good.clone() }), Some(certificate));
+        assert_eq!(trusted_so_far(&Observed { ca: None, ..good.clone() }, now), certificate);
         assert_eq!(decide(&Observed { foreign: true, ..Observed::default() }, now), None);
+    }
+
+    #[test]
+    fn a_ca_stays_trusted_through_two_more() {
+        let now = Timestamp::now().as_second();
+        let good = standing();
+        let third = good.ca.clone().unwrap().certificate;
+        let [first, second] = [(); 2].map(|()| ca(MAX_CA_LIFE).unwrap().certificate);
+        let previous = Some(second.clone() + &first);
+        let observed = Observed { previous, ..good.clone() };
+        assert_eq!(trusted_so_far(&observed, now), third.clone() + &second, "no more than are kept");
+        assert_eq!(trusted_so_far(&Observed { ca: None, ..observed.clone() }, now), third.clone() + &second);
+        // The leaf is signed by an older one still.
+        let leaf = good.leaf.clone().map(|(pair, _)| (pair, second.clone()));
+        let observed = Observed { leaf, previous: Some(second.clone() + &first), ..good.clone() };
+        assert_eq!(trusted_so_far(&observed, now), third.clone() + &second);
+        assert_eq!(trusted_so_far(&Observed { ca: None, ..observed.clone() }, now), second + &first);
+        assert_eq!(trusted_so_far(&observed, now + 366 * DAY), "", "what has ended is kept no longer");
+        assert_eq!(trusted_so_far(&Observed::default(), now), "");
     }
 
     #[test]
