@@ -33,6 +33,8 @@ use crate::watch;
 
 /// How old a CA must be before it takes over from another: API servers hear of a changed webhook configuration by a watch.
 const HEARD_AFTER: Duration = Duration::from_secs(10);
+/// A round is a few small calls. One that hangs must not keep a deleted certificate away for a minute.
+const ROUND: Duration = Duration::from_secs(15);
 /// How many CAs stay trusted beside the one that stands.
 const KEPT: usize = 2;
 /// The key under which both Secrets hold them.
@@ -145,7 +147,7 @@ pub async fn keep(client: Client, namespace: String, timings: Timings, metrics: 
     let keeper = Keeper { client, namespace, timings, metrics };
     let mut changes = keeper.changes();
     loop {
-        let limit = keeper.timings.reconcile_timeout;
+        let limit = keeper.timings.reconcile_timeout.min(ROUND);
         let converged = tokio::time::timeout(limit, keeper.converge()).await;
         let wait = match converged.unwrap_or(Err(CertificateError::Unsettled)) {
             Ok(wait) => wait,

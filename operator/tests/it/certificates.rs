@@ -1,6 +1,9 @@
 //! The webhook's certificates on a real API server: who trusts what before who is signed by whom, whatever is deleted,
 //! garbled, reset or done twice.
 
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crds::names::{CA_SECRET, CONTROLLER, TLS_SECRET, WEBHOOK};
@@ -8,7 +11,8 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Api, ResourceExt};
+use kube::client::Body;
+use kube::{Api, Client, ResourceExt};
 use operator::certificates;
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
@@ -69,7 +73,11 @@ impl Certificates {
 
     /// One more replica that thinks it leads.
     fn lead(&mut self) {
-        let (client, system) = (self.world.client.clone(), self.world.system.clone());
+        self.lead_through(self.world.client.clone());
+    }
+
+    fn lead_through(&mut self, client: Client) {
+        let system = self.world.system.clone();
         let (timings, metrics) = (self.world.timings.clone(), self.world.metrics.clone());
         self.leaders.push(tokio::spawn(certificates::keep(client, system, timings, metrics)));
     }
@@ -284,4 +292,23 @@ async fn two_leaders_in_succession_or_at_once_come_to_one_rest() {
     }
     these.renewed(CA_SECRET, &ca).await;
     these.at_rest().await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_never_answered_is_given_up_soon() {
+    let mut these = Certificates::new().await;
+    let (client, asked) = (these.world.client.clone(), Arc::new(AtomicUsize::new(0)));
+    let first_hangs = {
+        let asked = Arc::clone(&asked);
+        tower::service_fn(move |request: http::Request<Body>| {
+            let hangs = request.uri().path().ends_with(&format!("/secrets/{CA_SECRET}"))
+                && request.method() == http::Method::GET
+                && asked.fetch_add(1, Ordering::Relaxed) == 0;
+            let client = client.clone();
+            async move { if hangs { pending().await } else { client.send(request).await } }
+        })
+    };
+    these.lead_through(Client::new(first_hangs, these.world.system.clone()));
+    these.at_rest().await;
+    assert!(asked.load(Ordering::Relaxed) > 1, "the first look hung");
 }
