@@ -1,7 +1,11 @@
 //! Structured logs to stderr.
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -12,12 +16,16 @@ pub enum LogFormat {
     Text,
 }
 
-/// Installs the process's logger. `RUST_LOG` overrules the default of `info`.
+/// Installs the process's logger, to stderr. `RUST_LOG` overrules the default of `info`: a level, or levels by module, as in
+/// `info,operator=debug`. (`EnvFilter` could choose by span and field, too; its regular expressions cost every process a
+/// megabyte.)
 pub fn install(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Json => logger.json().flatten_event(true).init(),
-        LogFormat::Text => logger.init(),
-    }
+    let wanted = std::env::var("RUST_LOG").ok().and_then(|directives| directives.parse().ok());
+    let filter = wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
+        LogFormat::Text => lines.with_filter(filter).boxed(),
+    };
+    tracing_subscriber::registry().with(lines).init();
 }

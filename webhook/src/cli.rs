@@ -8,7 +8,11 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use crds::binding::{DEFAULT_TOKEN_EXPIRATION_SECONDS, MINIMUM_TOKEN_EXPIRATION_SECONDS};
 use crds::names;
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::settings::{Composed, ContainerCredentials, Settings};
 
@@ -218,13 +222,17 @@ fn directory(path: &str) -> String {
 }
 
 impl LogFormat {
-    /// Installs the process's logger, to stderr. `RUST_LOG` overrules the default of `info`.
+    /// Installs the process's logger, to stderr. `RUST_LOG` overrules the default of `info`: a level, or levels by module,
+    /// as in `info,webhook=debug`. (`EnvFilter` could choose by span and field, too; its regular expressions cost every
+    /// replica memory.)
     pub fn install(self) {
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-        let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-        match self {
-            Self::Json => logger.json().flatten_event(true).init(),
-            Self::Text => logger.init(),
-        }
+        let wanted = std::env::var("RUST_LOG").ok().and_then(|directives| directives.parse().ok());
+        let filter = wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let lines = match self {
+            Self::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
+            Self::Text => lines.with_filter(filter).boxed(),
+        };
+        tracing_subscriber::registry().with(lines).init();
     }
 }

@@ -20,7 +20,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
-use crate::account::Account;
+use crate::account::{self, Account};
 use crate::facts::{Annotations, Bound, Issuer};
 use crate::identity::Facts;
 use crate::metrics::{Metrics, Without};
@@ -124,10 +124,10 @@ impl Lookup {
     /// Keeps the copies; returns only if a watch ends, which it never does by itself.
     pub async fn follow(&self) {
         // Kube's default: consistent lists in pages, so that a copy is never complete and stale.
-        // They end before a silent connection is given up, so that a quiet watch is no silent one.
+        // Watches end before a silent connection is given up, so that a quiet one is no silent one.
         let config = || watcher::Config::default().timeout(WATCH_SECONDS);
         let client = || self.client.clone();
-        let accounts = watch(Api::<Account>::all(client()), config());
+        let accounts = account::watch(client(), config());
         // One object that cannot be read must not keep all others away.
         let bindings = watch(Api::<DeserializeGuard<PodIdentityBinding>>::all(client()), config());
         let issuers = watch(Api::<DeserializeGuard<OidcIssuer>>::all(client()), config());

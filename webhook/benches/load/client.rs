@@ -1,15 +1,16 @@
-//! The API server's part: one HTTP/2 connection over TLS that is kept alive.
+//! The API server's part: connections over TLS that are kept alive. It calls a Service over HTTP/1.1, one review at a time on
+//! each connection (kubernetes#75791), and a URL on its own host over HTTP/2, all on one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -18,12 +19,45 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-pub type Connection = SendRequest<Full<Bytes>>;
+use crate::process::Target;
+
+/// How reviews are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
+}
+
+impl Protocol {
+    pub const ALL: [Self; 2] = [Self::Http2, Self::Http1];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http1 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+        }
+    }
+
+    /// How many reviews are under way at once: as many as in the reference's own figures.
+    pub const fn in_flight(self) -> usize {
+        match self {
+            Self::Http1 => 16,
+            Self::Http2 => 8,
+        }
+    }
+}
+
+/// What one review at a time is sent on: a connection, or a share of one.
+pub enum Connection {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
 
 /// Connects with TLS, trusting one certificate only.
 pub async fn handshake(
     address: SocketAddr,
     certificate: CertificateDer<'static>,
+    protocol: Protocol,
 ) -> Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(certificate)?;
@@ -31,51 +65,74 @@ pub async fn handshake(
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = match protocol {
+        Protocol::Http1 => vec![b"http/1.1".to_vec()],
+        Protocol::Http2 => vec![b"h2".to_vec()],
+    };
     let tcp = TcpStream::connect(address).await?;
     tcp.set_nodelay(true)?;
     Ok(TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost")?, tcp).await?)
 }
 
-/// Connects with HTTP/2.
-pub async fn connect(address: SocketAddr, certificate: CertificateDer<'static>) -> Result<Connection> {
-    let tls = handshake(address, certificate).await?;
-    let (sender, connection) = Builder::new(TokioExecutor::new())
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(4 << 20)
-        .handshake(TokioIo::new(tls))
-        .await?;
-    tokio::spawn(connection);
-    Ok(sender)
+/// Connects; the result has room for so many reviews at once.
+pub async fn connect(target: &Target, protocol: Protocol, in_flight: usize) -> Result<Vec<Connection>> {
+    let mut connections = Vec::new();
+    match protocol {
+        Protocol::Http2 => {
+            let tls = target.handshake(protocol).await?;
+            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+                .initial_stream_window_size(4 << 20)
+                .initial_connection_window_size(4 << 20)
+                .handshake(TokioIo::new(tls))
+                .await?;
+            tokio::spawn(connection);
+            connections.extend((0..in_flight).map(|_| Connection::Http2(sender.clone())));
+        }
+        Protocol::Http1 => {
+            for _ in 0..in_flight {
+                let tls = target.handshake(protocol).await?;
+                let (sender, connection) = http1::handshake(TokioIo::new(tls)).await?;
+                tokio::spawn(connection);
+                connections.push(Connection::Http1(sender));
+            }
+        }
+    }
+    Ok(connections)
 }
 
 /// Sends one review; returns the answer's body.
 pub async fn call(connection: &mut Connection, body: &Bytes) -> Result<Bytes> {
-    let request = Request::post("https://localhost/mutate?timeout=2s")
-        .header("content-type", "application/json")
-        .header("accept", "application/json, */*")
-        .header("user-agent", "kube-apiserver-admission")
-        .body(Full::new(body.clone()))?;
-    connection.ready().await?;
-    let response = connection.send_request(request).await?;
+    let request = |target: &str| {
+        Request::post(target)
+            .header("host", "localhost")
+            .header("content-type", "application/json")
+            .header("accept", "application/json, */*")
+            .header("user-agent", "kube-apiserver-admission")
+            .body(Full::new(body.clone()))
+    };
+    let response = match connection {
+        Connection::Http1(connection) => {
+            connection.ready().await?;
+            connection.send_request(request("/mutate?timeout=2s")?).await?
+        }
+        Connection::Http2(connection) => {
+            connection.ready().await?;
+            connection.send_request(request("https://localhost/mutate?timeout=2s")?).await?
+        }
+    };
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();
     ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
     Ok(body)
 }
 
-/// As many as are answered in a time, so many in flight. Returns their number.
-pub async fn closed_loop(
-    connection: &Connection,
-    body: &Bytes,
-    in_flight: usize,
-    time: Duration,
-) -> Result<usize> {
+/// As many as are answered in a time, one under way on each connection. Returns their number.
+pub async fn closed_loop(connections: Vec<Connection>, body: &Bytes, time: Duration) -> Result<usize> {
     let done = Arc::new(AtomicUsize::new(0));
     let end = Instant::now() + time;
     let mut tasks = JoinSet::new();
-    for _ in 0..in_flight {
-        let (mut connection, body, done) = (connection.clone(), body.clone(), Arc::clone(&done));
+    for mut connection in connections {
+        let (body, done) = (body.clone(), Arc::clone(&done));
         tasks.spawn(async move {
             while Instant::now() < end {
                 call(&mut connection, &body).await?;
@@ -90,28 +147,41 @@ pub async fn closed_loop(
     Ok(done.load(Ordering::Relaxed))
 }
 
-/// So many a second whatever the answers take; returns how long each took, from when it was due.
+/// So many a second whatever the answers take; returns how long each took, in order. A review that is due while every
+/// connection is busy waits, and the wait counts. A timer's own lateness does not: it is the client's, not the webhook's.
 pub async fn open_loop(
-    connection: &Connection,
+    connections: Vec<Connection>,
     body: &Bytes,
     rate: u32,
     time: Duration,
 ) -> Result<Vec<Duration>> {
     let gap = Duration::from_secs(1) / rate;
-    let count = u32::try_from(time.as_millis() / gap.as_millis().max(1)).context("too many")?;
+    let count = u32::try_from(time.as_nanos() / gap.as_nanos().max(1)).context("too many")?;
     let begin = Instant::now();
+    let next = Arc::new(AtomicU32::new(0));
     let mut tasks = JoinSet::new();
-    for number in 0..count {
-        let due = begin + gap * number;
-        tokio::time::sleep_until(due.into()).await;
-        let (mut connection, body) = (connection.clone(), body.clone());
-        // A timer's own lateness is the client's, not the webhook's.
-        let due = Instant::now();
-        tasks.spawn(async move { call(&mut connection, &body).await.map(|_| due.elapsed()) });
+    for mut connection in connections {
+        let (body, next) = (body.clone(), Arc::clone(&next));
+        tasks.spawn(async move {
+            let mut took = Vec::new();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= count {
+                    return anyhow::Ok(took);
+                }
+                let mut due = begin + gap * number;
+                if Instant::now() < due {
+                    tokio::time::sleep_until(due.into()).await;
+                    due = Instant::now();
+                }
+                call(&mut connection, &body).await?;
+                took.push(due.elapsed());
+            }
+        });
     }
     let mut took = Vec::new();
     while let Some(task) = tasks.join_next().await {
-        took.push(task??);
+        took.extend(task??);
     }
     took.sort_unstable();
     Ok(took)

@@ -1,8 +1,9 @@
-//! What the webhook costs: CPU per request, requests a second, latency, memory and time to the first answer, over TLS and
-//! HTTP/2 against a real API server. The webhook is pinned to one core and the caller to another.
+//! What the webhook costs: CPU per request, requests a second, latency, what it adds to the creation of a pod, what hostile
+//! clients can do, memory and time to the first answer; over TLS, with a real API server behind it. The webhook is pinned to
+//! one core and the caller to another.
 //!
-//! `cargo bench -p webhook --bench load` prints both tables; `-- requests` or `-- memory` one of them. On a machine with other
-//! work the figures mean little.
+//! `cargo bench -p webhook --bench load` prints all tables; `-- requests`, `-- creation`, `-- hostile` or `-- memory` one of
+//! them, and names of a protocol, body or case only those rows. On a machine with other work the figures mean little.
 
 #![allow(
     clippy::cast_precision_loss,
@@ -13,7 +14,10 @@
 
 mod bodies;
 mod client;
+mod creation;
+mod hostile;
 mod process;
+mod table;
 
 use std::time::{Duration, Instant};
 
@@ -21,56 +25,93 @@ use anyhow::{Result, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use cluster::ControlPlane;
 use serde_json::Value;
 
 use crate::bodies::{SIZES, Size};
+use crate::client::Protocol;
 use crate::process::{Webhook, accounts};
+use crate::table::{megabytes, milliseconds, quantile};
 
 /// Time for each measurement; half of it again to warm up.
 const TIME: Duration = Duration::from_secs(4);
-const IN_FLIGHT: usize = 8;
 
 fn main() -> Result<()> {
-    let wanted: Vec<String> =
-        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let wants = |what: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == what);
+    let wanted = Wanted(std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect());
     process::pin_caller()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        if wants("requests") {
-            requests().await?;
+        let tables = ["requests", "creation", "hostile", "memory"];
+        let [requested, creation, hostile, memory] = tables.map(|table| wanted.among(&tables, table));
+        if requested || creation || hostile {
+            let server = process::control_plane().await?;
+            accounts(&server, 0..10_000).await?;
+            if requested {
+                requests(&server, &wanted).await?;
+            }
+            if creation {
+                creation::table(&server).await?;
+            }
+            if hostile {
+                hostile::table(&server).await?;
+            }
         }
-        if wants("memory") {
-            memory().await?;
+        if memory {
+            footprint().await?;
         }
         Ok(())
     })
 }
 
-async fn requests() -> Result<()> {
-    let server = process::control_plane().await?;
-    accounts(&server, 0..10_000).await?;
-    let webhook = Webhook::start(&server)?;
+/// What the command line names.
+struct Wanted(Vec<String>);
+
+impl Wanted {
+    /// Whether `one` of `all` is wanted: it is named, or none of them is.
+    fn among(&self, all: &[&str], one: &str) -> bool {
+        self.names(one) || !all.iter().any(|other| self.names(other))
+    }
+
+    fn names(&self, what: &str) -> bool {
+        self.0.iter().any(|wanted| wanted == what)
+    }
+}
+
+async fn requests(server: &ControlPlane, wanted: &Wanted) -> Result<()> {
+    let webhook = Webhook::start(server)?;
     webhook.until_ready().await?;
-    println!("\nRequests: 10,000 ServiceAccounts, one HTTP/2 connection, {IN_FLIGHT} in flight");
+    println!("\nRequests: 10,000 ServiceAccounts");
     println!(
-        "{:<8} {:<12} {:>8} {:>9} {:>10} {:>12} {:>9} {:>8} {:>8}",
-        "body", "case", "bytes", "CPU µs", "reference", "share", "req/s", "p50 ms", "p99 ms"
+        "{:<13} {:<7} {:<12} {:>8} {:>8} {:>10} {:>13} {:>9} {:>8} {:>8}",
+        "in flight", "body", "case", "bytes", "CPU µs", "reference", "share", "req/s", "p50 ms", "p99 ms"
     );
-    for size in SIZES {
-        for (case, account) in
-            [("mutated", "account-00000"), ("no identity", "account-00001"), ("unknown", "never-made")]
-        {
-            measure(&webhook, &size, case, account).await?;
+    for protocol in Protocol::ALL {
+        for size in SIZES {
+            for case in CASES {
+                if wanted.among(&Protocol::ALL.map(Protocol::name), protocol.name())
+                    && wanted.among(&SIZES.map(|size| size.name), size.name)
+                    && wanted.among(&CASES.map(|(case, _)| case), case.0)
+                {
+                    measure(&webhook, protocol, &size, case).await?;
+                }
+            }
         }
     }
     Ok(())
 }
 
-async fn measure(webhook: &Webhook, size: &Size, case: &str, account: &str) -> Result<()> {
+/// What becomes of a review, and the `ServiceAccount` it is about.
+const CASES: [(&str, &str); 3] =
+    [("mutated", "account-00000"), ("no identity", "account-00001"), ("unknown", "never-made")];
+
+async fn measure(
+    webhook: &Webhook,
+    protocol: Protocol,
+    size: &Size,
+    (case, account): (&str, &str),
+) -> Result<()> {
     let body = Bytes::from(size.review("bench-0", account));
-    let mut connection = webhook.connect().await?;
-    let answer: Value = serde_json::from_slice(&client::call(&mut connection, &body).await?)?;
+    let answer = webhook.review(&body).await?;
     let patched = answer["response"]["patch"].as_str();
     ensure!(patched.is_some() == (case == "mutated"), "{case}: {answer}");
     if let Some(patch) = patched {
@@ -78,23 +119,27 @@ async fn measure(webhook: &Webhook, size: &Size, case: &str, account: &str) -> R
         ensure!(patch.to_string().contains("AWS_ROLE_ARN"), "{patch}");
     }
 
-    client::closed_loop(&connection, &body, IN_FLIGHT, TIME / 2).await?;
+    let (name, in_flight) = (protocol.name(), protocol.in_flight());
+    let connect = || webhook.connect(protocol, in_flight);
+    client::closed_loop(connect().await?, &body, TIME / 2).await?;
+    let connections = connect().await?;
     let (begun, cpu) = (Instant::now(), webhook.cpu()?);
-    let count = client::closed_loop(&connection, &body, IN_FLIGHT, TIME).await?;
+    let count = client::closed_loop(connections, &body, TIME).await?;
     let (took, cpu) = (begun.elapsed(), webhook.cpu()?.saturating_sub(cpu));
     let each = cpu.as_secs_f64() * 1e6 / count as f64;
-    let latency = client::open_loop(&connection, &body, size.rate, TIME).await?;
-    let at = |share: f64| latency[((latency.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
-    let compared = match case {
-        "mutated" => Some((size.reference[0], size.aims[0])),
-        "no identity" => Some((size.reference[1], size.aims[1])),
+    let latency = client::open_loop(connect().await?, &body, size.rate, TIME).await?;
+    let compared = match (protocol, case) {
+        (Protocol::Http2, "mutated") => Some((size.reference.mutated, size.aims.mutated)),
+        (Protocol::Http2, "no identity") => Some((size.reference.no_identity, size.aims.no_identity)),
+        (Protocol::Http1, "mutated") => Some((size.reference.mutated_http1, size.aims.mutated)),
         _ => None,
     };
     let (reference, share) = compared.map_or((String::new(), String::new()), |(reference, aim)| {
         (format!("{reference:.0}"), format!("1/{:.1} (1/{aim:.0})", reference / each))
     });
     println!(
-        "{:<8} {:<12} {:>8} {:>9.1} {:>10} {:>12} {:>9.0} {:>8.2} {:>8.2}",
+        "{:<13} {:<7} {:<12} {:>8} {:>8.1} {:>10} {:>13} {:>9.0} {:>8} {:>8}",
+        format!("{name} × {in_flight}"),
         size.name,
         case,
         body.len(),
@@ -102,17 +147,17 @@ async fn measure(webhook: &Webhook, size: &Size, case: &str, account: &str) -> R
         reference,
         share,
         count as f64 / took.as_secs_f64(),
-        at(0.5),
-        at(0.99)
+        milliseconds(quantile(&latency, 0.5)),
+        milliseconds(quantile(&latency, 0.99)),
     );
     Ok(())
 }
 
-async fn memory() -> Result<()> {
+async fn footprint() -> Result<()> {
     println!("\nMemory: a fifth of the ServiceAccounts annotated, 1 kB of JSON each");
     println!(
-        "{:>16} {:>10} {:>10} {:>26}",
-        "ServiceAccounts", "RSS MB", "peak MB", "exec to first mutation s"
+        "{:>16} {:>10} {:>10} {:>26} {:>16}",
+        "ServiceAccounts", "RSS MB", "peak MB", "exec to first mutation s", "exec to ready s"
     );
     let server = process::control_plane().await?;
     let mut made = 0;
@@ -127,9 +172,14 @@ async fn memory() -> Result<()> {
             _ => Some(webhook.first_mutation(&process::namespace(last), &process::name(last)).await?),
         };
         webhook.until_ready().await?;
+        let ready = format!("{:.2}", webhook.age().as_secs_f64());
         let (now, peak) = webhook.memory()?;
         let first = first.map_or_else(|| "-".into(), |first| format!("{:.2}", first.as_secs_f64()));
-        println!("{count:>16} {:>10.1} {:>10.1} {first:>26}", now as f64 / 1e6, peak as f64 / 1e6);
+        println!(
+            "{count:>16} {:>10} {:>10} {first:>26} {ready:>16}",
+            megabytes(now, 1_000_000),
+            megabytes(peak, 1_000_000)
+        );
     }
     Ok(())
 }

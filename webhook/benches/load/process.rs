@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use cluster::{ControlPlane, Options};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -18,9 +20,11 @@ use kube::{Api, Client, Config};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use crate::bodies::SIZES;
-use crate::client::{self, Connection};
+use crate::client::{self, Connection, Protocol};
 
 /// Core of the webhook, and of the caller.
 const CORES: [&str; 2] = ["0", "1"];
@@ -36,12 +40,32 @@ pub fn pin_caller() -> Result<()> {
     Ok(())
 }
 
+/// Where a webhook listens, and the certificate to trust.
+#[derive(Clone)]
+pub struct Target {
+    pub address: SocketAddr,
+    certificate: CertificateDer<'static>,
+}
+
+impl Target {
+    /// Connects with TLS.
+    pub async fn handshake(&self, protocol: Protocol) -> Result<TlsStream<TcpStream>> {
+        client::handshake(self.address, self.certificate.clone(), protocol).await
+    }
+
+    /// Connects; the result has room for so many reviews at once.
+    pub async fn connect(&self, protocol: Protocol, in_flight: usize) -> Result<Vec<Connection>> {
+        client::connect(self, protocol, in_flight).await
+    }
+}
+
 /// A running webhook; ends when dropped.
 pub struct Webhook {
     child: Child,
-    address: SocketAddr,
+    target: Target,
     health: SocketAddr,
-    certificate: CertificateDer<'static>,
+    /// What to trust, as a webhook configuration says it.
+    ca_bundle: String,
     started: Instant,
     _files: tempfile::TempDir,
 }
@@ -101,11 +125,35 @@ impl Webhook {
             Ok(([127, 0, 0, 1], address.port()).into())
         };
         let (address, health) = (local("address")?, local("health_address")?);
-        Ok(Self { child, address, health, certificate: certificate.der().clone(), started, _files: files })
+        let target = Target { address, certificate: certificate.der().clone() };
+        let ca_bundle = BASE64_STANDARD.encode(certificate.pem());
+        Ok(Self { child, target, health, ca_bundle, started, _files: files })
     }
 
-    pub async fn connect(&self) -> Result<Connection> {
-        client::connect(self.address, self.certificate.clone()).await
+    pub async fn connect(&self, protocol: Protocol, in_flight: usize) -> Result<Vec<Connection>> {
+        self.target.connect(protocol, in_flight).await
+    }
+
+    /// Where it listens.
+    pub fn target(&self) -> Target {
+        self.target.clone()
+    }
+
+    /// For a webhook configuration.
+    pub fn url(&self) -> String {
+        format!("https://localhost:{}/mutate", self.target.address.port())
+    }
+
+    /// For a webhook configuration.
+    pub fn ca_bundle(&self) -> &str {
+        &self.ca_bundle
+    }
+
+    /// One review, on a connection of its own.
+    pub async fn review(&self, body: &Bytes) -> Result<Value> {
+        let mut connections = self.connect(Protocol::Http2, 1).await?;
+        let answer = client::call(connections.first_mut().context("no connection")?, body).await?;
+        Ok(serde_json::from_slice(&answer)?)
     }
 
     pub async fn until_ready(&self) -> Result<()> {
@@ -126,14 +174,17 @@ impl Webhook {
     pub async fn first_mutation(&self, namespace: &str, account: &str) -> Result<Duration> {
         let body = Bytes::from(SIZES[0].review(namespace, account));
         let mutated = || async {
-            let mut connection = self.connect().await?;
-            let answer = client::call(&mut connection, &body).await?;
-            let answer: Value = serde_json::from_slice(&answer)?;
+            let answer = self.review(&body).await?;
             answer["response"]["patch"].as_str().context("no patch")?;
             Ok(())
         };
         cluster::until("the first mutation", Duration::from_mins(1), mutated).await?;
-        Ok(self.started.elapsed())
+        Ok(self.age())
+    }
+
+    /// Time since exec.
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// User and system time so far.
@@ -176,11 +227,16 @@ pub fn name(number: usize) -> String {
     format!("account-{number:05}")
 }
 
-/// Makes `ServiceAccount`s of about 1 kB of JSON, every fifth annotated with a role.
-pub async fn accounts(server: &ControlPlane, numbers: Range<usize>) -> Result<()> {
+/// An administrator's client.
+pub async fn client(server: &ControlPlane) -> Result<Client> {
     let file = Kubeconfig::read_from(server.kubeconfig())?;
     let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-    let client = Client::try_from(config)?;
+    Ok(Client::try_from(config)?)
+}
+
+/// Makes `ServiceAccount`s of about 1 kB of JSON, every fifth annotated with a role.
+pub async fn accounts(server: &ControlPlane, numbers: Range<usize>) -> Result<()> {
+    let client = client(server).await?;
     let namespaces: Api<Namespace> = Api::all(client.clone());
     for number in numbers.clone().step_by(ACCOUNTS_A_NAMESPACE) {
         let namespace = json!({"metadata": {"name": namespace(number)}});

@@ -228,6 +228,11 @@ static ADMISSION: LazyLock<(Runtime, Admission)> = LazyLock::new(|| {
 
 async fn api_server(request: Request<Body>) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, Infallible> {
     let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+    if query.contains("sendInitialEvents=true") {
+        let refusal = json!({"kind": "Status", "status": "Failure", "code": 422, "message": "", "reason": "Invalid"});
+        let body = Full::new(Bytes::from(refusal.to_string())).boxed_unsync();
+        return Ok(Response::builder().status(422).body(body).expect("a response"));
+    }
     if query.contains("watch=true") {
         let silence = stream::pending::<Result<Frame<Bytes>, Infallible>>();
         return Ok(Response::new(StreamBody::new(silence).boxed_unsync()));

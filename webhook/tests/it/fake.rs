@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, stream};
 use http::header::ACCEPT;
 use http::request::Parts;
 use http::{Request, Response};
@@ -38,6 +38,17 @@ pub enum Gate {
     Failing,
 }
 
+/// How a list that is asked for as a watch is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Streaming {
+    #[default]
+    Done,
+    /// As by an API server that cannot do it.
+    Refused,
+    /// The watch's time is over before all is said.
+    Endless,
+}
+
 pub struct Api {
     /// Objects by the path of their list.
     objects: Mutex<BTreeMap<String, Vec<Value>>>,
@@ -46,6 +57,8 @@ pub struct Api {
     pub lists: watch::Sender<Gate>,
     /// Everything else.
     pub live: watch::Sender<Gate>,
+    /// What becomes of lists that are asked for as a watch.
+    pub streaming: Mutex<Streaming>,
     /// Counts how often the watches were told to end; each then lists again.
     ends: watch::Sender<u32>,
 }
@@ -59,6 +72,7 @@ impl Api {
             calls: Mutex::default(),
             lists: watch::Sender::new(Gate::Open),
             live: watch::Sender::new(Gate::Open),
+            streaming: Mutex::default(),
             ends: watch::Sender::new(0),
         })
     }
@@ -118,14 +132,7 @@ impl Api {
         let metadata = if accept.contains("PartialObjectMetadata") { " metadata only" } else { "" };
         self.calls.lock().unwrap().push(format!("{} {path}?{query}{metadata}", request.method));
         if query.contains("watch=true") {
-            let mut ends = self.ends.subscribe();
-            let silence = stream::once(async move {
-                let _ = ends.changed().await;
-                let (_, gone) = failure(410, "too old");
-                let event = json!({"type": "ERROR", "object": gone}).to_string() + "\n";
-                Ok::<_, Infallible>(Frame::data(Bytes::from(event)))
-            });
-            return Response::new(StreamBody::new(silence).boxed_unsync());
+            return self.watch(path, query).await;
         }
         let everywhere = [ACCOUNTS, BINDINGS, ISSUERS].contains(&path);
         let gate = if everywhere { &self.lists } else { &self.live };
@@ -137,6 +144,41 @@ impl Api {
         };
         let body = Full::new(Bytes::from(body.to_string())).boxed_unsync();
         Response::builder().status(code).header("content-type", "application/json").body(body).unwrap()
+    }
+
+    /// A watch, which begins with what there is if that is asked for, and then says nothing until it is told to end.
+    async fn watch(&self, path: &str, query: &str) -> Response<AnyBody> {
+        let mut ends = self.ends.subscribe();
+        let mut events = Vec::new();
+        if query.contains("sendInitialEvents=true") {
+            let streaming = *self.streaming.lock().unwrap();
+            let gate = *self.lists.subscribe().wait_for(|gate| *gate != Gate::Held).await.unwrap();
+            let refusal = match (gate, streaming) {
+                (Gate::Failing, _) => Some(failure(500, "told to fail")),
+                (_, Streaming::Refused) => Some(failure(422, "sendInitialEvents is forbidden")),
+                _ => None,
+            };
+            if let Some((code, body)) = refusal {
+                let body = Full::new(Bytes::from(body.to_string())).boxed_unsync();
+                return Response::builder().status(code).body(body).unwrap();
+            }
+            let all = self.objects.lock().unwrap().get(path).cloned().unwrap_or_default();
+            events.extend(all.into_iter().map(|object| json!({"type": "ADDED", "object": object})));
+            if streaming == Streaming::Endless {
+                let events = stream::iter(events).map(|event| line(&event));
+                return Response::new(StreamBody::new(events).boxed_unsync());
+            }
+            let end = json!({"k8s.io/initial-events-end": "true"});
+            let mark = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"resourceVersion": "1", "annotations": end}});
+            events.push(json!({"type": "BOOKMARK", "object": mark}));
+        }
+        let silence = stream::once(async move {
+            let _ = ends.changed().await;
+            let (_, gone) = failure(410, "too old");
+            line(&json!({"type": "ERROR", "object": gone}))
+        });
+        let events = stream::iter(events).map(|event| line(&event)).chain(silence);
+        Response::new(StreamBody::new(events).boxed_unsync())
     }
 
     fn found(&self, path: &str) -> Option<Value> {
@@ -165,6 +207,10 @@ impl Api {
             Some(name) => inside.find(|object| object["metadata"]["name"] == name).cloned(),
         }
     }
+}
+
+fn line(event: &Value) -> Result<Frame<Bytes>, Infallible> {
+    Ok(Frame::data(Bytes::from(event.to_string() + "\n")))
 }
 
 fn failure(code: u16, message: &str) -> (u16, Value) {

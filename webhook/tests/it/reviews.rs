@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use webhook::admit::{Admission, Answer, Entry};
 use webhook::facts::Annotations;
+use webhook::lookup::Origin;
 use webhook::metrics::Outcome;
 
-use crate::fake::{ACCOUNTS, Api, BINDINGS, Gate, ISSUERS, eventually};
+use crate::fake::{ACCOUNTS, Api, BINDINGS, Gate, ISSUERS, Streaming, eventually};
 use crate::identity::{binding, issuer};
 
 pub fn review(namespace: &str, account: &str) -> Value {
@@ -295,6 +296,37 @@ async fn only_metadata_of_service_accounts_is_asked_for() {
     assert_eq!(facts.annotations.as_deref(), Some(&expected), "nothing else is kept");
     let calls: Vec<_> = api.calls().into_iter().filter(|call| call.contains(ACCOUNTS)).collect();
     assert!(!calls.is_empty() && calls.iter().all(|call| call.ends_with(" metadata only")), "{calls:?}");
+}
+
+#[tokio::test]
+async fn accounts_are_streamed_and_listed_only_where_that_cannot_be() {
+    let expected = [
+        (Streaming::Done, vec!["stream"]),
+        (Streaming::Refused, vec!["stream", "list", "watch"]),
+        (Streaming::Endless, vec!["stream", "stream", "list", "watch"]),
+    ];
+    for (streaming, expected) in expected {
+        let api = cluster();
+        *api.streaming.lock().unwrap() = streaming;
+        let admission = synced(&api).await;
+        let (facts, origin) = admission.lookup.facts("vault", "annotated", false).await.unwrap();
+        assert!(facts.annotations.is_some() && origin == Origin::Cache, "{streaming:?}");
+        let kinds = || -> Vec<&str> {
+            let calls = api.calls().into_iter().filter(|call| call.contains(ACCOUNTS));
+            let kind = |call: String| match call {
+                call if call.contains("sendInitialEvents=true") => "stream",
+                call if call.contains("watch=true") => "watch",
+                _ => "list",
+            };
+            calls.map(kind).collect()
+        };
+        eventually("the last call", || kinds().last() == expected.last()).await;
+        assert_eq!(kinds(), expected, "{streaming:?}");
+        // A list that is begun again is asked for in the way that works.
+        api.end_watches();
+        let again = if streaming == Streaming::Done { "stream" } else { "list" };
+        eventually("begun again", || kinds().get(expected.len()) == Some(&again)).await;
+    }
 }
 
 fn deleting(account: &str) -> Value {
