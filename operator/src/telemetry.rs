@@ -17,8 +17,8 @@ pub enum LogFormat {
 }
 
 /// Installs the process's logger, to stderr. `RUST_LOG` overrules the default of `info`: a level, or levels by module, as in
-/// `info,operator=debug`. (`EnvFilter` could choose by span and field, too; its regular expressions cost every process a
-/// megabyte.)
+/// `info,operator=debug`. (`EnvFilter` could choose by span and field, too, by regular expressions that every process would
+/// carry.)
 pub fn install(format: LogFormat) {
     let wanted = std::env::var("RUST_LOG").ok().and_then(|directives| directives.parse().ok());
     let filter = wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));

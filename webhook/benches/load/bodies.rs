@@ -17,7 +17,7 @@ pub struct Size {
 }
 
 /// Measured on a machine of this kind on 2026-11-23 (HEAD of that day; one core for the server and one for the caller,
-/// loopback, TLS 1.3, keep-alive, 10,000 ServiceAccounts), the same way as here.
+/// loopback, TLS 1.3, keep-alive, 10,000 `ServiceAccount`s), the same way as here.
 #[derive(Debug, Clone, Copy)]
 pub struct Reference {
     pub mutated: f64,

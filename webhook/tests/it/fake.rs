@@ -165,7 +165,7 @@ impl Api {
             let all = self.objects.lock().unwrap().get(path).cloned().unwrap_or_default();
             events.extend(all.into_iter().map(|object| json!({"type": "ADDED", "object": object})));
             if streaming == Streaming::Endless {
-                let events = stream::iter(events).map(|event| line(&event));
+                let events = stream::iter(events).map(|event| Ok::<_, Infallible>(line(&event)));
                 return Response::new(StreamBody::new(events).boxed_unsync());
             }
             let end = json!({"k8s.io/initial-events-end": "true"});
@@ -177,7 +177,7 @@ impl Api {
             let (_, gone) = failure(410, "too old");
             line(&json!({"type": "ERROR", "object": gone}))
         });
-        let events = stream::iter(events).map(|event| line(&event)).chain(silence);
+        let events = stream::iter(events).map(|event| line(&event)).chain(silence).map(Ok::<_, Infallible>);
         Response::new(StreamBody::new(events).boxed_unsync())
     }
 
@@ -209,8 +209,8 @@ impl Api {
     }
 }
 
-fn line(event: &Value) -> Result<Frame<Bytes>, Infallible> {
-    Ok(Frame::data(Bytes::from(event.to_string() + "\n")))
+fn line(event: &Value) -> Frame<Bytes> {
+    Frame::data(Bytes::from(event.to_string() + "\n"))
 }
 
 fn failure(code: u16, message: &str) -> (u16, Value) {
