@@ -72,10 +72,10 @@ impl<'de> Deserialize<'de> for Account {
 
 /// Every `ServiceAccount`, and what becomes of them.
 ///
-/// Streamed one by one (Kubernetes' streaming lists), which takes half the time of pages
-/// of 500 and holds none of them. Such a list is as fresh as the API server's own cache: a `ServiceAccount` that it lacks is
-/// looked for anyway, and one it has of a moment ago is what a watch might show, too. An API server that refuses to stream
-/// or does not come to an end within a watch's time is asked for pages from then on.
+/// Streamed one by one (Kubernetes' streaming lists), which takes half the time of pages of 500 and holds none of them. Such
+/// a list is as fresh as the API server's own cache: a `ServiceAccount` that it lacks is looked for anyway, and one it has
+/// of a moment ago is what a watch might show, too. An API server that refuses to stream or does not come to an end within
+/// a watch's time is asked for pages from then on.
 pub fn watch(client: Client, config: Config) -> impl Stream<Item = watcher::Result<Event<Account>>> {
     let api = Api::<Account>::all(client);
     let streamed = kube::runtime::watcher(api.clone(), config.clone().streaming_lists());

@@ -123,7 +123,8 @@ impl Lookup {
 
     /// Keeps the copies; returns only if a watch ends, which it never does by itself.
     pub async fn follow(&self) {
-        // Kube's default: consistent lists in pages, so that a copy is never complete and stale.
+        // Kube's default: consistent lists in pages, so that a copy is never complete and stale. ServiceAccounts, which are
+        // many and looked for live where they are missing, come another way.
         // Watches end before a silent connection is given up, so that a quiet one is no silent one.
         let config = || watcher::Config::default().timeout(WATCH_SECONDS);
         let client = || self.client.clone();

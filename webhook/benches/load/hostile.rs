@@ -51,25 +51,24 @@ impl Attack {
 
     /// Goes on until it is dropped. `done` counts connections or requests.
     async fn run(self, target: &Target, done: &AtomicUsize) -> Result<()> {
-        let many = |count: usize| 0..count;
         match self {
             Self::None => pending().await,
             Self::Idle => {
-                try_join_all(many(50).map(|_| idle(target, IDLE / 50, done))).await?;
+                try_join_all((0..50).map(|_| idle(target, IDLE / 50, done))).await?;
             }
             Self::SlowBodies => {
-                try_join_all(many(1000).map(|_| slow_bodies(target, done))).await?;
+                try_join_all((0..1000).map(|_| slow_bodies(target, done))).await?;
             }
             Self::LongBodies => {
                 let size = Size { containers: 12, variables: 1565, ..SIZES[2] };
                 let body = Bytes::from(size.review("bench-0", "account-00000"));
-                try_join_all(many(8).map(|_| long_bodies(target, &body, done))).await?;
+                try_join_all((0..8).map(|_| long_bodies(target, &body, done))).await?;
             }
             Self::Garbage => {
-                try_join_all(many(16).map(|number| garbage(target, number, done))).await?;
+                try_join_all((0..16).map(|number| garbage(target, number, done))).await?;
             }
             Self::Resets => {
-                try_join_all(many(4).map(|_| resets(target, done))).await?;
+                try_join_all((0..4).map(|_| resets(target, done))).await?;
             }
         }
         Ok(())
