@@ -31,7 +31,7 @@ use serde_json::Value;
 use crate::bodies::{SIZES, Size};
 use crate::client::Protocol;
 use crate::process::{Webhook, accounts};
-use crate::table::{megabytes, milliseconds, quantile};
+use crate::table::{median, megabytes, milliseconds, quantile};
 
 /// Time for each measurement; half of it again to warm up.
 const TIME: Duration = Duration::from_secs(4);
@@ -57,7 +57,7 @@ fn main() -> Result<()> {
             }
         }
         if memory {
-            footprint().await?;
+            footprint(&wanted).await?;
         }
         Ok(())
     })
@@ -153,33 +153,63 @@ async fn measure(
     Ok(())
 }
 
-async fn footprint() -> Result<()> {
-    println!("\nMemory: a fifth of the ServiceAccounts annotated, 1 kB of JSON each");
+async fn footprint(wanted: &Wanted) -> Result<()> {
+    println!(
+        "\nMemory: a fifth of the ServiceAccounts annotated, 1 kB of JSON each; medians of {STARTS} starts"
+    );
     println!(
         "{:>16} {:>10} {:>10} {:>26} {:>16}",
         "ServiceAccounts", "RSS MB", "peak MB", "exec to first mutation s", "exec to ready s"
     );
     let server = process::control_plane().await?;
     let mut made = 0;
-    for count in [0, 10_000, 100_000] {
-        accounts(&server, made..count).await?;
-        made = count;
-        let webhook = Webhook::start(&server)?;
-        // An annotated account of the last namespace, so that the answer needs the whole list, or a live look.
-        let last = count.saturating_sub(1) / 5 * 5;
+    let counts = [0, 10_000, 100_000].map(|count| (count, count.to_string()));
+    let names = counts.each_ref().map(|(_, name)| name.as_str());
+    for (count, name) in &counts {
+        if !wanted.among(&names, name) {
+            continue;
+        }
+        accounts(&server, made..*count).await?;
+        made = *count;
+        let mut starts = Vec::new();
+        for _ in 0..STARTS {
+            starts.push(start(&server, *count).await?);
+        }
         let first = match count {
-            0 => None,
-            _ => Some(webhook.first_mutation(&process::namespace(last), &process::name(last)).await?),
+            0 => "-".to_owned(),
+            _ => format!("{:.2}", median(&starts, |start| start.first_mutation).as_secs_f64()),
         };
-        webhook.until_ready().await?;
-        let ready = format!("{:.2}", webhook.age().as_secs_f64());
-        let (now, peak) = webhook.memory()?;
-        let first = first.map_or_else(|| "-".into(), |first| format!("{:.2}", first.as_secs_f64()));
         println!(
-            "{count:>16} {:>10} {:>10} {first:>26} {ready:>16}",
-            megabytes(now, 1_000_000),
-            megabytes(peak, 1_000_000)
+            "{count:>16} {:>10} {:>10} {first:>26} {:>16.2}",
+            megabytes(median(&starts, |start| start.resident), 1_000_000),
+            megabytes(median(&starts, |start| start.peak), 1_000_000),
+            median(&starts, |start| start.ready).as_secs_f64(),
         );
     }
     Ok(())
+}
+
+/// How often the webhook is started for each row.
+const STARTS: usize = 3;
+
+/// What one start took: times since exec, and bytes.
+struct Start {
+    first_mutation: Duration,
+    ready: Duration,
+    resident: u64,
+    peak: u64,
+}
+
+async fn start(server: &ControlPlane, count: usize) -> Result<Start> {
+    let webhook = Webhook::start(server)?;
+    // An annotated account of the last namespace, so that the answer needs the whole list, or a live look.
+    let last = count.saturating_sub(1) / 5 * 5;
+    let first_mutation = match count {
+        0 => Duration::ZERO,
+        _ => webhook.first_mutation(&process::namespace(last), &process::name(last)).await?,
+    };
+    webhook.until_ready().await?;
+    let ready = webhook.age();
+    let (resident, peak) = webhook.memory()?;
+    Ok(Start { first_mutation, ready, resident, peak })
 }

@@ -7,6 +7,13 @@ pub fn quantile(sorted: &[Duration], share: f64) -> Duration {
     sorted[((sorted.len() - 1) as f64 * share) as usize]
 }
 
+/// The middle one of what is seen of each; of an even number the later one. `all` must not be empty.
+pub fn median<T, V: Ord>(all: &[T], of: impl Fn(&T) -> V) -> V {
+    let mut values: Vec<V> = all.iter().map(of).collect();
+    values.sort();
+    values.swap_remove(values.len() / 2)
+}
+
 /// In milliseconds.
 pub fn milliseconds(duration: Duration) -> String {
     format!("{:.2}", duration.as_secs_f64() * 1e3)
