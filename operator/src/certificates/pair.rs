@@ -1,0 +1,151 @@
+//! A certificate and its key: read from a Secret, and made.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData,
+};
+use x509_parser::pem::parse_x509_pem;
+use x509_parser::prelude::GeneralName;
+
+use super::CertificateError;
+
+/// A clock that is an hour ahead of ours must accept what we sign.
+pub const BACKDATED: Duration = Duration::from_hours(1);
+/// Longest lives, whatever the flags say.
+pub const MAX_CA_LIFE: Duration = Duration::from_hours(365 * 24);
+pub const MAX_LEAF_LIFE: Duration = Duration::from_hours(7 * 24);
+
+/// A certificate and its key that belong together.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// The certificate, PEM.
+    pub certificate: String,
+    /// The private key, PEM. Never logged.
+    pub key: String,
+    /// Validity in seconds since 1970.
+    pub not_before: i64,
+    /// End of validity in seconds since 1970.
+    pub not_after: i64,
+}
+
+impl Pair {
+    /// A Secret's pair, if certificate and key are readable, belong together and, for a leaf, name the host.
+    pub fn read(secret: &Secret, host: Option<&str>) -> Option<Self> {
+        let (certificate, key) = (text(secret, "tls.crt")?, text(secret, "tls.key")?);
+        let (_, pem) = parse_x509_pem(certificate.as_bytes()).ok()?;
+        let parsed = pem.parse_x509().ok()?;
+        let public = KeyPair::from_pem(&key).ok()?.subject_public_key_info();
+        if parsed.public_key().raw != public.as_slice() {
+            return None;
+        }
+        if let Some(host) = host {
+            let alternatives = parsed.subject_alternative_name().ok()??;
+            let is_host = |name: &GeneralName<'_>| matches!(name, GeneralName::DNSName(dns) if *dns == host);
+            alternatives.value.general_names.iter().any(is_host).then_some(())?;
+        }
+        let (not_before, not_after) = validity(&certificate)?;
+        Some(Self { certificate, key, not_before, not_after })
+    }
+}
+
+/// A new CA, which stands for itself.
+pub fn ca(life: Duration) -> Result<Pair, CertificateError> {
+    let key = KeyPair::generate()?;
+    let mut params = parameters(Vec::new(), "podidentity-webhook-ca", life)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let certificate = params.self_signed(&key)?.pem();
+    pair(certificate, &key)
+}
+
+/// A new certificate for the host, signed by the CA and never outliving it.
+pub fn leaf(ca: &Pair, host: &str, life: Duration) -> Result<Pair, CertificateError> {
+    let key = KeyPair::generate()?;
+    let mut params = parameters(vec![host.to_owned()], host, life)?;
+    let end =
+        time::OffsetDateTime::from_unix_timestamp(ca.not_after).map_err(|_| CertificateError::Calendar)?;
+    params.not_after = params.not_after.min(end);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    let issuer = Issuer::from_ca_cert_pem(&ca.certificate, KeyPair::from_pem(&ca.key)?)?;
+    let certificate = params.signed_by(&key, &issuer)?.pem();
+    pair(certificate, &key)
+}
+
+fn parameters(
+    names: Vec<String>,
+    common_name: &str,
+    life: Duration,
+) -> Result<CertificateParams, CertificateError> {
+    let mut params = CertificateParams::new(names)?;
+    // X.520 allows 64 characters in a common name.
+    params.distinguished_name.push(DnType::CommonName, &common_name[..common_name.floor_char_boundary(64)]);
+    let now = time::OffsetDateTime::now_utc();
+    params.not_before = now.checked_sub(whole(BACKDATED)).ok_or(CertificateError::Calendar)?;
+    params.not_after = now.checked_add(whole(life)).ok_or(CertificateError::Calendar)?;
+    Ok(params)
+}
+
+/// Without fractions, which certificates do not have.
+pub fn whole(duration: Duration) -> time::Duration {
+    time::Duration::seconds(i64::try_from(duration.as_secs()).unwrap_or(i64::MAX))
+}
+
+fn pair(certificate: String, key: &KeyPair) -> Result<Pair, CertificateError> {
+    let (not_before, not_after) = validity(&certificate).ok_or(CertificateError::Calendar)?;
+    Ok(Pair { certificate, key: key.serialize_pem(), not_before, not_after })
+}
+
+/// First and last second of a certificate's life, since 1970.
+pub fn validity(pem: &str) -> Option<(i64, i64)> {
+    let (_, pem) = parse_x509_pem(pem.as_bytes()).ok()?;
+    let validity = pem.parse_x509().ok()?.validity().clone();
+    Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
+}
+
+/// One key of a Secret, where it is text.
+pub fn text(secret: &Secret, key: &str) -> Option<String> {
+    String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use k8s_openapi::ByteString;
+
+    use super::*;
+
+    const HOST: &str = "podidentity-webhook.podidentity-system.svc";
+
+    #[test]
+    fn a_pair_that_does_not_belong_together_is_none() {
+        let one = ca(MAX_CA_LIFE).unwrap();
+        let pair = leaf(&one, HOST, MAX_LEAF_LIFE).unwrap();
+        let secret = |certificate: &str, key: &str| Secret {
+            data: Some(BTreeMap::from([
+                ("tls.crt".to_owned(), ByteString(certificate.as_bytes().to_vec())),
+                ("tls.key".to_owned(), ByteString(key.as_bytes().to_vec())),
+            ])),
+            ..Secret::default()
+        };
+        assert!(Pair::read(&secret(&pair.certificate, &pair.key), Some(HOST)).is_some());
+        assert!(Pair::read(&secret(&pair.certificate, &pair.key), Some("other.svc")).is_none());
+        assert!(Pair::read(&secret(&pair.certificate, &one.key), Some(HOST)).is_none());
+        assert!(Pair::read(&secret("garbled", &pair.key), Some(HOST)).is_none());
+    }
+
+    #[test]
+    fn a_leaf_does_not_outlive_its_ca() {
+        let hour = Duration::from_hours(1);
+        let short = ca(hour).unwrap();
+        assert_eq!(leaf(&short, HOST, MAX_LEAF_LIFE).unwrap().not_after, short.not_after);
+        let long = ca(MAX_CA_LIFE).unwrap();
+        assert!(leaf(&long, HOST, hour).unwrap().not_after < long.not_after);
+    }
+}
