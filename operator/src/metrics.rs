@@ -123,6 +123,11 @@ impl Metrics {
         self.verified.get_or_create(&Issuer { issuer: issuer.to_owned() }).set(at);
     }
 
+    /// Forgets an issuer that is gone.
+    pub fn forget(&self, issuer: &str) {
+        self.verified.remove(&Issuer { issuer: issuer.to_owned() });
+    }
+
     /// Notes the end of a certificate's life, in seconds since 1970.
     pub fn certificate(&self, certificate: &'static str, not_after: i64) {
         self.certificate.get_or_create(&Certificate { certificate }).set(not_after);

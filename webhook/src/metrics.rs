@@ -10,7 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::admit::Answer;
+use crate::admit::{Answer, Entry};
+use crate::lookup::Origin;
 
 /// What became of a review.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,6 +71,9 @@ pub enum Without {
 }
 
 impl Without {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::BeforeIdentity, Self::BindingUnusable, Self::NoPlace, Self::Unknown];
+
     /// The label's value.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -213,7 +217,33 @@ impl Metrics {
             self.connections_evicted.clone(),
         );
         self.registry = registry;
+        self.begin();
         self
+    }
+
+    /// What an alert looks at begins at 0: of a series that begins at 1 Prometheus sees no increase.
+    fn begin(&self) {
+        for why in Without::ALL {
+            self.without_identity.get_or_create(&Reason { reason: why.as_str() });
+        }
+        for entry in Entry::ALL.map(Entry::as_str) {
+            let failures = [
+                (Outcome::Malformed, ""),
+                (Outcome::Panicked, ""),
+                (Outcome::Unavailable, Origin::Live.as_str()),
+            ];
+            for (outcome, lookup) in failures {
+                let outcome = outcome.as_str();
+                self.reviews.get_or_create(&Review { entry, outcome, source: "", lookup });
+            }
+        }
+        for result in ["ok", "error", "timeout"] {
+            self.live_lookups.get_or_create(&ResultLabel { result });
+        }
+        self.mapping(0, 0);
+        for result in ["ok", "refused"] {
+            self.certificate_loads.get_or_create(&ResultLabel { result });
+        }
     }
 
     /// Counts a review. `source` is where the identity, `lookup` where the facts came from; empty where neither.

@@ -1,4 +1,4 @@
-//! The Go commands a cluster is made of: built from the modules under `e2e/tools`, kept for the next run, or taken from
+//! The Go commands a cluster is made of, and those a chart is tried with: built from the modules under `e2e/tools`, kept for the next run, or taken from
 //! `KUBEBUILDER_ASSETS` where that names them.
 
 use std::collections::BTreeMap;
@@ -39,6 +39,17 @@ const CONTROL_PLANE: Module = Module {
     ],
 };
 
+const HELM: Module =
+    Module { directory: "helm", tags: "", stamped: false, commands: &[("helm", "helm.sh/helm/v4/cmd/helm")] };
+
+/// Without the clouds that Prometheus could find its targets in.
+const PROMETHEUS: Module = Module {
+    directory: "prometheus",
+    tags: "remove_all_sd",
+    stamped: false,
+    commands: &[("promtool", "github.com/prometheus/prometheus/cmd/promtool")],
+};
+
 const NODE: [Module; 4] = [
     Module {
         directory: "kubernetes",
@@ -70,7 +81,7 @@ const NODE: [Module; 4] = [
             ("loopback", "github.com/containernetworking/plugins/plugins/main/loopback"),
         ],
     },
-    Module { directory: "helm", tags: "", stamped: false, commands: &[("helm", "helm.sh/helm/v4/cmd/helm")] },
+    HELM,
 ];
 
 impl Tools {
@@ -89,6 +100,11 @@ impl Tools {
             return Ok(tools);
         }
         Self::build(&modules, progress)
+    }
+
+    /// What a chart is tried with: helm and promtool.
+    pub fn chart(progress: &dyn Fn(&str)) -> anyhow::Result<Self> {
+        Self::build(&[&HELM, &PROMETHEUS], progress)
     }
 
     /// A command's file.

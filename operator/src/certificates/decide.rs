@@ -1,4 +1,4 @@
-//! What the certificates need next: PURE.
+//! PURE: what the certificates need next.
 
 use std::time::Duration;
 

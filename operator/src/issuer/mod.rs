@@ -77,7 +77,9 @@ async fn look(object: &OidcIssuer, context: &Context, memory: &mut Memory) -> Re
     };
     // A pass that did something is followed at once by one that looks at it; only first progress is worth a status.
     let interim = requeue.is_zero() && subject.was_ready;
-    if !gone && !interim {
+    if gone {
+        context.metrics.forget(&name);
+    } else if !interim {
         report::report(context, object, conditions, &plan.facts).await?;
     }
     Ok(Action::requeue(requeue))
