@@ -14,6 +14,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::identity::MAXIMUM_TOKEN_EXPIRATION_SECONDS;
 use crate::settings::{Composed, ContainerCredentials, Settings};
 
 /// Gives pods their AWS identity: a mutating admission webhook compatible with the EKS Pod Identity Webhook.
@@ -50,9 +51,19 @@ pub struct Kubernetes {
     /// Namespace of the Secret with the serving certificate and of the ConfigMap with roles.
     #[arg(long, default_value = names::SYSTEM_NAMESPACE)]
     pub namespace: String,
-    /// How long one look at the API server may take when a service account is not in the cache.
+    /// How long one look at the API server may take when a service account is not in the cache; 0 is the default.
     #[arg(long, alias = "service-account-lookup-grace-period", default_value = "500ms", value_parser = humantime::parse_duration)]
     pub live_lookup_timeout: Duration,
+}
+
+impl Kubernetes {
+    /// How long one look at the API server may take. The reference's 0 means that there is none; here somebody who waits for
+    /// nothing would get no answer, since an unknown service account is never taken for one without identity.
+    #[must_use]
+    pub fn look(&self) -> Duration {
+        const DEFAULT: Duration = Duration::from_millis(500);
+        if self.live_lookup_timeout.is_zero() { DEFAULT } else { self.live_lookup_timeout }
+    }
 }
 
 /// The listener.
@@ -117,13 +128,14 @@ pub struct Injection {
     /// Directory the token is mounted at.
     #[arg(long, default_value = "/var/run/secrets/eks.amazonaws.com/serviceaccount")]
     pub token_mount_path: String,
-    /// Life of the token in seconds where nothing else says; below 600 counts as 600.
+    /// Life of the token in seconds where nothing else says; below 600 counts as 600, above 2^32 as 2^32.
     #[arg(long, default_value_t = DEFAULT_TOKEN_EXPIRATION_SECONDS)]
     pub token_expiration: i64,
     /// Shorten lives of exactly 24 hours by up to two, each pod's differently, so that they are not renewed all at once.
     #[arg(long)]
     pub token_expiration_jitter: bool,
-    /// Region injected where neither binding nor issuer names one.
+    /// Region of service accounts that are not bound (default: the issuer's); of bound ones, where neither binding nor issuer
+    /// names one.
     #[arg(long)]
     pub aws_default_region: Option<String>,
     /// Whether a service account with a role annotation, but no word on it, is told to use the regional STS endpoint.
@@ -190,7 +202,10 @@ impl Args {
         };
         Settings {
             audience: token_audience.clone(),
-            expiration_seconds: self.injection.token_expiration.max(MINIMUM_TOKEN_EXPIRATION_SECONDS),
+            expiration_seconds: self
+                .injection
+                .token_expiration
+                .clamp(MINIMUM_TOKEN_EXPIRATION_SECONDS, MAXIMUM_TOKEN_EXPIRATION_SECONDS),
             expiration_jitter: self.injection.token_expiration_jitter,
             region: self.injection.aws_default_region.clone().filter(|region| !region.is_empty()),
             sts_regional_endpoints: self.injection.sts_regional_endpoint,

@@ -153,7 +153,11 @@ fn from_binding<'a>(
             .expiration_seconds
             .unwrap_or(DEFAULT_TOKEN_EXPIRATION_SECONDS)
             .clamp(MINIMUM_TOKEN_EXPIRATION_SECONDS, MAXIMUM_TOKEN_EXPIRATION_SECONDS),
-        region: binding.region.as_deref().or_else(|| region(issuer, settings)),
+        region: binding
+            .region
+            .as_deref()
+            .or(issuer.map(|issuer| &*issuer.region))
+            .or(settings.region.as_deref()),
         sts_regional_endpoints: binding.sts_regional_endpoints.unwrap_or(true),
     })
 }
@@ -273,9 +277,9 @@ fn composed<'a>(role: &'a str, issuer: Option<&Issuer>, settings: &Settings) -> 
     format!("arn:{partition}:iam::{account}:role/{}", role.trim_start_matches('/')).into()
 }
 
-/// The region where the pod's own source names none.
+/// The region of those who have no field for one: the flag's, as with the reference; without the flag the issuer's.
 fn region<'a>(issuer: Option<&'a Issuer>, settings: &'a Settings) -> Option<&'a str> {
-    issuer.map(|issuer| &*issuer.region).or(settings.region.as_deref())
+    settings.region.as_deref().or(issuer.map(|issuer| &*issuer.region))
 }
 
 fn given(text: Option<&str>) -> Option<&str> {

@@ -269,8 +269,10 @@ impl Lookup {
             mapped: self.sources.mapped(namespace, account),
             container_credentials: self.sources.has_container_credentials(namespace, account),
         };
-        let silent = facts.bindings.is_empty() && facts.annotations.is_none() && !facts.container_credentials;
-        if silent && !self.sources.is_synced() {
+        // Whoever has no identity so far may have one in a ConfigMap or file that has not been read.
+        let annotated = facts.annotations.as_ref().is_some_and(|annotations| annotations.role().is_some());
+        let bound = facts.bindings.iter().any(|bound| !bound.deleting && !bound.hopeless);
+        if !(annotated || bound || facts.container_credentials || self.sources.is_synced()) {
             return Err(LookupError::NotSynced);
         }
         Ok((facts, origin))

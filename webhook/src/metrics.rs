@@ -224,7 +224,7 @@ impl Metrics {
     /// What an alert looks at begins at 0: of a series that begins at 1 Prometheus sees no increase.
     fn begin(&self) {
         for why in Without::ALL {
-            self.without_identity.get_or_create(&Reason { reason: why.as_str() });
+            self.without_identity.get_or_create(&Reason { reason: why.as_str() }).inc_by(0);
         }
         for entry in Entry::ALL.map(Entry::as_str) {
             let failures = [
@@ -234,15 +234,15 @@ impl Metrics {
             ];
             for (outcome, lookup) in failures {
                 let outcome = outcome.as_str();
-                self.reviews.get_or_create(&Review { entry, outcome, source: "", lookup });
+                self.reviews.get_or_create(&Review { entry, outcome, source: "", lookup }).inc_by(0);
             }
         }
         for result in ["ok", "error", "timeout"] {
-            self.live_lookups.get_or_create(&ResultLabel { result });
+            self.live_lookups.get_or_create(&ResultLabel { result }).inc_by(0);
         }
         self.mapping(0, 0);
         for result in ["ok", "refused"] {
-            self.certificate_loads.get_or_create(&ResultLabel { result });
+            self.certificate_loads.get_or_create(&ResultLabel { result }).inc_by(0);
         }
     }
 

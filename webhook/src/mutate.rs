@@ -28,8 +28,8 @@ const LABEL: (&str, &str) = ("eks.amazonaws.com/pod-identity", "enabled");
 /// A life of exactly this long is shortened by up to [`JITTER_SECONDS`] where that is wanted, as the reference does it.
 const JITTERED_SECONDS: i64 = 86_400;
 const JITTER_SECONDS: u64 = 7_200;
-/// STS takes at most so many characters for a session's name.
-const SESSION_NAME: usize = 64;
+/// STS takes so many characters for a session's name.
+const SESSION_NAME: std::ops::RangeInclusive<usize> = 2..=64;
 
 /// The additions, and what the user should know about them.
 #[derive(Debug, Default)]
@@ -216,15 +216,16 @@ fn skipped_containers<'a>(pod: &'a Pod<'_>, settings: &Settings) -> BTreeSet<&'a
         .collect()
 }
 
-/// Whether `AWS_ROLE_SESSION_NAME` is injected. What a controller makes always fits (63 characters at most).
+/// Whether `AWS_ROLE_SESSION_NAME` is injected. A name that is generated always fits, and is not there yet.
 fn session(pod: &Pod<'_>, identity: &Identity<'_>, settings: &Settings, warnings: &mut Vec<String>) -> bool {
     if !settings.role_session_name || identity.means == Means::ContainerCredentials {
         return false;
     }
     let name = pod.metadata.as_ref().and_then(|metadata| metadata.name.as_deref()).unwrap_or_default();
-    let fits = name.len() <= SESSION_NAME;
+    let fits = name.is_empty() || SESSION_NAME.contains(&name.len());
     if !fits {
-        warnings.push(format!("the pod's name is too long for {}", Variable::SessionName.name()));
+        warnings
+            .push(format!("the pod's name is too short or too long for {}", Variable::SessionName.name()));
     }
     fits
 }

@@ -44,7 +44,7 @@ pub async fn run(args: Args) -> Result<()> {
     let lookup = Arc::new(Lookup::new(
         client.clone(),
         &injection.annotation_prefix,
-        kubernetes.live_lookup_timeout,
+        kubernetes.look(),
         Arc::clone(&sources),
         Arc::clone(&metrics),
     ));

@@ -12,7 +12,7 @@ pub struct Settings {
     /// Whether a life of exactly 24 h is shortened by up to 2 h, differently for each pod, so that the pods of a rollout
     /// do not all renew at once.
     pub expiration_jitter: bool,
-    /// The region where neither binding nor issuer names one.
+    /// The region of those who are not bound; for a binding, where neither it nor its issuer names one.
     pub region: Option<String>,
     /// `AWS_STS_REGIONAL_ENDPOINTS` for annotated `ServiceAccount`s; a binding has its own default, true.
     pub sts_regional_endpoints: bool,

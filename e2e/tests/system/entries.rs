@@ -11,7 +11,10 @@ use e2e::lab::{ACCOUNT, Lab};
 use serde_json::{Value, json};
 
 use crate::client::{Became, Draft, client_of, inside};
-use crate::replicas::{REPLICAS, scale};
+use crate::replicas::{REPLICAS, failed_open, scale};
+
+/// The entry that lets pods pass when the webhook cannot be asked.
+const LENIENT: &str = "pods.podidentity.dev";
 
 const BOUND: &str = "bound";
 const UNBOUND: &str = "unbound";
@@ -24,6 +27,7 @@ struct Row {
     mirror: bool,
     up: String,
     down: String,
+    told_by: String,
 }
 
 pub async fn are_as_the_document_says(lab: &Lab) {
@@ -41,9 +45,12 @@ pub async fn are_as_the_document_says(lab: &Lab) {
             scale(&client, replicas).await;
             for row in &rows {
                 let expected = if replicas == 0 { &row.down } else { &row.up };
+                let before = failed_open(&client, LENIENT).await;
                 let became = row.pod.create(if row.mirror { &node } else { &client }).await;
-                if word(&became) != expected {
-                    wrong.push(format!("{replicas} replicas, {}: {became:?}", row.text));
+                let counted = failed_open(&client, LENIENT).await - before;
+                let expected_count = u64::from(replicas == 0 && row.told_by == "counter");
+                if word(&became) != expected || counted != expected_count {
+                    wrong.push(format!("{replicas} replicas, {}: {became:?}, {counted} counted", row.text));
                 }
             }
         }
@@ -82,7 +89,11 @@ fn labels(cell: &str) -> BTreeMap<String, String> {
 }
 
 fn row(cells: &[String], namespaces: &BTreeMap<(String, String), String>, node: &Value) -> Row {
-    let [namespace, theirs, pod, account, up, down, _] = cells else { panic!("not seven cells: {cells:?}") };
+    let [namespace, theirs, pod, account, up, down, told_by, _] = cells else {
+        panic!("not eight cells: {cells:?}")
+    };
+    assert!(["counter", "refusal", "–"].contains(&told_by.as_str()), "told by whom? {cells:?}");
+    assert_eq!(told_by == "refusal", down == "refused", "{cells:?}");
     let namespace = &namespaces[&(namespace.clone(), theirs.clone())];
     let mirror = pod == "mirror pod";
     let mut object = json!({
@@ -109,6 +120,7 @@ fn row(cells: &[String], namespaces: &BTreeMap<(String, String), String>, node: 
         mirror,
         up: up.clone(),
         down: down.clone(),
+        told_by: told_by.clone(),
     }
 }
 

@@ -5,6 +5,7 @@
 mod client;
 mod entries;
 mod load;
+mod monitoring;
 mod replicas;
 mod restarts;
 mod rotation;
@@ -39,6 +40,7 @@ async fn the_main_job_and_those_who_want_to_break_it() {
 
     entries::are_as_the_document_says(&lab).await;
     entries::a_deployment_before_its_binding_waits(&lab).await;
+    monitoring::names_only_what_exists(&lab).await;
     rotation::loses_no_admission(&lab).await;
     restarts::lose_no_pod_that_can_be_kept(&lab).await;
 

@@ -11,5 +11,7 @@ mod files;
 mod orders;
 mod pki;
 mod pods;
+mod privacy;
 mod process;
+mod reinvocation;
 mod world;

@@ -69,7 +69,8 @@ impl Webhook {
             ])
             .arg(format!("--kubeconfig={}", world.cluster.kubeconfig().display()))
             .args(flags)
-            .env_remove("RUST_LOG")
+            // As much as there is: what must not be logged is not to be found there, either.
+            .env("RUST_LOG", "trace")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
@@ -109,7 +110,8 @@ impl Webhook {
         lines.filter(|line| line["message"].as_str().unwrap_or_default().starts_with(message)).collect()
     }
 
-    fn text(&self) -> String {
+    /// All of its log.
+    pub fn text(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
@@ -125,6 +127,20 @@ impl Webhook {
 
     /// A review sent by hand, without or with a client certificate: the certificate served, and the answer, if there is one.
     pub async fn call(&self, authority: &Authority, client: Option<&Pair>) -> io::Result<(Vec<u8>, String)> {
+        self.send(authority, client, REVIEW).await
+    }
+
+    /// Anything sent by hand; the answer.
+    pub async fn post(&self, authority: &Authority, body: &str) -> io::Result<String> {
+        Ok(self.send(authority, None, body).await?.1)
+    }
+
+    async fn send(
+        &self,
+        authority: &Authority,
+        client: Option<&Pair>,
+        body: &str,
+    ) -> io::Result<(Vec<u8>, String)> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(authority.certificate.as_bytes()).unwrap()).unwrap();
         let config = ClientConfig::builder_with_provider(webhook::tls::provider())
@@ -145,7 +161,7 @@ impl Webhook {
         let mut tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
         let served = tls.get_ref().1.peer_certificates().unwrap()[0].to_vec();
         let head = "POST /mutate HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json";
-        let request = format!("{head}\r\nContent-Length: {}\r\n\r\n{REVIEW}", REVIEW.len());
+        let request = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         tls.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         tls.read_to_string(&mut answer).await?;

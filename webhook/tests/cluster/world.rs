@@ -20,7 +20,7 @@ use crate::pki::{Authority, Pair};
 /// How long a condition may take to come true; far longer than it does.
 const LIMIT: Duration = Duration::from_mins(1);
 /// The label that leads a namespace's pods to the webhook of its test, and to no other.
-const TEST: &str = "test";
+pub const TEST: &str = "test";
 /// The common name that the API server shows to webhooks which ask for one.
 pub const CALLER: &str = "kube-apiserver";
 /// The role of a test's binding.

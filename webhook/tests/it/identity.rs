@@ -243,8 +243,12 @@ fn annotations_follow_the_reference() {
         assert_eq!(decision.identity, expected, "{annotations:?}");
         assert_eq!(decision.warnings.len(), warnings, "{annotations:?}: {decision:?}");
     }
-    let decision = of(&[], Some(&issuer()), &[role]);
-    assert_eq!(decision.identity, with(|i| i.region = Some("eu-central-1")), "the issuer's region");
+    let facts = facts(&[], Some(&issuer()), &[role]);
+    let decide =
+        |settings| decide("vault", "vault", &facts, settings).identity.unwrap().region.map(str::to_owned);
+    assert_eq!(decide(&SETTINGS).as_deref(), Some("us-east-1"), "the flag's region comes first");
+    let silent = Settings { region: None, ..SETTINGS.clone() };
+    assert_eq!(decide(&silent).as_deref(), Some("eu-central-1"), "without it the issuer's");
 }
 
 #[test]
@@ -281,7 +285,7 @@ fn a_config_map_entry_stands_alone_and_comes_last() {
         means: Means::Role(ELSEWHERE.into()),
         audience: "mapped.example",
         expiration_seconds: 3600,
-        region: Some("eu-central-1"),
+        region: Some("us-east-1"),
         sts_regional_endpoints: true,
     };
     let silent =

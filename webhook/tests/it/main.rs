@@ -5,6 +5,7 @@
 
 mod dependencies;
 mod fake;
+mod flags;
 mod identity;
 mod mapping;
 mod mutate;

@@ -387,17 +387,20 @@ fn the_session_is_called_as_the_pod_where_that_is_wanted() {
         "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}},
     });
     let env = |pod: &Value| pod["spec"]["containers"][0]["env"].as_array().unwrap().clone();
-    let plain = pod(&json!({"name": "c"}));
+    let mut plain = pod(&json!({"name": "c"}));
+    plain["metadata"]["name"] = json!("web");
     let (named_pod, _) = after_with(&plain, &identity(), &named);
     assert_eq!(env(&named_pod).last(), Some(&reference));
     assert!(of(&named_pod, &identity(), &named).unwrap().patch.is_empty(), "a second pass");
     assert!(!env(&after(&plain, &identity()).0).contains(&reference), "only where it is wanted");
     let own = pod(&json!({"name": "c", "env": [variable("AWS_ROLE_SESSION_NAME", "own")]}));
     assert!(!env(&after_with(&own, &identity(), &named).0).contains(&reference));
-    let mut long = plain;
-    long["metadata"]["name"] = json!("n".repeat(65));
-    let (long, warnings) = after_with(&long, &identity(), &named);
-    assert!(!env(&long).contains(&reference) && warnings[0].contains("too long"), "{warnings:?}");
+    for (length, fits) in [(0, true), (1, false), (2, true), (64, true), (65, false)] {
+        let mut other = plain.clone();
+        other["metadata"]["name"] = json!("n".repeat(length));
+        let (other, warnings) = after_with(&other, &identity(), &named);
+        assert_eq!((env(&other).contains(&reference), warnings.is_empty()), (fits, fits), "{warnings:?}");
+    }
 }
 
 #[test]

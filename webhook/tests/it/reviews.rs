@@ -11,7 +11,8 @@ use tokio::runtime::Runtime;
 use webhook::admit::{Admission, Answer, Entry};
 use webhook::facts::Annotations;
 use webhook::lookup::Origin;
-use webhook::metrics::Outcome;
+use webhook::metrics::{Metrics, Outcome};
+use webhook::sources::Sources;
 
 use crate::fake::{ACCOUNTS, Api, BINDINGS, Gate, ISSUERS, Streaming, eventually};
 use crate::identity::{binding, issuer};
@@ -458,5 +459,26 @@ proptest! {
         let end = (at + cut).min(text.len());
         text.replace_range(at..end, &piece);
         well_formed(&runtime.block_on(admission.answer(Entry::Pods, text.as_bytes())));
+    }
+}
+
+#[tokio::test]
+async fn whom_an_unread_config_map_may_know_is_not_let_go_without() {
+    let api = cluster();
+    // An audience, and no role: the ConfigMap may have one.
+    let metadata =
+        json!({"namespace": "vault", "name": "mapped", "annotations": {"eks.amazonaws.com/audience": "a"}});
+    api.put(ACCOUNTS, json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}));
+    api.put_account("vault", "leaving", None);
+    api.put(BINDINGS, deleting("leaving"));
+    let metrics = Arc::new(Metrics::default());
+    let admission = api.admission_with(Sources::new(true, Arc::clone(&metrics)), &metrics);
+    for account in ["mapped", "leaving", "plain"] {
+        let (answer, _) = ask(&admission, &review("vault", account)).await;
+        assert_eq!((answer.status, answer.outcome), (503, Outcome::Unavailable), "{account}");
+    }
+    for account in ["vault", "annotated"] {
+        let (answer, _) = ask(&admission, &review("vault", account)).await;
+        assert_eq!(answer.outcome, Outcome::Mutated, "{account}: whatever the ConfigMap says");
     }
 }

@@ -1,0 +1,51 @@
+//! Alerts and dashboard speak of metrics that exist: what they name is looked for in what the three programs serve.
+
+use std::collections::BTreeSet;
+
+use e2e::binaries::root;
+use e2e::lab::{Lab, SYSTEM};
+use http::Request;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams};
+use kube::{Client, ResourceExt};
+
+use crate::client::inside;
+
+const FOLDER: &str = "charts/pod-identity-operator/monitoring";
+
+pub async fn names_only_what_exists(lab: &Lab) {
+    let texts = ["rules.yaml", "dashboard.json"]
+        .map(|file| std::fs::read_to_string(root().join(FOLDER).join(file)).unwrap());
+    let named: BTreeSet<String> = texts.iter().flat_map(|text| metrics(text)).collect();
+    assert!(named.len() > 15, "{named:?}");
+    let served = inside(lab, async |client| scrape(&client).await).await;
+    let is_served = |name: &str| {
+        served.lines().any(|line| line.strip_prefix(name).is_some_and(|l| l.starts_with(['{', ' '])))
+    };
+    let missing: Vec<_> = named.iter().filter(|name| !is_served(name)).collect();
+    assert!(missing.is_empty(), "nobody serves {missing:?}");
+    println!("{} metrics of alerts and dashboard are served", named.len());
+}
+
+/// The metrics that a text of `PromQL` names.
+fn metrics(text: &str) -> impl Iterator<Item = String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let ours = ["podidentity_webhook_", "podidentity_operator_", "apiserver_"];
+    words.filter(move |word| ours.iter().any(|prefix| word.starts_with(prefix))).map(str::to_owned)
+}
+
+/// What the API server and each of our pods serve, one after the other.
+async fn scrape(client: &Client) -> String {
+    let get =
+        async |path: &str| client.request_text(Request::get(path).body(Vec::new()).unwrap()).await.unwrap();
+    let mut served = get("/metrics").await;
+    let ours = ListParams::default().labels("app.kubernetes.io/part-of=podidentity");
+    for pod in Api::<Pod>::namespaced(client.clone(), SYSTEM).list(&ours).await.unwrap() {
+        let ports = pod.spec.as_ref().and_then(|spec| spec.containers.first()?.ports.as_ref());
+        let http = ports.and_then(|ports| ports.iter().find(|port| port.name.as_deref() == Some("http")));
+        let port = http.expect("a port for metrics").container_port;
+        let name = pod.name_any();
+        served += &get(&format!("/api/v1/namespaces/{SYSTEM}/pods/{name}:{port}/proxy/metrics")).await;
+    }
+    served
+}

@@ -1,0 +1,88 @@
+//! What the command line makes of identities: the reference's flags under the reference's names.
+
+use std::time::Duration;
+
+use clap::Parser;
+use webhook::cli::Args;
+use webhook::settings::{Composed, ContainerCredentials, Settings};
+
+fn args(flags: &[&str]) -> Args {
+    Args::try_parse_from(std::iter::once(&"webhook").chain(flags)).unwrap()
+}
+
+#[test]
+fn without_flags_it_is_as_the_reference() {
+    assert_eq!(args(&[]).settings(), Settings::new("eks.amazonaws.com"));
+}
+
+#[test]
+fn every_flag_about_identities_arrives() {
+    let given = args(&[
+        "--annotation-prefix=irsa.example",
+        "--token-audience=aud",
+        "--token-mount-path=/token/",
+        "--token-expiration=3600",
+        "--token-expiration-jitter",
+        "--aws-default-region=eu-west-1",
+        "--sts-regional-endpoint",
+        "--role-session-name",
+        "--compose-role-arn",
+        "--aws-account-id=111122223333",
+        "--aws-partition=aws-cn",
+        "--container-credentials-audience=agent",
+        "--container-credentials-token-mount-path=/agent",
+        "--container-credentials-token-volume-name=volume",
+        "--container-credentials-token-path=file",
+        "--container-credentials-full-uri=http://[fd00::1]/v1/credentials",
+    ]);
+    let expected = Settings {
+        annotation_prefix: "irsa.example".into(),
+        audience: "aud".into(),
+        expiration_seconds: 3600,
+        expiration_jitter: true,
+        region: Some("eu-west-1".into()),
+        sts_regional_endpoints: true,
+        role_session_name: true,
+        mount_path: "/token".into(),
+        composed: Composed::Of { account: Some("111122223333".into()), partition: Some("aws-cn".into()) },
+        container_credentials: ContainerCredentials {
+            audience: "agent".into(),
+            mount_path: "/agent".into(),
+            volume_name: "volume".into(),
+            token_path: "file".into(),
+            full_uri: "http://[fd00::1]/v1/credentials".into(),
+        },
+        skip_containers: "irsa.example/skip-containers".into(),
+        token_expiration: "irsa.example/token-expiration".into(),
+    };
+    assert_eq!(given.settings(), expected);
+}
+
+#[test]
+fn what_kubernetes_would_refuse_is_brought_into_range() {
+    for (given, used) in
+        [("100", 600), ("-1", 600), ("600", 600), ("4294967296", 1 << 32), ("4294967297", 1 << 32)]
+    {
+        assert_eq!(
+            args(&[&format!("--token-expiration={given}")]).settings().expiration_seconds,
+            used,
+            "{given}"
+        );
+    }
+    assert_eq!(args(&["--aws-default-region="]).settings().region, None, "empty is absent");
+}
+
+#[test]
+fn the_reference_s_other_names_are_understood() {
+    let given = args(&[
+        "--metrics-port=9999",
+        "--tls-cert=a",
+        "--tls-key=b",
+        "--service-account-lookup-grace-period=2s",
+    ]);
+    assert_eq!((given.serving.health_port, given.kubernetes.look()), (9999, Duration::from_secs(2)));
+    assert_eq!(given.serving.tls_cert_file.as_deref(), Some("a".as_ref()));
+    assert_eq!(given.serving.tls_private_key_file.as_deref(), Some("b".as_ref()));
+    let nothing = args(&["--service-account-lookup-grace-period=0s"]);
+    assert_eq!(nothing.kubernetes.look(), args(&[]).kubernetes.look(), "there it means no look at all");
+}
