@@ -19,7 +19,8 @@ use crate::settings::{Composed, ContainerCredentials, Settings};
 
 /// Gives pods their AWS identity: a mutating admission webhook compatible with the EKS Pod Identity Webhook.
 #[derive(Debug, Clone, Parser)]
-#[command(version)]
+// The last of equal flags counts, as with the reference; so the chart's extraArgs overrule what it sets itself.
+#[command(version, args_override_self = true)]
 pub struct Args {
     /// The API server and how to talk to it.
     #[command(flatten)]

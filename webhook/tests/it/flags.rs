@@ -73,6 +73,13 @@ fn what_kubernetes_would_refuse_is_brought_into_range() {
 }
 
 #[test]
+fn the_last_of_equal_flags_counts() {
+    assert_eq!(args(&["--token-audience=first", "--token-audience=last"]).settings().audience, "last");
+    let two = args(&["--client-ca-file=ca", "--client-name=a", "--client-name=b"]);
+    assert_eq!(two.serving.client_name, ["a", "b"], "of this one there may be several");
+}
+
+#[test]
 fn the_reference_s_other_names_are_understood() {
     let given = args(&[
         "--metrics-port=9999",
