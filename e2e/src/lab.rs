@@ -236,6 +236,8 @@ pub struct Process {
     pub cgroups: String,
     /// Its resident memory in KiB.
     pub memory: u64,
+    /// The most of it that it has had, in KiB.
+    pub peak: u64,
 }
 
 impl Process {
@@ -257,10 +259,14 @@ pub fn processes(program: &str) -> anyhow::Result<Vec<Process>> {
             continue;
         }
         let status = read("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let memory = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        let kib = |key: &str| -> Option<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+            line.split_whitespace().next()?.parse().ok()
+        };
         let pid = entry.file_name().to_string_lossy().parse().ok();
-        found.extend(pid.zip(memory).map(|(pid, memory)| Process { pid, cgroups, memory }));
+        if let (Some(pid), Some(memory), Some(peak)) = (pid, kib("VmRSS:"), kib("VmHWM:")) {
+            found.push(Process { pid, cgroups, memory, peak });
+        }
     }
     Ok(found)
 }

@@ -12,6 +12,7 @@ use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustls::server::danger::ClientCertVerifier;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -34,6 +35,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// An API server that is gone without a word is given up after this long; watches end sooner by themselves.
 const READ_TIMEOUT: Duration = Duration::from_mins(1);
 
+/// Open files beside the connections of callers: those of the API server's and the health port's clients, and a few more.
+const OTHER_FILES: u64 = 128;
+
 /// Runs until SIGTERM or SIGINT. An error is a listener that cannot be opened, no way to the API server, or a task
 /// that ended by itself.
 pub async fn run(args: Args) -> Result<()> {
@@ -51,7 +55,7 @@ pub async fn run(args: Args) -> Result<()> {
     let certificate = Arc::new(Certificate::new(Arc::clone(&metrics)));
     let trust = args.webhook_configuration().map(|_| Arc::new(Trust::new(Arc::clone(&certificate))));
     let stopping = Arc::new(AtomicBool::new(false));
-    let connections = Crowd::new(serving.max_connections);
+    let connections = Crowd::new(room_for_connections(serving.max_connections));
     let health = Health {
         lookup: Arc::clone(&lookup),
         certificate: Arc::clone(&certificate),
@@ -191,6 +195,29 @@ async fn client(kubernetes: &Kubernetes) -> Result<Client> {
     // The watches have a backoff of their own, and a review cannot wait for fifteen tries.
     config.default_retry = false;
     Client::try_from(config).context("Kubernetes client")
+}
+
+/// As many connections as are wanted, or as the limit of open files leaves room for. Containers often begin with a soft limit
+/// of 1,024 (systemd's, since containerd 2 sets none of its own), and a listener that finds no file for a connection can accept
+/// none: whoever holds that many idle ones would keep the API server out.
+fn room_for_connections(wanted: usize) -> usize {
+    let needed = u64::try_from(wanted).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        let raised = soft.max(needed.min(hard));
+        setrlimit(Resource::RLIMIT_NOFILE, raised, hard).map(|()| raised)
+    });
+    match limit {
+        Ok(files) if files < needed => {
+            let room = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(wanted).max(1);
+            tracing::warn!(files, wanted, room, "the limit of open files leaves room for fewer connections");
+            room
+        }
+        Ok(_) => wanted,
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files is not known");
+            wanted
+        }
+    }
 }
 
 /// All addresses; on machines without IPv6 those of IPv4.

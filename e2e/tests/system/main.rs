@@ -4,6 +4,7 @@
 
 mod client;
 mod entries;
+mod hostile;
 mod load;
 mod monitoring;
 mod replicas;
@@ -41,6 +42,7 @@ async fn the_main_job_and_those_who_want_to_break_it() {
     entries::are_as_the_document_says(&lab).await;
     entries::a_deployment_before_its_binding_waits(&lab).await;
     monitoring::names_only_what_exists(&lab).await;
+    hostile::idle_connections_keep_nobody_out(&lab).await;
     rotation::loses_no_admission(&lab).await;
     restarts::lose_no_pod_that_can_be_kept(&lab).await;
 

@@ -1,8 +1,10 @@
-//! The binary itself: it comes up without an API server, says that it is not ready, and stops in the right order.
+//! The binary itself: it comes up without an API server, says that it is not ready, stops in the right order, and never runs
+//! out of files.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -31,42 +33,87 @@ fn get(address: SocketAddr, path: &str) -> String {
     answer
 }
 
-#[test]
-fn it_stops_being_ready_before_it_stops_listening() {
-    let kubeconfig = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(&kubeconfig, KUBECONFIG).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_webhook"))
-        .args(["--port", "0", "--health-port", "0", "--shutdown-delay", "2s"])
-        .env("KUBECONFIG", kubeconfig.path())
-        .env_remove("RUST_LOG")
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let mut child = Guard(child);
-    let mut logged = |message: &str| -> Value {
-        lines
+/// A webhook whose API server never answers.
+struct Webhook {
+    child: Guard,
+    lines: Lines<BufReader<ChildStderr>>,
+    https: SocketAddr,
+    health: SocketAddr,
+}
+
+impl Webhook {
+    /// Starts it from a shell that does this first.
+    fn start(first: &str, flags: &[&str]) -> Self {
+        let kubeconfig = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&kubeconfig, KUBECONFIG).unwrap();
+        let mut child = Command::new("bash")
+            .args(["-c", &format!("{first}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_webhook")])
+            .args(["--port", "0", "--health-port", "0"])
+            .args(flags)
+            .env("KUBECONFIG", kubeconfig.path())
+            .env_remove("RUST_LOG")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut webhook = Self { child: Guard(child), lines, https: nowhere, health: nowhere };
+        let listening = webhook.logged("listening");
+        let port = |key: &str| listening[key].as_str().unwrap().parse::<SocketAddr>().unwrap().port();
+        webhook.https.set_port(port("address"));
+        webhook.health.set_port(port("health_address"));
+        webhook
+    }
+
+    /// The next line of its log that begins so.
+    fn logged(&mut self, message: &str) -> Value {
+        self.lines
             .by_ref()
             .map(|line| serde_json::from_str(&line.unwrap()).expect("every line is JSON"))
             .find(|line: &Value| line["message"].as_str().unwrap().starts_with(message))
             .unwrap_or_else(|| panic!("never logged: {message}"))
-    };
+    }
+}
 
-    let listening = logged("listening");
-    let port = |key: &str| -> SocketAddr {
-        let port = listening[key].as_str().unwrap().parse::<SocketAddr>().unwrap().port();
-        ([127, 0, 0, 1], port).into()
-    };
-    let (https, health) = (port("address"), port("health_address"));
+#[test]
+fn it_stops_being_ready_before_it_stops_listening() {
+    let mut webhook = Webhook::start(":", &["--shutdown-delay", "2s"]);
+    let health = webhook.health;
     assert!(get(health, "/healthz").starts_with("HTTP/1.1 200"));
     let ready = get(health, "/readyz");
     assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("not complete"), "{ready}");
 
-    let id = child.0.id().to_string();
+    let id = webhook.child.0.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
-    logged("stopping");
+    webhook.logged("stopping");
     assert!(get(health, "/readyz").contains("stopping"));
-    TcpStream::connect(https).expect("still listening");
-    logged("stopped");
-    assert!(child.0.wait().unwrap().success());
+    TcpStream::connect(webhook.https).expect("still listening");
+    webhook.logged("stopped");
+    assert!(webhook.child.0.wait().unwrap().success());
+}
+
+/// More idle connections than a process may have open files: it has as many as fit, and goes on accepting.
+#[tokio::test]
+async fn open_files_do_not_run_out() {
+    for (limit, flags, room) in [
+        // The soft limit is raised to what is needed.
+        ("ulimit -Sn 64", ["--max-connections=200"], 200),
+        // The hard one cannot be: 128 of them are for other things.
+        ("ulimit -n 192", ["--max-connections=1024"], 64),
+    ] {
+        let webhook = Webhook::start(limit, &flags);
+        let mut held = Vec::new();
+        for _ in 0..300 {
+            held.push(tokio::net::TcpStream::connect(webhook.https).await.unwrap());
+        }
+        // Everybody was let in, and the oldest had to go.
+        let evicted = format!("podidentity_webhook_connections_evicted_total {}", 300 - room);
+        cluster::until("all of them to be accepted", Duration::from_secs(30), || async {
+            let metrics = get(webhook.health, "/metrics");
+            anyhow::ensure!(metrics.contains(&evicted), "{limit}: {metrics}");
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
 }
