@@ -6,6 +6,7 @@
 pub mod binding;
 pub mod condition;
 pub mod generate;
+pub mod glob;
 pub mod issuer;
 pub mod names;
 

@@ -1,6 +1,7 @@
 //! PURE: who may bind what. Default deny; one grant must cover a binding whole.
 
 use crds::Grant;
+use crds::glob::glob;
 
 /// What a binding that makes a role asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,25 +60,6 @@ fn matches(pattern: &str, arn: &str) -> bool {
         return false;
     };
     head == arn_head && !head.contains('*') && glob(tail, arn_tail)
-}
-
-/// `*` stands for any number of characters, everything else for itself.
-fn glob(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
-    let mut parts = parts.peekable();
-    if parts.peek().is_none() {
-        return rest.is_empty();
-    }
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            return rest.ends_with(part);
-        }
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    true
 }
 
 #[cfg(test)]

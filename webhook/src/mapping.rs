@@ -1,19 +1,18 @@
 //! PURE: roles by `ServiceAccount` as a ConfigMap gives them, in the form that kOps writes and the EKS Pod Identity Webhook
 //! reads: a JSON object `{"namespace/serviceaccount": {"RoleARN": …, "Audience": …, "UseRegionalSTS": …,
-//! "TokenExpiration": …}}`, the namespace possibly `*`.
+//! "TokenExpiration": …}}`. A namespace may hold `*` for any characters; the reference knows only `*` alone.
 //!
 //! One bad entry is told and left out; the others, and the last good version of that one, stay in force.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crds::glob::glob;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
 /// The key of the ConfigMap that holds the JSON object.
 pub const KEY: &str = "config";
-/// Any namespace.
-const ANY: &str = "*";
 
 /// What an entry says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +38,9 @@ pub enum Problem {
     #[error("key {KEY} is not a JSON object: the last good version stays in force")]
     NotAnObject,
     /// The key has the wrong form.
-    #[error("entry {0:?}: the key must be namespace/serviceaccount; for any namespace, */serviceaccount")]
+    #[error(
+        "entry {0:?}: the key must be namespace/serviceaccount; in the namespace, * stands for any characters"
+    )]
     Key(String),
     /// The value is no object.
     #[error("entry {0:?} is not an object")]
@@ -79,13 +80,17 @@ impl Mapping {
         (mapping, problems)
     }
 
-    /// The entry of a `ServiceAccount`: that of its namespace, or else that of any.
+    /// The entry of a `ServiceAccount`: that of its namespace, or else that of the longest pattern which its namespace fits.
     #[must_use]
     pub fn get(&self, namespace: &str, account: &str) -> Option<&Arc<Mapped>> {
-        self.exactly(namespace, account).or_else(|| self.exactly(ANY, account))
+        let of_account = self.0.get(account)?;
+        of_account.get(namespace).or_else(|| {
+            let fits = of_account.iter().filter(|(pattern, _)| glob(pattern, namespace));
+            fits.max_by_key(|(pattern, _)| (pattern.len(), *pattern)).map(|(_, entry)| entry)
+        })
     }
 
-    /// The entry of exactly this namespace.
+    /// The entry of exactly this namespace, or pattern.
     #[must_use]
     pub fn exactly(&self, namespace: &str, account: &str) -> Option<&Arc<Mapped>> {
         self.0.get(account)?.get(namespace)
@@ -107,7 +112,7 @@ impl Mapping {
 fn split(key: &str) -> Option<(&str, &str)> {
     let (namespace, account) = key.split_once('/')?;
     let named = !namespace.is_empty() && !account.is_empty() && !account.contains(['/', '*']);
-    (named && (namespace == ANY || !namespace.contains('*'))).then_some((namespace, account))
+    named.then_some((namespace, account))
 }
 
 /// Field names count without regard to case: Go's JSON decoder, which the reference uses, reads them so.

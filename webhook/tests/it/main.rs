@@ -13,3 +13,4 @@ mod process;
 mod properties;
 mod reviews;
 mod server;
+mod serving;

@@ -37,19 +37,19 @@ use webhook::trust::{Trust, Trusted};
 use crate::fake::{Api, Gate, eventually, within};
 use crate::reviews::{cluster, review};
 
-const NAME: &str = "podidentity-webhook.podidentity-system.svc";
+pub const NAME: &str = "podidentity-webhook.podidentity-system.svc";
 const MAX_BODY: usize = 64 << 10;
 const CONNECTIONS: usize = 8;
 const SECRETS: &str = "/api/v1/secrets";
 
-type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, io::Error>;
+pub type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, io::Error>;
 
 /// A running webhook.
-struct Webhook {
+pub struct Webhook {
     api: Arc<Api>,
     admission: Admission,
     metrics: Arc<Metrics>,
-    certificate: Arc<Certificate>,
+    pub certificate: Arc<Certificate>,
     address: SocketAddr,
     handle: Handle<SocketAddr>,
     bodies: Arc<Crowd>,
@@ -98,7 +98,7 @@ impl Webhook {
     }
 
     /// With a certificate and complete copies, and a connection to it.
-    async fn ready(request_timeout: Duration) -> (Self, SendRequest<Body>) {
+    pub async fn ready(request_timeout: Duration) -> (Self, SendRequest<Body>) {
         let webhook = Self::start(request_timeout);
         webhook.serve(&webhook.pair);
         eventually("synced", || webhook.admission.lookup.is_synced()).await;
@@ -106,7 +106,7 @@ impl Webhook {
         (webhook, connection)
     }
 
-    fn serve(&self, pair: &Pair) {
+    pub fn serve(&self, pair: &Pair) {
         self.certificate.take(pair.pem.as_bytes(), pair.key.as_bytes());
     }
 
@@ -132,7 +132,7 @@ impl Webhook {
     }
 
     /// A connection that trusts `pair` only, and the certificate that was served.
-    async fn connect(
+    pub async fn connect(
         &self,
         pair: &Pair,
         version: &'static SupportedProtocolVersion,
@@ -147,14 +147,14 @@ impl Webhook {
 }
 
 /// A self-signed certificate with its key.
-struct Pair {
-    certificate: CertificateDer<'static>,
-    pem: String,
-    key: String,
+pub struct Pair {
+    pub certificate: CertificateDer<'static>,
+    pub pem: String,
+    pub key: String,
 }
 
 impl Pair {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::with(|_| {})
     }
 
@@ -177,7 +177,7 @@ fn secret(certificate: &str, key: &str) -> Secret {
     Secret { data: Some(BTreeMap::from(data)), ..Secret::default() }
 }
 
-fn full(body: impl Into<Bytes>) -> Body {
+pub fn full(body: impl Into<Bytes>) -> Body {
     Full::new(body.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
@@ -200,7 +200,7 @@ async fn send(
     (status, serde_json::from_slice(&bytes).unwrap_or_default())
 }
 
-async fn post(connection: &mut SendRequest<Body>, body: impl Into<Bytes>) -> (StatusCode, Value) {
+pub async fn post(connection: &mut SendRequest<Body>, body: impl Into<Bytes>) -> (StatusCode, Value) {
     send(connection, "/mutate", "application/json", full(body)).await
 }
 
@@ -475,7 +475,7 @@ async fn readiness_is_copies_and_certificate_and_no_stop() {
     assert!(status == 200 && text.contains("certificate_not_after_timestamp_seconds"), "{text}");
 }
 
-fn configuration(bundles: &[&str]) -> MutatingWebhookConfiguration {
+pub fn configuration(bundles: &[&str]) -> MutatingWebhookConfiguration {
     let entries = bundles.iter().enumerate().map(|(number, bundle)| {
         json!({
             "name": format!("entry-{number}"),
