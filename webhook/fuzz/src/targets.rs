@@ -119,6 +119,7 @@ pub fn config_map(data: &[u8]) {
             && let Some(mapped) = mapping.exactly(namespace, account)
         {
             assert!(!mapped.role_arn.is_empty());
+            assert_eq!(mapping.get(namespace, account), Some(mapped), "the namespace's own entry wins");
         }
     }
 }
