@@ -1,16 +1,20 @@
 //! `/healthz`, `/readyz` and `/metrics` over plain HTTP: nothing here is secret.
 
+use std::io;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::routing::get;
-use tokio::net::TcpListener;
+use hyper_util::rt::TokioTimer;
 
 use crate::crowd::Crowd;
+use crate::door::Doorkeeper;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::tls::Certificate;
@@ -35,14 +39,38 @@ pub struct Health {
     pub metrics: Arc<Metrics>,
 }
 
+/// Connections at once: kubelets' probes and those who scrape metrics. Like the other port, this one is open to every pod; what
+/// is held here must not be missing there.
+pub const CONNECTIONS: usize = 64;
+/// Between two scrapes.
+const IDLE_TIMEOUT: Duration = Duration::from_mins(2);
+/// The requests are one line each.
+const HEADER_BYTES: u32 = 16 << 10;
+const STREAMS: u32 = 16;
+const WINDOW: u32 = 64 << 10;
+
 /// Serves for as long as it is polled.
-pub async fn serve(listener: TcpListener, health: Health) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, health: Health) -> io::Result<()> {
     let app = Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(health);
-    axum::serve(listener, app).await
+    let mut server = axum_server::from_tcp(listener)?
+        .acceptor(Doorkeeper(Crowd::new(CONNECTIONS)))
+        .first_request_timeout(IDLE_TIMEOUT);
+    let http = server.http_builder();
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE_TIMEOUT)
+        .max_buf_size(HEADER_BYTES as usize);
+    http.http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(HEADER_BYTES)
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW);
+    server.serve(app.into_make_service()).await
 }
 
 impl Health {

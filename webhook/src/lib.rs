@@ -11,6 +11,7 @@ pub mod callers;
 pub mod cli;
 pub mod credentials;
 pub mod crowd;
+pub mod door;
 pub mod facts;
 pub mod files;
 pub mod health;

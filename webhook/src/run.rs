@@ -35,8 +35,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// An API server that is gone without a word is given up after this long; watches end sooner by themselves.
 const READ_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Open files beside the connections of callers: those of the API server's and the health port's clients, and a few more.
-const OTHER_FILES: u64 = 128;
+/// Open files beside the connections of callers: those of the health port's clients, those to the API server, and a few more.
+const OTHER_FILES: u64 = 64 + health::CONNECTIONS as u64;
 
 /// Runs until SIGTERM or SIGINT. An error is a listener that cannot be opened, no way to the API server, or a task
 /// that ended by itself.
@@ -79,7 +79,7 @@ pub async fn run(args: Args) -> Result<()> {
         stopping: Arc::clone(&stopping),
     };
 
-    let health_listener = tokio::net::TcpListener::from_std(listen(serving.health_port)?)?;
+    let health_listener = listen(serving.health_port)?;
     let listener = listen(serving.port)?;
     let (address, health_address) = (listener.local_addr()?, health_listener.local_addr()?);
     let handle = Handle::new();

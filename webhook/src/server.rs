@@ -2,7 +2,7 @@
 //! can make big, slow or many.
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
+use std::future::ready;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
@@ -13,7 +13,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum_server::Handle;
-use axum_server::accept::Accept;
 use axum_server::tls_rustls::RustlsConfig;
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
@@ -22,13 +21,11 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioTimer;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_util::sync::WaitForCancellationFutureOwned;
 use tower::{Service as Tower, service_fn};
 
 use crate::admit::{Admission, Answer, Entry, failure};
 use crate::crowd::{Crowd, Guest};
+use crate::door::Doorkeeper;
 use crate::metrics::{Metrics, Outcome, Without};
 
 /// A TLS handshake may take this long.
@@ -80,7 +77,7 @@ pub async fn serve(
     service: Service,
     handle: Handle<SocketAddr>,
 ) -> io::Result<()> {
-    let doorkeeper = Doorkeeper { connections: Arc::clone(&service.connections) };
+    let doorkeeper = Doorkeeper(Arc::clone(&service.connections));
     let mut server = axum_server::from_tcp(listener)?
         .map(|_| {
             axum_server::tls_rustls::RustlsAcceptor::new(tls)
@@ -265,94 +262,4 @@ fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Respo
 fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
-}
-
-/// Gives every connection its place among all, before the handshake, and ends it when its place is needed.
-#[derive(Clone)]
-struct Doorkeeper {
-    connections: Arc<Crowd>,
-}
-
-impl Accept<TcpStream, Calls> for Doorkeeper {
-    type Stream = Seated;
-    type Service = Known;
-    type Future = Ready<io::Result<(Seated, Known)>>;
-
-    fn accept(&self, stream: TcpStream, calls: Calls) -> Self::Future {
-        let guest = Arc::new(self.connections.enter(1));
-        let gone = Box::pin(guest.gone().clone().cancelled_owned());
-        let seated = stream.set_nodelay(true).map(|()| Seated { stream, gone });
-        ready(seated.map(|seated| (seated, Known { calls, guest })))
-    }
-}
-
-/// A connection's calls, each told from which connection it comes.
-#[derive(Clone)]
-struct Known {
-    calls: Calls,
-    guest: Arc<Guest>,
-}
-
-impl Tower<Request<Incoming>> for Known {
-    type Response = Response<Full<Bytes>>;
-    type Error = Infallible;
-    type Future = <Calls as Tower<Request<Incoming>>>::Future;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.calls.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(Arc::clone(&self.guest));
-        self.calls.call(request)
-    }
-}
-
-/// A stream that breaks off when its place is needed.
-struct Seated {
-    stream: TcpStream,
-    gone: Pin<Box<WaitForCancellationFutureOwned>>,
-}
-
-impl AsyncRead for Seated {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.gone.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-        }
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Seated {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, data)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, data)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
 }

@@ -103,8 +103,8 @@ async fn open_files_do_not_run_out() {
     ] {
         let webhook = Webhook::start(limit, &flags);
         let mut held = Vec::new();
-        for _ in 0..300 {
-            held.push(tokio::net::TcpStream::connect(webhook.https).await.unwrap());
+        for address in [webhook.health, webhook.https].into_iter().flat_map(|address| [address; 300]) {
+            held.push(tokio::net::TcpStream::connect(address).await.unwrap());
         }
         // Everybody was let in, and the oldest had to go.
         let evicted = format!("podidentity_webhook_connections_evicted_total {}", 300 - room);

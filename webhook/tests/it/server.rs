@@ -420,7 +420,8 @@ async fn readiness_is_copies_and_certificate_and_no_stop() {
         connections: Crowd::new(1),
         metrics,
     };
-    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(health::serve(listener, health));
     let get = async |path: &str| {
