@@ -120,6 +120,7 @@ pub struct Metrics {
     synced: Family<Kind, Gauge>,
     objects: Family<Kind, Gauge>,
     certificate_loads: Family<ResultLabel, Counter>,
+    certificate_not_before: Gauge,
     certificate_not_after: Gauge,
     ca_bundle_trusts: Gauge,
     mapping_entries: Family<ResultLabel, Gauge>,
@@ -143,6 +144,7 @@ impl Default for Metrics {
             synced: Family::default(),
             objects: Family::default(),
             certificate_loads: Family::default(),
+            certificate_not_before: Gauge::default(),
             certificate_not_after: Gauge::default(),
             ca_bundle_trusts: Gauge::default(),
             mapping_entries: Family::default(),
@@ -184,6 +186,11 @@ impl Metrics {
             "certificate_loads",
             "Serving certificates seen, by whether they could be used",
             self.certificate_loads.clone(),
+        );
+        registry.register(
+            "certificate_not_before_timestamp_seconds",
+            "When the serving certificate begins",
+            self.certificate_not_before.clone(),
         );
         registry.register(
             "certificate_not_after_timestamp_seconds",
@@ -298,9 +305,10 @@ impl Metrics {
         self.ca_bundle_trusts.set(i64::from(trusted));
     }
 
-    /// Notes a usable certificate and its end, in seconds since 1970.
-    pub fn certificate(&self, not_after: i64) {
+    /// Notes a usable certificate, its begin and its end, in seconds since 1970.
+    pub fn certificate(&self, not_before: i64, not_after: i64) {
         self.certificate_loads.get_or_create(&ResultLabel { result: "ok" }).inc();
+        self.certificate_not_before.set(not_before);
         self.certificate_not_after.set(not_after);
     }
 

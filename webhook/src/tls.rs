@@ -126,9 +126,9 @@ impl Certificate {
     pub fn take(&self, certificate: &[u8], key: &[u8]) {
         match read(certificate, key) {
             Ok(new) => {
-                let not_after = new.not_after;
+                let Current { not_before, not_after, .. } = new;
                 let old = self.current.write().unwrap_or_else(PoisonError::into_inner).replace(new);
-                self.metrics.certificate(not_after);
+                self.metrics.certificate(not_before, not_after);
                 tracing::info!(not_after, swapped = old.is_some(), "serving certificate taken");
             }
             Err(error) => {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use anyhow::Context;
 use e2e::binaries::root;
 use e2e::lab::{Lab, SYSTEM};
 use http::Request;
@@ -36,16 +37,22 @@ fn metrics(text: &str) -> impl Iterator<Item = String> {
 
 /// What the API server and each of our pods serve, one after the other.
 async fn scrape(client: &Client) -> String {
-    let get =
-        async |path: &str| client.request_text(Request::get(path).body(Vec::new()).unwrap()).await.unwrap();
-    let mut served = get("/metrics").await;
+    let mut served = get(client, "/metrics").await.unwrap();
     let ours = ListParams::default().labels("app.kubernetes.io/part-of=podidentity");
     for pod in Api::<Pod>::namespaced(client.clone(), SYSTEM).list(&ours).await.unwrap() {
-        let ports = pod.spec.as_ref().and_then(|spec| spec.containers.first()?.ports.as_ref());
-        let http = ports.and_then(|ports| ports.iter().find(|port| port.name.as_deref() == Some("http")));
-        let port = http.expect("a port for metrics").container_port;
-        let name = pod.name_any();
-        served += &get(&format!("/api/v1/namespaces/{SYSTEM}/pods/{name}:{port}/proxy/metrics")).await;
+        served += &metrics_of(client, &pod).await.unwrap();
     }
     served
+}
+
+/// What one of our pods serves on its port for metrics.
+pub async fn metrics_of(client: &Client, pod: &Pod) -> anyhow::Result<String> {
+    let ports = pod.spec.as_ref().and_then(|spec| spec.containers.first()?.ports.as_ref());
+    let http = ports.and_then(|ports| ports.iter().find(|port| port.name.as_deref() == Some("http")));
+    let (name, port) = (pod.name_any(), http.context("no port for metrics")?.container_port);
+    get(client, &format!("/api/v1/namespaces/{SYSTEM}/pods/{name}:{port}/proxy/metrics")).await
+}
+
+async fn get(client: &Client, path: &str) -> anyhow::Result<String> {
+    Ok(client.request_text(Request::get(path).body(Vec::new())?).await?)
 }

@@ -7,6 +7,7 @@ mod dependencies;
 mod fake;
 mod flags;
 mod identity;
+mod listener;
 mod mapping;
 mod mutate;
 mod process;

@@ -12,8 +12,8 @@ use rcgen::{
 use rustls::version::TLS13;
 use webhook::trust::{Trust, Trusted};
 
+use crate::listener::{Body, NAME, Pair, Webhook, configuration, full, post};
 use crate::reviews::review;
-use crate::server::{Body, NAME, Pair, Webhook, configuration, full, post};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
