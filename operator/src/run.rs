@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aws::Aws;
 use crate::backoff::Backoff;
+use crate::binding::watch::Bindings;
 use crate::context::{Context, Remembered};
 use crate::health::{self, Health};
 use crate::lease::Elector;
@@ -97,8 +98,9 @@ impl Operator {
     }
 
     fn start(&self, stop: &CancellationToken) -> JoinSet<()> {
-        let issuers = issuer::watch::controller(&self.client);
-        let (bindings, of_bindings) = binding::watch::controller(&self.client);
+        let Bindings { controller: bindings, issuers: of_bindings, ends } =
+            binding::watch::controller(&self.client);
+        let issuers = issuer::watch::controller(&self.client, ends);
         let reporter = Reporter { controller: CONTROLLER.into(), instance: Some(self.identity.clone()) };
         let context = Arc::new(Context {
             issuers: of_bindings.store,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crds::{OidcIssuer, PodIdentityBinding};
+use futures::channel::mpsc::{self, UnboundedReceiver};
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::core::PartialObjectMeta;
@@ -10,7 +11,7 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store, reflector};
 use kube::runtime::watcher::Event;
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt, controller::Action, predicates, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
@@ -28,33 +29,51 @@ pub struct Issuers {
     pub synced: CancellationToken,
 }
 
-/// The controller's machinery; its stores are needed before it runs.
+/// What the bindings' controller is made of; its stores are needed before it runs.
+pub struct Bindings {
+    /// The controller's machinery.
+    pub controller: Controller<PodIdentityBinding>,
+    /// The issuers.
+    pub issuers: Issuers,
+    /// One `()` for each binding that is gone.
+    pub ends: UnboundedReceiver<()>,
+}
+
+/// Reads nothing before the controller runs.
 #[must_use]
-pub fn controller(client: &Client) -> (Controller<PodIdentityBinding>, Issuers) {
-    let bindings: Api<PodIdentityBinding> = Api::all(client.clone());
-    let (issuers, changes) = issuers(client);
+pub fn controller(client: &Client) -> Bindings {
+    let writer = Writer::default();
+    let bindings = writer.as_reader();
+    let (ended, ends) = mpsc::unbounded();
+    let (inherit, heirs) = mpsc::unbounded();
+    let siblings = bindings.clone();
+    // The store is written first: whom an end wakes, no longer sees who is gone. An end is told by the event and not by
+    // a deletion timestamp: what has no finalizer goes without ever having had one.
+    let changes = reflector(writer, watcher(Api::all(client.clone()), watch::config()))
+        .inspect_ok(move |event: &Event<PodIdentityBinding>| {
+            let Event::Delete(gone) = event else { return };
+            // Nobody listens any more: the operator is about to stop.
+            let _ = ended.unbounded_send(());
+            let account = &gone.spec.service_account_name;
+            for heir in on_account(&siblings, gone.metadata.namespace.as_deref(), account) {
+                let _ = inherit.unbounded_send(heir);
+            }
+        })
+        .applied_objects();
+    let (issuers, changes_of_issuer) = issuers(client);
     let accounts: Api<PartialObjectMeta<ServiceAccount>> = Api::all(client.clone());
-    let controller = Controller::new(bindings.clone(), watch::config());
-    let (of_issuer, of_account, of_binding) = (controller.store(), controller.store(), controller.store());
-    let controller = controller
+    let (of_issuer, of_account) = (bindings.clone(), bindings.clone());
+    let controller = Controller::for_stream(changes, bindings)
         // Grants, audiences and deletion concern every binding.
-        .watches_stream(changes, move |_| all(&of_issuer))
+        .watches_stream(changes_of_issuer, move |_| all(&of_issuer))
         .watches(accounts, watch::config(), move |account| {
             on_account(&of_account, account.metadata.namespace.as_deref(), &account.name_any())
         })
         // The next in line for a ServiceAccount.
-        .watches(bindings, watch::config(), move |binding| {
-            let leaving = binding.meta().deletion_timestamp.is_some();
-            let account = &binding.spec.service_account_name;
-            if leaving {
-                on_account(&of_binding, binding.metadata.namespace.as_deref(), account)
-            } else {
-                Vec::new()
-            }
-        })
+        .reconcile_on(heirs)
         .trigger_backoff(watch::backoff())
         .with_config(kube::runtime::controller::Config::default().concurrency(CONCURRENCY));
-    (controller, issuers)
+    Bindings { controller, issuers, ends }
 }
 
 /// A store of issuers, and its changes: each is told only after the store has it, so that whoever it wakes sees it.

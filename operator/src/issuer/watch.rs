@@ -1,28 +1,25 @@
-//! What wakes an issuer's reconcile: itself, its period, and the coming and going of bindings.
+//! What wakes an issuer's reconcile: itself, its period, and the end of a binding.
 
 use std::sync::Arc;
 
+use crds::OidcIssuer;
 use crds::names::DEFAULT_ISSUER;
-use crds::{OidcIssuer, PodIdentityBinding};
 use futures::StreamExt;
+use futures::channel::mpsc::UnboundedReceiver;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, controller::Action};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::reconcile::Error;
 use crate::watch;
 
-/// The controller's machinery; its store is needed before it runs.
+/// The controller's machinery; `ends` tells of bindings that are gone, since an issuer's deletion waits for the last.
 #[must_use]
-pub fn controller(client: &Client) -> Controller<OidcIssuer> {
-    let bindings: Api<PodIdentityBinding> = Api::all(client.clone());
+pub fn controller(client: &Client, ends: UnboundedReceiver<()>) -> Controller<OidcIssuer> {
     Controller::new(Api::all(client.clone()), watch::config())
-        // Only a binding on its way out matters here: an issuer's deletion may wait for it.
-        .watches(bindings, watch::config(), |binding| {
-            binding.meta().deletion_timestamp.is_some().then(|| ObjectRef::new(DEFAULT_ISSUER))
-        })
+        .reconcile_on(ends.map(|()| ObjectRef::new(DEFAULT_ISSUER)))
         .trigger_backoff(watch::backoff())
         .with_config(kube::runtime::controller::Config::default().concurrency(4))
 }

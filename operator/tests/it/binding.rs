@@ -321,6 +321,21 @@ async fn the_oldest_binding_holds_the_service_account_and_the_next_inherits_it()
 }
 
 #[tokio::test]
+async fn the_end_of_a_binding_that_never_had_a_role_wakes_the_next() {
+    let world = World::ready_with(|t| t.conflict_grace = Duration::from_hours(1)).await;
+    world.bind("a-first", &["arn:aws:iam::111122223333:policy/nobody-granted"]).await;
+    world.binding_is("a-first", "WaitingForGrant").await;
+    assert_eq!(world.binding("a-first").await.finalizers(), [""; 0]);
+    world.bind("b-second", &[QUEUE]).await;
+    world.binding_is("b-second", "ServiceAccountAlreadyBound").await;
+
+    world.unbind("a-first").await;
+    world.binding_is("b-second", "Ready").await;
+    assert_eq!(world.counts()["iam:CreateRole"], 1);
+    world.unbind("b-second").await;
+}
+
+#[tokio::test]
 async fn a_service_account_may_come_later_and_somebody_elses_annotation_stays() {
     let world = World::ready().await;
     let spec = json!({"serviceAccountName": "later", "role": {"policyArns": []}});

@@ -395,6 +395,14 @@ async fn deletion_waits_for_bindings_and_retains_everything_in_aws() {
     assert_eq!(world.writes(), [""; 0]);
 
     world.unbind("app").await;
+    let waits_for_late = |issuer: Option<&OidcIssuer>| {
+        let conditions = issuer.and_then(|i| i.status.as_ref()).map(|s| s.conditions.as_slice());
+        conditions.is_some_and(|c| c.iter().any(|c| c.message.contains("1 PodIdentityBinding(s)")))
+            && conditions.is_some_and(|c| c.iter().any(|c| c.message.contains("/late.")))
+    };
+    world.until(&world.issuers(), "default", "its wait for one more", waits_for_late).await;
+
+    // The last never had our finalizer: it goes without ever having been "being deleted".
     world.unbind("late").await;
     let gone = |i: Option<&OidcIssuer>| i.is_none();
     world.until(&world.issuers(), "default", "its end", gone).await;
