@@ -16,8 +16,8 @@ const PROGRAMS: [&str; 4] = ["operator", "webhook", "aws-sim", "workload"];
 
 /// What each program is made of.
 const SOURCES: [(&str, &[&str]); 4] = [
-    ("operator", &["operator/src", "crds/src"]),
-    ("webhook", &["webhook/src", "crds/src"]),
+    ("operator", &["operator/src", "process/src", "crds/src"]),
+    ("webhook", &["webhook/src", "process/src", "crds/src"]),
     ("aws-sim", &["e2e/aws-sim/src"]),
     ("workload", &["e2e/workload/src"]),
 ];

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use crds::names::SYSTEM_NAMESPACE;
+use process::logs::LogFormat;
 
-use crate::telemetry::LogFormat;
 use crate::timings::Timings;
 
 /// Ends static AWS keys outside EKS: publishes a cluster's issuer to AWS and makes the roles of its `ServiceAccounts`.

@@ -1,18 +1,11 @@
-//! `/healthz`, `/readyz` and `/metrics` over plain HTTP: nothing here is secret.
+//! What the health port tells of the operator.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::routing::get;
-use tokio::net::TcpListener;
-
 use crate::metrics::Metrics;
 
-/// What the endpoints tell.
+/// What is asked for it.
 #[derive(Clone)]
 pub struct Health {
     /// Set once the API server has answered: a standby replica is as ready as the leader.
@@ -21,24 +14,13 @@ pub struct Health {
     pub metrics: Arc<Metrics>,
 }
 
-/// Serves for as long as it is polled.
-pub async fn serve(listener: TcpListener, health: Health) -> std::io::Result<()> {
-    let app = Router::new()
-        .route("/healthz", get(|| async { "ok" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .with_state(health);
-    axum::serve(listener, app).await
-}
-
-async fn ready(State(health): State<Health>) -> (StatusCode, &'static str) {
-    if health.ready.load(Ordering::Relaxed) {
-        (StatusCode::OK, "ok")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the API server has not answered yet")
+impl process::health::Health for Health {
+    fn ready(&self) -> Result<(), String> {
+        let answered = self.ready.load(Ordering::Relaxed);
+        answered.then_some(()).ok_or_else(|| "the API server has not answered yet".into())
     }
-}
 
-async fn metrics(State(health): State<Health>) -> ([(axum::http::HeaderName, &'static str); 1], String) {
-    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], health.metrics.text())
+    fn metrics(&self) -> String {
+        self.metrics.text()
+    }
 }

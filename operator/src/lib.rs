@@ -23,7 +23,6 @@ pub mod reconcile;
 pub mod report;
 pub mod run;
 pub mod teardown;
-pub mod telemetry;
 pub mod terminal;
 pub mod timings;
 pub mod watch;

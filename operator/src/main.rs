@@ -1,5 +1,6 @@
 //! The operator's process: parse, wire, go.
 
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -14,8 +15,7 @@ use operator::metrics::Metrics;
 use operator::run::{Ended, Operator};
 use operator::terminal::Terminal;
 use operator::timings::Timings;
-use operator::{issuer_file, policy, teardown, telemetry, watch};
-use tokio::net::TcpListener;
+use operator::{issuer_file, policy, teardown, watch};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -72,13 +72,12 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 async fn run(flags: Run) -> anyhow::Result<ExitCode> {
-    telemetry::install(flags.log_format);
+    flags.log_format.install();
     let Run { namespace, identity, health_address, aws: aws_flags, timings, .. } = flags;
     timings.check().map_err(anyhow::Error::msg)?;
     let metrics = Arc::new(Metrics::default());
-    let health = TcpListener::bind(health_address)
-        .await
-        .with_context(|| format!("cannot listen on {health_address}"))?;
+    let health =
+        TcpListener::bind(health_address).with_context(|| format!("cannot listen on {health_address}"))?;
     let client = cluster().await?;
     // IAM and STS take the region of AWS_REGION; S3's is the issuer's.
     let aws = aws(&aws_flags, None, &timings, metrics.clone()).await?;

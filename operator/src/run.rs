@@ -1,5 +1,6 @@
 //! `operator run`: wires everything. The only place that spawns; whoever drops the future stops all of it.
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -9,7 +10,6 @@ use crds::names::CONTROLLER;
 use futures::future::BoxFuture;
 use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +17,7 @@ use crate::aws::Aws;
 use crate::backoff::Backoff;
 use crate::binding::watch::Bindings;
 use crate::context::{Context, Remembered};
-use crate::health::{self, Health};
+use crate::health::Health;
 use crate::lease::Elector;
 use crate::metrics::Metrics;
 use crate::timings::Timings;
@@ -53,8 +53,8 @@ impl Operator {
     pub async fn run(self, health: TcpListener, stop: CancellationToken) -> anyhow::Result<Ended> {
         let ready = Arc::new(AtomicBool::new(false));
         let mut background = JoinSet::new(); // aborted when dropped
-        background
-            .spawn(health::serve(health, Health { ready: ready.clone(), metrics: self.metrics.clone() }));
+        let told = Health { ready: ready.clone(), metrics: self.metrics.clone() };
+        background.spawn(process::health::serve(health, Arc::new(told)));
 
         self.client.apiserver_version().await.context("the API server does not answer")?;
         ready.store(true, Ordering::Relaxed);

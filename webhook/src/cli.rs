@@ -5,14 +5,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use crds::binding::{DEFAULT_TOKEN_EXPIRATION_SECONDS, MINIMUM_TOKEN_EXPIRATION_SECONDS};
 use crds::names;
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
+use process::logs::LogFormat;
 
 use crate::identity::MAXIMUM_TOKEN_EXPIRATION_SECONDS;
 use crate::settings::{Composed, ContainerCredentials, Settings};
@@ -183,15 +179,6 @@ pub struct Containers {
     pub container_credentials_full_uri: String,
 }
 
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
-}
-
 impl Args {
     /// How identities are made and where they go.
     #[must_use]
@@ -235,20 +222,4 @@ impl Args {
 
 fn directory(path: &str) -> String {
     path.trim_end_matches('/').to_owned()
-}
-
-impl LogFormat {
-    /// Installs the process's logger, to stderr. `RUST_LOG` overrules the default of `info`: a level, or levels by module,
-    /// as in `info,webhook=debug`. (`EnvFilter` could choose by span and field, too; its regular expressions cost every
-    /// replica memory.)
-    pub fn install(self) {
-        let wanted = std::env::var("RUST_LOG").ok().and_then(|directives| directives.parse().ok());
-        let filter = wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
-        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-        let lines = match self {
-            Self::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
-            Self::Text => lines.with_filter(filter).boxed(),
-        };
-        tracing_subscriber::registry().with(lines).init();
-    }
 }

@@ -10,8 +10,6 @@ pub mod admit;
 pub mod callers;
 pub mod cli;
 pub mod credentials;
-pub mod crowd;
-pub mod door;
 pub mod facts;
 pub mod files;
 pub mod health;

@@ -13,15 +13,16 @@ use axum_server::tls_rustls::RustlsConfig;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use process::crowd::Crowd;
+use process::health;
 use rustls::server::danger::ClientCertVerifier;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admit::Admission;
 use crate::callers::Callers;
 use crate::cli::{Args, Kubernetes, Serving};
-use crate::crowd::Crowd;
 use crate::files;
-use crate::health::{self, Health};
+use crate::health::Health;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::server::{self, Service};
@@ -123,7 +124,7 @@ pub async fn run(args: Args) -> Result<()> {
             tracing::info!("stopped: every call under way was answered");
             Ok(())
         }
-        ended = health::serve(health_listener, health) => ended.context("health listener"),
+        ended = health::serve(health_listener, Arc::new(health)) => ended.context("health listener"),
         () = lookup.follow() => bail!("a watch ended"),
         () = follow_certificate => bail!("the certificate's watch ended"),
         () = follow_trust => bail!("the webhook configuration's watch ended"),

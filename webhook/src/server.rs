@@ -21,11 +21,11 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioTimer;
+use process::crowd::{Crowd, Guest};
+use process::door::Doorkeeper;
 use tower::{Service as Tower, service_fn};
 
 use crate::admit::{Admission, Answer, Entry, failure};
-use crate::crowd::{Crowd, Guest};
-use crate::door::Doorkeeper;
 use crate::metrics::{Metrics, Outcome, Without};
 
 /// A TLS handshake may take this long.

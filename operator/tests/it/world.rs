@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io::Write;
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -33,7 +34,6 @@ use operator::terminal::Terminal;
 use operator::timings::Timings;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::sync::{MutexGuard, OnceCell};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -84,7 +84,7 @@ pub type Counts = BTreeMap<String, usize>;
 
 async fn control_plane() -> ControlPlane {
     if std::env::var_os("RUST_LOG").is_some() {
-        operator::telemetry::install(operator::telemetry::LogFormat::Text);
+        process::logs::LogFormat::Text.install();
     }
     let cluster = ControlPlane::start(&Options::default()).await.unwrap();
     for file in ["oidcissuers.yaml", "podidentitybindings.yaml"] {
@@ -320,7 +320,7 @@ impl World {
             namespace: self.system.clone(),
             identity: format!("replica-{}", NEXT.fetch_add(1, Ordering::Relaxed)),
         };
-        let health = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let health = TcpListener::bind("127.0.0.1:0").unwrap();
         let task = tokio::spawn(operator.run(health, stop.clone()));
         self.running = Some(Running { stop, task });
     }

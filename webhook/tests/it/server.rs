@@ -12,12 +12,13 @@ use futures::StreamExt;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper_util::rt::TokioIo;
+use process::crowd::Crowd;
+use process::health;
 use rcgen::KeyPair;
 use rustls::version;
 use serde_json::json;
 use tokio::net::TcpStream;
-use webhook::crowd::Crowd;
-use webhook::health::{self, Health};
+use webhook::health::Health;
 use webhook::metrics::Metrics;
 use webhook::tls::Certificate;
 use webhook::trust::{Trust, Trusted};
@@ -247,7 +248,7 @@ async fn readiness_is_copies_and_certificate_and_no_stop() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(health::serve(listener, health));
+    tokio::spawn(health::serve(listener, Arc::new(health)));
     let get = async |path: &str| {
         let tcp = TcpStream::connect(address).await.unwrap();
         let (mut sender, connection) =

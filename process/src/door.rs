@@ -1,4 +1,4 @@
-//! The door of both listeners: every connection takes a place in a [`Crowd`], and goes when that is needed.
+//! The door of every listener: every connection takes a place in a [`Crowd`], and goes when that is needed.
 
 use std::future::{Ready, ready};
 use std::io;
