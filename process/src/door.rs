@@ -26,10 +26,19 @@ impl<S> Accept<TcpStream, S> for Doorkeeper {
     type Future = Ready<io::Result<(Seated, Known<S>)>>;
 
     fn accept(&self, stream: TcpStream, calls: S) -> Self::Future {
-        let guest = Arc::new(self.0.enter(1));
+        ready(self.seat(stream).map(|seated| {
+            let guest = Arc::clone(&seated.guest);
+            (seated, Known { calls, guest })
+        }))
+    }
+}
+
+impl Doorkeeper {
+    fn seat(&self, stream: TcpStream) -> io::Result<Seated> {
+        stream.set_nodelay(true)?;
+        let guest = Arc::new(self.0.enter(1, stream.peer_addr()?.ip()));
         let gone = Box::pin(guest.gone().clone().cancelled_owned());
-        let seated = stream.set_nodelay(true).map(|()| Seated { stream, gone });
-        ready(seated.map(|seated| (seated, Known { calls, guest })))
+        Ok(Seated { stream, guest, spoke: false, gone })
     }
 }
 
@@ -58,6 +67,8 @@ impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for Known<S> {
 /// A stream that breaks off when its place is needed.
 pub struct Seated {
     stream: TcpStream,
+    guest: Arc<Guest>,
+    spoke: bool,
     gone: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
@@ -70,7 +81,13 @@ impl AsyncRead for Seated {
         if self.gone.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if !self.spoke && buffer.filled().len() > before {
+            self.spoke = true;
+            self.guest.spoke();
+        }
+        read
     }
 }
 

@@ -6,14 +6,16 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderName};
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 use axum::routing::get;
+use axum::{Extension, Router};
 use hyper_util::rt::TokioTimer;
 
-use crate::crowd::Crowd;
+use crate::crowd::{Crowd, Guest};
 use crate::door::Doorkeeper;
 
 /// What the endpoints tell.
@@ -40,6 +42,7 @@ pub async fn serve(listener: TcpListener, health: Arc<impl Health>) -> io::Resul
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .layer(from_fn(of_use))
         .with_state(health);
     let mut server = axum_server::from_tcp(listener)?
         .acceptor(Doorkeeper(Crowd::new(CONNECTIONS)))
@@ -58,6 +61,14 @@ pub async fn serve(listener: TcpListener, health: Arc<impl Health>) -> io::Resul
     server.serve(app.into_make_service()).await
 }
 
+/// Who asks for anything is no idler.
+async fn of_use(Extension(guest): Extension<Arc<Guest>>, request: Request, next: Next) -> Response {
+    let _work = guest.work();
+    let response = next.run(request).await;
+    guest.useful();
+    response
+}
+
 async fn ready<H: Health>(State(health): State<Arc<H>>) -> (StatusCode, String) {
     match health.ready() {
         Ok(()) => (StatusCode::OK, "ok".into()),
@@ -74,7 +85,7 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
+    use tokio::net::{TcpSocket, TcpStream};
 
     use super::*;
 
@@ -90,8 +101,11 @@ mod tests {
         }
     }
 
-    async fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
-        let mut connection = TcpStream::connect(address).await?;
+    async fn get(address: SocketAddr, path: &str) -> io::Result<String> {
+        ask(TcpStream::connect(address).await?, path).await
+    }
+
+    async fn ask(mut connection: TcpStream, path: &str) -> io::Result<String> {
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         connection.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
@@ -100,7 +114,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn idle_connections_keep_no_probe_out_and_are_bounded() -> std::io::Result<()> {
+    async fn idle_connections_keep_no_probe_out_and_are_bounded() -> io::Result<()> {
         const IDLE: usize = 300;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
@@ -129,6 +143,30 @@ mod tests {
             metrics.contains("application/openmetrics-text") && metrics.ends_with("# EOF\n"),
             "{metrics}"
         );
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn who_was_known_before_a_flood_is_let_in_during_it() -> io::Result<()> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?;
+        tokio::spawn(serve(listener, Arc::new(Told)));
+        assert!(get(address, "/healthz").await?.starts_with("HTTP/1.1 200"));
+
+        // New, and silent as yet. From another address come many that talk.
+        let slow = TcpStream::connect(address).await?;
+        let mut flood = Vec::new();
+        for _ in 0..4 * CONNECTIONS {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind((Ipv4Addr::new(127, 0, 0, 2), 0).into())?;
+            let mut connection = socket.connect(address).await?;
+            connection.write_all(b"G").await?;
+            flood.push(connection);
+        }
+        for connection in &mut flood[..3 * CONNECTIONS] {
+            assert!(connection.read_u8().await.is_err(), "closed");
+        }
+        assert!(ask(slow, "/healthz").await?.starts_with("HTTP/1.1 200"));
         Ok(())
     }
 }

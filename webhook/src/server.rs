@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::future::ready;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -44,6 +44,8 @@ const STREAMS: u32 = 1000;
 /// How much one caller may send before it is read: more costs memory for each connection, less costs round trips.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
+/// What a request takes beside its body, or without one: what is held of a stream and its headers.
+const REQUEST_BYTES: usize = 4 << 10;
 /// Fewer, larger frames for what is too large for one.
 const FRAME: u32 = 64 << 10;
 /// A connection whose other end is gone without a word is found and closed.
@@ -148,7 +150,7 @@ impl Service {
             return respond(StatusCode::METHOD_NOT_ALLOWED, "text/plain", Bytes::from_static(b"POST only"));
         }
         let guest = request.extensions().get::<Arc<Guest>>().cloned();
-        let answering = AssertUnwindSafe(self.answer(entry, request)).catch_unwind();
+        let answering = AssertUnwindSafe(self.answer(entry, request, guest.as_ref())).catch_unwind();
         let answer = match tokio::time::timeout(self.request_timeout, answering).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => {
@@ -172,15 +174,16 @@ impl Service {
         respond(status, "application/json", answer.body.into())
     }
 
-    async fn answer(&self, entry: Entry, request: Request<Incoming>) -> Answer {
+    async fn answer(&self, entry: Entry, request: Request<Incoming>, guest: Option<&Arc<Guest>>) -> Answer {
         if !is_json(request.headers()) {
             let message = "Content-Type must be application/json";
             return failure(415, "UnsupportedMediaType", message, Outcome::Malformed);
         }
-        let guest = request.extensions().get::<Arc<Guest>>().cloned();
-        match self.body(request).await {
-            Ok(body) => {
-                let _work = guest.as_ref().map(Guest::work);
+        let peer = guest.map_or(Ipv6Addr::UNSPECIFIED.into(), |guest| guest.peer());
+        match self.body(request, peer).await {
+            // The body's room is given back with the answer, too: it may take as long as a look at the API server.
+            Ok((body, _room)) => {
+                let _work = guest.map(Guest::work);
                 self.admission.answer(entry, &body).await
             }
             Err(answer) => answer,
@@ -189,13 +192,17 @@ impl Service {
 
     /// The whole body. What has arrived of it takes room among all that is arriving: many slow ones make room for others
     /// instead of keeping them waiting.
-    async fn body(&self, request: Request<Incoming>) -> Result<Bytes, Answer> {
+    async fn body(&self, request: Request<Incoming>, peer: IpAddr) -> Result<(Bytes, Guest), Answer> {
+        let guest = self.bodies.enter(REQUEST_BYTES, peer);
+        if guest.gone().is_cancelled() {
+            return Err(busy());
+        }
+        let mut room = REQUEST_BYTES;
         let length =
             request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if length.is_some_and(|length: usize| length > self.max_body_bytes) {
             return Err(self.too_long());
         }
-        let guest = self.bodies.enter(0);
         let mut body = request.into_body();
         let mut first = Bytes::new();
         let mut all = BytesMut::new();
@@ -216,16 +223,17 @@ impl Service {
                     ));
                 }
                 // One frame is most reviews, and needs no copy.
-                None if all.is_empty() => return Ok(first),
-                None => return Ok(all.freeze()),
+                None if all.is_empty() => return Ok((first, guest)),
+                None => return Ok((all.freeze(), guest)),
             };
             let arrived = first.len().max(all.len()) + data.len();
             if arrived > self.max_body_bytes {
                 return Err(self.too_long());
             }
-            if !guest.grow(data.len()) {
+            if !guest.grow(arrived.saturating_sub(room)) {
                 return Err(busy());
             }
+            room = room.max(arrived);
             if first.is_empty() {
                 first = data;
             } else {

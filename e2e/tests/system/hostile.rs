@@ -35,15 +35,10 @@ pub async fn idle_connections_keep_nobody_out(lab: &Lab) {
         for (replica, _) in &targets {
             let taken = || async {
                 let evicted = evicted(&client, replica).await?;
-                ensure!(evicted > IDLE / 2, "{} has sent away {evicted}", replica.name_any());
+                ensure!(evicted > 0, "{} has sent away nobody", replica.name_any());
                 Ok(())
             };
-            cluster::until(
-                "most of them to be let in, and sent away for others",
-                Duration::from_mins(1),
-                taken,
-            )
-            .await?;
+            cluster::until("more than there is room for", Duration::from_mins(1), taken).await?;
         }
         anyhow::Ok(held.len())
     });

@@ -26,6 +26,8 @@ pub struct Outcome {
     pub refused: Vec<(Duration, String)>,
     /// Anything else that went wrong.
     pub failed: Vec<String>,
+    /// What the API server wrote of the calls it did without.
+    pub let_go: Vec<String>,
     /// From when a pod was due to its answer; sorted.
     latencies: Vec<Duration>,
     /// From the first pod due to the last answer.
@@ -80,7 +82,8 @@ impl fmt::Display for Outcome {
         write!(f, "{asked} pods at {rate:.1}/s, p50 {half} ms, p99 {most} ms, ")?;
         write!(f, "{without} without identity, {refused} refused, {failed} failed")?;
         let said = self.refused.first().map(|(_, why)| why).or(self.failed.first());
-        said.map_or(Ok(()), |said| write!(f, ", the first: {said}"))
+        said.map_or(Ok(()), |said| write!(f, ", the first: {said}"))?;
+        self.let_go.iter().take(3).try_for_each(|line| write!(f, "\n{line}"))
     }
 }
 
@@ -100,6 +103,8 @@ pub fn pod(namespace: &str, service_account: &str, labels: &Value) -> Draft {
 pub async fn during<T>(lab: &Lab, pod: Draft, happens: impl Future<Output = T>) -> (T, Outcome) {
     let (runs, running) = oneshot::channel();
     let (stop, stopped) = oneshot::channel::<()>();
+    let log = lab.node.state().join("log/kube-apiserver.log");
+    let before = std::fs::metadata(&log).unwrap().len();
     let load = inside(lab, move |client| create_pods(client, pod, runs, stopped));
     let happens = async move {
         running.await.unwrap();
@@ -107,7 +112,11 @@ pub async fn during<T>(lab: &Lab, pod: Draft, happens: impl Future<Output = T>) 
         drop(stop);
         happened
     };
-    futures::future::join(happens, load).await
+    let (happened, mut outcome) = futures::future::join(happens, load).await;
+    let written = std::fs::read_to_string(log).unwrap();
+    let lines = written[usize::try_from(before).unwrap()..].lines();
+    outcome.let_go = lines.filter(|line| line.contains("failing open")).map(str::to_owned).collect();
+    (happened, outcome)
 }
 
 async fn create_pods(

@@ -119,6 +119,34 @@ async fn bodies_that_do_not_end_make_room_for_others() {
 }
 
 #[tokio::test]
+async fn a_request_takes_room_before_its_body_and_until_its_answer() {
+    const REQUESTS: usize = MAX_BODY / (4 << 10);
+    let (webhook, mut connection) = Webhook::ready(Duration::from_secs(10)).await;
+    let silent: Vec<_> = (0..=REQUESTS)
+        .map(|_| {
+            let mut connection = connection.clone();
+            let body = unfinished(Vec::new());
+            tokio::spawn(async move { send(&mut connection, "/mutate", "application/json", body).await })
+        })
+        .collect();
+    let (first, _, silent) = within("one too many", futures::future::select_all(silent)).await;
+    assert_eq!((first.unwrap().0, webhook.bodies.taken()), (StatusCode::TOO_MANY_REQUESTS, MAX_BODY));
+    assert_eq!(post(&mut connection, review("vault", "vault").to_string()).await.0, StatusCode::OK);
+    silent.iter().for_each(tokio::task::JoinHandle::abort);
+    eventually("all given back", || webhook.bodies.taken() == 0).await;
+
+    webhook.api.live.send_replace(Gate::Held);
+    let mut large = review("late", "late");
+    large["request"]["object"]["metadata"]["annotations"] = json!({"note": "x".repeat(MAX_BODY / 2)});
+    let under_way = tokio::spawn(async move { post(&mut connection, large.to_string()).await });
+    eventually("the look", || webhook.api.calls().iter().any(|call| call.contains("/late/"))).await;
+    assert!(webhook.bodies.taken() > MAX_BODY / 2, "{}", webhook.bodies.taken());
+    webhook.api.live.send_replace(Gate::Open);
+    assert_eq!(within("the answer", under_way).await.unwrap().0, StatusCode::OK);
+    eventually("all given back", || webhook.bodies.taken() == 0).await;
+}
+
+#[tokio::test]
 async fn idle_connections_make_room_for_new_ones_and_never_push_out_one_that_works() {
     let (webhook, mut working) = Webhook::ready(Duration::from_secs(10)).await;
     assert_eq!(post(&mut working, review("vault", "vault").to_string()).await.0, StatusCode::OK);
@@ -185,6 +213,10 @@ async fn the_certificate_changes_under_a_live_connection() {
     }
     let text = webhook.metrics.text();
     assert!(text.contains(r#"podidentity_webhook_certificate_loads_total{result="refused"} 7"#), "{text}");
+    // One whose life has not begun waits for it, while there is one that lives.
+    webhook.serve(&Pair::with(|params| params.not_before = rcgen::date_time_ymd(4000, 1, 1)));
+    assert!(webhook.certificate.is_valid());
+    assert_eq!(webhook.connect(&second, &version::TLS13).await.unwrap().1, second.certificate);
 }
 
 #[tokio::test]
