@@ -92,14 +92,23 @@ impl Elector {
 
     /// Gives the lease back, so that the next one need not wait.
     pub async fn release(&mut self) {
-        let Some(Seen { version, .. }) = self.seen.clone().filter(|_| self.led.take().is_some()) else {
+        if self.led.take().is_none() {
             return;
-        };
-        if let Err(error) =
-            self.api.replace(LEASE, &PostParams::default(), &self.lease(Some(version), None)).await
-        {
+        }
+        if let Err(error) = self.give_back().await {
             tracing::warn!(%error, "the lease could not be given back; it runs out by itself");
         }
+    }
+
+    async fn give_back(&mut self) -> Result<(), kube::Error> {
+        // The last sign of life may have been counted, although its answer was not awaited any more.
+        let found = self.api.get_opt(LEASE).await?;
+        self.look(found);
+        let ours = self.seen.as_ref().filter(|seen| seen.holder.as_ref() == Some(&self.me));
+        if let Some(version) = ours.map(|seen| seen.version.clone()) {
+            self.api.replace(LEASE, &PostParams::default(), &self.lease(Some(version), None)).await?;
+        }
+        Ok(())
     }
 
     /// One look and one step; whether we lead after it.

@@ -15,7 +15,7 @@ use operator::metrics::Metrics;
 use operator::run::{Ended, Operator};
 use operator::terminal::Terminal;
 use operator::timings::Timings;
-use operator::{issuer_file, policy, teardown, watch};
+use operator::{issuer_file, policy, teardown};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -96,7 +96,7 @@ async fn cluster() -> anyhow::Result<Client> {
     let mut config = Config::infer()
         .await
         .context("no cluster: neither a kubeconfig nor a pod's ServiceAccount was found")?;
-    config.read_timeout = Some(watch::READ_TIMEOUT);
+    config.read_timeout = Some(process::watch::READ_TIMEOUT);
     config.reset_reader_on_write = true; // a pooled connection may have been idle before
     Ok(Client::try_from(config)?)
 }

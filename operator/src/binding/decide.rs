@@ -312,7 +312,7 @@ fn held(mut plan: Plan, subject: &Subject<'_>, holder: &Holder, timings: &Timing
         plan.requeue = timings.not_yet_retry;
         said(plan, &Summary::Reconciling(reason, message))
     } else if wait.is_zero() {
-        plan.requeue = timings.conflict_grace; // its end wakes us, unless it comes while a watch is broken
+        plan.requeue = timings.conflict_grace; // its end wakes us
         said(plan, &Summary::Stalled(reason, message))
     } else {
         plan.requeue = wait;

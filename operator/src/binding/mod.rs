@@ -33,20 +33,18 @@ pub async fn reconcile(object: Arc<PodIdentityBinding>, context: Arc<Context>) -
     let mut memory = context.binding_memory.take(&uid);
     let limit = context.timings.reconcile_timeout;
     let result = tokio::time::timeout(limit, look(&object, &context, &mut memory)).await;
-    if result.as_ref().is_ok_and(|r| r.as_ref().is_ok_and(|(_, gone)| *gone)) {
+    if memory.gone {
         context.backoff.succeeded(&key(&object));
-    } else {
-        context.binding_memory.put(&uid, memory);
-        context.binding_memory.tidy(&context.bindings);
     }
-    result.unwrap_or(Err(Error::Timeout(limit))).map(|(action, _)| action)
+    context.binding_memory.put(&uid, memory);
+    context.binding_memory.tidy(&context.bindings);
+    result.unwrap_or(Err(Error::Timeout(limit)))
 }
 
-async fn look(
-    object: &PodIdentityBinding,
-    context: &Context,
-    memory: &mut Memory,
-) -> Result<(Action, bool), Error> {
+async fn look(object: &PodIdentityBinding, context: &Context, memory: &mut Memory) -> Result<Action, Error> {
+    if memory.gone {
+        return Ok(Action::await_change());
+    }
     context.issuers_synced.cancelled().await;
     let Context { client, aws, timings, .. } = context;
     let (key, name, namespace) = (key(object), object.name_any(), object.namespace().unwrap_or_default());
@@ -61,7 +59,7 @@ async fn look(
 
     let role = subject.target(&observed.identity).map(|target| target.role_name).unwrap_or_default();
     let acted = act(object, context, memory, &plan, &role, subject.was_ready).await;
-    let gone = acted.is_ok() && plan.steps.contains(&Step::RemoveFinalizer);
+    memory.gone = acted.is_ok() && plan.steps.contains(&Step::RemoveFinalizer);
     // What was done already and did not last is done again, but not at once.
     let repeated =
         memory.steps.replace(plan.steps.clone()).is_some_and(|last| last == plan.steps && !last.is_empty());
@@ -96,10 +94,10 @@ async fn look(
     };
     // A pass that did something is followed at once by one that looks at it; only first progress is worth a status.
     let interim = requeue.is_zero() && subject.was_ready;
-    if !gone && !interim {
+    if !memory.gone && !interim {
         report::report(context, object, conditions, plan.role).await?;
     }
-    Ok((Action::requeue(requeue), gone))
+    Ok(Action::requeue(requeue))
 }
 
 /// Takes the plan's steps in order until one fails, and remembers what they showed.

@@ -73,6 +73,8 @@ pub struct Memory {
     pub steps: Option<Vec<Step>>,
     /// Whether a role of an earlier generation of the spec is known to be gone.
     pub swept: bool,
+    /// Whether our finalizer is off: the cached object may outlive it by a moment, and nothing is left to be done for it.
+    pub gone: bool,
 }
 
 /// Looks. Reads that are not due come from memory; a failed read forgets nothing.

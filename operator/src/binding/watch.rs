@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crds::{OidcIssuer, PodIdentityBinding};
-use futures::channel::mpsc::{self, UnboundedReceiver};
+use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::core::PartialObjectMeta;
@@ -35,7 +35,7 @@ pub struct Bindings {
     pub controller: Controller<PodIdentityBinding>,
     /// The issuers.
     pub issuers: Issuers,
-    /// One `()` for each binding that is gone.
+    /// A `()` whenever a binding is gone, or may be.
     pub ends: UnboundedReceiver<()>,
 }
 
@@ -46,46 +46,64 @@ pub fn controller(client: &Client) -> Bindings {
     let bindings = writer.as_reader();
     let (ended, ends) = mpsc::unbounded();
     let (inherit, heirs) = mpsc::unbounded();
+    let orphan = inherit.clone();
     let siblings = bindings.clone();
     // The store is written first: whom an end wakes, no longer sees who is gone. An end is told by the event and not by
     // a deletion timestamp: what has no finalizer goes without ever having had one.
-    let changes = reflector(writer, watcher(Api::all(client.clone()), watch::config()))
+    let changes = reflector(writer, watcher(Api::all(client.clone()), process::watch::config()))
         .inspect_ok(move |event: &Event<PodIdentityBinding>| {
-            let Event::Delete(gone) = event else { return };
-            // Nobody listens any more: the operator is about to stop.
+            let heirs = match event {
+                Event::Delete(gone) => {
+                    let account = &gone.spec.service_account_name;
+                    on_account(&siblings, gone.metadata.namespace.as_deref(), account)
+                }
+                // While the list was read, anything may have ended; and who was listed on an earlier page of it was not
+                // yet in the store when that woke it.
+                Event::InitDone => all(&siblings),
+                _ => return,
+            };
+            // Where nobody listens any more, the operator is about to stop.
             let _ = ended.unbounded_send(());
-            let account = &gone.spec.service_account_name;
-            for heir in on_account(&siblings, gone.metadata.namespace.as_deref(), account) {
+            for heir in heirs {
                 let _ = inherit.unbounded_send(heir);
             }
         })
         .applied_objects();
-    let (issuers, changes_of_issuer) = issuers(client);
+    let (issuers, changes_of_issuer) = issuers(client, bindings.clone(), orphan);
     let accounts: Api<PartialObjectMeta<ServiceAccount>> = Api::all(client.clone());
     let (of_issuer, of_account) = (bindings.clone(), bindings.clone());
     let controller = Controller::for_stream(changes, bindings)
         // Grants, audiences and deletion concern every binding.
         .watches_stream(changes_of_issuer, move |_| all(&of_issuer))
-        .watches(accounts, watch::config(), move |account| {
+        .watches(accounts, process::watch::config(), move |account| {
             on_account(&of_account, account.metadata.namespace.as_deref(), &account.name_any())
         })
         // The next in line for a ServiceAccount.
         .reconcile_on(heirs)
-        .trigger_backoff(watch::backoff())
+        .trigger_backoff(process::watch::backoff())
         .with_config(kube::runtime::controller::Config::default().concurrency(CONCURRENCY));
     Bindings { controller, issuers, ends }
 }
 
 /// A store of issuers, and its changes: each is told only after the store has it, so that whoever it wakes sees it.
-fn issuers(client: &Client) -> (Issuers, impl Stream<Item = Result<OidcIssuer, watcher::Error>> + use<>) {
+/// Its end is told to all bindings: it is of no generation that they have not heard of.
+fn issuers(
+    client: &Client,
+    bindings: Store<PodIdentityBinding>,
+    orphan: UnboundedSender<ObjectRef<PodIdentityBinding>>,
+) -> (Issuers, impl Stream<Item = Result<OidcIssuer, watcher::Error>> + use<>) {
     let writer = Writer::default();
     let (store, synced) = (writer.as_reader(), CancellationToken::new());
     let filled = synced.clone();
-    let changes = reflector(writer, watcher(Api::all(client.clone()), watch::config()))
-        .inspect_ok(move |event| {
-            if matches!(event, Event::InitDone) {
-                filled.cancel();
+    let changes = reflector(writer, watcher(Api::all(client.clone()), process::watch::config()))
+        .inspect_ok(move |event| match event {
+            Event::InitDone => filled.cancel(),
+            Event::Delete(_) => {
+                for one in all(&bindings) {
+                    let _ = orphan.unbounded_send(one);
+                }
             }
+            _ => {}
         })
         .touched_objects()
         // Its status is none of theirs; the request for its deletion is a new generation, too.

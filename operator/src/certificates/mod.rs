@@ -26,7 +26,6 @@ use thiserror::Error;
 use self::decide::{HEARD_AFTER, decide};
 use crate::metrics::Metrics;
 use crate::timings::Timings;
-use crate::watch;
 
 /// A round is a few small calls. One that hangs must not keep a deleted certificate away for a minute.
 const ROUND: Duration = Duration::from_secs(15);
@@ -122,11 +121,11 @@ impl Keeper {
         let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(self.client.clone(), &self.namespace);
         let configurations: Api<PartialObjectMeta<MutatingWebhookConfiguration>> =
             Api::all(self.client.clone());
-        let named = |name: &str| watch::config().fields(&format!("metadata.name={name}"));
+        let named = |name: &str| process::watch::config().fields(&format!("metadata.name={name}"));
         select_all([
-            watcher(secrets.clone(), named(CA_SECRET)).backoff(watch::backoff()).map(|_| ()).boxed(),
-            watcher(secrets, named(TLS_SECRET)).backoff(watch::backoff()).map(|_| ()).boxed(),
-            watcher(configurations, named(WEBHOOK)).backoff(watch::backoff()).map(|_| ()).boxed(),
+            watcher(secrets.clone(), named(CA_SECRET)).backoff(process::watch::backoff()).map(|_| ()).boxed(),
+            watcher(secrets, named(TLS_SECRET)).backoff(process::watch::backoff()).map(|_| ()).boxed(),
+            watcher(configurations, named(WEBHOOK)).backoff(process::watch::backoff()).map(|_| ()).boxed(),
         ])
     }
 }

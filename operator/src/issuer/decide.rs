@@ -216,7 +216,7 @@ pub fn decide(
 
 /// Deletion is `Retain`: nothing in AWS is touched, but an issuer does not go while bindings rest on it.
 fn deletion(mut plan: Plan, subject: &Subject<'_>, dependents: &[String], timings: &Timings) -> Plan {
-    // The end of a binding wakes us; one that ends while a watch is broken does not.
+    // The end of a binding wakes us.
     plan.requeue = timings.api_server_poll;
     let summary = if dependents.is_empty() {
         if subject.finalizer {

@@ -18,9 +18,9 @@ use crate::watch;
 /// The controller's machinery; `ends` tells of bindings that are gone, since an issuer's deletion waits for the last.
 #[must_use]
 pub fn controller(client: &Client, ends: UnboundedReceiver<()>) -> Controller<OidcIssuer> {
-    Controller::new(Api::all(client.clone()), watch::config())
+    Controller::new(Api::all(client.clone()), process::watch::config())
         .reconcile_on(ends.map(|()| ObjectRef::new(DEFAULT_ISSUER)))
-        .trigger_backoff(watch::backoff())
+        .trigger_backoff(process::watch::backoff())
         .with_config(kube::runtime::controller::Config::default().concurrency(4))
 }
 

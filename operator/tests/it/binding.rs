@@ -233,11 +233,12 @@ async fn a_role_of_somebody_else_is_never_touched() {
 #[tokio::test]
 async fn nothing_is_made_without_a_grant_and_a_grant_that_comes_later_is_enough() {
     let mut world = World::bootstrapped().await;
-    world.timings.grant_grace = Duration::from_secs(3);
+    world.timings.grant_grace = Duration::from_secs(6);
     let mut spec = world.spec();
     let grants = std::mem::take(&mut spec.grants);
     world.apply_issuer(&spec).await;
     world.start().await;
+    world.issuer_is("Ready").await;
     world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "WaitingForGrant").await;
     assert_eq!(world.condition("app", C::Reconciling).await.0, "True");
