@@ -23,6 +23,9 @@ use crate::settings::Settings;
 /// The API server cuts each warning at 256 characters and all of them at 4096.
 const WARNING_LENGTH: usize = 256;
 const WARNINGS: usize = 16;
+/// What Kubernetes allows a namespace (RFC 1123 label) and any other object's name (RFC 1123 subdomain).
+const LONGEST_LABEL: usize = 63;
+const LONGEST_NAME: usize = 253;
 
 /// The entry of the webhook configuration a review came through, told by its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,9 +115,14 @@ impl Admission {
         let asked = Asked {
             namespace: &request.namespace,
             account: probe.service_account().unwrap_or_default(),
-            pod: probe.name(),
+            pod: cut(probe.name()),
             dry_run: request.dry_run.unwrap_or_default(),
+            may_have_token: probe.may_have_token(),
         };
+        // The API server validates a pod only after it was reviewed, and who calls directly validates nothing.
+        if asked.namespace.len() > LONGEST_LABEL || asked.account.len() > LONGEST_NAME {
+            return to.deny(400, "BadRequest", "a namespace or ServiceAccount cannot have so long a name");
+        }
         if asked.account.is_empty() {
             return match to.entry {
                 Entry::RequiredPods => to.refuse(&asked, "it names no ServiceAccount"),
@@ -127,6 +135,10 @@ impl Admission {
             Ok((facts, origin)) => {
                 let answer = self.apply(to, &asked, &facts, body);
                 Answer { lookup: origin.as_str(), ..answer }
+            }
+            // An earlier entry has looked, and with success.
+            Err(_) if to.entry == Entry::Pods && asked.has_token(body) => {
+                to.allow(Outcome::Complete, None, Vec::new())
             }
             Err(error) => self.unavailable(to, &asked, &error),
         }
@@ -151,7 +163,8 @@ impl Admission {
             }
             Ok(Mutation { patch, left_out, warnings: further }) => {
                 if !left_out.is_empty() {
-                    self.count_without(asked, Without::NoPlace, &further);
+                    let places = format!("there is no place for the token in {}", left_out.join(", "));
+                    self.count_without(asked, Without::NoPlace, &[places]);
                 }
                 let warnings = [warnings, further].concat();
                 if patch.is_empty() {
@@ -185,10 +198,9 @@ impl Admission {
         body: &[u8],
     ) -> Answer {
         let bound = !facts.bindings.is_empty();
-        // An earlier entry may have given it the identity that its binding does not give any more.
-        let has_token =
-            || read::<Pod<'_>>(body).is_ok_and(|r| r.request.object.is_some_and(|p| mutate::has_token(&p)));
-        if bound && has_token() {
+        // An earlier entry may have given it the identity that its binding does not give any more, or that this copy does
+        // not know of yet.
+        if (bound || to.entry == Entry::Pods) && asked.has_token(body) {
             return to.allow(Outcome::Complete, None, warnings);
         }
         let refused = match to.entry {
@@ -265,6 +277,20 @@ struct Asked<'a> {
     account: &'a str,
     pod: &'a str,
     dry_run: bool,
+    may_have_token: bool,
+}
+
+impl Asked<'_> {
+    /// Whether an earlier entry gave the pod its identity.
+    fn has_token(&self, body: &[u8]) -> bool {
+        let pod = || read::<Pod<'_>>(body).ok()?.request.object;
+        self.may_have_token && pod().is_some_and(|pod| mutate::has_token(&pod))
+    }
+}
+
+/// A name as far as it can be one: what is remembered and logged of pods is bounded.
+fn cut(name: &str) -> &str {
+    &name[..name.floor_char_boundary(LONGEST_NAME)]
 }
 
 /// Whom an answer is for.

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{ArgAction, Parser};
 use crds::binding::{DEFAULT_TOKEN_EXPIRATION_SECONDS, MINIMUM_TOKEN_EXPIRATION_SECONDS};
 use crds::names;
 use process::logs::LogFormat;
@@ -129,23 +129,23 @@ pub struct Injection {
     #[arg(long, default_value_t = DEFAULT_TOKEN_EXPIRATION_SECONDS)]
     pub token_expiration: i64,
     /// Shorten lives of exactly 24 hours by up to two, each pod's differently, so that they are not renewed all at once.
-    #[arg(long)]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub token_expiration_jitter: bool,
     /// Region of service accounts that are not bound (default: the issuer's); of bound ones, where neither binding nor issuer
     /// names one.
     #[arg(long)]
     pub aws_default_region: Option<String>,
     /// Whether a service account with a role annotation, but no word on it, is told to use the regional STS endpoint.
-    #[arg(long)]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub sts_regional_endpoint: bool,
     /// Inject AWS_ROLE_SESSION_NAME, so that CloudTrail names the pod.
-    #[arg(long)]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub role_session_name: bool,
     /// Also take roles from ConfigMap pod-identity-webhook, in the form that kOps writes.
-    #[arg(long)]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub watch_config_map: bool,
     /// A role annotation may be a role's name, or path and name, of --aws-account-id.
-    #[arg(long)]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub compose_role_arn: bool,
     /// The account of such roles. Default: the issuer's.
     #[arg(long, requires = "compose_role_arn")]

@@ -20,6 +20,12 @@ pub struct Annotations {
     pub token_expiration: Option<Box<str>>,
 }
 
+/// AWS accepts no longer ARN (IAM's `arnType`). Kubernetes lets a quarter of a megabyte of annotations through, in each of
+/// as many `ServiceAccount`s as somebody likes to make: what is kept of them must not follow.
+const LONGEST_ARN: usize = 2048;
+/// As long as an audience can be in an OIDC provider (IAM's `clientIDType`); the other annotations are a word.
+const LONGEST_WORD: usize = 255;
+
 impl Annotations {
     /// What the annotations under `prefix` say; `None` where there is none, as for most `ServiceAccount`s.
     #[must_use]
@@ -29,14 +35,14 @@ impl Annotations {
             let Some(key) = key.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/')) else {
                 continue;
             };
-            let field = match key {
-                "role-arn" => &mut found.role_arn,
-                "audience" => &mut found.audience,
-                "sts-regional-endpoints" => &mut found.sts_regional_endpoints,
-                "token-expiration" => &mut found.token_expiration,
+            let (field, longest) = match key {
+                "role-arn" => (&mut found.role_arn, LONGEST_ARN),
+                "audience" => (&mut found.audience, LONGEST_WORD),
+                "sts-regional-endpoints" => (&mut found.sts_regional_endpoints, LONGEST_WORD),
+                "token-expiration" => (&mut found.token_expiration, LONGEST_WORD),
                 _ => continue,
             };
-            *field = Some(value.as_str().into());
+            *field = Some(value[..value.floor_char_boundary(longest)].into());
         }
         (found != Self::default()).then_some(found)
     }
@@ -120,5 +126,21 @@ impl From<OidcIssuer> for Issuer {
             region: spec.s3.region.as_str().into(),
             audience: spec.audience().into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_annotation_no_more_is_kept_than_aws_could_accept() {
+        let long = "é".repeat(128 << 10);
+        let all = ["role-arn", "audience", "sts-regional-endpoints", "token-expiration"]
+            .map(|key| (format!("eks.amazonaws.com/{key}"), long.clone()));
+        let Some(kept) = Annotations::read(&all.into(), "eks.amazonaws.com") else { panic!("nothing kept") };
+        let lengths = [kept.role_arn, kept.audience, kept.sts_regional_endpoints, kept.token_expiration]
+            .map(|value| value.map_or(0, |value| value.len()));
+        assert_eq!(lengths, [2048, 254, 254, 254]);
     }
 }

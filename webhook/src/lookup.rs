@@ -28,10 +28,10 @@ use crate::mirror::{Bindings, Change, Entry, Mirror};
 use crate::recent::{Early, Recent};
 use crate::sources::Sources;
 
-/// How long the API server keeps a watch open: a copy is never older than this without anybody knowing.
-pub const WATCH_SECONDS: u32 = 45;
 /// Looks at the API server under way at once.
 const LOOKS: usize = 32;
+/// Bindings read at once; kube's 500 could be a hundred megabytes.
+const BINDINGS_PAGE: u32 = 50;
 
 /// Where facts come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,13 +125,14 @@ impl Lookup {
     pub async fn follow(&self) {
         // Kube's default: consistent lists in pages, so that a copy is never complete and stale. ServiceAccounts, which are
         // many and looked for live where they are missing, come another way.
-        // Watches end before a silent connection is given up, so that a quiet one is no silent one.
-        let config = || watcher::Config::default().timeout(WATCH_SECONDS);
         let client = || self.client.clone();
-        let accounts = account::watch(client(), config());
+        let accounts = account::watch(client(), process::watch::config());
         // One object that cannot be read must not keep all others away.
-        let bindings = watch(Api::<DeserializeGuard<PodIdentityBinding>>::all(client()), config());
-        let issuers = watch(Api::<DeserializeGuard<OidcIssuer>>::all(client()), config());
+        let bindings = watch(
+            Api::<DeserializeGuard<PodIdentityBinding>>::all(client()),
+            process::watch::config().page_size(BINDINGS_PAGE),
+        );
+        let issuers = watch(Api::<DeserializeGuard<OidcIssuer>>::all(client()), process::watch::config());
         tokio::select! {
             () = self.copy("ServiceAccount", accounts, |change| self.accounts.apply(change), |account| {
                 let kept = annotations(account, &self.prefix);
@@ -163,7 +164,7 @@ impl Lookup {
             let (value, identified) = keep(object)?;
             Some((Entry { namespace: namespace(object), name: object.name_any().into(), value }, identified))
         };
-        let mut events = std::pin::pin!(events.default_backoff());
+        let mut events = std::pin::pin!(events.backoff(process::watch::backoff()));
         while let Some(event) = events.next().await {
             let (change, identified) = match event {
                 Ok(Event::Init) => (Change::Begin, None),
@@ -325,17 +326,35 @@ async fn ask(
     let accounts = Api::<Account>::namespaced(client.clone(), namespace);
     let bindings = Api::<DeserializeGuard<PodIdentityBinding>>::namespaced(client.clone(), namespace);
     let issuers = Api::<DeserializeGuard<OidcIssuer>>::all(client);
-    let everything = ListParams::default();
     let issuer = async { if with_issuer { issuers.get_opt(names::DEFAULT_ISSUER).await } else { Ok(None) } };
-    let (found, listed, issuer) =
-        tokio::try_join!(accounts.get_opt(account), bindings.list(&everything), issuer).map_err(failed)?;
-    let bindings = listed.items.iter().filter_map(|guard| readable("PodIdentityBinding", guard));
-    let bindings = bindings.filter(|binding| binding.spec.service_account_name == account);
+    let (found, bindings, issuer) =
+        tokio::try_join!(accounts.get_opt(account), bindings_of(&bindings, account), issuer)
+            .map_err(failed)?;
     Ok(Live {
         annotations: found.and_then(|found| annotations(&found, prefix)),
-        bindings: bindings.map(|binding| Arc::new(binding.into())).collect(),
+        bindings,
         issuer: issuer.and_then(|guard| Some(Arc::new(readable("OidcIssuer", &guard)?.into()))),
     })
+}
+
+/// The bindings of a `ServiceAccount`. Of the namespace's others nothing is kept, and only a page of them is held at once:
+/// each may be as large as its writer likes.
+async fn bindings_of(
+    bindings: &Api<DeserializeGuard<PodIdentityBinding>>,
+    account: &str,
+) -> Result<Vec<Arc<Bound>>, kube::Error> {
+    let mut page = ListParams::default().limit(BINDINGS_PAGE);
+    let mut found = Vec::new();
+    loop {
+        let listed = bindings.list(&page).await?;
+        let readable = listed.items.iter().filter_map(|guard| readable("PodIdentityBinding", guard));
+        let theirs = readable.filter(|binding| binding.spec.service_account_name == account);
+        found.extend(theirs.map(|binding| Arc::new(binding.into())));
+        match listed.metadata.continue_.filter(|next| !next.is_empty()) {
+            Some(next) => page = page.continue_token(&next),
+            None => return Ok(found),
+        }
+    }
 }
 
 /// `kube::Error::Api` prints as a debugging dump: the message is what a person can read.

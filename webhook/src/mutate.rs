@@ -21,8 +21,8 @@ use crate::settings::Settings;
 const OTHER: &str = "-podidentity";
 /// The token's file in its volume.
 const TOKEN_FILE: &str = "token";
-/// The token's volume.
-const TOKEN_VOLUME: &str = "aws-iam-token";
+/// The projected token's volume, as the reference calls it.
+pub const TOKEN_VOLUME: &str = "aws-iam-token";
 /// What EKS's agent knows its pods by. The same whatever the annotations' prefix is, as in the reference.
 const LABEL: (&str, &str) = ("eks.amazonaws.com/pod-identity", "enabled");
 /// A life of exactly this long is shortened by up to [`JITTER_SECONDS`] where that is wanted, as the reference does it.
@@ -56,7 +56,7 @@ pub fn has_token(pod: &Pod<'_>) -> bool {
     let ours = |volume: &Volume<'_>| {
         volume.name.strip_prefix(TOKEN_VOLUME).is_some_and(|rest| ["", OTHER].contains(&rest))
     };
-    pod.volumes().iter().any(|volume| ours(volume) && volume.is_token(TOKEN_FILE))
+    pod.volumes().iter().any(|volume| ours(volume) && volume.is_token(TOKEN_FILE)) && pod.names_a_token()
 }
 
 /// How one means of getting credentials looks in a pod.

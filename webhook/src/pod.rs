@@ -125,6 +125,17 @@ impl Pod<'_> {
         self.spec.init_containers.as_deref().unwrap_or_default()
     }
 
+    /// Whether a container of either list is told where a token is.
+    #[must_use]
+    pub fn names_a_token(&self) -> bool {
+        let told = |container: &Container<'_>| {
+            container
+                .env
+                .is_some_and(|env| env.has(Variable::TokenFile) || env.has(Variable::AuthorizationFile))
+        };
+        self.init_containers().iter().chain(self.containers()).any(told)
+    }
+
     /// Its volumes.
     #[must_use]
     pub fn volumes(&self) -> &[Volume<'_>] {

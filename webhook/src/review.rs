@@ -4,7 +4,9 @@
 //! nothing; only a pod that has an identity is read as a [`crate::mutate::Pod`].
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
+use crate::mutate::TOKEN_VOLUME;
 use crate::text::Text;
 
 /// The versions answered; both have the same shape.
@@ -97,9 +99,18 @@ pub struct Account<'a> {
     /// Absent for mirror pods; for all others the API server has filled in `default`.
     #[serde(borrow, default)]
     pub service_account_name: Option<Text<'a>>,
+    /// Its volumes, unread.
+    #[serde(borrow, default)]
+    pub volumes: Option<&'a RawValue>,
 }
 
 impl Probe<'_> {
+    /// Whether it is worth reading whole in search of our token.
+    #[must_use]
+    pub fn may_have_token(&self) -> bool {
+        self.spec.volumes.is_some_and(|volumes| volumes.get().contains(TOKEN_VOLUME))
+    }
+
     /// The pod's `ServiceAccount`.
     #[must_use]
     pub fn service_account(&self) -> Option<&str> {

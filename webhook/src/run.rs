@@ -14,7 +14,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use process::crowd::Crowd;
-use process::health;
+use process::{health, watch};
 use rustls::server::danger::ClientCertVerifier;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -33,8 +33,6 @@ use crate::trust::Trust;
 /// After the listener is closed, calls under way may take this much longer than a review may at most.
 const DRAIN_SLACK: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// An API server that is gone without a word is given up after this long; watches end sooner by themselves.
-const READ_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Open files beside the connections of callers: those of the health port's clients, those to the API server, and a few more.
 const OTHER_FILES: u64 = 64 + health::CONNECTIONS as u64;
@@ -191,7 +189,7 @@ async fn client(kubernetes: &Kubernetes) -> Result<Client> {
         config.cluster_url = url.parse().with_context(|| format!("--kube-api {url}"))?;
     }
     config.connect_timeout = Some(CONNECT_TIMEOUT);
-    config.read_timeout = Some(READ_TIMEOUT);
+    config.read_timeout = Some(watch::READ_TIMEOUT);
     config.reset_reader_on_write = true; // a pooled connection may have been idle before
     // The watches have a backoff of their own, and a review cannot wait for fifteen tries.
     config.default_retry = false;

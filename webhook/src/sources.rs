@@ -13,7 +13,6 @@ use kube::{Api, Client};
 
 use crate::credentials::Identities;
 use crate::files;
-use crate::lookup::WATCH_SECONDS;
 use crate::mapping::{self, Mapped, Mapping};
 use crate::metrics::Metrics;
 
@@ -38,14 +37,12 @@ impl Sources {
     /// Keeps the mapping equal to the ConfigMap; returns only if the watch ends, which it never does by itself.
     pub async fn follow_config_map(&self, client: Client, namespace: &str) {
         // A list or watch narrowed to one name is what RBAC's resourceNames lets through.
-        let config = watcher::Config::default()
-            .fields(&format!("metadata.name={}", names::ROLE_MAP))
-            .timeout(WATCH_SECONDS);
+        let config = process::watch::config().fields(&format!("metadata.name={}", names::ROLE_MAP));
         self.take_all(watcher(Api::<ConfigMap>::namespaced(client, namespace), config)).await;
     }
 
     async fn take_all(&self, events: impl Stream<Item = watcher::Result<Event<ConfigMap>>>) {
-        let mut events = std::pin::pin!(events.default_backoff());
+        let mut events = std::pin::pin!(events.backoff(process::watch::backoff()));
         let mut listed = false;
         while let Some(event) = events.next().await {
             match event {

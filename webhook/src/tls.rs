@@ -22,7 +22,6 @@ use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::files;
-use crate::lookup::WATCH_SECONDS;
 use crate::metrics::Metrics;
 
 /// Why a certificate and key cannot serve.
@@ -32,8 +31,11 @@ pub enum CertificateError {
     #[error("there is no {0}")]
     Missing(&'static str),
     /// Not PEM, or nothing of the wanted kind in it.
-    #[error("{0} is not usable PEM: {1}")]
-    Pem(&'static str, rustls::pki_types::pem::Error),
+    #[error("tls.crt is not usable PEM: {0}")]
+    Pem(rustls::pki_types::pem::Error),
+    /// The same of the key. Why is not told: the reason may hold the line, which may hold the key.
+    #[error("tls.key is not usable PEM: a PRIVATE KEY section of whole lines is wanted")]
+    KeyPem,
     /// The certificate is not X.509.
     #[error("tls.crt is not an X.509 certificate")]
     Certificate,
@@ -48,8 +50,15 @@ pub enum CertificateError {
 /// The certificate that is served now.
 #[derive(Debug)]
 pub struct Certificate {
-    current: RwLock<Option<Current>>,
+    served: RwLock<Served>,
     metrics: Arc<Metrics>,
+}
+
+#[derive(Debug, Default)]
+struct Served {
+    current: Option<Current>,
+    /// One whose life has not begun, while the current one's lasts.
+    next: Option<Current>,
 }
 
 #[derive(Debug, Clone)]
@@ -83,14 +92,13 @@ impl Certificate {
     /// No certificate yet: every handshake fails.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { current: RwLock::default(), metrics }
+        Self { served: RwLock::default(), metrics }
     }
 
     /// Keeps the certificate equal to the Secret; returns only if the watch ends, which it never does by itself.
     pub async fn follow_secret(&self, client: Client, namespace: &str, secret: &str) {
         // A list or watch narrowed to one name is what RBAC's resourceNames lets through.
-        let config =
-            watcher::Config::default().fields(&format!("metadata.name={secret}")).timeout(WATCH_SECONDS);
+        let config = process::watch::config().fields(&format!("metadata.name={secret}"));
         self.take_all(watcher(Api::<Secret>::namespaced(client, namespace), config)).await;
     }
 
@@ -103,7 +111,7 @@ impl Certificate {
     }
 
     async fn take_all(&self, events: impl Stream<Item = watcher::Result<Event<Secret>>>) {
-        let mut events = std::pin::pin!(events.default_backoff());
+        let mut events = std::pin::pin!(events.backoff(process::watch::backoff()));
         while let Some(event) = events.next().await {
             match event {
                 Ok(Event::InitApply(secret) | Event::Apply(secret)) => {
@@ -127,9 +135,19 @@ impl Certificate {
         match read(certificate, key) {
             Ok(new) => {
                 let Current { not_before, not_after, .. } = new;
-                let old = self.current.write().unwrap_or_else(PoisonError::into_inner).replace(new);
+                let mut served = self.served.write().unwrap_or_else(PoisonError::into_inner);
+                if not_before > now() && served.now().is_some_and(Current::is_valid) {
+                    tracing::warn!(not_before, "this certificate is served once its life begins");
+                    served.next = Some(new);
+                    drop(served);
+                    self.metrics.certificate(not_before, not_after);
+                    return;
+                }
+                let swapped = served.current.is_some();
+                *served = Served { current: Some(new), next: None };
+                drop(served);
                 self.metrics.certificate(not_before, not_after);
-                tracing::info!(not_after, swapped = old.is_some(), "serving certificate taken");
+                tracing::info!(not_after, swapped, "serving certificate taken");
             }
             Err(error) => {
                 self.metrics.certificate_refused();
@@ -141,8 +159,7 @@ impl Certificate {
     /// Whether a certificate is there and in its life.
     #[must_use]
     pub fn is_valid(&self) -> bool {
-        let now = now();
-        self.current().is_some_and(|current| (current.not_before..current.not_after).contains(&now))
+        self.current().is_some_and(|current| current.is_valid())
     }
 
     /// The certificate that is served now, and those between it and its root.
@@ -168,7 +185,19 @@ impl Certificate {
     }
 
     fn current(&self) -> Option<Current> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.served.read().unwrap_or_else(PoisonError::into_inner).now().cloned()
+    }
+}
+
+impl Served {
+    fn now(&self) -> Option<&Current> {
+        self.next.as_ref().filter(|next| next.not_before <= now()).or(self.current.as_ref())
+    }
+}
+
+impl Current {
+    fn is_valid(&self) -> bool {
+        (self.not_before..self.not_after).contains(&now())
     }
 }
 
@@ -185,8 +214,8 @@ fn read(certificate: &[u8], key: &[u8]) -> Result<Current, CertificateError> {
     given("tls.key", key)?;
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(certificate)
         .collect::<Result<_, _>>()
-        .map_err(|error| CertificateError::Pem("tls.crt", error))?;
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| CertificateError::Pem("tls.key", error))?;
+        .map_err(CertificateError::Pem)?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| CertificateError::KeyPem)?;
     let leaf = chain.first().ok_or(CertificateError::Certificate)?;
     let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| CertificateError::Certificate)?;
     let validity = parsed.validity();
@@ -208,4 +237,23 @@ pub fn provider() -> Arc<CryptoProvider> {
 pub fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_cannot_be_read_is_not_quoted() {
+        let pair = rcgen::generate_simple_self_signed(vec!["webhook".to_owned()]);
+        let Ok(rcgen::CertifiedKey { cert, signing_key }) = pair else { panic!("no certificate") };
+        let key = signing_key.serialize_pem();
+        // As it comes out of a template or an environment variable.
+        for broken in [key.replace('\n', "\\n"), key.replace('\n', "\\n") + "\n", key.replace('\n', " ")] {
+            let refused =
+                read(cert.pem().as_bytes(), broken.as_bytes()).map(|_| ()).map_err(|e| e.to_string());
+            let told = "tls.key is not usable PEM: a PRIVATE KEY section of whole lines is wanted";
+            assert_eq!(refused, Err(told.to_owned()), "{broken:?}");
+        }
+    }
 }

@@ -15,7 +15,6 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::lookup::WATCH_SECONDS;
 use crate::tls::{Certificate, provider};
 
 /// Whether the live configuration trusts us.
@@ -59,8 +58,7 @@ impl Trust {
     /// Watches the configuration; returns only if the watch ends, which it never does by itself.
     pub async fn follow(&self, client: Client, name: &str) {
         // A list or watch narrowed to one name is what RBAC's resourceNames lets through.
-        let config =
-            watcher::Config::default().fields(&format!("metadata.name={name}")).timeout(WATCH_SECONDS);
+        let config = process::watch::config().fields(&format!("metadata.name={name}"));
         self.take_all(watcher(Api::<MutatingWebhookConfiguration>::all(client), config)).await;
     }
 
@@ -68,7 +66,7 @@ impl Trust {
         &self,
         events: impl Stream<Item = watcher::Result<Event<MutatingWebhookConfiguration>>>,
     ) {
-        let mut events = std::pin::pin!(events.default_backoff());
+        let mut events = std::pin::pin!(events.backoff(process::watch::backoff()));
         let mut listed = false;
         while let Some(event) = events.next().await {
             match event {

@@ -30,7 +30,7 @@ async fn the_main_job_and_those_who_want_to_break_it() {
 
     story::bootstrap(&lab, &mut terminal).await.unwrap();
     // Often enough to see it, seldom enough to try something in between.
-    story::install(&lab, &["operator.timings.issuerResync=20s"], &mut terminal).await.unwrap();
+    story::install(&lab, &["operator.timings.issuerResync=40s"], &mut terminal).await.unwrap();
     let applied = story::apply(&lab, &mut terminal).await.unwrap();
     assert!(applied.issuer.as_secs() < 60 && applied.binding.as_secs() < 60, "{applied:?}");
     story::workloads(&lab, &mut terminal).await.unwrap();

@@ -45,7 +45,8 @@ async fn a_review_looks_like_the_one_that_is_kept() {
 
     world.configure(address, &authority.certificate).await;
     eventually("the webhook configuration counts", || async {
-        world.api.create_dry(&pods(world.name), &pod("default")).await.unwrap();
+        let made = world.api.create_dry(&pods(world.name), &pod("default")).await;
+        ensure!(made.is_ok(), "the ServiceAccount is there as soon as somebody has made it: {made:?}");
         ensure!(!kept.borrow().is_empty(), "nothing was sent");
         Ok(())
     })

@@ -58,13 +58,17 @@ async fn the_serving_certificate_may_be_swapped_or_made_again() {
     let flags = [
         format!("--tls-cert-file={}", certificate.display()),
         format!("--tls-private-key-file={}", key.display()),
-        // Ready only because the live configuration trusts the files' certificate.
+        // It is looked at whether that trusts the files' certificate.
         format!("--webhook-configuration={}", world.name),
     ];
     let webhook = Webhook::start(&world, &flags.each_ref().map(String::as_str)).await;
     world.configured(webhook.address, &authority.certificate).await;
     webhook.until_ready().await;
-    assert_eq!(webhook.metric("ca_bundle_trusts_certificate", &[]), 1);
+    eventually("the webhook has seen the configuration", || async {
+        ensure!(webhook.metric("ca_bundle_trusts_certificate", &[]) == 1, "not yet");
+        Ok(())
+    })
+    .await;
     world.account(world.name, "app").await;
     world.bind(world.name, "app").await;
 

@@ -41,6 +41,7 @@ fn pods_lose_nothing_and_gain_only_what_is_ours() {
         for namespace in [world.name, &restricted] {
             world.account(namespace, "app").await;
             world.bind(namespace, "app").await;
+            world.identified(namespace).await;
         }
     });
 

@@ -19,6 +19,7 @@ async fn no_value_of_a_pod_is_logged() {
         world.account(world.name, account).await;
     }
     world.bind(world.name, "app").await;
+    world.identified(world.name).await;
     for account in ["app", "plain"] {
         world.api.create_dry(&pods(world.name), &telling(account)).await.unwrap();
     }

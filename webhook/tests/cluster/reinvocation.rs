@@ -39,6 +39,7 @@ async fn a_container_that_a_later_webhook_adds_has_the_identity() {
         .create("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations", &configuration)
         .await
         .unwrap();
+    world.identified(world.name).await;
     let has_sidecar = async || {
         let made = world.api.create_dry(&pods(world.name), &pod("app")).await.unwrap();
         (made["spec"]["containers"].as_array().unwrap().len() == 2).then_some(made)

@@ -92,6 +92,18 @@ impl World {
         self.api.create(&accounts(namespace), &json!({"metadata": {"name": name}})).await.unwrap();
     }
 
+    /// Waits until pods of the `ServiceAccount` `app` get their identity, whoever must be heard of it.
+    pub async fn identified(&self, namespace: &str) {
+        eventually("a pod has its identity", || async {
+            let list = pods(namespace);
+            let made = self.api.create_dry(&list, &conforming(pod("app"))).await;
+            let made = made.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+            anyhow::ensure!(variable(&made, "AWS_ROLE_ARN").as_deref() == Some(ROLE), "{made}");
+            Ok(())
+        })
+        .await;
+    }
+
     /// Makes a binding of that name for the `ServiceAccount` of that name, whose identity depends on nothing else.
     pub async fn bind(&self, namespace: &str, name: &str) {
         let binding = json!({
@@ -147,6 +159,15 @@ pub fn pod(account: &str) -> Value {
 /// The same pod, not to be admitted without its identity.
 pub fn required(mut pod: Value) -> Value {
     pod["metadata"]["labels"][crds::names::label::REQUIRE] = json!("true");
+    pod
+}
+
+/// Fit for a namespace that enforces the Pod Security Standard `restricted`.
+fn conforming(mut pod: Value) -> Value {
+    pod["spec"]["securityContext"] =
+        json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
+    pod["spec"]["containers"][0]["securityContext"] =
+        json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
     pod
 }
 

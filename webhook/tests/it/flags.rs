@@ -73,6 +73,19 @@ fn what_kubernetes_would_refuse_is_brought_into_range() {
 }
 
 #[test]
+fn switches_take_a_word_too_as_with_the_reference() {
+    for (given, on) in [
+        (&["--watch-config-map"] as &[&str], true),
+        (&["--watch-config-map=true"], true),
+        (&["--watch-config-map=false"], false),
+        (&["--watch-config-map", "--watch-config-map=false"], false),
+        (&["--watch-config-map", "--compose-role-arn"], true),
+    ] {
+        assert_eq!(args(given).injection.watch_config_map, on, "{given:?}");
+    }
+}
+
+#[test]
 fn the_last_of_equal_flags_counts() {
     assert_eq!(args(&["--token-audience=first", "--token-audience=last"]).settings().audience, "last");
     let two = args(&["--client-ca-file=ca", "--client-name=a", "--client-name=b"]);

@@ -256,9 +256,55 @@ async fn an_account_the_copy_lacks_is_looked_up_once_for_all_who_ask() {
     }
     let expected = [
         "GET /api/v1/namespaces/late/serviceaccounts/late? metadata only",
-        "GET /apis/podidentity.dev/v1alpha1/namespaces/late/podidentitybindings?",
+        "GET /apis/podidentity.dev/v1alpha1/namespaces/late/podidentitybindings?&limit=50",
     ];
     assert_eq!(live_calls(&api), expected);
+}
+
+/// As the API server reviews it for the third entry: the first, which looked itself, has given it its identity.
+fn given_already(account: &str) -> Value {
+    let mut review = review("vault", account);
+    let spec = review.pointer_mut("/request/object/spec").unwrap();
+    spec["volumes"] = json!([{"name": "aws-iam-token", "projected": {"sources": [
+        {"serviceAccountToken": {"audience": "sts.amazonaws.com", "path": "token"}},
+    ]}}]);
+    spec["containers"][0]["env"][0] =
+        json!({"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": "/var/run/secrets/eks.amazonaws.com/token"});
+    review
+}
+
+#[tokio::test]
+async fn a_pod_that_an_earlier_entry_gave_its_identity_does_not_go_without() {
+    let api = cluster();
+    let admission = synced(&api).await;
+
+    // This replica's copy has no binding yet: see the next test, too.
+    let (answer, _) = ask(&admission, &given_already("plain")).await;
+    assert_eq!(answer.outcome, Outcome::Complete);
+    // Or it knows nothing of the account, and cannot look.
+    api.live.send_replace(Gate::Failing);
+    let (answer, _) = ask(&admission, &given_already("unheard-of")).await;
+    assert_eq!((answer.status, answer.outcome), (200, Outcome::Complete));
+    let text = admission.metrics.text();
+    assert!(text.contains(r#"pods_without_identity_total{reason="unknown"} 0"#), "{text}");
+
+    // A token that no container is told of is none, and a strict entry believes only what it knows.
+    let mut untold = given_already("unheard-of");
+    untold.pointer_mut("/request/object/spec/containers/0/env").unwrap()[0]["name"] = "OTHER".into();
+    assert_eq!(ask(&admission, &untold).await.0.outcome, Outcome::Unavailable);
+    let (answer, _) = ask_through(Entry::RequiredPods, &admission, &given_already("unheard-of")).await;
+    assert_eq!(answer.outcome, Outcome::Unavailable);
+}
+
+#[tokio::test]
+async fn names_that_no_object_can_have_are_not_looked_up() {
+    let api = cluster();
+    let admission = synced(&api).await;
+    for (namespace, account) in [("n".repeat(64), "app".to_owned()), ("vault".into(), "a".repeat(254))] {
+        let (_, body) = ask(&admission, &review(&namespace, &account)).await;
+        assert_eq!(body["response"]["status"]["code"], 400, "{body}");
+    }
+    assert_eq!(live_calls(&api), [""; 0]);
 }
 
 #[tokio::test]
@@ -424,6 +470,7 @@ async fn a_pod_that_goes_without_is_counted_once_it_is_known_that_it_should_not(
     for _ in 0..3 {
         ask(&admission, &review("vault", "plain")).await;
     }
+    ask(&admission, &given_already("plain")).await; // the fourth has its identity
     assert_eq!(count("before_identity"), 0);
     // The binding arrives with the next list.
     api.put(BINDINGS, binding("late", 0, &json!({"serviceAccountName": "plain", "role": {}}), &json!({})));
