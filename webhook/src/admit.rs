@@ -3,6 +3,7 @@
 //! Three kinds of answer. A decision is HTTP 200. What cannot be read is HTTP 400 and what cannot be known HTTP 503: the
 //! API server counts both as a failed call, so that the entry's `failurePolicy` decides; they are never a silent "yes".
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -92,17 +93,24 @@ pub struct Answer {
 
 impl Admission {
     /// Answers a review. Never panics on what is in `body`, and never repeats any of it beyond names.
-    pub async fn answer(&self, entry: Entry, body: &[u8]) -> Answer {
+    /// `peer` is who asks.
+    pub async fn answer(&self, entry: Entry, body: &[u8], peer: IpAddr) -> Answer {
         match read::<Probe<'_>>(body) {
             Ok(review) => match To::of(entry, &review) {
-                Ok(to) => self.decide(&to, &review.request, body).await,
+                Ok(to) => self.decide(&to, &review.request, body, peer).await,
                 Err(answer) => answer,
             },
             Err(error) => explain(entry, body, &error),
         }
     }
 
-    async fn decide(&self, to: &To<'_>, request: &Request<'_, Probe<'_>>, body: &[u8]) -> Answer {
+    async fn decide(
+        &self,
+        to: &To<'_>,
+        request: &Request<'_, Probe<'_>>,
+        body: &[u8],
+        peer: IpAddr,
+    ) -> Answer {
         if let Some(answer) = to.not_ours(request) {
             return answer;
         }
@@ -131,7 +139,7 @@ impl Admission {
         }
         // That a pod has no identity is believed at once only where it may go without.
         let confirm = to.entry != Entry::Pods;
-        match self.lookup.facts(asked.namespace, asked.account, confirm).await {
+        match self.lookup.facts(asked.namespace, asked.account, confirm, peer).await {
             Ok((facts, origin)) => {
                 let answer = self.apply(to, &asked, &facts, body);
                 Answer { lookup: origin.as_str(), ..answer }

@@ -6,6 +6,7 @@
 //! without its identity is that confirmed by a look. Where the answer is not known there is none: never "no identity".
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource, ResourceExt};
+use process::crowd::Crowd;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
@@ -30,6 +32,8 @@ use crate::sources::Sources;
 
 /// Looks at the API server under way at once.
 const LOOKS: usize = 32;
+/// Looks that wait or are under way; beyond that, those make room whose address asks for the most.
+const WAITING: usize = 512;
 /// Bindings read at once; kube's 500 could be a hundred megabytes.
 const BINDINGS_PAGE: u32 = 50;
 
@@ -62,6 +66,9 @@ pub enum LookupError {
     /// The API server refused, or cannot be reached.
     #[error("the API server could not be asked about the ServiceAccount: {0}")]
     Failed(Arc<str>),
+    /// Others asked at the same time, and there is not room for all.
+    #[error("too many ServiceAccounts are looked up at once: this one made room for others")]
+    Busy,
     /// The process has just started.
     #[error("the ConfigMap with roles has not been read yet")]
     NotSynced,
@@ -93,6 +100,7 @@ pub struct Lookup {
     timeout: Duration,
     flights: Arc<Mutex<HashMap<(String, String), Flight>>>,
     looks: Arc<Semaphore>,
+    waiting: Arc<Crowd>,
     metrics: Arc<Metrics>,
 }
 
@@ -117,6 +125,7 @@ impl Lookup {
             timeout,
             flights: Arc::default(),
             looks: Arc::new(Semaphore::new(LOOKS)),
+            waiting: Crowd::new(WAITING),
             metrics,
         }
     }
@@ -242,11 +251,13 @@ impl Lookup {
     }
 
     /// What is known about a `ServiceAccount`. With `confirm`, that it has no binding is known only from a look.
+    /// Room for looks is shared between those who ask, told by address.
     pub async fn facts(
         &self,
         namespace: &str,
         account: &str,
         confirm: bool,
+        peer: IpAddr,
     ) -> Result<(Facts, Origin), LookupError> {
         let cached = (self.accounts.is_synced() && self.bindings.is_synced() && self.issuers.is_synced())
             .then(|| self.accounts.get(namespace, account))
@@ -260,7 +271,7 @@ impl Lookup {
         let (annotations, bindings, issuer, origin) = if let Some((annotations, bindings)) = cached {
             (annotations, bindings, issuer, Origin::Cache)
         } else {
-            let live = self.live(namespace, account).await?;
+            let live = self.live(namespace, account, peer).await?;
             (live.annotations, live.bindings, issuer.or(live.issuer), Origin::Live)
         };
         let facts = Facts {
@@ -281,29 +292,34 @@ impl Lookup {
 
     /// Joins the look that is under way for this `ServiceAccount`, or starts one. It runs in a task of its own: a caller
     /// that gives up does not take the others' answer with it, and its end always clears the way for the next.
-    async fn live(&self, namespace: &str, account: &str) -> Result<Live, LookupError> {
+    async fn live(&self, namespace: &str, account: &str, peer: IpAddr) -> Result<Live, LookupError> {
         let key = (namespace.to_owned(), account.to_owned());
         let flight = {
             let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-            flights.entry(key.clone()).or_insert_with(|| self.take_off(key)).clone()
+            flights.entry(key.clone()).or_insert_with(|| self.take_off(key, peer)).clone()
         };
         flight.await
     }
 
-    fn take_off(&self, key: (String, String)) -> Flight {
+    fn take_off(&self, key: (String, String), peer: IpAddr) -> Flight {
         let (client, prefix, timeout) = (self.client.clone(), Arc::clone(&self.prefix), self.timeout);
         let (flights, metrics) = (Arc::clone(&self.flights), Arc::clone(&self.metrics));
         let (looks, issuers) = (Arc::clone(&self.looks), !self.issuers.is_synced());
+        let guest = self.waiting.enter(1, peer);
         let task = tokio::spawn(async move {
             let look = async {
                 let _held = looks.acquire().await; // nobody closes it
                 ask(client, &key.0, &key.1, &prefix, issuers).await
             };
-            let answer = tokio::time::timeout(timeout, look).await.unwrap_or(Err(LookupError::Timeout));
+            let answer = tokio::select! {
+                answer = tokio::time::timeout(timeout, look) => answer.unwrap_or(Err(LookupError::Timeout)),
+                () = guest.gone().cancelled() => Err(LookupError::Busy),
+            };
             flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             metrics.looked_up(match &answer {
                 Ok(_) => "ok",
                 Err(LookupError::Timeout) => "timeout",
+                Err(LookupError::Busy) => "busy",
                 Err(_) => "error",
             });
             answer

@@ -244,7 +244,7 @@ impl Metrics {
                 self.reviews.get_or_create(&Review { entry, outcome, source: "", lookup }).inc_by(0);
             }
         }
-        for result in ["ok", "error", "timeout"] {
+        for result in ["ok", "busy", "error", "timeout"] {
             self.live_lookups.get_or_create(&ResultLabel { result }).inc_by(0);
         }
         self.mapping(0, 0);
@@ -265,7 +265,7 @@ impl Metrics {
         self.without_identity.get_or_create(&Reason { reason: why.as_str() }).inc();
     }
 
-    /// Counts a look at the API server. `result` is `ok`, `error` or `timeout`.
+    /// Counts a look at the API server. `result` is `ok`, `busy`, `error` or `timeout`.
     pub fn looked_up(&self, result: &'static str) {
         self.live_lookups.get_or_create(&ResultLabel { result }).inc();
     }

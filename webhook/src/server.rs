@@ -184,7 +184,7 @@ impl Service {
             // The body's room is given back with the answer, too: it may take as long as a look at the API server.
             Ok((body, _room)) => {
                 let _work = guest.map(Guest::work);
-                self.admission.answer(entry, &body).await
+                self.admission.answer(entry, &body, peer).await
             }
             Err(answer) => answer,
         }

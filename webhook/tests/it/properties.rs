@@ -15,6 +15,7 @@ use webhook::admit::{Admission, Entry};
 use webhook::credentials::Identities;
 
 use crate::fake::eventually;
+use crate::reviews::PEER;
 use crate::reviews::cluster;
 
 const PATH: &str = "/var/run/secrets/eks.amazonaws.com/serviceaccount";
@@ -156,7 +157,7 @@ fn review(pod: &Value, account: &str) -> Value {
 /// The patch in the answer, or why the pod was refused.
 fn answered(review: &Value) -> Result<Option<Patch>, String> {
     let (runtime, admission) = &*WEBHOOK;
-    let answer = runtime.block_on(admission.answer(Entry::Pods, review.to_string().as_bytes()));
+    let answer = runtime.block_on(admission.answer(Entry::Pods, review.to_string().as_bytes(), PEER));
     let body: Value = serde_json::from_slice(&answer.body).unwrap();
     let response = &body["response"];
     assert_eq!(response["uid"], review["request"]["uid"]);

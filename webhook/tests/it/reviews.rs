@@ -1,5 +1,6 @@
 //! The admission protocol: every review gets a well-formed answer, and an unknown fact is never a silent "yes".
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, LazyLock};
 
 use base64::Engine;
@@ -16,6 +17,9 @@ use webhook::sources::Sources;
 
 use crate::fake::{ACCOUNTS, Api, BINDINGS, Gate, ISSUERS, Streaming, eventually};
 use crate::identity::{binding, issuer};
+
+/// Who asks.
+pub const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 pub fn review(namespace: &str, account: &str) -> Value {
     json!({
@@ -55,7 +59,7 @@ async fn ask(admission: &Admission, review: &Value) -> (Answer, Value) {
 }
 
 async fn ask_through(entry: Entry, admission: &Admission, review: &Value) -> (Answer, Value) {
-    let answer = admission.answer(entry, review.to_string().as_bytes()).await;
+    let answer = admission.answer(entry, review.to_string().as_bytes(), PEER).await;
     let body = well_formed(&answer);
     (answer, body)
 }
@@ -202,7 +206,7 @@ async fn a_review_that_cannot_be_understood_gets_a_well_formed_answer() {
         ),
         ("null lists", with("/request/object/spec/containers/0/env", Value::Null), (200, Outcome::Mutated)),
     ] {
-        let answer = admission.answer(Entry::Pods, &body).await;
+        let answer = admission.answer(Entry::Pods, &body, PEER).await;
         well_formed(&answer);
         assert_eq!((answer.status, answer.outcome), (status, outcome), "{what}");
     }
@@ -307,6 +311,37 @@ async fn names_that_no_object_can_have_are_not_looked_up() {
     assert_eq!(live_calls(&api), [""; 0]);
 }
 
+/// Somebody asks for thousands of accounts that do not exist: who asks from elsewhere is not made to wait for them, nor are
+/// they sent away before they have had a look.
+#[tokio::test]
+async fn a_flood_of_made_up_accounts_keeps_no_other_caller_s_look_away() {
+    let api = cluster();
+    let admission = synced(&api).await;
+    api.put_account("late", "late", Some("arn:aws:iam::111122223333:role/late"));
+    let asks = |account: String, peer: IpAddr| {
+        let admission = admission.clone();
+        tokio::spawn(async move {
+            admission.answer(Entry::Pods, review("late", &account).to_string().as_bytes(), peer).await
+        })
+    };
+    api.live.send_replace(Gate::Held);
+    let greedy = |number: u32| asks(format!("made-up-{number}"), Ipv4Addr::new(127, 0, 0, 2).into());
+    let mut flood: Vec<_> = (0..400).map(greedy).collect();
+    eventually("looks under way", || live_calls(&api).len() == 2 * 32).await;
+    let genuine = asks("late".into(), PEER);
+    flood.extend((400..1000).map(greedy));
+    // There is room for 512; the oldest of those who ask for the most had to go.
+    let sent_away = 1000 + 1 - 512;
+    for look in &mut flood[..sent_away] {
+        let answer = look.await.unwrap();
+        assert_eq!((answer.status, answer.outcome), (503, Outcome::Unavailable));
+    }
+    let text = admission.metrics.text();
+    assert!(text.contains(&format!(r#"live_lookups_total{{result="busy"}} {sent_away}"#)), "{text}");
+    api.live.send_replace(Gate::Open);
+    assert_eq!(genuine.await.unwrap().outcome, Outcome::Mutated);
+}
+
 #[tokio::test]
 async fn a_failed_look_is_a_failed_call_and_is_not_remembered() {
     let api = cluster();
@@ -337,7 +372,7 @@ async fn a_look_that_takes_too_long_is_a_failed_call() {
 async fn only_metadata_of_service_accounts_is_asked_for() {
     let api = cluster();
     let admission = synced(&api).await;
-    let (facts, _) = admission.lookup.facts("vault", "annotated", false).await.unwrap();
+    let (facts, _) = admission.lookup.facts("vault", "annotated", false, PEER).await.unwrap();
     let role = "arn:aws:iam::111122223333:role/annotated";
     let expected = Annotations { role_arn: Some(role.into()), ..Annotations::default() };
     assert_eq!(facts.annotations.as_deref(), Some(&expected), "nothing else is kept");
@@ -356,7 +391,7 @@ async fn accounts_are_streamed_and_listed_only_where_that_cannot_be() {
         let api = cluster();
         *api.streaming.lock().unwrap() = streaming;
         let admission = synced(&api).await;
-        let (facts, origin) = admission.lookup.facts("vault", "annotated", false).await.unwrap();
+        let (facts, origin) = admission.lookup.facts("vault", "annotated", false, PEER).await.unwrap();
         assert!(facts.annotations.is_some() && origin == Origin::Cache, "{streaming:?}");
         let kinds = || -> Vec<&str> {
             let calls = api.calls().into_iter().filter(|call| call.contains(ACCOUNTS));
@@ -494,7 +529,7 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let (runtime, admission) = &*FUZZED;
-        well_formed(&runtime.block_on(admission.answer(Entry::Pods, &bytes)));
+        well_formed(&runtime.block_on(admission.answer(Entry::Pods, &bytes, PEER)));
     }
 
     /// A good review with one piece replaced.
@@ -505,7 +540,7 @@ proptest! {
         let at = at % text.len();
         let end = (at + cut).min(text.len());
         text.replace_range(at..end, &piece);
-        well_formed(&runtime.block_on(admission.answer(Entry::Pods, text.as_bytes())));
+        well_formed(&runtime.block_on(admission.answer(Entry::Pods, text.as_bytes(), PEER)));
     }
 }
 
