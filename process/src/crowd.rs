@@ -1,5 +1,5 @@
 //! Room for a limited crowd: connections, or bytes of reviews that are still arriving. When it is full, a newcomer does not
-//! wait: whoever matters least goes, see [`Standing`]. So nobody can keep others out by sitting there, and the API server's
+//! wait: whoever matters least goes. So nobody can keep others out by sitting there, and the API server's
 //! connections, which bring reviews all the time, outlive any number that bring none; a new one of them, too, since its
 //! address is known for what it brought before.
 
@@ -25,7 +25,6 @@ struct State {
     /// Counts arrivals and uses: which of two was later.
     clock: u64,
     peers: HashMap<IpAddr, Peer>,
-    seated: usize,
     evicted: u64,
 }
 
@@ -53,10 +52,7 @@ struct Peer {
 /// Who goes first: the least. An address that takes more than its share; then who is not being served; whose address never
 /// was of use; who never was, or whose use is longest ago; who has not even said anything; and of equals the oldest.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "each is a rule of its own; they are compared in this order"
-)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a rule of its own, compared in this order")]
 struct Standing {
     modest: bool,
     served: bool,
@@ -90,7 +86,6 @@ impl Crowd {
         let seat = state.tick();
         let seated = Seat { weight: 0, spoke: false, useful: 0, working: 0, gone: gone.clone() };
         state.peers.entry(peer).or_default().seats.insert(seat, seated);
-        state.seated += 1;
         state.grow(self.capacity, peer, seat, weight);
         drop(state);
         Guest { crowd: Arc::clone(self), peer, seat, gone }
@@ -100,7 +95,7 @@ impl Crowd {
     #[must_use]
     pub fn count(&self) -> (usize, u64) {
         let state = self.state();
-        (state.seated, state.evicted)
+        (state.peers.values().map(|peer| peer.seats.len()).sum(), state.evicted)
     }
 
     /// The weight of all who are in.
@@ -173,7 +168,6 @@ impl State {
         let seat = peer.seats.remove(&seat)?;
         peer.weight -= seat.weight;
         self.taken -= seat.weight;
-        self.seated -= 1;
         if peer.seats.is_empty() {
             if peer.useful == 0 {
                 self.peers.remove(&address);

@@ -138,7 +138,7 @@ mod tests {
         let long = "é".repeat(128 << 10);
         let all = ["role-arn", "audience", "sts-regional-endpoints", "token-expiration"]
             .map(|key| (format!("eks.amazonaws.com/{key}"), long.clone()));
-        let Some(kept) = Annotations::read(&all.into(), "eks.amazonaws.com") else { panic!("nothing kept") };
+        let kept = Annotations::read(&all.into(), "eks.amazonaws.com").unwrap_or_default();
         let lengths = [kept.role_arn, kept.audience, kept.sts_regional_endpoints, kept.token_expiration]
             .map(|value| value.map_or(0, |value| value.len()));
         assert_eq!(lengths, [2048, 254, 254, 254]);

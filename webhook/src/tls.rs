@@ -30,12 +30,10 @@ pub enum CertificateError {
     /// One of the two is missing, or empty.
     #[error("there is no {0}")]
     Missing(&'static str),
-    /// Not PEM, or nothing of the wanted kind in it.
-    #[error("tls.crt is not usable PEM: {0}")]
-    Pem(rustls::pki_types::pem::Error),
-    /// The same of the key. Why is not told: the reason may hold the line, which may hold the key.
-    #[error("tls.key is not usable PEM: a PRIVATE KEY section of whole lines is wanted")]
-    KeyPem,
+    /// Not PEM, or nothing of the wanted kind in it. Why is not told: the decoder quotes the line, which may hold a key, even
+    /// in a file that should hold only certificates.
+    #[error("{0} is not usable PEM: sections of whole lines are wanted, {1} among them")]
+    Pem(&'static str, &'static str),
     /// The certificate is not X.509.
     #[error("tls.crt is not an X.509 certificate")]
     Certificate,
@@ -214,8 +212,9 @@ fn read(certificate: &[u8], key: &[u8]) -> Result<Current, CertificateError> {
     given("tls.key", key)?;
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(certificate)
         .collect::<Result<_, _>>()
-        .map_err(CertificateError::Pem)?;
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| CertificateError::KeyPem)?;
+        .map_err(|_| CertificateError::Pem("tls.crt", "CERTIFICATE"))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(key).map_err(|_| CertificateError::Pem("tls.key", "PRIVATE KEY"))?;
     let leaf = chain.first().ok_or(CertificateError::Certificate)?;
     let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| CertificateError::Certificate)?;
     let validity = parsed.validity();
@@ -244,16 +243,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_that_cannot_be_read_is_not_quoted() {
-        let pair = rcgen::generate_simple_self_signed(vec!["webhook".to_owned()]);
-        let Ok(rcgen::CertifiedKey { cert, signing_key }) = pair else { panic!("no certificate") };
-        let key = signing_key.serialize_pem();
+    fn a_key_that_cannot_be_read_is_not_quoted() -> Result<(), rcgen::Error> {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(vec!["webhook".to_owned()])?;
+        let (pem, key) = (cert.pem(), signing_key.serialize_pem());
+        let refused = |certificate: &str, key: &str| {
+            read(certificate.as_bytes(), key.as_bytes()).err().map(|error| error.to_string())
+        };
         // As it comes out of a template or an environment variable.
         for broken in [key.replace('\n', "\\n"), key.replace('\n', "\\n") + "\n", key.replace('\n', " ")] {
-            let refused =
-                read(cert.pem().as_bytes(), broken.as_bytes()).map(|_| ()).map_err(|e| e.to_string());
-            let told = "tls.key is not usable PEM: a PRIVATE KEY section of whole lines is wanted";
-            assert_eq!(refused, Err(told.to_owned()), "{broken:?}");
+            let told =
+                "tls.key is not usable PEM: sections of whole lines are wanted, PRIVATE KEY among them";
+            assert_eq!(refused(&pem, &broken).as_deref(), Some(told), "{broken:?}");
+            let told =
+                "tls.crt is not usable PEM: sections of whole lines are wanted, CERTIFICATE among them";
+            assert_eq!(refused(&(broken.clone() + &pem), &key).as_deref(), Some(told), "{broken:?}");
         }
+        Ok(())
     }
 }
