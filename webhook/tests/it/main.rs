@@ -8,6 +8,7 @@ mod fake;
 mod flags;
 mod identity;
 mod listener;
+mod lookups;
 mod mapping;
 mod mutate;
 mod process;

@@ -10,12 +10,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use webhook::admit::{Admission, Answer, Entry};
-use webhook::facts::Annotations;
-use webhook::lookup::Origin;
-use webhook::metrics::{Metrics, Outcome};
-use webhook::sources::Sources;
+use webhook::metrics::Outcome;
 
-use crate::fake::{ACCOUNTS, Api, BINDINGS, Gate, ISSUERS, Streaming, eventually};
+use crate::fake::{Api, BINDINGS, Gate, ISSUERS, eventually};
 use crate::identity::{binding, issuer};
 
 /// Who asks.
@@ -48,13 +45,13 @@ pub fn cluster() -> Arc<Api> {
     api
 }
 
-async fn synced(api: &Arc<Api>) -> Admission {
+pub async fn synced(api: &Arc<Api>) -> Admission {
     let admission = api.admission(&Arc::default());
     eventually("synced", || admission.lookup.is_synced()).await;
     admission
 }
 
-async fn ask(admission: &Admission, review: &Value) -> (Answer, Value) {
+pub async fn ask(admission: &Admission, review: &Value) -> (Answer, Value) {
     ask_through(Entry::Pods, admission, review).await
 }
 
@@ -64,7 +61,7 @@ async fn ask_through(entry: Entry, admission: &Admission, review: &Value) -> (An
     (answer, body)
 }
 
-fn live_calls(api: &Api) -> Vec<String> {
+pub fn live_calls(api: &Api) -> Vec<String> {
     let mut calls: Vec<_> = api.calls().into_iter().filter(|call| call.contains("/namespaces/")).collect();
     calls.sort();
     calls
@@ -215,56 +212,6 @@ async fn a_review_that_cannot_be_understood_gets_a_well_formed_answer() {
     assert_eq!(ask(&admission, &exec).await.0.outcome, Outcome::NotOurs);
 }
 
-#[tokio::test]
-async fn before_the_copies_are_complete_the_api_server_is_asked() {
-    let api = cluster();
-    api.lists.send_replace(Gate::Held);
-    let admission = api.admission(&Arc::default());
-    eventually("listing", || api.calls().len() >= 3).await;
-    let (answer, _) = ask(&admission, &review("vault", "vault")).await;
-    assert_eq!((answer.outcome, answer.source, answer.lookup), (Outcome::Mutated, "binding", "live"));
-    assert_eq!(live_calls(&api).len(), 2, "one GET, one LIST: {:?}", live_calls(&api));
-    api.live.send_replace(Gate::Failing);
-    let (answer, body) = ask(&admission, &review("vault", "vault")).await;
-    assert_eq!((answer.status, answer.outcome), (503, Outcome::Unavailable), "never a silent yes");
-    assert_eq!(body["response"]["allowed"], false);
-
-    api.lists.send_replace(Gate::Open);
-    eventually("synced", || admission.lookup.is_synced()).await;
-    let (answer, _) = ask(&admission, &review("vault", "vault")).await;
-    assert_eq!((answer.outcome, answer.lookup), (Outcome::Mutated, "cache"));
-}
-
-#[tokio::test]
-async fn an_account_the_copy_lacks_is_looked_up_once_for_all_who_ask() {
-    let api = cluster();
-    let admission = synced(&api).await;
-    api.put_account("late", "late", None);
-    let spec = json!({"serviceAccountName": "late", "role": {}});
-    api.put(BINDINGS, binding("late", 0, &spec, &json!({"metadata": {"namespace": "late"}})));
-
-    api.live.send_replace(Gate::Held);
-    let reviews: Vec<_> = (0..1000)
-        .map(|_| {
-            let admission = admission.clone();
-            tokio::spawn(async move { ask(&admission, &review("late", "late")).await.0 })
-        })
-        .collect();
-    eventually("both calls under way", || live_calls(&api).len() == 2).await;
-    // One that gives up does not take the others' answer with it.
-    reviews[0].abort();
-    api.live.send_replace(Gate::Open);
-    for review in reviews.into_iter().skip(1) {
-        let answer = review.await.unwrap();
-        assert_eq!((answer.outcome, answer.source, answer.lookup), (Outcome::Mutated, "binding", "live"));
-    }
-    let expected = [
-        "GET /api/v1/namespaces/late/serviceaccounts/late? metadata only",
-        "GET /apis/podidentity.dev/v1alpha1/namespaces/late/podidentitybindings?&limit=50",
-    ];
-    assert_eq!(live_calls(&api), expected);
-}
-
 /// As the API server reviews it for the third entry: the first, which looked itself, has given it its identity.
 fn given_already(account: &str) -> Value {
     let mut review = review("vault", account);
@@ -300,118 +247,7 @@ async fn a_pod_that_an_earlier_entry_gave_its_identity_does_not_go_without() {
     assert_eq!(answer.outcome, Outcome::Unavailable);
 }
 
-#[tokio::test]
-async fn names_that_no_object_can_have_are_not_looked_up() {
-    let api = cluster();
-    let admission = synced(&api).await;
-    for (namespace, account) in [("n".repeat(64), "app".to_owned()), ("vault".into(), "a".repeat(254))] {
-        let (_, body) = ask(&admission, &review(&namespace, &account)).await;
-        assert_eq!(body["response"]["status"]["code"], 400, "{body}");
-    }
-    assert_eq!(live_calls(&api), [""; 0]);
-}
-
-/// Somebody asks for thousands of accounts that do not exist: who asks from elsewhere is not made to wait for them, nor are
-/// they sent away before they have had a look.
-#[tokio::test]
-async fn a_flood_of_made_up_accounts_keeps_no_other_caller_s_look_away() {
-    let api = cluster();
-    let admission = synced(&api).await;
-    api.put_account("late", "late", Some("arn:aws:iam::111122223333:role/late"));
-    let asks = |account: String, peer: IpAddr| {
-        let admission = admission.clone();
-        tokio::spawn(async move {
-            admission.answer(Entry::Pods, review("late", &account).to_string().as_bytes(), peer).await
-        })
-    };
-    api.live.send_replace(Gate::Held);
-    let greedy = |number: u32| asks(format!("made-up-{number}"), Ipv4Addr::new(127, 0, 0, 2).into());
-    let mut flood: Vec<_> = (0..400).map(greedy).collect();
-    eventually("looks under way", || live_calls(&api).len() == 2 * 32).await;
-    let genuine = asks("late".into(), PEER);
-    flood.extend((400..1000).map(greedy));
-    // There is room for 512; the oldest of those who ask for the most had to go.
-    let sent_away = 1000 + 1 - 512;
-    for look in &mut flood[..sent_away] {
-        let answer = look.await.unwrap();
-        assert_eq!((answer.status, answer.outcome), (503, Outcome::Unavailable));
-    }
-    let text = admission.metrics.text();
-    assert!(text.contains(&format!(r#"live_lookups_total{{result="busy"}} {sent_away}"#)), "{text}");
-    api.live.send_replace(Gate::Open);
-    assert_eq!(genuine.await.unwrap().outcome, Outcome::Mutated);
-}
-
-#[tokio::test]
-async fn a_failed_look_is_a_failed_call_and_is_not_remembered() {
-    let api = cluster();
-    let admission = synced(&api).await;
-    api.put_account("late", "late", Some("arn:aws:iam::111122223333:role/late"));
-    api.live.send_replace(Gate::Failing);
-    for _ in 0..2 {
-        let (answer, _) = ask(&admission, &review("late", "late")).await;
-        assert_eq!((answer.status, answer.outcome), (503, Outcome::Unavailable));
-    }
-    api.live.send_replace(Gate::Open);
-    assert_eq!(ask(&admission, &review("late", "late")).await.0.outcome, Outcome::Mutated);
-    let (answer, _) = ask(&admission, &review("late", "nobody")).await;
-    assert_eq!(answer.outcome, Outcome::NoRole, "the API server says that it does not exist");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_look_that_takes_too_long_is_a_failed_call() {
-    let api = cluster();
-    let admission = synced(&api).await;
-    api.live.send_replace(Gate::Held);
-    let (answer, body) = ask(&admission, &review("late", "late")).await;
-    assert_eq!((answer.status, answer.outcome), (503, Outcome::Unavailable));
-    assert!(body["response"]["status"]["message"].as_str().unwrap().contains("in time"), "{body}");
-}
-
-#[tokio::test]
-async fn only_metadata_of_service_accounts_is_asked_for() {
-    let api = cluster();
-    let admission = synced(&api).await;
-    let (facts, _) = admission.lookup.facts("vault", "annotated", false, PEER).await.unwrap();
-    let role = "arn:aws:iam::111122223333:role/annotated";
-    let expected = Annotations { role_arn: Some(role.into()), ..Annotations::default() };
-    assert_eq!(facts.annotations.as_deref(), Some(&expected), "nothing else is kept");
-    let calls: Vec<_> = api.calls().into_iter().filter(|call| call.contains(ACCOUNTS)).collect();
-    assert!(!calls.is_empty() && calls.iter().all(|call| call.ends_with(" metadata only")), "{calls:?}");
-}
-
-#[tokio::test]
-async fn accounts_are_streamed_and_listed_only_where_that_cannot_be() {
-    let expected = [
-        (Streaming::Done, vec!["stream"]),
-        (Streaming::Refused, vec!["stream", "list", "watch"]),
-        (Streaming::Endless, vec!["stream", "stream", "list", "watch"]),
-    ];
-    for (streaming, expected) in expected {
-        let api = cluster();
-        *api.streaming.lock().unwrap() = streaming;
-        let admission = synced(&api).await;
-        let (facts, origin) = admission.lookup.facts("vault", "annotated", false, PEER).await.unwrap();
-        assert!(facts.annotations.is_some() && origin == Origin::Cache, "{streaming:?}");
-        let kinds = || -> Vec<&str> {
-            let calls = api.calls().into_iter().filter(|call| call.contains(ACCOUNTS));
-            let kind = |call: String| match call {
-                call if call.contains("sendInitialEvents=true") => "stream",
-                call if call.contains("watch=true") => "watch",
-                _ => "list",
-            };
-            calls.map(kind).collect()
-        };
-        eventually("the last call", || kinds().last() == expected.last()).await;
-        assert_eq!(kinds(), expected, "{streaming:?}");
-        // A list that is begun again is asked for in the way that works.
-        api.end_watches();
-        let again = if streaming == Streaming::Done { "stream" } else { "list" };
-        eventually("begun again", || kinds().get(expected.len()) == Some(&again)).await;
-    }
-}
-
-fn deleting(account: &str) -> Value {
+pub fn deleting(account: &str) -> Value {
     let spec = json!({"serviceAccountName": account, "role": {}});
     binding("leaving", 1, &spec, &json!({"metadata": {"deletionTimestamp": "2026-11-24T11:00:00Z"}}))
 }
@@ -541,26 +377,5 @@ proptest! {
         let end = (at + cut).min(text.len());
         text.replace_range(at..end, &piece);
         well_formed(&runtime.block_on(admission.answer(Entry::Pods, text.as_bytes(), PEER)));
-    }
-}
-
-#[tokio::test]
-async fn whom_an_unread_config_map_may_know_is_not_let_go_without() {
-    let api = cluster();
-    // An audience, and no role: the ConfigMap may have one.
-    let metadata =
-        json!({"namespace": "vault", "name": "mapped", "annotations": {"eks.amazonaws.com/audience": "a"}});
-    api.put(ACCOUNTS, json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}));
-    api.put_account("vault", "leaving", None);
-    api.put(BINDINGS, deleting("leaving"));
-    let metrics = Arc::new(Metrics::default());
-    let admission = api.admission_with(Sources::new(true, Arc::clone(&metrics)), &metrics);
-    for account in ["mapped", "leaving", "plain"] {
-        let (answer, _) = ask(&admission, &review("vault", account)).await;
-        assert_eq!((answer.status, answer.outcome), (503, Outcome::Unavailable), "{account}");
-    }
-    for account in ["vault", "annotated"] {
-        let (answer, _) = ask(&admission, &review("vault", account)).await;
-        assert_eq!(answer.outcome, Outcome::Mutated, "{account}: whatever the ConfigMap says");
     }
 }
