@@ -5,6 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::names::DEFAULT_ISSUER;
+
 /// Lets exactly one `ServiceAccount` of this namespace assume exactly one AWS role.
 #[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -41,6 +43,8 @@ use serde::{Deserialize, Serialize};
 #[x_kube(
     validation = Rule::new("self.serviceAccountName == oldSelf.serviceAccountName")
         .message("spec.serviceAccountName is immutable: make a new PodIdentityBinding"),
+    validation = Rule::new("(has(self.issuerRef) ? self.issuerRef.name : 'default') == (has(oldSelf.issuerRef) ? oldSelf.issuerRef.name : 'default')")
+        .message("spec.issuerRef is immutable: make a new PodIdentityBinding"),
     validation = Rule::new("has(self.role) != has(self.roleArn)")
         .message("exactly one of spec.role (make a role) and spec.roleArn (use an existing role) must be set"),
 )]
@@ -51,6 +55,11 @@ pub struct PodIdentityBindingSpec {
         regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
     )]
     pub service_account_name: String,
+
+    /// The `OidcIssuer` under which the `ServiceAccount`'s tokens are exchanged; immutable. Default: the one named
+    /// `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer_ref: Option<IssuerRef>,
 
     /// Make a role. A grant of the `OidcIssuer` must cover it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,6 +91,26 @@ pub struct PodIdentityBindingSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z]{2,4}(-[a-z]+)+-[0-9]+$"))]
     pub region: Option<String>,
+}
+
+/// Names an `OidcIssuer` of the cluster.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IssuerRef {
+    /// `metadata.name` of the `OidcIssuer`.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
+    pub name: String,
+}
+
+impl PodIdentityBindingSpec {
+    /// Name of the `OidcIssuer` that the binding uses.
+    #[must_use]
+    pub fn issuer_name(&self) -> &str {
+        self.issuer_ref.as_ref().map_or(DEFAULT_ISSUER, |issuer| &issuer.name)
+    }
 }
 
 /// The role to make. Name, path, trust policy and permissions boundary are computed, never chosen.

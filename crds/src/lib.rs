@@ -1,4 +1,4 @@
-//! The API of `podidentity.dev`: the two kinds, their conditions and reasons, and every name that more than one room
+//! The API of `podidentity.dev`: the two kinds, their conditions and reasons, and every name that more than one crate
 //! of the project must agree on. It knows no client, no clock, no AWS SDK.
 
 #![allow(clippy::duplicated_attributes, reason = "each printcolumn has its own `type_`")]
@@ -7,9 +7,10 @@ pub mod binding;
 pub mod condition;
 pub mod generate;
 pub mod glob;
+pub mod holder;
 pub mod issuer;
 pub mod names;
 
-pub use binding::{PodIdentityBinding, PodIdentityBindingSpec, PodIdentityBindingStatus, RoleSpec};
+pub use binding::{IssuerRef, PodIdentityBinding, PodIdentityBindingSpec, PodIdentityBindingStatus, RoleSpec};
 pub use condition::{ConditionType, Reason};
 pub use issuer::{Grant, GrantNamespaces, OidcIssuer, OidcIssuerSpec, OidcIssuerStatus, S3Location};

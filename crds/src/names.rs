@@ -34,7 +34,7 @@ pub const TLS_SECRET: &str = "podidentity-webhook-tls";
 /// Lease of the operator's leader election.
 pub const LEASE: &str = "podidentity-operator";
 
-/// The issuer a binding uses.
+/// The issuer a binding uses where its `spec.issuerRef` names none.
 pub const DEFAULT_ISSUER: &str = "default";
 /// The audience AWS's own documentation uses; any string works where token, provider and trust policy agree.
 pub const DEFAULT_AUDIENCE: &str = "sts.amazonaws.com";
@@ -106,6 +106,16 @@ impl fmt::Display for Partition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.id)
     }
+}
+
+/// The account in a bucket name of S3's account-regional namespace, `<name>-<account>-<region>-an`; `None` for every other
+/// name. Only that account can make such a bucket, and only in that region.
+#[must_use]
+pub fn account_of_bucket<'a>(bucket: &'a str, region: &str) -> Option<&'a str> {
+    const ACCOUNT_LENGTH: usize = 12;
+    let head = bucket.strip_suffix("-an")?.strip_suffix(region)?.strip_suffix('-')?;
+    let (_, account) = head.rsplit_once('-')?;
+    (account.len() == ACCOUNT_LENGTH && account.bytes().all(|b| b.is_ascii_digit())).then_some(account)
 }
 
 /// IAM allows 64 characters in a role name: 50 that a person can read, a hyphen and [`HASH_LENGTH`] of hash.
@@ -219,6 +229,22 @@ mod tests {
             ("eusc-de-east-1", "aws-eusc", "amazonaws.eu"),
         ] {
             assert_eq!(Partition::of_region(region), Partition { id, dns_suffix: suffix }, "{region}");
+        }
+    }
+
+    #[test]
+    fn the_account_is_read_from_account_regional_bucket_names_only() {
+        for (bucket, region, account) in [
+            ("oidc-111122223333-eu-central-1-an", "eu-central-1", Some("111122223333")),
+            ("a-b-111122223333-eu-central-1-an", "eu-central-1", Some("111122223333")),
+            ("oidc-111122223333-eu-central-1-an", "eu-west-1", None),
+            ("oidc-11112222333-eu-central-1-an", "eu-central-1", None),
+            ("oidc-11112222333x-eu-central-1-an", "eu-central-1", None),
+            ("111122223333-eu-central-1-an", "eu-central-1", None),
+            ("oidc-111122223333-eu-central-1", "eu-central-1", None),
+            ("oidc", "eu-central-1", None),
+        ] {
+            assert_eq!(account_of_bucket(bucket, region), account, "{bucket} in {region}");
         }
     }
 
