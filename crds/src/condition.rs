@@ -144,48 +144,84 @@ reasons! {
     DriftCorrected,
 }
 
+/// Why something is not as specified: the one form of every refusal and failure, from the check that makes it to the
+/// condition that shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// For the condition.
+    pub reason: Reason,
+    /// For the user: what is the matter and what to do. No request ids, no times: equal states have equal messages.
+    pub message: String,
+}
+
+impl Finding {
+    /// A finding.
+    #[must_use]
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// Whether a condition holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Holds {
+    /// Seen to hold.
+    True,
+    /// Seen not to hold.
+    False,
+    /// Not known.
+    Unknown,
+    /// Not observed this time: status, reason and message stay what they were; Unknown where there was no condition.
+    AsBefore,
+}
+
 /// A condition as a decision wants it; time, generation and history are added by [`merge`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Wanted {
     /// Which condition.
     pub type_: ConditionType,
-    /// Whether it holds; `None` is Unknown.
-    pub status: Option<bool>,
+    /// Whether it holds.
+    pub holds: Holds,
     /// Why.
-    pub reason: Reason,
-    /// For the user: what is the matter and what to do. No request ids, no times: equal states have equal messages.
-    pub message: String,
+    pub finding: Finding,
 }
 
 impl Wanted {
     /// A condition that holds.
     #[must_use]
     pub fn yes(type_: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
-        Self { type_, status: Some(true), reason, message: message.into() }
+        Self { type_, holds: Holds::True, finding: Finding::new(reason, message) }
     }
 
     /// A condition that does not hold.
     #[must_use]
-    pub fn no(type_: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
-        Self { type_, status: Some(false), reason, message: message.into() }
+    pub fn no(type_: ConditionType, finding: Finding) -> Self {
+        Self { type_, holds: Holds::False, finding }
     }
 
     /// A condition that is not known.
     #[must_use]
-    pub fn unknown(type_: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
-        Self { type_, status: None, reason, message: message.into() }
+    pub fn unknown(type_: ConditionType, finding: Finding) -> Self {
+        Self { type_, holds: Holds::Unknown, finding }
+    }
+
+    /// A condition that was not observed this time. While the object is Ready it stays as it was; otherwise it is
+    /// unknown, and `finding` says why.
+    #[must_use]
+    pub fn not_observed(type_: ConditionType, was_ready: bool, finding: Finding) -> Self {
+        Self { type_, holds: if was_ready { Holds::AsBefore } else { Holds::Unknown }, finding }
     }
 }
 
 /// What the summary says; the kstatus pair follows from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum Summary {
-    /// Ready.
+    /// Ready; the message.
     Ready(String),
     /// Not ready, the operator goes on by itself: `Reconciling`.
-    Reconciling(Reason, String),
+    Reconciling(Finding),
     /// Not ready until somebody changes something: `Stalled`.
-    Stalled(Reason, String),
+    Stalled(Finding),
 }
 
 impl Summary {
@@ -194,21 +230,30 @@ impl Summary {
     pub fn conditions(&self) -> Vec<Wanted> {
         match self {
             Self::Ready(message) => vec![Wanted::yes(ConditionType::Ready, Reason::Ready, message)],
-            Self::Reconciling(reason, message) => {
+            Self::Reconciling(finding) => {
                 // Flux's convention: a retry is told from first progress by the companion's reason.
-                let companion = match reason {
+                let companion = match finding.reason {
                     Reason::Progressing | Reason::Publishing | Reason::Deleting => Reason::Progressing,
                     _ => Reason::ProgressingWithRetry,
                 };
                 vec![
-                    Wanted::no(ConditionType::Ready, *reason, message),
-                    Wanted::yes(ConditionType::Reconciling, companion, message),
+                    Wanted::no(ConditionType::Ready, finding.clone()),
+                    Wanted::yes(ConditionType::Reconciling, companion, &finding.message),
                 ]
             }
-            Self::Stalled(reason, message) => vec![
-                Wanted::no(ConditionType::Ready, *reason, message),
-                Wanted::yes(ConditionType::Stalled, *reason, message),
+            Self::Stalled(finding) => vec![
+                Wanted::no(ConditionType::Ready, finding.clone()),
+                Wanted::yes(ConditionType::Stalled, finding.reason, &finding.message),
             ],
+        }
+    }
+
+    /// What keeps the object from being Ready.
+    #[must_use]
+    pub const fn finding(&self) -> Option<&Finding> {
+        match self {
+            Self::Ready(_) => None,
+            Self::Reconciling(finding) | Self::Stalled(finding) => Some(finding),
         }
     }
 }
@@ -220,29 +265,30 @@ const MESSAGE_LIMIT: usize = 1024;
 /// the status changed.
 #[must_use]
 pub fn merge(prior: &[Condition], wanted: Vec<Wanted>, generation: i64, now: &Time) -> Vec<Condition> {
-    wanted
-        .into_iter()
-        .map(|Wanted { type_, status, reason, mut message }| {
-            let status = match status {
-                Some(true) => "True",
-                Some(false) => "False",
-                None => "Unknown",
-            };
-            message.truncate(message.floor_char_boundary(MESSAGE_LIMIT));
-            let since = prior
-                .iter()
-                .find(|p| p.type_ == type_.as_str() && p.status == status)
-                .map_or_else(|| now.clone(), |p| p.last_transition_time.clone());
-            Condition {
-                type_: type_.as_str().into(),
-                status: status.into(),
-                reason: reason.as_str().into(),
-                message,
-                observed_generation: Some(generation),
-                last_transition_time: since,
-            }
-        })
-        .collect()
+    let merged = |Wanted { type_, holds, finding }: Wanted| {
+        let before = prior.iter().find(|condition| condition.type_ == type_.as_str());
+        let status = match holds {
+            Holds::True => "True",
+            Holds::False => "False",
+            Holds::Unknown | Holds::AsBefore => "Unknown",
+        };
+        if let (Holds::AsBefore, Some(before)) = (holds, before) {
+            return Condition { observed_generation: Some(generation), ..before.clone() };
+        }
+        let Finding { reason, mut message } = finding;
+        message.truncate(message.floor_char_boundary(MESSAGE_LIMIT));
+        let unchanged = before.filter(|before| before.status == status);
+        Condition {
+            type_: type_.as_str().into(),
+            status: status.into(),
+            reason: reason.as_str().into(),
+            message,
+            observed_generation: Some(generation),
+            last_transition_time: unchanged
+                .map_or_else(|| now.clone(), |before| before.last_transition_time.clone()),
+        }
+    };
+    wanted.into_iter().map(merged).collect()
 }
 
 /// The condition of that type, if the list has it.
@@ -265,10 +311,14 @@ mod tests {
         Time(k8s_openapi::jiff::Timestamp::from_second(second).expect("a time"))
     }
 
+    fn not_ready(reason: Reason, message: &str) -> Wanted {
+        Wanted::no(ConditionType::Ready, Finding::new(reason, message))
+    }
+
     #[test]
     fn transition_time_moves_only_with_the_status() {
-        let first = merge(&[], vec![Wanted::no(ConditionType::Ready, Reason::Progressing, "a")], 1, &at(1));
-        let second = merge(&first, vec![Wanted::no(ConditionType::Ready, Reason::Throttled, "b")], 2, &at(2));
+        let first = merge(&[], vec![not_ready(Reason::Progressing, "a")], 1, &at(1));
+        let second = merge(&first, vec![not_ready(Reason::Throttled, "b")], 2, &at(2));
         assert_eq!(second[0].last_transition_time, at(1));
         assert_eq!((second[0].reason.as_str(), second[0].observed_generation), ("Throttled", Some(2)));
         let third = merge(&second, vec![Wanted::yes(ConditionType::Ready, Reason::Ready, "c")], 2, &at(3));
@@ -276,17 +326,38 @@ mod tests {
     }
 
     #[test]
-    fn the_kstatus_pair_never_stands_together_and_leaves_no_false_rest() {
+    fn what_was_not_observed_stays_as_it_was_while_the_object_is_ready() {
+        let seen = Wanted::yes(ConditionType::Published, Reason::Verified, "seen");
+        let prior = merge(&[], vec![seen], 1, &at(1));
+        let later = |was_ready| {
+            let finding = Finding::new(Reason::NotVerified, "not read");
+            merge(
+                &prior,
+                vec![Wanted::not_observed(ConditionType::Published, was_ready, finding)],
+                1,
+                &at(2),
+            )
+        };
+        assert_eq!(later(true), prior);
+        let unknown = &later(false)[0];
+        assert_eq!((unknown.status.as_str(), unknown.reason.as_str()), ("Unknown", "NotVerified"));
+        let finding = Finding::new(Reason::NotVerified, "never read");
+        let never = merge(&[], vec![Wanted::not_observed(ConditionType::Published, true, finding)], 1, &at(2));
+        assert_eq!(never[0].status, "Unknown");
+    }
+
+    #[test]
+    fn reconciling_and_stalled_exclude_each_other_and_are_present_only_when_true() {
         for summary in [
             Summary::Ready("r".into()),
-            Summary::Reconciling(Reason::Throttled, "t".into()),
-            Summary::Stalled(Reason::NotGranted, "n".into()),
+            Summary::Reconciling(Finding::new(Reason::Throttled, "t")),
+            Summary::Stalled(Finding::new(Reason::NotGranted, "n")),
         ] {
             let conditions = summary.conditions();
             let of = |t| conditions.iter().filter(|w: &&Wanted| w.type_ == t).count();
             assert_eq!(of(ConditionType::Ready), 1);
             assert!(of(ConditionType::Reconciling) + of(ConditionType::Stalled) <= 1);
-            assert!(conditions.iter().skip(1).all(|w| w.status == Some(true)));
+            assert!(conditions.iter().skip(1).all(|w| w.holds == Holds::True));
         }
     }
 

@@ -12,5 +12,5 @@ pub mod issuer;
 pub mod names;
 
 pub use binding::{IssuerRef, PodIdentityBinding, PodIdentityBindingSpec, PodIdentityBindingStatus, RoleSpec};
-pub use condition::{ConditionType, Reason};
+pub use condition::{ConditionType, Finding, Reason};
 pub use issuer::{Grant, GrantNamespaces, OidcIssuer, OidcIssuerSpec, OidcIssuerStatus, S3Location};

@@ -26,7 +26,7 @@ pub async fn bootstrap(lab: &Lab, terminal: &mut Terminal) -> anyhow::Result<()>
         "the API server has another issuer"
     );
     let again = lab.operator(&["bootstrap", "-f", &example()]).await?;
-    ensure!(again.contains("everything stands as specified"), "a second run changes something: {again}");
+    ensure!(again.contains("everything is as specified"), "a second run changes something: {again}");
     terminal.proof("run again, it changes nothing");
     terminal.done();
     Ok(())

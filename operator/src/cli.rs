@@ -67,7 +67,7 @@ pub struct AwsArgs {
 /// The file that goes to Git.
 #[derive(Debug, Clone, Args)]
 pub struct File {
-    /// YAML file with the `OidcIssuer`, `-` for standard input; other objects in it are passed over.
+    /// YAML file with the cluster's `OidcIssuer`s, `-` for standard input; other objects in it are ignored.
     #[arg(short, long, value_name = "FILE")]
     pub file: PathBuf,
 }
@@ -75,7 +75,7 @@ pub struct File {
 /// `operator bootstrap`.
 #[derive(Debug, Clone, Args)]
 pub struct Bootstrap {
-    /// The issuer.
+    /// The issuers.
     #[command(flatten)]
     pub file: File,
     /// Print the plan and change nothing.
@@ -95,12 +95,15 @@ pub struct Bootstrap {
 /// `operator teardown`.
 #[derive(Debug, Clone, Args)]
 pub struct Teardown {
-    /// The issuer.
+    /// The issuers.
     #[command(flatten)]
     pub file: File,
     /// Print the plan and change nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// The cluster is gone: do not ask it for `OidcIssuer`s that still need the operator's role and the boundary.
+    #[arg(long)]
+    pub without_cluster: bool,
     /// AWS.
     #[command(flatten)]
     pub aws: AwsArgs,
@@ -109,7 +112,7 @@ pub struct Teardown {
 /// What can be computed from the file alone.
 #[derive(Debug, Clone, Args)]
 pub struct Offline {
-    /// The issuer.
+    /// The issuers.
     #[command(flatten)]
     pub file: File,
     /// The AWS account, twelve digits. Default: the account of a bucket name that ends in `-<account>-<region>-an`.
@@ -124,7 +127,7 @@ pub struct RoleArn {
     pub namespace: String,
     /// The `ServiceAccount`'s name.
     pub service_account: String,
-    /// Issuer and account.
+    /// Issuers and account.
     #[command(flatten)]
     pub offline: Offline,
 }

@@ -1,7 +1,7 @@
-//! PURE: who may bind what. Default deny; one grant must cover a binding whole.
+//! PURE: which binding may make which role. Default deny; one grant must cover a binding whole.
 
-use crds::Grant;
 use crds::glob::glob;
+use crds::{Finding, Grant, Reason};
 
 /// What a binding that makes a role asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,22 +10,23 @@ pub struct Request<'a> {
     pub namespace: &'a str,
     /// Managed policies it wants attached.
     pub policy_arns: &'a [String],
-    /// ARN of the permissions boundary of the cluster's roles.
-    pub boundary_arn: &'a str,
+    /// ARN of the permissions boundary of the cluster's roles, once the account is known.
+    pub boundary_arn: Option<&'a str>,
 }
 
-/// Whether one of the grants covers the request; if none does, the words that tell the user what is missing.
-pub fn check(issuer: &str, grants: &[Grant], request: Request<'_>) -> Result<(), String> {
+/// Whether one of the grants covers the request; if none does, the message says what is missing.
+pub fn check(issuer: &str, grants: &[Grant], request: Request<'_>) -> Result<(), Finding> {
     let Request { namespace, policy_arns, boundary_arn } = request;
+    let refused = |message: String| Err(Finding::new(Reason::NotGranted, message));
     // As a boundary it takes rights away; attached it would give all that it does not deny.
-    if policy_arns.iter().any(|arn| arn == boundary_arn) {
-        return Err(format!(
-            "{boundary_arn} is the permissions boundary and can never be attached: take it out of spec.role.policyArns"
+    if let Some(boundary) = boundary_arn.filter(|boundary| policy_arns.iter().any(|arn| arn == boundary)) {
+        return refused(format!(
+            "{boundary} is the permissions boundary and can never be attached: take it out of spec.role.policyArns"
         ));
     }
     let of_namespace: Vec<&Grant> = grants.iter().filter(|g| covers_namespace(g, namespace)).collect();
     if of_namespace.is_empty() {
-        return Err(format!(
+        return refused(format!(
             "no grant of OidcIssuer {issuer} covers namespace {namespace}: add it to spec.grants[].namespaces.names"
         ));
     }
@@ -35,7 +36,7 @@ pub fn check(issuer: &str, grants: &[Grant], request: Request<'_>) -> Result<(),
     };
     // The grant that lacks least is the one the administrator most likely meant.
     match of_namespace.into_iter().map(missing).min_by_key(Vec::len) {
-        Some(missing) if !missing.is_empty() => Err(format!(
+        Some(missing) if !missing.is_empty() => refused(format!(
             "no single grant of OidcIssuer {issuer} for namespace {namespace} covers {}: add it to \
              spec.grants[].policyArns of that grant, or take it out of spec.role.policyArns",
             missing.join(", ")
@@ -85,7 +86,8 @@ mod tests {
     }
     fn ask(grants: &[Grant], namespace: &str, policies: &[&str]) -> Result<(), String> {
         let policy_arns: Vec<String> = policies.iter().map(ToString::to_string).collect();
-        check("default", grants, Request { namespace, policy_arns: &policy_arns, boundary_arn: BOUNDARY })
+        let request = Request { namespace, policy_arns: &policy_arns, boundary_arn: Some(BOUNDARY) };
+        check("default", grants, request).map_err(|finding| finding.message)
     }
 
     #[test]

@@ -3,13 +3,15 @@
 use std::io::Read;
 use std::path::Path;
 
-use crds::{OidcIssuer, OidcIssuerSpec};
+use crds::names::account_of_bucket;
+use crds::{Finding, OidcIssuer, OidcIssuerSpec};
 use kube::ResourceExt;
 use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
 use crate::cli::{File, Offline};
+use crate::installation::{Installation, NamedIssuer};
 
 /// Why the file cannot be used.
 #[derive(Debug, Error)]
@@ -41,21 +43,22 @@ pub enum FileError {
         /// The field and why.
         reason: String,
     },
-    /// None or several.
-    #[error("{file} holds {count} objects of kind OidcIssuer: one is needed")]
-    Count {
+    /// No issuer.
+    #[error("{file} holds no object of kind OidcIssuer: at least one is needed")]
+    None {
         /// The file.
         file: String,
-        /// How many.
-        count: usize,
     },
+    /// Issuers that cannot be of one cluster.
+    #[error("{0}")]
+    Together(String),
     /// The account is not known.
     #[error("which AWS account? Say --account <twelve digits>: the bucket's name does not tell")]
     Account,
 }
 
-/// The one `OidcIssuer` of a file.
-pub fn read(File { file: path }: &File) -> Result<(String, OidcIssuerSpec), FileError> {
+/// All `OidcIssuer`s of a file, at least one.
+pub fn read(File { file: path }: &File) -> Result<Vec<NamedIssuer>, FileError> {
     let file = path.display().to_string();
     let text = text(path).map_err(|source| FileError::Read { file: file.clone(), source })?;
     parse(&file, &text)
@@ -70,24 +73,30 @@ fn text(path: &Path) -> std::io::Result<String> {
     std::fs::read_to_string(path)
 }
 
-fn parse(file: &str, text: &str) -> Result<(String, OidcIssuerSpec), FileError> {
+fn parse(file: &str, text: &str) -> Result<Vec<NamedIssuer>, FileError> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(text)
         .map_err(|e| FileError::Yaml { file: file.to_owned(), reason: e.to_string() })?;
-    let mut issuers = documents.into_iter().filter(|d| d["kind"] == "OidcIssuer");
-    let (Some(found), 0) = (issuers.next(), issuers.by_ref().count()) else {
-        let all: Vec<Value> = serde_saphyr::from_multiple(text).unwrap_or_default();
-        let count = all.iter().filter(|d| d["kind"] == "OidcIssuer").count();
-        return Err(FileError::Count { file: file.to_owned(), count });
-    };
-    let name = found["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let issuers: Vec<NamedIssuer> = documents
+        .iter()
+        .filter(|document| document["kind"] == "OidcIssuer")
+        .map(|document| issuer(file, document))
+        .collect::<Result<_, _>>()?;
+    if issuers.is_empty() {
+        return Err(FileError::None { file: file.to_owned() });
+    }
+    Ok(issuers)
+}
+
+fn issuer(file: &str, document: &Value) -> Result<NamedIssuer, FileError> {
+    let name = document["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let invalid = |reason: String| FileError::Invalid { file: file.to_owned(), name: name.clone(), reason };
-    let issuer = OidcIssuer::deserialize(&found).map_err(|e| invalid(e.to_string()))?;
+    let issuer = OidcIssuer::deserialize(document).map_err(|e| invalid(e.to_string()))?;
     if issuer.name_any().is_empty() {
         return Err(invalid("metadata.name is missing".into()));
     }
     // What the API server would refuse: no bucket is made for an issuer that cannot be applied.
     check(&issuer.spec).map_err(invalid)?;
-    Ok((issuer.name_any(), issuer.spec))
+    Ok(NamedIssuer { name: issuer.name_any(), spec: issuer.spec })
 }
 
 /// The rules of the CRD that decide what things in AWS are called; the API server checks all of them.
@@ -124,18 +133,13 @@ fn check(spec: &OidcIssuerSpec) -> Result<(), String> {
     Ok(())
 }
 
-/// Issuer and account of the subcommands that ask nobody.
-pub fn offline(offline: &Offline) -> anyhow::Result<(OidcIssuerSpec, String)> {
-    let (_, spec) = read(&offline.file)?;
-    let account = offline.account.clone().or_else(|| account_of(&spec)).ok_or(FileError::Account)?;
-    Ok((spec, account))
-}
-
-/// The account in the name of a bucket of the account-regional namespace.
-fn account_of(spec: &OidcIssuerSpec) -> Option<String> {
-    let head = spec.s3.bucket.strip_suffix(&format!("-{}-an", spec.s3.region))?;
-    let account = head.rsplit('-').next()?;
-    (account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit())).then(|| account.to_owned())
+/// Issuers and account of the subcommands that need neither cluster nor AWS.
+pub fn offline(offline: &Offline) -> Result<Installation, FileError> {
+    let issuers = read(&offline.file)?;
+    let named =
+        issuers.iter().find_map(|issuer| account_of_bucket(&issuer.spec.s3.bucket, &issuer.spec.s3.region));
+    let account = offline.account.as_deref().or(named).ok_or(FileError::Account)?.to_owned();
+    Installation::new(&account, issuers).map_err(|Finding { message, .. }| FileError::Together(message))
 }
 
 #[cfg(test)]
@@ -148,10 +152,20 @@ mod tests {
 
     #[test]
     fn other_objects_are_passed_over_and_the_account_is_in_the_name() {
-        let (name, spec) =
-            parse("f", &format!("kind: Namespace\nmetadata: {{name: x}}\n---\n{GOOD}")).unwrap();
-        assert_eq!(name, "default");
-        assert_eq!(account_of(&spec).as_deref(), Some("111122223333"));
+        let issuers = parse("f", &format!("kind: Namespace\nmetadata: {{name: x}}\n---\n{GOOD}")).unwrap();
+        let NamedIssuer { name, spec } = &issuers[0];
+        assert_eq!((issuers.len(), name.as_str()), (1, "default"));
+        assert_eq!(account_of_bucket(&spec.s3.bucket, &spec.s3.region), Some("111122223333"));
+    }
+
+    #[test]
+    fn a_file_may_hold_several_issuers() {
+        let second = GOOD.replace("default", "second").replace("oidc-", "second-");
+        let issuers = parse("f", &format!("{GOOD}---\n{second}")).unwrap();
+        assert_eq!(
+            issuers.iter().map(|issuer| issuer.name.as_str()).collect::<Vec<_>>(),
+            ["default", "second"]
+        );
     }
 
     #[test]
@@ -162,8 +176,7 @@ mod tests {
             (GOOD.replace("oidc-", "OIDC-"), "spec.s3.bucket"),
             (GOOD.replace("  clusterName: homelab\n", ""), "clusterName"),
             (GOOD.replace("name: default", "labels: {}"), "metadata.name"),
-            (format!("{GOOD}---\n{GOOD}"), "holds 2 objects"),
-            ("kind: Namespace".to_owned(), "holds 0 objects"),
+            ("kind: Namespace".to_owned(), "holds no object of kind OidcIssuer"),
             ("{".to_owned(), "not valid YAML"),
         ] {
             let error = parse("f", &text).unwrap_err().to_string();

@@ -1,25 +1,33 @@
 //! The operator: reconciles `OidcIssuer` and `PodIdentityBinding` against the API server and AWS.
 //!
-//! A reconcile reads as four sentences: observe (all reads), decide (pure), act (one remote call a step), report (status,
-//! events, metrics). ARCHITECTURE.md has the map.
+//! A pass reads as five sentences: resolve (the object and its target, once), observe (all reads), decide (pure), act (one
+//! remote call a step), report (status, events, metrics). `driver.rs` is a pass; ARCHITECTURE.md has the map.
 
+pub mod act;
 pub mod aws;
 pub mod backoff;
 pub mod binding;
 pub mod bootstrap;
 pub mod certificates;
+pub mod change;
 pub mod cli;
+pub mod clock;
+pub mod cluster;
 pub mod context;
+pub mod driver;
 pub mod finalizer;
 pub mod grant;
 pub mod health;
+pub mod installation;
 pub mod issuer;
 pub mod issuer_file;
+pub mod kind;
 pub mod lease;
 pub mod metrics;
+pub mod model;
 pub mod oidc;
+pub mod ownership;
 pub mod policy;
-pub mod reconcile;
 pub mod report;
 pub mod run;
 pub mod teardown;

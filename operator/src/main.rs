@@ -8,14 +8,17 @@ use anyhow::Context as _;
 use clap::Parser;
 use crds::names;
 use kube::{Client, Config};
-use operator::aws::{Aws, Settings};
-use operator::bootstrap::Bootstrap;
+use operator::aws::accounts::Accounts;
+use operator::aws::setup::Settings;
+use operator::bootstrap::{Bootstrap, issuers_of};
 use operator::cli::{AwsArgs, Cli, Command, Run};
+use operator::installation::NamedIssuer;
 use operator::metrics::Metrics;
 use operator::run::{Ended, Operator};
+use operator::teardown::Teardown;
 use operator::terminal::Terminal;
 use operator::timings::Timings;
-use operator::{issuer_file, policy, teardown};
+use operator::{issuer_file, policy};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -37,38 +40,47 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(flags) => return run(*flags).await,
         Command::Bootstrap(flags) => {
-            let (name, spec) = issuer_file::read(&flags.file)?;
+            let issuers = issuer_file::read(&flags.file)?;
             let client = cluster().await.context("nothing was changed")?;
-            let aws =
-                aws(&flags.aws, Some(spec.s3.region.clone()), &Timings::default(), Arc::default()).await?;
-            let (aws, client, namespace) = (&aws, &client, flags.namespace.as_str());
-            let replace_keys = flags.replace_keys;
-            let bootstrap = Bootstrap { name: &name, spec: &spec, namespace, aws, client, replace_keys };
+            let accounts = administrator(&flags.aws, &issuers).await?;
+            let (public, account) = (&accounts.public, accounts.own());
+            let (namespace, replace_keys) = (flags.namespace.as_str(), flags.replace_keys);
+            let bootstrap =
+                Bootstrap { issuers: &issuers, namespace, account, public, client: &client, replace_keys };
             bootstrap.run(flags.dry_run, &mut terminal).await?;
         }
         Command::Teardown(flags) => {
-            let (name, spec) = issuer_file::read(&flags.file)?;
-            let aws =
-                aws(&flags.aws, Some(spec.s3.region.clone()), &Timings::default(), Arc::default()).await?;
-            teardown::run(&name, &spec, &aws, flags.dry_run, &mut terminal).await?;
+            let issuers = issuer_file::read(&flags.file)?;
+            let of_cluster = if flags.without_cluster { Vec::new() } else { of_cluster().await? };
+            let accounts = administrator(&flags.aws, &issuers).await?;
+            let teardown = Teardown { issuers: &issuers, of_cluster, account: accounts.own() };
+            teardown.run(flags.dry_run, &mut terminal).await?;
         }
         Command::IamPolicy(flags) => {
-            let (spec, account) = issuer_file::offline(&flags)?;
-            terminal.line(&format!("{:#}", policy::operator::policy(&account, &spec)));
+            let installation = issuer_file::offline(&flags)?;
+            terminal.line(&format!("{:#}", policy::operator::policy(&installation)));
         }
         Command::RoleArn(flags) => {
-            let (spec, account) = issuer_file::offline(&flags.offline)?;
-            let (partition, cluster) = (spec.partition().id, &spec.cluster_name);
-            terminal.line(&names::role_arn(
-                partition,
-                &account,
-                cluster,
-                &flags.namespace,
-                &flags.service_account,
-            ));
+            let installation = issuer_file::offline(&flags.offline)?;
+            let (partition, account, cluster) =
+                (installation.partition(), installation.account(), installation.cluster_name());
+            let arn = names::role_arn(partition, account, cluster, &flags.namespace, &flags.service_account);
+            terminal.line(&arn);
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The issuers that the cluster still has.
+async fn of_cluster() -> anyhow::Result<Vec<NamedIssuer>> {
+    let issuers = async { issuers_of(&cluster().await?).await };
+    issuers.await.context("nothing was changed. If the cluster is gone, say --without-cluster")
+}
+
+/// AWS with an administrator's own session.
+async fn administrator(flags: &AwsArgs, issuers: &[NamedIssuer]) -> anyhow::Result<Accounts> {
+    let region = issuers.first().map(|issuer| issuer.spec.s3.region.clone());
+    aws(flags, region, &Timings::default(), Arc::default()).await
 }
 
 async fn run(flags: Run) -> anyhow::Result<ExitCode> {
@@ -80,12 +92,12 @@ async fn run(flags: Run) -> anyhow::Result<ExitCode> {
         TcpListener::bind(health_address).with_context(|| format!("cannot listen on {health_address}"))?;
     let client = cluster().await?;
     // IAM and STS take the region of AWS_REGION; S3's is the issuer's.
-    let aws = aws(&aws_flags, None, &timings, metrics.clone()).await?;
+    let accounts = aws(&aws_flags, None, &timings, metrics.clone()).await?;
     let stop = CancellationToken::new();
     tokio::spawn(cancel_on_signal(stop.clone()));
     // A restarted container has its pod's name, but nothing of its predecessor's.
     let identity = format!("{identity}-{}", std::process::id());
-    let operator = Operator { client, aws, metrics, timings, namespace, identity };
+    let operator = Operator { client, accounts, metrics, timings, namespace, identity };
     Ok(match operator.run(health, stop).await? {
         Ended::Stopped => ExitCode::SUCCESS,
         Ended::LeadershipLost => ExitCode::FAILURE,
@@ -106,14 +118,15 @@ async fn aws(
     region: Option<String>,
     timings: &Timings,
     metrics: Arc<Metrics>,
-) -> anyhow::Result<Aws> {
+) -> anyhow::Result<Accounts> {
     let settings = Settings {
         extra_ca: flags.extra_ca.clone(),
         region,
         call_timeout: timings.aws_call_timeout,
         public_timeout: timings.public_read_timeout,
+        identity_refresh: timings.identity_refresh,
     };
-    Ok(Aws::connect(&settings, metrics).await?)
+    Ok(Accounts::connect(&settings, metrics).await?)
 }
 
 async fn cancel_on_signal(stop: CancellationToken) {

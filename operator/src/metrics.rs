@@ -1,9 +1,5 @@
-//! What the operator counts. Labels come from closed sets, so that no cluster can make them explode.
+//! What the operator counts. Labels come from closed sets, so that no cluster can make their number grow.
 
-use std::fmt::Debug;
-
-use aws_smithy_runtime_api::client::result::SdkError;
-use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -11,14 +7,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::aws::AwsError;
-
 /// All of the operator's metrics.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     reconciles: Family<Reconcile, Counter>,
     aws_calls: Family<AwsCall, Counter>,
+    aws_attempts: Family<AwsAttempt, Counter>,
     drift: Family<Drift, Counter>,
     verified: Family<Issuer, Gauge>,
     certificate: Family<Certificate, Gauge>,
@@ -35,6 +30,13 @@ struct Reconcile {
 struct AwsCall {
     operation: &'static str,
     outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AwsAttempt {
+    service: String,
+    operation: String,
+    status: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -58,12 +60,18 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("podidentity_operator");
         let reconciles = Family::default();
         let aws_calls = Family::default();
+        let aws_attempts = Family::default();
         let drift = Family::default();
         let verified = Family::default();
         let certificate = Family::default();
         let leader = Gauge::default();
         registry.register("reconciles", "Reconciles by kind and outcome", reconciles.clone());
         registry.register("aws_calls", "AWS calls by operation and outcome", aws_calls.clone());
+        registry.register(
+            "aws_attempts",
+            "HTTP requests to AWS by service, operation and status; retries included",
+            aws_attempts.clone(),
+        );
         registry.register("drift_repairs", "Drift put back, by kind and attribute", drift.clone());
         registry.register(
             "last_verification_timestamp_seconds",
@@ -76,36 +84,24 @@ impl Default for Metrics {
             certificate.clone(),
         );
         registry.register("leader", "1 while this replica leads", leader.clone());
-        Self { registry, reconciles, aws_calls, drift, verified, certificate, leader }
+        Self { registry, reconciles, aws_calls, aws_attempts, drift, verified, certificate, leader }
     }
 }
 
 impl Metrics {
-    /// Counts an AWS call and classifies its failure.
-    pub fn aws<T, E, R>(
-        &self,
-        operation: &'static str,
-        resource: &str,
-        answer: Result<T, SdkError<E, R>>,
-    ) -> Result<T, AwsError>
-    where
-        E: std::error::Error + ProvideErrorMetadata + 'static,
-        R: Debug + 'static,
-    {
-        let answer = answer.map_err(|error| AwsError::of(operation, resource, &error));
-        let outcome = answer.as_ref().map_or_else(|error| error.class.label(), |_| "ok");
+    /// Counts a call, retries and all. `outcome` is `ok` or an error class.
+    pub fn aws_call(&self, operation: &'static str, outcome: &'static str) {
         self.aws_calls.get_or_create(&AwsCall { operation, outcome }).inc();
-        if let Err(error) = &answer {
-            tracing::debug!(
-                operation,
-                resource,
-                outcome,
-                code = error.code,
-                detail = error.detail,
-                "AWS call failed"
-            );
-        }
-        answer
+    }
+
+    /// Counts one attempt of a call. `status` is the HTTP status, 0 where there was no answer.
+    pub fn aws_attempt(&self, service: &str, operation: &str, status: u16) {
+        let attempt = AwsAttempt {
+            service: service.to_ascii_lowercase(),
+            operation: operation.to_owned(),
+            status: if status == 0 { "none".into() } else { status.to_string() },
+        };
+        self.aws_attempts.get_or_create(&attempt).inc();
     }
 
     /// Counts a reconcile. `outcome` is `ok` or an error class.

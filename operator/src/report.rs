@@ -1,34 +1,51 @@
-//! What both kinds' reports share: conditions with their times, and events on transitions.
+//! The only place that writes status and events, for both kinds.
 
-use crds::condition::{ConditionType, find, is_true, merge};
-use crds::{Reason, condition::Wanted};
+use crds::Reason;
+use crds::condition::{ConditionType, Wanted, find, merge};
+use crds::names::{GROUP, MANAGER_STATUS, VERSION};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
-use kube::Resource;
+use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{Resource, ResourceExt};
+use serde_json::json;
 
-/// The conditions to write. While Ready holds, what could not be looked at this time stays as it was last seen.
-#[must_use]
-pub fn conditions(prior: &[Condition], wanted: Vec<Wanted>, generation: i64) -> Vec<Condition> {
+use crate::change::Change;
+use crate::context::Context;
+use crate::kind::Kind;
+
+/// Writes the status if it says anything new, and an event if `Ready` changed.
+pub async fn report<K: Kind>(
+    context: &Context,
+    object: &K::Object,
+    wanted: Vec<Wanted>,
+    facts: K::Facts,
+) -> Result<(), kube::Error> {
+    let prior = K::status(object).cloned().unwrap_or_default();
+    let generation = object.meta().generation.unwrap_or_default();
+    let before = K::observed(&prior).1;
     // Object times have whole seconds; finer ones would differ from what the API server returns.
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
-    let mut next = merge(prior, wanted, generation, &Time(now));
-    if is_true(&next, ConditionType::Ready) {
-        let passing = [ConditionType::Reconciling, ConditionType::Stalled, ConditionType::AWSReachable];
-        let lasting = |c: &&Condition| !passing.iter().any(|passing| c.type_ == passing.as_str());
-        let unseen: Vec<Condition> = prior
-            .iter()
-            .filter(lasting)
-            .filter(|before| !next.iter().any(|now| now.type_ == before.type_))
-            .cloned()
-            .collect();
-        next.extend(unseen);
+    let conditions = merge(before, wanted, generation, &Time(now));
+    let status = K::next_status(&prior, facts, conditions, generation);
+    if status == prior {
+        return Ok(());
     }
-    next
+    let patch = json!({"apiVersion": format!("{GROUP}/{VERSION}"), "kind": K::NAME, "status": status});
+    let parameters = PatchParams::apply(MANAGER_STATUS).force();
+    let api = K::api(&context.client, object);
+    match api.patch_status(&object.name_any(), &parameters, &Patch::Apply(patch)).await {
+        Ok(_) => {}
+        // Deleted meanwhile.
+        Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    transition(&context.recorder, object, before, K::observed(&status).1).await;
+    Ok(())
 }
 
 /// Publishes an event where `Ready` changed its status or reason.
-pub async fn transition<K>(recorder: &Recorder, object: &K, prior: &[Condition], next: &[Condition])
+async fn transition<K>(recorder: &Recorder, object: &K, prior: &[Condition], next: &[Condition])
 where
     K: Resource<DynamicType = ()>,
 {
@@ -44,14 +61,14 @@ where
 }
 
 /// Publishes that something had drifted and was put back.
-pub async fn repaired<K: Resource<DynamicType = ()>>(recorder: &Recorder, object: &K, attribute: &str) {
-    let note = format!("{attribute} differed from the specification and was put back");
+pub async fn repaired<K: Resource<DynamicType = ()>>(recorder: &Recorder, object: &K, change: &Change) {
+    let note = format!("differed from the specification and was put back: {}", change.describe());
     // Events of one reason and one action are folded into one, whatever their notes say.
-    let action = format!("Put back {attribute}");
+    let action = format!("Put back {}", change.attribute);
     publish(recorder, object, EventType::Warning, Reason::DriftCorrected.as_str(), &action, &note).await;
 }
 
-/// An event never fails a reconcile: what it says also stands in the status and the log.
+/// An event never fails a pass: what it says is in the status and the log, too.
 async fn publish<K: Resource<DynamicType = ()>>(
     recorder: &Recorder,
     object: &K,

@@ -1,4 +1,4 @@
-//! `operator run`: wires everything. The only place that spawns; whoever drops the future stops all of it.
+//! `operator run`: wires everything. The only place that spawns; dropping the future stops all of it.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -13,22 +13,24 @@ use kube::runtime::events::{Recorder, Reporter};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::Aws;
-use crate::backoff::Backoff;
-use crate::binding::watch::Bindings;
-use crate::context::{Context, Remembered};
+use crate::aws::accounts::Accounts;
+use crate::binding::Binding;
+use crate::cluster::Cluster;
+use crate::context::Context;
+use crate::driver::Driver;
 use crate::health::Health;
+use crate::issuer::Issuer;
 use crate::lease::Elector;
 use crate::metrics::Metrics;
 use crate::timings::Timings;
-use crate::{binding, certificates, issuer};
+use crate::{binding, certificates, issuer, watch};
 
 /// What a replica is made of.
 pub struct Operator {
     /// The API server.
     pub client: Client,
     /// AWS.
-    pub aws: Aws,
+    pub accounts: Accounts,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Waits and periods.
@@ -98,25 +100,22 @@ impl Operator {
     }
 
     fn start(&self, stop: &CancellationToken) -> JoinSet<()> {
-        let Bindings { controller: bindings, issuers: of_bindings, ends } =
-            binding::watch::controller(&self.client);
-        let issuers = issuer::watch::controller(&self.client, ends);
+        let (cluster, issuer_feed, binding_feed) = Cluster::watch(&self.client);
+        let issuers = issuer::watch::controller(&cluster, issuer_feed);
+        let bindings = binding::watch::controller(&self.client, &cluster, binding_feed);
         let reporter = Reporter { controller: CONTROLLER.into(), instance: Some(self.identity.clone()) };
         let context = Arc::new(Context {
-            issuers: of_bindings.store,
-            issuers_synced: of_bindings.synced,
-            bindings: bindings.store(),
             client: self.client.clone(),
-            aws: self.aws.clone(),
-            backoff: Backoff::new(self.timings.backoff_min, self.timings.backoff_max),
+            accounts: self.accounts.clone(),
+            cluster,
             timings: self.timings.clone(),
             metrics: self.metrics.clone(),
             recorder: Recorder::new(self.client.clone(), reporter),
             namespace: self.namespace.clone(),
             started: Instant::now(),
-            issuer_memory: Remembered::default(),
-            binding_memory: Remembered::default(),
         });
+        let of_issuers = Arc::new(Driver::<Issuer>::new(context.clone()));
+        let of_bindings = Arc::new(Driver::<Binding>::new(context));
         let certificates = certificates::keep(
             self.client.clone(),
             self.namespace.clone(),
@@ -125,8 +124,8 @@ impl Operator {
         );
         let until_stopped = stop.clone();
         let parts: [BoxFuture<'static, ()>; 3] = [
-            Box::pin(issuer::watch::run(issuers, context.clone(), stop.clone())),
-            Box::pin(binding::watch::run(bindings, context, stop.clone())),
+            Box::pin(watch::run(issuers, of_issuers, stop.clone())),
+            Box::pin(watch::run(bindings, of_bindings, stop.clone())),
             Box::pin(async move {
                 until_stopped.run_until_cancelled_owned(certificates).await;
             }),

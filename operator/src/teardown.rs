@@ -4,113 +4,127 @@
 use std::time::Instant;
 
 use anyhow::{anyhow, bail};
-use crds::OidcIssuerSpec;
-use crds::names::{operator_role_name, role_path};
+use crds::names::{role_path, tag};
 
-use crate::aws::iam::Policy;
-use crate::aws::{Aws, AwsError};
-use crate::bootstrap::INLINE_POLICY;
+use crate::aws::accounts::Account;
+use crate::aws::error::AwsError;
+use crate::aws::inventory::roles_under;
+use crate::bootstrap::{boundary, found, installation, operator_role, refused, unchanged};
+use crate::change::Change;
+use crate::installation::{Installation, NamedIssuer};
+use crate::issuer::model::AwsState;
 use crate::issuer::observe::aws_state;
-use crate::issuer::publication::{self, Target, owned};
+use crate::issuer::publication::target::Target;
+use crate::issuer::publication::{bucket, documents, provider};
 use crate::terminal::Terminal;
 
-/// Looks at everything, then removes what `bootstrap` made for the issuer of that name.
-pub async fn run(
-    name: &str,
-    spec: &OidcIssuerSpec,
-    aws: &Aws,
-    dry_run: bool,
-    terminal: &mut Terminal,
-) -> anyhow::Result<()> {
-    let identity = aws.identity().await.map_err(user)?.clone();
-    publication::check_account(spec, &identity.account).map_err(|r| anyhow!(r.message))?;
-    let target = Target::new(name, spec, &identity.account);
-    terminal.field("issuer", &target.issuer_url);
-    terminal.field("account", &identity.account);
+/// What `teardown` works on.
+pub struct Teardown<'a> {
+    /// The issuers of the file: what was made for them is removed.
+    pub issuers: &'a [NamedIssuer],
+    /// The issuers that the cluster still has: what they need stays.
+    pub of_cluster: Vec<NamedIssuer>,
+    /// AWS with the administrator's credentials.
+    pub account: &'a Account,
+}
 
-    let path = role_path(&spec.cluster_name);
-    let roles = aws.iam.roles_under(&path).await.map_err(user)?;
-    if !roles.is_empty() {
-        bail!(
-            "{} role(s) of bindings remain under {path}: {}. Delete their PodIdentityBindings first. Nothing was changed",
-            roles.len(),
-            roles.join(", ")
-        );
-    }
-    let state = aws_state(aws, &identity, spec).await.map_err(user)?;
-    let role = operator_role_name(&spec.cluster_name);
-    let (policy, operator) =
-        tokio::try_join!(aws.iam.policy(&target.boundary_arn), aws.iam.role(&role)).map_err(user)?;
-    let tags = spec.ownership_tags("Operator", None, name);
-    let ours = |what, name: &str, found: &_, tags: &_| {
-        owned(what, name, found, tags).map_err(|r| anyhow!("{}. Nothing was changed", r.message))
-    };
-    if let Some(provider) = &state.provider {
-        ours("OIDC provider", &target.provider_arn, &provider.tags, &target.tags)?;
-    }
-    if let Some(bucket) = &state.bucket {
-        ours("bucket", &target.bucket, &bucket.tags, &target.tags)?;
-    }
-    if let Some(operator) = &operator {
-        ours("role", &role, &operator.tags, &tags)?;
-    }
-    if let Some(policy) = &policy {
-        ours("policy", &target.boundary_arn, &policy.tags, &tags)?;
-    }
+impl Teardown<'_> {
+    /// Reads everything, then removes what `bootstrap` made.
+    pub async fn run(self, dry_run: bool, terminal: &mut Terminal) -> anyhow::Result<()> {
+        let Self { issuers, of_cluster, account } = self;
+        let identity = account.identity().await.map_err(|error| refused(&error))?;
+        let installation = installation(&identity.account, issuers, of_cluster).map_err(unchanged)?;
+        for issuer in issuers {
+            terminal.field("issuer", &issuer.spec.issuer_url());
+        }
+        terminal.field("account", &identity.account);
+        let staying: Vec<&NamedIssuer> = installation
+            .issuers()
+            .iter()
+            .filter(|issuer| !issuers.iter().any(|going| going.name == issuer.name))
+            .collect();
+        no_roles_remain(account, &installation, &staying).await?;
 
-    let standing = [
-        ("OIDC provider", state.provider.is_some()),
-        ("documents and bucket", state.bucket.is_some()),
-        ("operator's role", operator.is_some()),
-        ("permissions boundary", policy.is_some()),
-    ];
-    for (what, _) in standing.iter().filter(|(_, stands)| dry_run && *stands) {
-        terminal.planned(what);
-    }
-    if dry_run {
-        terminal.line("dry run: nothing was changed");
-        return Ok(());
-    }
-    let mut begun = Instant::now();
-    let mut done = |terminal: &mut Terminal, what: &str| {
-        terminal.gone(what, begun.elapsed());
-        begun = Instant::now();
-    };
-    if state.provider.is_some() {
-        aws.iam.delete_provider(&target.provider_arn).await.map_err(user)?;
-        // STS must not find a provider whose documents somebody else could publish next.
-        if aws.iam.provider(&target.provider_arn).await.map_err(user)?.is_some() {
-            bail!("the OIDC provider still stands after its removal. Run teardown again");
+        let mut changes = Vec::new();
+        for NamedIssuer { name, spec } in issuers {
+            let target = Target::new(name, spec, &identity.account);
+            let state = aws_state(account, &target).await.map_err(|error| refused(&error))?;
+            let AwsState { bucket: bucket_found, provider: provider_found } = &state;
+            bucket::check(&target, bucket_found.as_ref()).map_err(unchanged)?;
+            provider::check(&target, provider_found.as_ref()).map_err(unchanged)?;
+            changes.extend(provider::removal(&target, provider_found.as_ref()));
+            changes.extend(documents::removal(&target, bucket_found.as_ref()));
+            changes.extend(bucket::removal(&target, bucket_found.as_ref()));
         }
-        done(terminal, "OIDC provider");
-    }
-    if state.bucket.is_some() {
-        let s3 = aws.s3(&spec.s3.region, &identity.account);
-        for key in &target.keys {
-            s3.delete_object(&target.bucket, key).await.map_err(user)?;
+        if staying.is_empty() {
+            let (policy, role) = found(account, &installation).await.map_err(|error| refused(&error))?;
+            changes.extend(operator_role::removal(&installation, role.as_ref()).map_err(unchanged)?);
+            changes.extend(boundary::removal(&installation, policy.as_ref()).map_err(unchanged)?);
         }
-        s3.delete(&target.bucket).await.map_err(user)?;
-        done(terminal, "documents and bucket");
-    }
-    if operator.is_some() {
-        aws.iam.delete_inline(&role, INLINE_POLICY).await.map_err(user)?;
-        aws.iam.delete_role(&role).await.map_err(user)?;
-        done(terminal, "operator's role");
-    }
-    if let Some(Policy { old_versions, .. }) = policy {
-        for version in &old_versions {
-            aws.iam.delete_policy_version(&target.boundary_arn, version).await.map_err(user)?;
+        if dry_run {
+            changes.iter().for_each(|change| terminal.planned(&change.describe()));
+            terminal.line("dry run: nothing was changed");
+            return Ok(());
         }
-        aws.iam.delete_policy(&target.boundary_arn).await.map_err(user)?;
-        done(terminal, "permissions boundary");
+        if changes.is_empty() {
+            terminal.line("there is nothing left to remove");
+        }
+        for change in &changes {
+            remove(account, change, terminal).await?;
+        }
+        if !staying.is_empty() {
+            let names: Vec<&str> = staying.iter().map(|issuer| issuer.name.as_str()).collect();
+            terminal.line(&format!(
+                "operator's role and permissions boundary stay: OidcIssuer {} uses them. Run bootstrap with its file, so \
+                 that they name nothing else",
+                names.join(", ")
+            ));
+        }
+        Ok(())
     }
-    if !standing.iter().any(|(_, stands)| *stands) {
-        terminal.line("there is nothing left to remove");
+}
+
+async fn remove(account: &Account, change: &Change, terminal: &mut Terminal) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    account.apply(&change.write).await.map_err(|error| user(&error))?;
+    // STS must not find a provider whose documents somebody else could publish next.
+    if let Some(provider) = change.write.deleted_provider()
+        && account.iam.provider(provider).await.map_err(|error| user(&error))?.is_some()
+    {
+        bail!("the OIDC provider still exists after its removal. Run teardown again");
     }
+    terminal.removed(change.attribute, begun.elapsed());
     Ok(())
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "the shape map_err asks for")]
-fn user(error: AwsError) -> anyhow::Error {
+/// Stops, naming them, while roles of bindings remain that would be left without issuer or operator.
+async fn no_roles_remain(
+    account: &Account,
+    installation: &Installation,
+    staying: &[&NamedIssuer],
+) -> anyhow::Result<()> {
+    let path = role_path(installation.cluster_name());
+    let mut remaining = roles_under(&account.iam, &path).await.map_err(|error| user(&error))?;
+    if !staying.is_empty() {
+        let mut of_others = Vec::new();
+        for name in &remaining {
+            let role = account.iam.role(name).await.map_err(|error| user(&error))?;
+            let issuer = role.and_then(|role| role.tags.get(tag::ISSUER).cloned());
+            of_others.push(staying.iter().any(|staying| Some(staying.spec.issuer_url()) == issuer));
+        }
+        let mut of_others = of_others.into_iter();
+        remaining.retain(|_| !of_others.next().unwrap_or_default());
+    }
+    if remaining.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "{} role(s) of bindings remain under {path}: {}. Delete their PodIdentityBindings first. Nothing was changed",
+        remaining.len(),
+        remaining.join(", ")
+    )
+}
+
+fn user(error: &AwsError) -> anyhow::Error {
     anyhow!(error.for_administrator())
 }

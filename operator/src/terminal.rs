@@ -33,7 +33,7 @@ impl Terminal {
     }
 
     /// Something that was removed.
-    pub fn gone(&mut self, what: &str, took: Duration) {
+    pub fn removed(&mut self, what: &str, took: Duration) {
         self.mark("✘", "33", what, took);
     }
 

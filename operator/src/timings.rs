@@ -1,4 +1,4 @@
-//! Every wait and period of the operator, each under one name: a flag of `operator run` and a chart value.
+//! PURE: every wait and period of the operator, each under one name: a flag of `operator run` and a chart value.
 
 use std::time::Duration;
 
@@ -29,6 +29,9 @@ pub struct Timings {
     /// How often AWS is asked again inside that window.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
     pub not_yet_retry: Duration,
+    /// How long the answer to "which account and role are our credentials of" is used.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
+    pub identity_refresh: Duration,
     /// How long a binding waits for its grant before it is Stalled.
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
     pub grant_grace: Duration,

@@ -1,14 +1,10 @@
-//! One error for every AWS call: what class it is decides requeue, reason and metric label; what it says to the user is
-//! apart from what it says to the log.
+//! PURE: one error for every AWS call. Its class decides requeue, reason and metric label; the text for the user and the
+//! details for the log are apart.
 
-use aws_credential_types::provider::error::CredentialsError;
-use aws_smithy_runtime_api::client::result::SdkError;
-use aws_smithy_types::error::display::DisplayErrorContext;
-use aws_smithy_types::error::metadata::ProvideErrorMetadata;
-use crds::Reason;
+use crds::{Finding, Reason};
 use thiserror::Error;
 
-/// What kind of failure a call met; the one thing decisions look at.
+/// What kind of failure a call met; decisions look at nothing else of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
     /// The thing does not exist.
@@ -96,35 +92,10 @@ pub struct AwsError {
 }
 
 impl AwsError {
-    /// Classifies what an SDK operation returned.
-    pub fn of<E, R>(operation: &'static str, resource: &str, error: &SdkError<E, R>) -> Self
-    where
-        E: std::error::Error + ProvideErrorMetadata + 'static,
-        R: std::fmt::Debug + 'static,
-    {
-        let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default();
-        let said = error.as_service_error().and_then(ProvideErrorMetadata::message).unwrap_or_default();
-        let class = match error {
-            SdkError::ServiceError(_) => classify(code, said),
-            _ if rests_on_credentials(error) => Class::Credentials,
-            _ => Class::Transient,
-        };
-        let message = match (class, said.is_empty()) {
-            (Class::Credentials, true) => {
-                "the operator's AWS credentials could not be obtained: ".to_owned() + &root_cause(error)
-            }
-            (_, true) if code.is_empty() => root_cause(error),
-            (_, true) => code.to_owned(),
-            (_, false) => said.to_owned(),
-        };
-        Self {
-            class,
-            operation,
-            resource: resource.to_owned(),
-            code: code.to_owned(),
-            message,
-            detail: DisplayErrorContext(error).to_string(),
-        }
+    /// What a condition says of the failure.
+    #[must_use]
+    pub fn finding(&self) -> Finding {
+        Finding::new(self.class.reason(), self.for_user())
     }
 
     /// What an administrator reads at the terminal: the session is a person's, not the operator's.
@@ -174,7 +145,7 @@ impl AwsError {
 }
 
 /// Codes of IAM, STS and S3 (API references; S3 error responses) by what they ask of us.
-fn classify(code: &str, message: &str) -> Class {
+pub(super) fn classify(code: &str, message: &str) -> Class {
     match code {
         "NoSuchEntity"
         | "NoSuchEntityException"
@@ -209,7 +180,7 @@ fn classify(code: &str, message: &str) -> Class {
         | "UnrecognizedClientException"
         | "SignatureDoesNotMatch"
         | "RequestTimeTooSkewed" => Class::Credentials,
-        // S3 names the missing permission to callers of the bucket's own account only; strangers read "Access Denied".
+        // S3 names the missing permission to callers of the bucket's own account only; others read "Access Denied".
         "AccessDenied" | "AccessDeniedException" if message.contains("not authorized") => Class::Denied,
         "AccessDenied" | "AccessDeniedException" | "BucketAlreadyExists" => Class::NotOwned,
         "ServiceFailure"
@@ -222,20 +193,6 @@ fn classify(code: &str, message: &str) -> Class {
         | "" => Class::Transient,
         _ => Class::Invalid,
     }
-}
-
-fn rests_on_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
-    chain(error).any(<dyn std::error::Error>::is::<CredentialsError>)
-}
-
-fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    chain(error).last().map(ToString::to_string).unwrap_or_default()
-}
-
-fn chain<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error), |cause| cause.source())
 }
 
 /// Turns "it does not exist" into `None` and lets every other failure be one.

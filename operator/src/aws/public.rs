@@ -11,7 +11,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-use super::SetupError;
+use super::setup::SetupError;
 
 /// What an anonymous reader got: the status and the body, or why there was no answer.
 pub type Answer = Result<(u16, Vec<u8>), String>;
@@ -20,7 +20,7 @@ pub type Answer = Result<(u16, Vec<u8>), String>;
 #[derive(Clone)]
 pub struct PublicReader(Arc<dyn Fn(Uri) -> BoxFuture<'static, Answer> + Send + Sync>);
 
-/// Discovery documents and key sets are a few kilobytes; nobody sends us a film.
+/// Most bytes read of an answer. Discovery documents and key sets are a few kilobytes.
 const LIMIT: usize = 1 << 20;
 
 impl PublicReader {

@@ -1,18 +1,18 @@
-//! AWS STS: who we are, and whether a token of this cluster is worth credentials.
-
-use std::sync::Arc;
+//! AWS STS: the identity of our credentials, and the exchange of a token of this cluster for credentials.
 
 use aws_config::SdkConfig;
 use aws_sdk_sts::Client;
+use aws_sdk_sts::config::Builder;
 
-use super::{AwsError, Identity};
-use crate::metrics::Metrics;
+use super::call::Calls;
+use super::error::AwsError;
+use super::model::Identity;
 
 /// STS in the configured region.
 #[derive(Clone)]
 pub struct Sts {
     client: Client,
-    metrics: Arc<Metrics>,
+    calls: Calls,
 }
 
 /// The shortest session STS gives.
@@ -22,15 +22,16 @@ const DENY_EVERYTHING: &str =
     r#"{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}"#;
 
 impl Sts {
-    pub(super) fn new(config: &SdkConfig, metrics: Arc<Metrics>) -> Self {
-        Self { client: Client::new(config), metrics }
+    pub(super) fn new(config: &SdkConfig, calls: Calls) -> Self {
+        let config = Builder::from(config).interceptor(calls.clone()).build();
+        Self { client: Client::from_conf(config), calls }
     }
 
     /// Account and ARN of the operator's credentials.
     pub async fn caller_identity(&self) -> Result<Identity, AwsError> {
         const OPERATION: &str = "sts:GetCallerIdentity";
         let answer = self.client.get_caller_identity().send().await;
-        let answer = self.metrics.aws(OPERATION, "the operator's credentials", answer)?;
+        let answer = self.calls.ended(OPERATION, "the operator's credentials", answer)?;
         Ok(Identity {
             account: answer.account().unwrap_or_default().to_owned(),
             arn: answer.arn().unwrap_or_default().to_owned(),
@@ -50,6 +51,6 @@ impl Sts {
             .policy(DENY_EVERYTHING)
             .send()
             .await;
-        self.metrics.aws(OPERATION, role_arn, answer).map(|_| ())
+        self.calls.ended(OPERATION, role_arn, answer).map(|_| ())
     }
 }

@@ -1,415 +1,262 @@
 //! PURE: from what was observed to what is done next and what the user is told.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
-
-use crds::Reason;
 use crds::condition::{ConditionType as C, Summary, Wanted};
-use crds::names::{self, OPERATOR_SERVICE_ACCOUNT, boundary_arn};
-use serde_json::Value;
+use crds::names::OPERATOR_SERVICE_ACCOUNT;
+use crds::{Finding, Reason};
 
-use crate::aws::iam::NewRole;
-use crate::aws::{AwsError, Class};
+use super::model::{
+    Annotate, Decision, Due, Holder, Memory, Note, Observed, Plan, RoleFacts, RoleState, Step, Unresolved,
+    View,
+};
+use super::removal;
+use super::verdict::{self, Case, READY};
+use crate::aws::error::{AwsError, Class};
+use crate::change::attributes;
+use crate::clock::Clock;
 use crate::grant;
-use crate::policy::equivalent;
+use crate::model::Next;
 use crate::timings::Timings;
-
-use super::observe::{Account, Memory, Observed, Policies, RoleState};
-use super::removal::{deletion, removal};
-use super::target::{Holder, Subject, Target};
-
-/// Which reads are due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Due {
-    /// The role itself.
-    pub role: bool,
-    /// What is attached to it.
-    pub policies: bool,
-}
-
-/// One thing to do; each is one remote call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Put our finalizer on the object.
-    AddFinalizer,
-    /// Take our finalizer off the object.
-    RemoveFinalizer,
-    /// Make the role.
-    CreateRole(NewRole),
-    /// Replace the trust policy.
-    PutTrust(Value),
-    /// Put the permissions boundary back.
-    PutBoundary(String),
-    /// Attach a managed policy.
-    Attach(String),
-    /// Detach a managed policy.
-    Detach(String),
-    /// Remove an inline policy.
-    DeleteInline(String),
-    /// Remove the role.
-    DeleteRole,
-    /// Apply exactly these annotations to the `ServiceAccount` of that uid and version; none takes ours away.
-    Annotate {
-        /// The `ServiceAccount`'s uid.
-        uid: String,
-        /// The version that was seen.
-        version: String,
-        /// The annotations.
-        annotations: BTreeMap<String, String>,
-    },
-}
-
-/// What a reconcile will do and say.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
-    /// In order; the first failure ends them.
-    pub steps: Vec<Step>,
-    /// The status's conditions if the steps succeed.
-    pub conditions: Vec<Wanted>,
-    /// Name and ARN of the role, where the binding has one.
-    pub role: Option<RoleFacts>,
-    /// When to look again.
-    pub requeue: Duration,
-    /// Whether a role of an earlier generation of the spec is known to be gone.
-    pub swept: bool,
-}
-
-/// Facts of the status.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoleFacts {
-    /// The ARN.
-    pub arn: String,
-    /// The name; absent for a role made elsewhere.
-    pub name: Option<String>,
-}
 
 /// Which reads are due: at their age, after anything that makes memory doubtful, and always before destruction. An
 /// object that nobody has acted on has no role: `CreateRole` itself is the question.
 #[must_use]
-pub fn due(subject: &Subject<'_>, memory: &Memory, now: Instant, timings: &Timings) -> Due {
-    let may_have_role = subject.finalizer || memory.acted;
-    if subject.never_had_role() {
+pub fn due(view: &View, memory: &Memory, clock: &Clock, timings: &Timings) -> Due {
+    let may_have_role = view.object.finalizer || memory.acted;
+    if view.never_had_role() {
         return Due::default();
     }
-    if subject.deleting {
+    if view.object.deleting {
         return Due { role: may_have_role, policies: may_have_role };
     }
-    if subject.spec.role.is_none() {
-        let sweep = may_have_role && !memory.swept; // a role of an earlier spec
-        return Due { role: sweep, policies: sweep };
+    if view.spec().role.is_none() {
+        let earlier_role = may_have_role && !memory.earlier_role_gone;
+        return Due { role: earlier_role, policies: earlier_role };
     }
-    let edited = memory.generation != subject.generation;
-    let old = |read: Option<Instant>| {
-        read.is_none_or(|at| edited || now.saturating_duration_since(at) >= timings.role_resync)
+    let edited = memory.generation != view.object.generation;
+    let old = |read: Option<std::time::Instant>| {
+        read.is_none_or(|at| edited || clock.since(at) >= timings.role_resync)
     };
     let role = may_have_role && old(memory.role.as_ref().map(|(_, at)| *at));
     Due { role, policies: may_have_role && (role || old(memory.policies.as_ref().map(|(_, at)| *at))) }
 }
 
-/// The plan of one reconcile.
+/// The plan of one pass.
 #[must_use]
-pub fn decide(subject: &Subject<'_>, observed: &Observed, memory: &Memory, timings: &Timings) -> Plan {
-    let mut plan = Plan {
-        steps: Vec::new(),
-        conditions: Vec::new(),
-        role: None,
-        requeue: timings.role_resync,
-        swept: memory.swept,
-    };
-    if subject.deleting {
-        return deletion(plan, subject, observed);
-    }
-    let sa = &subject.spec.service_account_name;
-    if subject.namespace == subject.operator_namespace && sa == OPERATOR_SERVICE_ACCOUNT {
-        let message =
-            format!("ServiceAccount {sa} is the operator's own: its role is made by `operator bootstrap`");
-        return said(plan, &Summary::Stalled(Reason::ReservedServiceAccount, message));
-    }
-    if let Some(holder) = &subject.holder {
-        return held(plan, subject, holder, timings);
-    }
-    let Some(role) = &subject.spec.role else { return elsewhere(plan, subject, observed, memory) };
-    plan.swept = false;
-
-    let Some(issuer) = subject.issuer else {
-        let message = format!("OidcIssuer {} does not exist: create it", names::DEFAULT_ISSUER);
-        return said(plan, &Summary::Reconciling(Reason::DependencyNotReady, message));
-    };
-    if issuer.deleting && !subject.finalizer {
-        let message = format!("OidcIssuer {} is being deleted and takes no new bindings", issuer.name);
-        return said(plan, &Summary::Reconciling(Reason::DependencyNotReady, message));
-    }
-    if let Some(audience) = subject.spec.audience.as_ref().filter(|a| !issuer.spec.audiences.contains(a)) {
-        let message = format!(
-            "spec.audience {audience} is not among spec.audiences of OidcIssuer {}: add it there first",
-            issuer.name
-        );
-        return said(plan, &Summary::Stalled(Reason::InvalidSpec, message));
-    }
-    let account = observed.identity.as_ref().map_or("", |identity| identity.account.as_str());
-    let boundary_arn = &boundary_arn(issuer.spec.partition().id, account, &issuer.spec.cluster_name);
-    let request =
-        grant::Request { namespace: subject.namespace, policy_arns: &role.policy_arns, boundary_arn };
-    if let Err(message) = grant::check(issuer.name, &issuer.spec.grants, request) {
-        return not_granted(plan, subject, message, timings);
-    }
-    let granted =
-        Wanted::yes(C::Granted, Reason::Granted, format!("covered by a grant of OidcIssuer {}", issuer.name));
-
-    let (target, state) = match (subject.target(&observed.identity), &observed.role) {
-        (Some(target), Ok(state)) => (target, state),
-        (_, Err(error)) => return failed(plan, subject, granted, error),
-        // The identity is known, or the role's read had failed, too.
-        (None, Ok(_)) => {
-            return said(plan, &Summary::Reconciling(Reason::Progressing, "waits for AWS".into()));
-        }
-    };
-    if !subject.finalizer {
-        plan.steps.push(Step::AddFinalizer);
-    }
-    match steps_to(&target, state.as_ref(), &role.policy_arns) {
-        Ok(steps) => plan.steps.extend(steps),
-        Err(message) => {
-            plan.steps.clear();
-            plan.conditions = Summary::Stalled(Reason::NotOwned, message.clone()).conditions();
-            plan.conditions.extend([granted, Wanted::no(C::RoleReady, Reason::NotOwned, message)]);
-            return plan;
-        }
-    }
-    plan.role = Some(RoleFacts { arn: target.role_arn.clone(), name: Some(target.role_name.clone()) });
-    let role_ready = plan.steps.iter().all(|step| matches!(step, Step::AddFinalizer));
-    let (summary, condition) = if role_ready {
-        let message = "role, trust policy, boundary and policies were read back as specified";
-        (Summary::Ready(message.into()), Wanted::yes(C::RoleReady, Reason::Verified, message))
+pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, timings: &Timings) -> Plan {
+    let grant = check_grant(view);
+    let decision = if view.object.deleting {
+        removal::decide(view, observed, timings)
+    } else if let Some((summary, next)) = blocked(view, &grant, clock, timings) {
+        Decision { next, ..Decision::nothing(summary, timings) }
+    } else if view.spec().role.is_some() {
+        make_role(view, observed, memory, timings)
     } else {
-        let message = format!(
-            "to be done: {}",
-            plan.steps.iter().filter_map(Step::attribute).collect::<Vec<_>>().join(", ")
-        );
-        (
-            Summary::Reconciling(Reason::Progressing, message.clone()),
-            Wanted::no(C::RoleReady, Reason::Progressing, message),
-        )
+        use_existing_role(view, observed, memory, timings)
     };
-    plan.conditions = summary.conditions();
-    plan.conditions.extend([granted, condition]);
-    annotate(&mut plan, subject, &target.role_arn, observed.account.as_ref(), memory);
-    again(plan)
-}
-
-/// Managed policies a role may have unless the account's quota was raised (IAM quotas).
-const ATTACHED_POLICIES: usize = 10;
-
-/// What makes the role as specified, in an order in which a crash leaves nothing un-owned and no right without its
-/// boundary. The error names the stranger who owns the role.
-fn steps_to(target: &Target, state: Option<&RoleState>, policy_arns: &[String]) -> Result<Vec<Step>, String> {
-    let wanted: BTreeSet<&String> = policy_arns.iter().collect();
-    let (role, policies) = match state {
-        None | Some(RoleState::Missing) => {
-            let attach = wanted.into_iter().cloned().map(Step::Attach);
-            return Ok(std::iter::once(Step::CreateRole(target.new.clone())).chain(attach).collect());
-        }
-        Some(RoleState::Found(role, policies)) => (role, policies),
-    };
-    target.owns(role)?;
-    let mut steps = Vec::new();
-    if role.boundary.as_ref() != Some(&target.boundary) {
-        steps.push(Step::PutBoundary(target.boundary.clone()));
-    }
-    if !equivalent(&role.trust, &target.trust) {
-        steps.push(Step::PutTrust(target.trust.clone()));
-    }
-    if let Some(Policies { attached, inline }) = policies {
-        steps.extend(inline.iter().cloned().map(Step::DeleteInline));
-        let surplus = attached.iter().filter(|arn| !wanted.contains(arn)).cloned().map(Step::Detach);
-        let missing =
-            wanted.iter().filter(|arn| !attached.contains(arn)).map(|arn| Step::Attach((*arn).clone()));
-        // What cannot be attached ends the steps before anything that works is taken away.
-        if attached.len() + missing.clone().count() <= ATTACHED_POLICIES {
-            steps.extend(missing.chain(surplus));
-        } else {
-            steps.extend(surplus.chain(missing));
-        }
-    }
-    Ok(steps)
-}
-
-/// A role made elsewhere: its own trust policy is the fence, we only pass its name on.
-fn elsewhere(mut plan: Plan, subject: &Subject<'_>, observed: &Observed, memory: &Memory) -> Plan {
-    let arn = subject.spec.role_arn.clone().unwrap_or_default();
-    if !subject.finalizer {
-        plan.steps.push(Step::AddFinalizer);
-    }
-    plan.conditions =
-        Summary::Ready("the role is used as it is; its own trust policy decides".into()).conditions();
-    plan.conditions.extend([
-        Wanted::yes(C::Granted, Reason::NotRequired, "a role made elsewhere needs no grant"),
-        Wanted::yes(C::RoleReady, Reason::NotRequired, "never read nor written: it was made elsewhere"),
-    ]);
-    // The role this binding had before it was pointed elsewhere.
-    match (subject.target(&observed.identity), &observed.role) {
-        (Some(target), Ok(Some(RoleState::Found(role, policies)))) if target.owns(role).is_ok() => {
-            plan.steps.extend(removal(&target, role, policies.as_ref()));
-        }
-        (_, Ok(Some(_))) => plan.swept = true,
-        (_, Ok(None)) => {}
-        (_, Err(_)) => plan.requeue = Duration::ZERO, // it may still be there
-    }
-    annotate(&mut plan, subject, &arn, observed.account.as_ref(), memory);
-    plan.role = Some(RoleFacts { arn, name: None });
-    again(plan)
-}
-
-/// The annotation never takes part in Ready: the webhook takes the binding first.
-fn annotate(
-    plan: &mut Plan,
-    subject: &Subject<'_>,
-    role_arn: &str,
-    account: Option<&Account>,
-    memory: &Memory,
-) {
-    let wanted = subject.annotations(role_arn);
-    let condition = match account {
-        None => Wanted::no(
-            C::ServiceAccountAnnotated,
-            Reason::ServiceAccountNotFound,
-            format!("ServiceAccount {} does not exist yet", subject.spec.service_account_name),
-        ),
-        Some(account) if in_place(account, &wanted) => {
-            Wanted::yes(C::ServiceAccountAnnotated, Reason::Annotated, "the annotations are in place")
-        }
-        Some(account) => match &memory.conflict {
-            Some((version, owner))
-                if *version == account.version && memory.generation == subject.generation =>
-            {
-                Wanted::no(C::ServiceAccountAnnotated, Reason::AnnotationOwnedByOther, owner)
-            }
-            _ => {
-                let (uid, version) = (account.uid.clone(), account.version.clone());
-                plan.steps.push(Step::Annotate { uid, version, annotations: wanted });
-                Wanted::yes(C::ServiceAccountAnnotated, Reason::Annotated, "the annotations are in place")
-            }
+    let Decision { steps, summary, unreachable, facts, next, earlier_role_gone } = decision;
+    let case = Case { view, observed, memory, grant: &grant, steps: &steps, summary: &summary, unreachable };
+    Plan {
+        conditions: verdict::conditions(&case),
+        note: Note {
+            earlier_role_gone: earlier_role_gone || (memory.earlier_role_gone && view.spec().role.is_none()),
         },
+        drift: view.object.was_ready,
+        steps,
+        facts,
+        next,
+    }
+}
+
+/// Whether a grant covers the binding. One that makes no role needs none.
+fn check_grant(view: &View) -> Result<(), Finding> {
+    let Some(role) = &view.spec().role else { return Ok(()) };
+    let issuer = view.issuer()?;
+    let boundary_arn = view.target.as_ref().ok().map(|target| target.boundary.as_str());
+    let request =
+        grant::Request { namespace: &view.object.namespace, policy_arns: &role.policy_arns, boundary_arn };
+    grant::check(view.spec().issuer_name(), &issuer.spec.grants, request)
+}
+
+/// What keeps the binding from being acted on, if anything does, and when to look again.
+fn blocked(
+    view: &View,
+    grant: &Result<(), Finding>,
+    clock: &Clock,
+    timings: &Timings,
+) -> Option<(Summary, Next)> {
+    let later = Next::At(timings.role_resync);
+    if view.reserved {
+        let message = format!(
+            "ServiceAccount {OPERATOR_SERVICE_ACCOUNT} is the operator's own: its role is made by `operator bootstrap`"
+        );
+        return Some((Summary::Stalled(Finding::new(Reason::ReservedServiceAccount, message)), later));
+    }
+    if let Some(holder) = &view.holder {
+        return Some(already_bound(view, holder, clock, timings));
+    }
+    view.spec().role.as_ref()?;
+    let (issuer, name) = match view.issuer() {
+        Ok(issuer) => (issuer, view.spec().issuer_name()),
+        Err(missing) => return Some((Summary::Reconciling(missing), later)),
     };
-    plan.conditions.push(condition);
+    if issuer.metadata.deletion_timestamp.is_some() && !view.object.finalizer {
+        let message = format!("OidcIssuer {name} is being deleted and takes no new bindings");
+        return Some((Summary::Reconciling(Finding::new(Reason::DependencyNotReady, message)), later));
+    }
+    let known = |audience: &&String| issuer.spec.audiences.contains(audience);
+    if let Some(audience) = view.spec().audience.as_ref().filter(|audience| !known(audience)) {
+        let message = format!(
+            "spec.audience {audience} is not among spec.audiences of OidcIssuer {name}: add it there first"
+        );
+        return Some((Summary::Stalled(Finding::new(Reason::InvalidSpec, message)), later));
+    }
+    grant.as_ref().err().map(|finding| not_granted(view, finding, clock, timings))
 }
 
-/// As wanted, and nothing of ours besides.
-fn in_place(account: &Account, wanted: &BTreeMap<String, String>) -> bool {
-    wanted.iter().all(|(key, value)| account.annotations.get(key) == Some(value))
-        && account.ours.iter().all(|key| wanted.contains_key(key))
-}
-
-/// The loser touches nothing and waits: the older binding may be on its way out.
-fn held(mut plan: Plan, subject: &Subject<'_>, holder: &Holder, timings: &Timings) -> Plan {
+/// The younger binding touches nothing and waits: the older one may be about to go.
+fn already_bound(view: &View, holder: &Holder, clock: &Clock, timings: &Timings) -> (Summary, Next) {
     let message = format!(
         "ServiceAccount {} is bound by the older PodIdentityBinding {}: delete one of the two",
-        subject.spec.service_account_name, holder.name
+        view.spec().service_account_name,
+        holder.name
     );
-    let reason = Reason::ServiceAccountAlreadyBound;
-    let wait = timings.conflict_grace.saturating_sub(subject.age);
+    let finding = Finding::new(Reason::ServiceAccountAlreadyBound, message);
+    let wait = timings.conflict_grace.saturating_sub(clock.age(view.object.created));
     if holder.deleting {
-        plan.requeue = timings.not_yet_retry;
-        said(plan, &Summary::Reconciling(reason, message))
+        (Summary::Reconciling(finding), Next::At(timings.not_yet_retry))
     } else if wait.is_zero() {
-        plan.requeue = timings.conflict_grace; // its end wakes us
-        said(plan, &Summary::Stalled(reason, message))
+        (Summary::Stalled(finding), Next::At(timings.conflict_grace)) // the end of the other wakes it
     } else {
-        plan.requeue = wait;
-        said(plan, &Summary::Reconciling(reason, message))
+        (Summary::Reconciling(finding), Next::At(wait))
     }
 }
 
 /// What is not covered is not applied: the role stays as it was. Applied together, grant and binding come in any order.
-fn not_granted(mut plan: Plan, subject: &Subject<'_>, message: String, timings: &Timings) -> Plan {
-    let wait = timings.grant_grace.saturating_sub(subject.age);
-    let summary = if wait.is_zero() || subject.finalizer {
-        Summary::Stalled(Reason::NotGranted, message.clone())
-    } else {
-        plan.requeue = wait;
-        Summary::Reconciling(Reason::WaitingForGrant, message.clone())
-    };
-    plan = said(plan, &summary);
-    plan.conditions.push(Wanted::no(C::Granted, Reason::NotGranted, message));
-    plan
-}
-
-/// AWS could not be asked: what was Ready stays Ready through everything that passes by itself.
-fn failed(mut plan: Plan, subject: &Subject<'_>, granted: Wanted, error: &AwsError) -> Plan {
-    plan.conditions = failure(subject, error);
-    plan.conditions.push(granted);
-    plan.requeue = Duration::ZERO;
-    plan
-}
-
-/// The conditions that a failed call leaves.
-fn failure(subject: &Subject<'_>, error: &AwsError) -> Vec<Wanted> {
-    let (reason, message) = (error.class.reason(), error.for_user());
-    let passing = matches!(error.class, Class::NotFound | Class::AlreadyExists | Class::Conflict);
-    let ready =
-        || Summary::Ready("role, trust policy, boundary and policies were read back as specified".into());
-    let summary = if error.class.needs_a_person() {
-        Summary::Stalled(reason, message.clone())
-    } else if subject.was_ready {
-        ready()
-    } else {
-        Summary::Reconciling(reason, message.clone())
-    };
-    let mut conditions = summary.conditions();
-    if !passing && !error.class.needs_a_person() {
-        conditions.push(Wanted::no(C::AWSReachable, reason, message));
+fn not_granted(view: &View, finding: &Finding, clock: &Clock, timings: &Timings) -> (Summary, Next) {
+    let wait = timings.grant_grace.saturating_sub(clock.age(view.object.created));
+    if wait.is_zero() || view.object.finalizer {
+        return (Summary::Stalled(finding.clone()), Next::At(timings.role_resync));
     }
-    conditions
+    let waiting = Finding::new(Reason::WaitingForGrant, &finding.message);
+    (Summary::Reconciling(waiting), Next::At(wait))
+}
+
+/// The role of the specification, made or brought back to it.
+fn make_role<'a>(view: &'a View, observed: &'a Observed, memory: &Memory, timings: &Timings) -> Decision<'a> {
+    let (target, state) = match (&view.target, &observed.role) {
+        (Ok(target), Ok(state)) => (target, state.as_ref()),
+        (Err(Unresolved::Account(error)), _) | (_, Err(error)) => return failed(view, error, timings),
+        (Err(Unresolved::NoIssuer | Unresolved::NotNeeded), Ok(_)) => {
+            let waits = Summary::Reconciling(Finding::new(Reason::Progressing, "waits for AWS"));
+            return Decision::nothing(waits, timings);
+        }
+    };
+    let changes = match state {
+        None | Some(RoleState::Missing) => target.creation(),
+        Some(RoleState::Found(role, policies)) => match target.owns(role) {
+            Ok(()) => target.diff(role, policies.as_ref()),
+            Err(not_owned) => return Decision::nothing(Summary::Stalled(not_owned), timings),
+        },
+    };
+    let summary = if changes.is_empty() {
+        Summary::Ready(READY.into())
+    } else {
+        let message = format!("to be done: {}", attributes(&changes));
+        Summary::Reconciling(Finding::new(Reason::Progressing, message))
+    };
+    let finalizer = (!view.object.finalizer).then_some(Step::AddFinalizer);
+    let mut steps: Vec<Step> = finalizer.into_iter().chain(changes.into_iter().map(Step::Change)).collect();
+    steps.extend(annotate(view, observed, memory, &target.arn));
+    let facts = RoleFacts { arn: target.arn.clone(), name: Some(target.name.clone()) };
+    let next = read_back(&steps, Next::At(timings.role_resync));
+    Decision { steps, facts: Some(facts), next, ..Decision::nothing(summary, timings) }
+}
+
+/// A role made elsewhere: its own trust policy decides, we only pass its name on. The role that this binding had before is
+/// removed.
+fn use_existing_role<'a>(
+    view: &'a View,
+    observed: &'a Observed,
+    memory: &Memory,
+    timings: &Timings,
+) -> Decision<'a> {
+    let arn = view.spec().role_arn.clone().unwrap_or_default();
+    let mut steps: Vec<Step> = (!view.object.finalizer).then_some(Step::AddFinalizer).into_iter().collect();
+    let (mut next, mut earlier_role_gone) = (Next::At(timings.role_resync), false);
+    match (&view.target, &observed.role) {
+        (Ok(target), Ok(Some(RoleState::Found(role, policies)))) if target.owns(role).is_ok() => {
+            let changes = [target.revocation(role), target.removal(policies.as_ref())].concat();
+            steps.extend(changes.into_iter().map(Step::Change));
+        }
+        (_, Ok(Some(_))) => earlier_role_gone = true,
+        (Err(Unresolved::Account(_)), _) | (_, Err(_)) => next = Next::BackOff, // it may still be there
+        (_, Ok(None)) => {}
+    }
+    steps.extend(annotate(view, observed, memory, &arn));
+    let summary = Summary::Ready("the role is used as it is; its own trust policy decides".into());
+    let next = read_back(&steps, next);
+    let facts = Some(RoleFacts { arn, name: None });
+    Decision { steps, facts, next, earlier_role_gone, ..Decision::nothing(summary, timings) }
+}
+
+/// The annotations, where they are not in place. They never take part in Ready: the webhook takes the binding first. An
+/// apply that was refused is not repeated on the same version of the `ServiceAccount`.
+fn annotate(view: &View, observed: &Observed, memory: &Memory, role_arn: &str) -> Option<Step> {
+    let service_account = observed.service_account.as_ref()?;
+    let annotations = view.annotations(role_arn);
+    let refused = verdict::refused(view, memory, service_account).is_some();
+    if refused || service_account.has_exactly(&annotations) {
+        return None;
+    }
+    let (uid, version) = (service_account.uid.clone(), service_account.version.clone());
+    Some(Step::Own(Annotate { uid, version, annotations }))
+}
+
+/// A pass that did something is followed by one that reads it back.
+fn read_back(steps: &[Step], otherwise: Next) -> Next {
+    let changed = steps.iter().any(|step| !matches!(step, Step::AddFinalizer));
+    if changed { Next::LookAgain } else { otherwise }
+}
+
+/// AWS could not be asked.
+fn failed<'a>(view: &View, error: &'a AwsError, timings: &Timings) -> Decision<'a> {
+    let (summary, unreachable) = failure(view, error);
+    Decision { next: Next::BackOff, unreachable, ..Decision::nothing(summary, timings) }
+}
+
+/// What a failed call means: what was Ready stays Ready through everything that passes by itself.
+fn failure<'a>(view: &View, error: &'a AwsError) -> (Summary, Option<&'a AwsError>) {
+    if error.class.needs_a_person() {
+        return (Summary::Stalled(error.finding()), None);
+    }
+    let summary = if view.object.was_ready {
+        Summary::Ready(READY.into())
+    } else {
+        Summary::Reconciling(error.finding())
+    };
+    let passing = matches!(error.class, Class::NotFound | Class::AlreadyExists | Class::Conflict);
+    (summary, (!passing).then_some(error))
 }
 
 /// What a failed step means for the status.
 #[must_use]
-pub fn after_failure(plan: &Plan, subject: &Subject<'_>, error: &AwsError) -> Vec<Wanted> {
-    if subject.deleting {
-        let message = format!("the role cannot be removed yet: {}", error.for_user());
-        return Summary::Reconciling(Reason::DeletionBlocked, message).conditions();
-    }
+pub fn after_failure(plan: &Plan, view: &View, error: &AwsError) -> Vec<Wanted> {
     // IAM says NoSuchEntity of a role, too, that it has just made.
     let missing_policy = error.operation == "iam:AttachRolePolicy"
         && error.class == Class::NotFound
         && error.message.starts_with("Policy ");
-    let mut conditions = if missing_policy {
+    let (summary, unreachable) = if view.object.deleting {
+        (removal::blocked(error), None)
+    } else if missing_policy {
         let message = format!("spec.role.policyArns: policy {} does not exist", error.resource);
-        Summary::Stalled(Reason::InvalidSpec, message).conditions()
+        (Summary::Stalled(Finding::new(Reason::InvalidSpec, message)), None)
     } else {
-        failure(subject, error)
+        failure(view, error)
     };
-    let summary = |w: &&Wanted| !matches!(w.type_, C::Ready | C::Reconciling | C::Stalled | C::AWSReachable);
-    conditions.extend(plan.conditions.iter().filter(summary).cloned());
+    let of_plan =
+        |wanted: &&Wanted| !matches!(wanted.type_, C::Ready | C::Reconciling | C::Stalled | C::AWSReachable);
+    let mut conditions = summary.conditions();
+    conditions.extend(plan.conditions.iter().filter(of_plan).cloned());
+    conditions.extend(unreachable.map(verdict::aws_unreachable));
     conditions
-}
-
-/// A pass that did something is followed by one that looks at it.
-fn again(mut plan: Plan) -> Plan {
-    if plan.steps.iter().any(|step| !matches!(step, Step::AddFinalizer)) {
-        plan.requeue = Duration::ZERO;
-    }
-    plan
-}
-
-fn said(mut plan: Plan, summary: &Summary) -> Plan {
-    plan.conditions = summary.conditions();
-    plan
-}
-
-impl Step {
-    /// What is changed in AWS, for status, events, metrics and logs; `None` for what is changed in the cluster.
-    #[must_use]
-    pub const fn attribute(&self) -> Option<&'static str> {
-        match self {
-            Self::AddFinalizer | Self::RemoveFinalizer | Self::Annotate { .. } => None,
-            Self::CreateRole(_) => Some("role"),
-            Self::PutTrust(_) => Some("trust policy"),
-            Self::PutBoundary(_) => Some("permissions boundary"),
-            Self::Attach(_) => Some("attached policies"),
-            Self::Detach(_) => Some("attached policies (surplus)"),
-            Self::DeleteInline(_) => Some("inline policies"),
-            Self::DeleteRole => Some("role removal"),
-        }
-    }
 }

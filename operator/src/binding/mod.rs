@@ -1,185 +1,184 @@
-//! The reconcile of a `PodIdentityBinding`: observe → decide → act → report.
+//! The reconcile of a `PodIdentityBinding`: resolve → observe → decide → act → report.
 
 pub mod act;
 pub mod decide;
+pub mod model;
 pub mod observe;
 pub mod removal;
-pub mod report;
-pub mod target;
+pub mod role;
+pub mod verdict;
 pub mod watch;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use crds::condition::{ConditionType, is_true};
-use crds::names::{DEFAULT_ISSUER, FINALIZER};
-use crds::{OidcIssuer, PodIdentityBinding};
-use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt;
-use kube::runtime::controller::Action;
-use kube::runtime::reflector::ObjectRef;
+use crds::condition::Wanted;
+use crds::holder::holder;
+use crds::names::OPERATOR_SERVICE_ACCOUNT;
+use crds::{PodIdentityBinding, PodIdentityBindingStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::runtime::reflector::Store;
+use kube::{Api, Client, ResourceExt};
 
-use crate::aws::Class;
+use self::model::{Annotate, Conflict, Holder, Memory, Note, Observed, Plan, RoleFacts, Unresolved, View};
+use crate::aws::accounts::Account;
+use crate::aws::error::Class;
+use crate::aws::model::{IamWrite, Write, Written};
+use crate::change::Change;
+use crate::clock::Clock;
 use crate::context::Context;
-use crate::reconcile::Error;
-use act::{ActError, Done};
-use decide::{Plan, Step};
-use observe::Memory;
-use target::{Holder, Issuer, Subject};
+use crate::kind::{Failure, Kind, Resolved, StepError};
+use crate::model::{Next, ObjectState};
+use crate::timings::Timings;
 
-/// One look at one binding, and what follows from it.
-pub async fn reconcile(object: Arc<PodIdentityBinding>, context: Arc<Context>) -> Result<Action, Error> {
-    let uid = object.uid().unwrap_or_default();
-    let mut memory = context.binding_memory.take(&uid);
-    let limit = context.timings.reconcile_timeout;
-    let result = tokio::time::timeout(limit, look(&object, &context, &mut memory)).await;
-    if memory.gone {
-        context.backoff.succeeded(&key(&object));
+/// The kind `PodIdentityBinding`.
+pub struct Binding;
+
+impl Kind for Binding {
+    const NAME: &'static str = "PodIdentityBinding";
+    type Object = PodIdentityBinding;
+    type Status = PodIdentityBindingStatus;
+    type View = View;
+    type Observed = Observed;
+    type Memory = Memory;
+    type Own = Annotate;
+    type Shown = Option<Conflict>;
+    type Facts = Option<RoleFacts>;
+    type Note = Note;
+
+    fn api(client: &Client, object: &PodIdentityBinding) -> Api<PodIdentityBinding> {
+        Api::namespaced(client.clone(), &object.namespace().unwrap_or_default())
     }
-    context.binding_memory.put(&uid, memory);
-    context.binding_memory.tidy(&context.bindings);
-    result.unwrap_or(Err(Error::Timeout(limit)))
-}
 
-async fn look(object: &PodIdentityBinding, context: &Context, memory: &mut Memory) -> Result<Action, Error> {
-    if memory.gone {
-        return Ok(Action::await_change());
+    fn store(context: &Context) -> &Store<PodIdentityBinding> {
+        &context.cluster.bindings
     }
-    context.issuers_synced.cancelled().await;
-    let Context { client, aws, timings, .. } = context;
-    let (key, name, namespace) = (key(object), object.name_any(), object.namespace().unwrap_or_default());
-    let issuer = context.issuers.get(&ObjectRef::new(DEFAULT_ISSUER));
-    let subject = subject(object, &namespace, &name, issuer.as_deref(), context);
 
-    let due = decide::due(&subject, memory, Instant::now(), timings);
-    let observed = observe::observe(client, aws, &subject, memory, due).await?;
-    let plan = decide::decide(&subject, &observed, memory, timings);
-    memory.generation = subject.generation;
-    memory.swept = plan.swept;
+    fn status(object: &PodIdentityBinding) -> Option<&PodIdentityBindingStatus> {
+        object.status.as_ref()
+    }
 
-    let role = subject.target(&observed.identity).map(|target| target.role_name).unwrap_or_default();
-    let acted = act(object, context, memory, &plan, &role, subject.was_ready).await;
-    memory.gone = acted.is_ok() && plan.steps.contains(&Step::RemoveFinalizer);
-    // What was done already and did not last is done again, but not at once.
-    let repeated =
-        memory.steps.replace(plan.steps.clone()).is_some_and(|last| last == plan.steps && !last.is_empty());
-    let (conditions, requeue) = match acted {
-        Ok(()) if plan.requeue.is_zero() && plan.steps.is_empty() => {
-            let class = observed.role.as_ref().map_or_else(|error| error.class.label(), |_| "ok");
-            context.metrics.reconciled("PodIdentityBinding", class);
-            (plan.conditions, context.backoff.failed(&key)) // a failed read
-        }
-        Ok(()) => {
-            context.metrics.reconciled("PodIdentityBinding", "ok");
-            if repeated {
-                (plan.conditions, context.backoff.failed(&key))
-            } else {
-                if plan.steps.is_empty() {
-                    context.backoff.succeeded(&key);
+    fn observed(status: &PodIdentityBindingStatus) -> (Option<i64>, &[Condition]) {
+        (status.observed_generation, &status.conditions)
+    }
+
+    fn next_status(
+        prior: &PodIdentityBindingStatus,
+        role: Option<RoleFacts>,
+        conditions: Vec<Condition>,
+        generation: i64,
+    ) -> PodIdentityBindingStatus {
+        // A role that exists keeps its name in the status while a bad edit is refused.
+        let (role_arn, role_name) = role.map_or_else(
+            || (prior.role_arn.clone(), prior.role_name.clone()),
+            |role| (Some(role.arn), role.name),
+        );
+        PodIdentityBindingStatus { observed_generation: Some(generation), conditions, role_arn, role_name }
+    }
+
+    async fn resolve(
+        object: &Arc<PodIdentityBinding>,
+        state: &ObjectState,
+        context: &Context,
+    ) -> (View, Option<Account>) {
+        let cluster = &context.cluster;
+        cluster.issuers_synced().await;
+        let issuer = cluster.issuer(object.spec.issuer_name());
+        let account = issuer.as_ref().map(|issuer| context.accounts.of(&issuer.spec));
+        let service_account = &object.spec.service_account_name;
+        let mut view = View {
+            object: state.clone(),
+            binding: Arc::clone(object),
+            issuer,
+            holder: other_holder(&cluster.bindings_on(&state.namespace, service_account), object),
+            reserved: state.namespace == context.namespace && service_account == OPERATOR_SERVICE_ACCOUNT,
+            target: Err(Unresolved::NotNeeded),
+        };
+        if !view.never_had_role() {
+            view.target = match (&view.issuer, &account) {
+                (Some(issuer), Some(account)) => {
+                    account.identity().await.map_err(Unresolved::Account).map(|identity| {
+                        let ObjectState { namespace, name, .. } = state;
+                        let urls = cluster.issuers.state().into_iter().map(|issuer| issuer.spec.issuer_url());
+                        role::target(namespace, name, &object.spec, &issuer.spec, urls, &identity.account)
+                    })
                 }
-                (plan.conditions, context.backoff.spread(&key, plan.requeue))
-            }
+                _ => Err(Unresolved::NoIssuer),
+            };
         }
-        Err(ActError::Kube(error)) => return Err(error.into()),
-        Err(ActError::Aws(error)) => {
-            let class = error.class;
-            tracing::warn!(binding = key, %error, class = class.label(), detail = error.detail, "a step failed");
-            context.metrics.reconciled("PodIdentityBinding", class.label());
-            (memory.role, memory.policies) = (None, None); // what we knew is in doubt
-            let conditions = decide::after_failure(&plan, &subject, &error);
-            let wait = context.backoff.failed(&key);
-            // A role of that name: ours from before a crash, or a stranger's. Look at once.
-            (conditions, if class == Class::AlreadyExists && !repeated { Duration::ZERO } else { wait })
-        }
-    };
-    // A pass that did something is followed at once by one that looks at it; only first progress is worth a status.
-    let interim = requeue.is_zero() && subject.was_ready;
-    if !memory.gone && !interim {
-        report::report(context, object, conditions, plan.role).await?;
+        (view, account)
     }
-    Ok(Action::requeue(requeue))
-}
 
-/// Takes the plan's steps in order until one fails, and remembers what they showed.
-async fn act(
-    object: &PodIdentityBinding,
-    context: &Context,
-    memory: &mut Memory,
-    plan: &Plan,
-    role: &str,
-    was_ready: bool,
-) -> Result<(), ActError> {
-    for step in &plan.steps {
-        memory.acted = true;
-        match act::step(step, object, role, &context.client, &context.aws).await? {
-            Done::Cluster => {}
-            Done::Created(role) => {
-                memory.role = Some((Some(role), Instant::now()));
+    async fn observe(
+        resolved: &Resolved<Self>,
+        memory: &mut Memory,
+        clock: &Clock,
+        context: &Context,
+    ) -> Result<Observed, kube::Error> {
+        let Resolved { view, account, .. } = resolved;
+        observe::observe(&context.client, account.as_ref(), view, memory, clock, &context.timings).await
+    }
+
+    fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, timings: &Timings) -> Plan {
+        decide::decide(view, observed, memory, clock, timings)
+    }
+
+    fn failed_read(observed: &Observed) -> Option<&'static str> {
+        observed.role.as_ref().err().map(|error| error.class.label())
+    }
+
+    async fn act(
+        step: &Annotate,
+        resolved: &Resolved<Self>,
+        context: &Context,
+    ) -> Result<Option<Conflict>, StepError> {
+        Ok(act::annotate(&context.client, &resolved.view, step).await?)
+    }
+
+    fn planned(memory: &mut Memory, view: &View, plan: &Plan) {
+        memory.generation = view.object.generation;
+        memory.earlier_role_gone = plan.note.earlier_role_gone;
+        memory.acted |= !plan.steps.is_empty();
+    }
+
+    fn changed(memory: &mut Memory, change: &Change, written: Written, clock: &Clock) {
+        match (written, &change.write) {
+            (Written::Role(role), _) => {
+                memory.role = Some((Some(*role), clock.instant));
                 memory.policies = None;
             }
-            Done::Role => memory.role = None,
-            Done::Policies => memory.policies = None,
-            Done::Conflict { version, owner } => memory.conflict = Some((version, owner)),
-        }
-        let Some(attribute) = step.attribute() else { continue };
-        tracing::info!(binding = key(object), attribute, role, "done");
-        if was_ready {
-            context.metrics.drift("PodIdentityBinding", attribute);
-            crate::report::repaired(&context.recorder, object, attribute).await;
+            (
+                Written::Done,
+                Write::Iam(
+                    IamWrite::AttachPolicy { .. }
+                    | IamWrite::DetachPolicy { .. }
+                    | IamWrite::DeleteInline { .. }
+                    | IamWrite::PutInline { .. },
+                ),
+            ) => memory.policies = None,
+            (Written::Done, _) => memory.role = None,
         }
     }
-    Ok(())
-}
 
-fn subject<'a>(
-    object: &'a PodIdentityBinding,
-    namespace: &'a str,
-    name: &'a str,
-    issuer: Option<&'a OidcIssuer>,
-    context: &'a Context,
-) -> Subject<'a> {
-    let generation = object.metadata.generation.unwrap_or_default();
-    let created = object.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
-    let deleting = object.metadata.deletion_timestamp.is_some();
-    Subject {
-        namespace,
-        name,
-        spec: &object.spec,
-        generation,
-        age: Timestamp::now().duration_since(created).try_into().unwrap_or_default(),
-        deleting,
-        finalizer: object.finalizers().iter().any(|f| f == FINALIZER),
-        was_ready: !deleting
-            && object.status.as_ref().is_some_and(|s| {
-                s.observed_generation == Some(generation) && is_true(&s.conditions, ConditionType::Ready)
-            }),
-        issuer: issuer.map(|issuer| Issuer {
-            name: DEFAULT_ISSUER,
-            spec: &issuer.spec,
-            deleting: issuer.metadata.deletion_timestamp.is_some(),
-        }),
-        holder: holder(object, context),
-        operator_namespace: &context.namespace,
+    fn shown(memory: &mut Memory, conflict: Option<Conflict>) {
+        if conflict.is_some() {
+            memory.conflict = conflict;
+        }
+    }
+
+    fn step_failed(failure: &Failure<'_, Self>, memory: &mut Memory, _: &Timings) -> (Vec<Wanted>, Next) {
+        let Failure { plan, view, error, repeated, .. } = failure;
+        (memory.role, memory.policies) = (None, None); // what was known is in doubt
+        // A role of that name exists: ours from before a crash, or somebody else's. It is read at once.
+        let at_once = error.class == Class::AlreadyExists && !repeated;
+        let next = if at_once { Next::LookAgain } else { Next::BackOff };
+        (decide::after_failure(plan, view, error), next)
     }
 }
 
-/// The oldest binding on a `ServiceAccount` wins; of two made in one second, the one whose name comes first.
-fn holder(object: &PodIdentityBinding, context: &Context) -> Option<Holder> {
-    let rank = |b: &PodIdentityBinding| (b.creation_timestamp(), b.name_any());
-    let own = rank(object);
-    context
-        .bindings
-        .state()
-        .iter()
-        .filter(|other| {
-            other.namespace() == object.namespace()
-                && other.spec.service_account_name == object.spec.service_account_name
-                && rank(other) < own
-        })
-        .min_by_key(|other| rank(other))
-        .map(|other| Holder { name: other.name_any(), deleting: other.metadata.deletion_timestamp.is_some() })
-}
-
-fn key(object: &PodIdentityBinding) -> String {
-    format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
+/// The binding that holds the `ServiceAccount`, if it is another one.
+fn other_holder(bindings: &[Arc<PodIdentityBinding>], own: &PodIdentityBinding) -> Option<Holder> {
+    // This one may not be in the store yet.
+    let holder = holder(bindings.iter().map(AsRef::as_ref).chain([own]))?;
+    (holder.uid() != own.uid())
+        .then(|| Holder { name: holder.name_any(), deleting: holder.metadata.deletion_timestamp.is_some() })
 }

@@ -1,79 +1,59 @@
-//! PURE: how a binding and its role go: trust revoked → annotation removed → policies → role → finalizer.
+//! PURE: how a binding and its role are removed: trust revoked → annotations removed → policies → role → finalizer.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use crds::condition::Summary;
-use crds::{Reason, names};
+use crds::{Finding, Reason};
 
-use crate::aws::iam::Role;
-use crate::policy::equivalent;
+use super::model::{Annotate, Decision, Observed, RoleState, Step, Unresolved, View};
+use crate::aws::error::AwsError;
+use crate::model::Next;
+use crate::timings::Timings;
 
-use super::decide::{Plan, Step};
-use super::observe::{Observed, Policies, RoleState};
-use super::target::{Subject, Target};
-
-/// Deletion: trust revoked → annotation removed → policies → role → finalizer.
-pub(super) fn deletion(mut plan: Plan, subject: &Subject<'_>, observed: &Observed) -> Plan {
-    plan.conditions = Summary::Reconciling(Reason::Deleting, "the role is being removed".into()).conditions();
-    if !subject.finalizer {
-        return plan; // nothing was ever made, or all of it is gone
+/// What is done of the removal in this pass.
+pub(super) fn decide<'a>(view: &View, observed: &Observed, timings: &Timings) -> Decision<'a> {
+    let removed = Summary::Reconciling(Finding::new(Reason::Deleting, "the role is being removed"));
+    let mut decision = Decision::nothing(removed, timings);
+    if !view.object.finalizer {
+        return decision; // nothing was ever made, or all of it is gone
     }
-    let unannotate = observed.account.as_ref().filter(|account| !account.ours.is_empty()).map(|account| {
+    let ours = observed.service_account.as_ref().filter(|account| !account.ours.is_empty());
+    let unannotate = ours.map(|account| {
         let (uid, version) = (account.uid.clone(), account.version.clone());
-        Step::Annotate { uid, version, annotations: BTreeMap::new() }
+        Step::Own(Annotate { uid, version, annotations: BTreeMap::new() })
     });
-    if subject.never_had_role() {
-        plan.steps.extend(unannotate);
-        plan.steps.push(Step::RemoveFinalizer);
-        return plan;
+    if view.never_had_role() {
+        decision.steps = unannotate.into_iter().chain([Step::RemoveFinalizer]).collect();
+        return decision;
     }
-    match (subject.target(&observed.identity), &observed.role) {
-        (_, Err(error)) => {
-            let message = format!("the role cannot be removed yet: {}", error.for_user());
-            plan.conditions = Summary::Reconciling(Reason::DeletionBlocked, message).conditions();
-            plan.requeue = Duration::ZERO;
+    match (&view.target, &observed.role) {
+        (Err(Unresolved::Account(error)), _) | (_, Err(error)) => {
+            decision.summary = blocked(error);
+            decision.next = Next::BackOff;
         }
-        (None, Ok(_)) => {
+        (Err(Unresolved::NoIssuer | Unresolved::NotNeeded), Ok(_)) => {
             let message = format!(
                 "OidcIssuer {} is missing, so the role's name and owner are not known: restore it to have the role removed",
-                names::DEFAULT_ISSUER
+                view.spec().issuer_name()
             );
-            plan.conditions = Summary::Reconciling(Reason::DeletionBlocked, message).conditions();
+            decision.summary = Summary::Reconciling(Finding::new(Reason::DeletionBlocked, message));
         }
-        (Some(target), Ok(Some(RoleState::Found(role, policies)))) if target.owns(role).is_ok() => {
-            let mut removal = removal(&target, role, policies.as_ref()).into_iter().peekable();
-            // The door is shut before anything else is touched.
-            while let Some(step) = removal.next_if(|s| matches!(s, Step::PutTrust(_) | Step::PutBoundary(_)))
-            {
-                plan.steps.push(step);
-            }
-            plan.steps.extend(unannotate);
-            plan.steps.extend(removal);
-            plan.steps.push(Step::RemoveFinalizer);
+        (Ok(target), Ok(Some(RoleState::Found(role, policies)))) if target.owns(role).is_ok() => {
+            // No new session begins while the rest is removed.
+            let revocation = target.revocation(role).into_iter().map(Step::Change);
+            let removal = target.removal(policies.as_ref()).into_iter().map(Step::Change);
+            let last = [Step::RemoveFinalizer];
+            decision.steps = revocation.chain(unannotate).chain(removal).chain(last).collect();
         }
-        (Some(_), Ok(_)) => {
-            plan.steps.extend(unannotate);
-            plan.steps.push(Step::RemoveFinalizer);
+        (Ok(_), Ok(_)) => {
+            decision.steps = unannotate.into_iter().chain([Step::RemoveFinalizer]).collect();
         }
     }
-    plan
+    decision
 }
 
-/// What takes a role of ours away; each step tolerates that it was done before.
-pub(super) fn removal(target: &Target, role: &Role, policies: Option<&Policies>) -> Vec<Step> {
-    let mut steps = Vec::new();
-    if !equivalent(&role.trust, &target.revoked) {
-        steps.push(Step::PutTrust(target.revoked.clone()));
-    }
-    // The operator may change the rights of bounded roles only.
-    if role.boundary.as_ref() != Some(&target.boundary) {
-        steps.push(Step::PutBoundary(target.boundary.clone()));
-    }
-    if let Some(Policies { attached, inline }) = policies {
-        steps.extend(attached.iter().cloned().map(Step::Detach));
-        steps.extend(inline.iter().cloned().map(Step::DeleteInline));
-    }
-    steps.push(Step::DeleteRole);
-    steps
+/// A removal that a failed call holds up.
+pub(super) fn blocked(error: &AwsError) -> Summary {
+    let message = format!("the role cannot be removed yet: {}", error.for_user());
+    Summary::Reconciling(Finding::new(Reason::DeletionBlocked, message))
 }

@@ -2,49 +2,14 @@
 
 use std::time::Duration;
 
-use super::pair::{BACKDATED, Pair, validity, whole};
+use super::model::{BACKDATED, Configuration, Observed, Pair, Step, validity, whole};
 
-/// How old a CA must be before it takes over from another: API servers hear of a changed webhook configuration by a watch.
+/// How old a CA must be before it takes over from another: API servers learn of a changed webhook configuration by a watch.
 pub const HEARD_AFTER: Duration = Duration::from_secs(10);
-/// How many CAs stay trusted beside the one that stands.
+/// How many CAs stay trusted beside the present one.
 const KEPT: usize = 2;
 /// Where one certificate ends and the next begins.
 const END_OF_PEM: &str = "-----END CERTIFICATE-----\n";
-
-/// What stands in the cluster.
-#[derive(Clone, Default)]
-pub struct Observed {
-    /// The CA, if its Secret holds one.
-    pub ca: Option<Pair>,
-    /// CAs before it that are trusted still, newest first, as one PEM.
-    pub previous: Option<String>,
-    /// The leaf, if its Secret holds one, with the CA it says it was signed by.
-    pub leaf: Option<(Pair, String)>,
-    /// Whether somebody else (cert-manager) keeps the leaf's Secret.
-    pub foreign: bool,
-    /// The webhook configuration.
-    pub configuration: Option<Configuration>,
-}
-
-/// The live webhook configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Configuration {
-    /// Its uid: an apply without it would create it anew.
-    pub uid: String,
-    /// `caBundle` by entry.
-    pub bundles: Vec<(String, Vec<u8>)>,
-}
-
-/// One thing to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Make a CA; the one that stands is trusted a while longer.
-    MakeCa,
-    /// Put this bundle into every entry.
-    PutBundle(String),
-    /// Make a leaf, signed by the CA that stands.
-    MakeLeaf,
-}
 
 /// PURE: the next step, if any; one at a time, each followed by a new look. `now` is in seconds since 1970.
 #[must_use]
@@ -72,17 +37,6 @@ pub fn decide(observed: &Observed, now: i64) -> Option<Step> {
     (heard || !valid).then_some(Step::MakeLeaf)
 }
 
-impl Step {
-    /// For people who read the log.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::MakeCa => "make CA",
-            Self::PutBundle(_) => "put caBundle",
-            Self::MakeLeaf => "make leaf",
-        }
-    }
-}
-
 /// The CAs that must stay trusted beside a new one, newest first: the one that stands or, where its Secret was lost, the
 /// leaf's signer; and those before it, since a replica may not have taken the last leaf yet when the next CA is made.
 pub fn trusted_so_far(observed: &Observed, now: i64) -> String {
@@ -105,7 +59,8 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
 
     use super::*;
-    use crate::certificates::pair::{MAX_CA_LIFE, MAX_LEAF_LIFE, ca, leaf};
+    use crate::certificates::model::{MAX_CA_LIFE, MAX_LEAF_LIFE};
+    use crate::certificates::pair::{ca, leaf};
 
     const HOST: &str = "podidentity-webhook.podidentity-system.svc";
     const DAY: i64 = 86_400;

@@ -6,6 +6,9 @@
 
 mod act;
 mod decide;
+mod error;
+mod keeper;
+mod model;
 mod observe;
 mod pair;
 
@@ -21,111 +24,77 @@ use k8s_openapi::jiff::Timestamp;
 use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
-use thiserror::Error;
 
+use self::act::act;
 use self::decide::{HEARD_AFTER, decide};
+use self::error::CertificateError;
+use self::keeper::Keeper;
+use self::observe::observe;
 use crate::metrics::Metrics;
 use crate::timings::Timings;
 
 /// A round is a few small calls. One that hangs must not keep a deleted certificate away for a minute.
 const ROUND: Duration = Duration::from_secs(15);
-/// The key under which both Secrets hold the CAs before the one that stands.
-const PREVIOUS: &str = "previous.crt";
-/// The label by which our Secrets are known.
-const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
-/// Why the certificates could not be looked after.
-#[derive(Debug, Error)]
-pub enum CertificateError {
-    /// The API server refused a call.
-    #[error(transparent)]
-    Kube(#[from] kube::Error),
-    /// A certificate could not be made.
-    #[error("a certificate could not be made: {0}")]
-    Make(#[from] rcgen::Error),
-    /// Time-out, or somebody else undoes what is written.
-    #[error(
-        "the certificates do not come to rest: the API server does not answer, or somebody else writes them, too"
-    )]
-    Unsettled,
-    /// A life span beyond what a calendar holds.
-    #[error("a certificate's end lies outside the calendar")]
-    Calendar,
-}
-
-/// Looks after the certificates for as long as it runs: at once, on every change of the three objects, and at times.
+/// Keeps the certificates as wanted for as long as it runs: at once, on every change of the three objects, and at times.
 pub async fn keep(client: Client, namespace: String, timings: Timings, metrics: Arc<Metrics>) {
     let keeper = Keeper { client, namespace, timings, metrics };
-    let mut changes = keeper.changes();
+    let mut woken = changes(&keeper);
     loop {
         let limit = keeper.timings.reconcile_timeout.min(ROUND);
-        let converged = tokio::time::timeout(limit, keeper.converge()).await;
-        let wait = match converged.unwrap_or(Err(CertificateError::Unsettled)) {
+        let converged = tokio::time::timeout(limit, converge(&keeper)).await;
+        let wait = match converged.unwrap_or(Err(CertificateError::NotConverged)) {
             Ok(wait) => wait,
             Err(error) => {
-                tracing::warn!(%error, "the webhook's certificates could not be looked after; tried again");
+                tracing::warn!(%error, "the webhook's certificates are not as wanted yet; tried again");
                 tokio::time::sleep(keeper.timings.lease_retry).await;
                 continue;
             }
         };
         tokio::select! {
-            _ = changes.next() => {}
+            _ = woken.next() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
 }
 
-struct Keeper {
-    client: Client,
-    namespace: String,
-    timings: Timings,
-    metrics: Arc<Metrics>,
+/// Takes steps until there is none; returns when to look again.
+async fn converge(keeper: &Keeper) -> Result<Duration, CertificateError> {
+    // CA, bundle and leaf are three; something that undoes them as fast must not keep us busy.
+    const MOST_STEPS: usize = 6;
+    for _ in 0..MOST_STEPS {
+        let observed = observe(keeper).await?;
+        if let Some(ca) = &observed.ca {
+            keeper.metrics.certificate("ca", ca.not_after);
+        }
+        if let Some((leaf, _)) = &observed.leaf {
+            keeper.metrics.certificate("leaf", leaf.not_after);
+        }
+        if observed.foreign {
+            tracing::info!(
+                "Secret {TLS_SECRET} is kept by somebody else: neither it nor caBundle is written"
+            );
+        }
+        let Some(step) = decide(&observed, Timestamp::now().as_second()) else {
+            let signer = observed.leaf.as_ref().map(|(_, signer)| signer);
+            let signs = observed.foreign || signer == observed.ca.as_ref().map(|ca| &ca.certificate);
+            return Ok(if signs { keeper.timings.certificate_check } else { HEARD_AFTER });
+        };
+        tracing::info!(step = step.name(), "webhook certificates");
+        act(keeper, step, &observed).await?;
+    }
+    Err(CertificateError::NotConverged)
 }
 
-impl Keeper {
-    /// Takes steps until there is none; returns when to look again.
-    async fn converge(&self) -> Result<Duration, CertificateError> {
-        // CA, bundle and leaf are three; whoever undoes them as fast must not keep us busy.
-        const MOST_STEPS: usize = 6;
-        for _ in 0..MOST_STEPS {
-            let observed = self.observe().await?;
-            if let Some(ca) = &observed.ca {
-                self.metrics.certificate("ca", ca.not_after);
-            }
-            if let Some((leaf, _)) = &observed.leaf {
-                self.metrics.certificate("leaf", leaf.not_after);
-            }
-            if observed.foreign {
-                tracing::info!(
-                    "Secret {TLS_SECRET} is kept by somebody else: neither it nor caBundle is written"
-                );
-            }
-            let Some(step) = decide(&observed, Timestamp::now().as_second()) else {
-                let signer = observed.leaf.as_ref().map(|(_, signer)| signer);
-                let signs = observed.foreign || signer == observed.ca.as_ref().map(|ca| &ca.certificate);
-                return Ok(if signs { self.timings.certificate_check } else { HEARD_AFTER });
-            };
-            tracing::info!(step = step.name(), "webhook certificates");
-            self.act(step, &observed).await?;
-        }
-        Err(CertificateError::Unsettled)
-    }
-
-    /// The name the API server calls the webhook by.
-    fn host(&self) -> String {
-        format!("{WEBHOOK}.{}.svc", self.namespace)
-    }
-
-    /// One item for every change of the three objects; what changed is read anew anyway.
-    fn changes(&self) -> impl futures::Stream<Item = ()> + Unpin + use<> {
-        let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(self.client.clone(), &self.namespace);
-        let configurations: Api<PartialObjectMeta<MutatingWebhookConfiguration>> =
-            Api::all(self.client.clone());
-        let named = |name: &str| process::watch::config().fields(&format!("metadata.name={name}"));
-        select_all([
-            watcher(secrets.clone(), named(CA_SECRET)).backoff(process::watch::backoff()).map(|_| ()).boxed(),
-            watcher(secrets, named(TLS_SECRET)).backoff(process::watch::backoff()).map(|_| ()).boxed(),
-            watcher(configurations, named(WEBHOOK)).backoff(process::watch::backoff()).map(|_| ()).boxed(),
-        ])
-    }
+/// One item for every change of the three objects; what changed is read anew anyway.
+fn changes(keeper: &Keeper) -> impl futures::Stream<Item = ()> + Unpin + use<> {
+    let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(keeper.client.clone(), &keeper.namespace);
+    let configurations: Api<PartialObjectMeta<MutatingWebhookConfiguration>> =
+        Api::all(keeper.client.clone());
+    let named = |name: &str| process::watch::config().fields(&format!("metadata.name={name}"));
+    select_all([
+        watcher(secrets.clone(), named(CA_SECRET)).backoff(process::watch::backoff()).map(|_| ()).boxed(),
+        watcher(secrets, named(TLS_SECRET)).backoff(process::watch::backoff()).map(|_| ()).boxed(),
+        watcher(configurations, named(WEBHOOK)).backoff(process::watch::backoff()).map(|_| ()).boxed(),
+    ])
 }

@@ -10,26 +10,8 @@ use rcgen::{
 use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::GeneralName;
 
-use super::CertificateError;
-
-/// A clock that is an hour ahead of ours must accept what we sign.
-pub const BACKDATED: Duration = Duration::from_hours(1);
-/// Longest lives, whatever the flags say.
-pub const MAX_CA_LIFE: Duration = Duration::from_hours(365 * 24);
-pub const MAX_LEAF_LIFE: Duration = Duration::from_hours(7 * 24);
-
-/// A certificate and its key that belong together.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Pair {
-    /// The certificate, PEM.
-    pub certificate: String,
-    /// The private key, PEM. Never logged.
-    pub key: String,
-    /// Validity in seconds since 1970.
-    pub not_before: i64,
-    /// End of validity in seconds since 1970.
-    pub not_after: i64,
-}
+use super::error::CertificateError;
+use super::model::{BACKDATED, Pair, validity, whole};
 
 impl Pair {
     /// A Secret's pair, if certificate and key are readable, belong together and, for a leaf, name the host.
@@ -51,7 +33,7 @@ impl Pair {
     }
 }
 
-/// A new CA, which stands for itself.
+/// A new CA, signed by itself.
 pub fn ca(life: Duration) -> Result<Pair, CertificateError> {
     let key = KeyPair::generate()?;
     let mut params = parameters(Vec::new(), "podidentity-webhook-ca", life)?;
@@ -90,21 +72,9 @@ fn parameters(
     Ok(params)
 }
 
-/// Without fractions, which certificates do not have.
-pub fn whole(duration: Duration) -> time::Duration {
-    time::Duration::seconds(i64::try_from(duration.as_secs()).unwrap_or(i64::MAX))
-}
-
 fn pair(certificate: String, key: &KeyPair) -> Result<Pair, CertificateError> {
     let (not_before, not_after) = validity(&certificate).ok_or(CertificateError::Calendar)?;
     Ok(Pair { certificate, key: key.serialize_pem(), not_before, not_after })
-}
-
-/// First and last second of a certificate's life, since 1970.
-pub fn validity(pem: &str) -> Option<(i64, i64)> {
-    let (_, pem) = parse_x509_pem(pem.as_bytes()).ok()?;
-    let validity = pem.parse_x509().ok()?.validity().clone();
-    Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
 
 /// One key of a Secret, where it is text.
@@ -120,6 +90,7 @@ mod tests {
     use k8s_openapi::ByteString;
 
     use super::*;
+    use crate::certificates::model::{MAX_CA_LIFE, MAX_LEAF_LIFE};
 
     const HOST: &str = "podidentity-webhook.podidentity-system.svc";
 

@@ -1,139 +1,163 @@
-//! The reconcile of an `OidcIssuer`: observe → decide → act → report.
+//! The reconcile of an `OidcIssuer`: resolve → observe → decide → act → report.
 
-pub mod act;
 pub mod decide;
+pub mod model;
 pub mod observe;
 pub mod publication;
-pub mod report;
+pub mod removal;
+pub mod verdict;
+pub mod verify;
 pub mod watch;
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use crds::OidcIssuer;
-use crds::condition::{ConditionType, is_true};
-use crds::names::FINALIZER;
-use kube::ResourceExt;
-use kube::runtime::controller::Action;
+use crds::condition::Wanted;
+use crds::{OidcIssuer, OidcIssuerStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::reflector::Store;
+use kube::{Api, Client};
 
+use self::model::{Evidence, Facts, Memory, Note, Observed, Plan, Verification, Verify, View};
+use self::publication::target::Target;
+use crate::aws::accounts::Account;
+use crate::aws::model::Written;
+use crate::change::Change;
+use crate::clock::Clock;
 use crate::context::Context;
-use crate::reconcile::Error;
-use act::{ActError, Done, Verifier};
-use decide::{Plan, Step, Subject};
-use observe::Memory;
-use publication::Write;
+use crate::kind::{Failure, Kind, Resolved, StepError};
+use crate::model::{Next, ObjectState};
+use crate::timings::Timings;
 
-/// One look at one issuer, and what follows from it.
-pub async fn reconcile(object: Arc<OidcIssuer>, context: Arc<Context>) -> Result<Action, Error> {
-    let limit = context.timings.reconcile_timeout;
-    let uid = object.uid().unwrap_or_default();
-    let mut memory = context.issuer_memory.take(&uid);
-    let result = tokio::time::timeout(limit, look(&object, &context, &mut memory)).await;
-    context.issuer_memory.put(&uid, memory);
-    result.unwrap_or(Err(Error::Timeout(limit)))
-}
+/// The kind `OidcIssuer`.
+pub struct Issuer;
 
-async fn look(object: &OidcIssuer, context: &Context, memory: &mut Memory) -> Result<Action, Error> {
-    let Context { client, aws, timings, .. } = context;
-    let name = object.name_any();
-    let subject = subject(object, &name);
+impl Kind for Issuer {
+    const NAME: &'static str = "OidcIssuer";
+    type Object = OidcIssuer;
+    type Status = OidcIssuerStatus;
+    type View = View;
+    type Observed = Observed;
+    type Memory = Memory;
+    type Own = Verify;
+    type Shown = Option<Verification>;
+    type Facts = Facts;
+    type Note = Note;
 
-    let due = decide::due(memory, subject.generation, Instant::now(), timings);
-    let observed = observe::observe(client, aws, &subject, memory, due).await?;
-    memory.generation = subject.generation;
-
-    let now = Instant::now();
-    let plan = decide::decide(&subject, &observed, memory, now, context.started, timings);
-    memory.bad_since = plan.bad_since;
-
-    let failure = act(object, context, memory, &plan, observed.identity.as_ref().ok()).await;
-
-    let gone = failure.is_none() && plan.steps.contains(&Step::RemoveFinalizer);
-    // What was done already and did not last is done again, but not at once.
-    let repeated =
-        memory.steps.replace(plan.steps.clone()).is_some_and(|last| last == plan.steps && !last.is_empty());
-    let (conditions, requeue) = match failure {
-        None if repeated || (plan.requeue.is_zero() && plan.steps.is_empty()) => {
-            context.metrics.reconciled("OidcIssuer", observed.failure().unwrap_or("ok"));
-            (plan.conditions.clone(), context.backoff.failed(&name))
-        }
-        None => {
-            context.metrics.reconciled("OidcIssuer", "ok");
-            if plan.steps.is_empty() {
-                context.backoff.succeeded(&name);
-            }
-            (plan.conditions.clone(), context.backoff.spread(&name, plan.requeue))
-        }
-        Some(ActError::Kube(error)) => return Err(error.into()),
-        Some(ActError::Aws(error)) => {
-            tracing::warn!(issuer = name, %error, class = error.class.label(), detail = error.detail, "a step failed");
-            context.metrics.reconciled("OidcIssuer", error.class.label());
-            memory.aws = None; // what we knew of AWS is in doubt
-            let within = memory.last_write.is_some_and(|at| now.duration_since(at) < timings.not_yet_window);
-            let (conditions, requeue) =
-                decide::after_failure(&plan, &subject, &error, within, timings.not_yet_retry);
-            (conditions, if requeue.is_zero() { context.backoff.failed(&name) } else { requeue })
-        }
-    };
-    // A pass that did something is followed at once by one that looks at it; only first progress is worth a status.
-    let interim = requeue.is_zero() && subject.was_ready;
-    if gone {
-        context.metrics.forget(&name);
-    } else if !interim {
-        report::report(context, object, conditions, &plan.facts).await?;
+    fn api(client: &Client, _: &OidcIssuer) -> Api<OidcIssuer> {
+        Api::all(client.clone())
     }
-    Ok(Action::requeue(requeue))
-}
 
-/// Takes the plan's steps in order until one fails, and remembers what they showed.
-async fn act(
-    object: &OidcIssuer,
-    context: &Context,
-    memory: &mut Memory,
-    plan: &Plan,
-    identity: Option<&crate::aws::Identity>,
-) -> Option<ActError> {
-    let verifier = Verifier { client: context.client.clone(), namespace: context.namespace.clone() };
-    for step in &plan.steps {
-        match act::step(step, object, &context.aws, identity, &verifier).await {
-            Ok(Done::Finalizer) => {}
-            Ok(Done::Wrote(attribute)) => {
-                tracing::info!(issuer = object.name_any(), attribute, "written");
-                memory.last_write = Some(Instant::now());
-                memory.aws = None;
-                if plan.drift {
-                    context.metrics.drift("OidcIssuer", attribute);
-                    crate::report::repaired(&context.recorder, object, attribute).await;
-                }
-                if matches!(step, Step::Write(Write::CreateBucket)) {
-                    break; // whether it is ours is read from its tags before anything else is done to it
-                }
-            }
-            Ok(Done::Verified(verification)) => {
-                if verification.exchange == Some(observe::Evidence::Good) {
-                    let now = k8s_openapi::jiff::Timestamp::now().as_second();
-                    context.metrics.verified(&object.name_any(), now);
-                }
-                memory.verification = Some(verification);
-            }
-            Err(error) => return Some(error),
+    fn store(context: &Context) -> &Store<OidcIssuer> {
+        &context.cluster.issuers
+    }
+
+    fn status(object: &OidcIssuer) -> Option<&OidcIssuerStatus> {
+        object.status.as_ref()
+    }
+
+    fn observed(status: &OidcIssuerStatus) -> (Option<i64>, &[Condition]) {
+        (status.observed_generation, &status.conditions)
+    }
+
+    fn next_status(
+        prior: &OidcIssuerStatus,
+        facts: Facts,
+        conditions: Vec<Condition>,
+        generation: i64,
+    ) -> OidcIssuerStatus {
+        let Facts { issuer_url, jwks_uri, partition, account, provider_arn, digest } = facts;
+        OidcIssuerStatus {
+            observed_generation: Some(generation),
+            conditions,
+            issuer_url: Some(issuer_url),
+            jwks_uri: Some(jwks_uri),
+            partition: Some(partition),
+            // An hour without AWS takes no fact away: the webhook computes role ARNs from these.
+            account_id: account.or_else(|| prior.account_id.clone()),
+            provider_arn: provider_arn.or_else(|| prior.provider_arn.clone()),
+            published_digest: digest.or_else(|| prior.published_digest.clone()),
         }
     }
-    None
-}
 
-fn subject<'a>(object: &'a OidcIssuer, name: &'a str) -> Subject<'a> {
-    let status = object.status.as_ref();
-    let generation = object.metadata.generation.unwrap_or_default();
-    Subject {
-        name,
-        spec: &object.spec,
-        generation,
-        deleting: object.metadata.deletion_timestamp.is_some(),
-        finalizer: object.finalizers().iter().any(|f| f == FINALIZER),
-        published: status.and_then(|s| s.published_digest.as_deref()),
-        was_ready: status.is_some_and(|s| {
-            s.observed_generation == Some(generation) && is_true(&s.conditions, ConditionType::Ready)
-        }),
+    async fn resolve(
+        object: &Arc<OidcIssuer>,
+        state: &ObjectState,
+        context: &Context,
+    ) -> (View, Option<Account>) {
+        let account = context.accounts.of(&object.spec);
+        let identity = account.identity().await;
+        let target = identity.map(|identity| Target::new(&state.name, &object.spec, &identity.account));
+        (View { object: state.clone(), issuer: Arc::clone(object), target }, Some(account))
+    }
+
+    async fn observe(
+        resolved: &Resolved<Self>,
+        memory: &mut Memory,
+        clock: &Clock,
+        context: &Context,
+    ) -> Result<Observed, kube::Error> {
+        let account = context.accounts.of(&resolved.object.spec);
+        observe::observe(&context.client, &account, &resolved.view, memory, clock, &context.timings).await
+    }
+
+    fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, timings: &Timings) -> Plan {
+        decide::decide(view, observed, memory, clock, timings)
+    }
+
+    fn failed_read(observed: &Observed) -> Option<&'static str> {
+        observed.failed_read()
+    }
+
+    async fn act(
+        step: &Verify,
+        resolved: &Resolved<Self>,
+        context: &Context,
+    ) -> Result<Option<Verification>, StepError> {
+        let Resolved { view, account: Some(account), .. } = resolved else { return Ok(None) };
+        let Verify { documents, exchange } = step;
+        let (spec, client, namespace) = (view.spec(), &context.client, &context.namespace);
+        let public = verify::read_public(spec, documents, &context.accounts.public).await;
+        let exchange = match &view.target {
+            Ok(target) if *exchange => {
+                let role = &target.operator_role_arn;
+                Some(verify::exchange(spec, role, account, client, namespace).await)
+            }
+            _ => None,
+        };
+        if exchange == Some(Evidence::Good) {
+            context.metrics.verified(&view.object.name, Timestamp::now().as_second());
+        }
+        let at = context.clock().instant;
+        Ok(Some(Verification { at, digest: documents.digest(), public, exchange }))
+    }
+
+    fn planned(memory: &mut Memory, view: &View, plan: &Plan) {
+        memory.generation = view.object.generation;
+        memory.bad_since = plan.note.bad_since;
+    }
+
+    fn changed(memory: &mut Memory, _: &Change, _: Written, clock: &Clock) {
+        memory.last_write = Some(clock.instant);
+        memory.aws = None;
+    }
+
+    fn shown(memory: &mut Memory, verification: Option<Verification>) {
+        memory.verification = verification;
+    }
+
+    fn step_failed(
+        failure: &Failure<'_, Self>,
+        memory: &mut Memory,
+        timings: &Timings,
+    ) -> (Vec<Wanted>, Next) {
+        let Failure { plan, view, error, clock, .. } = failure;
+        memory.aws = None; // what was known is in doubt
+        let window_open = memory.last_write.is_some_and(|at| clock.since(at) < timings.not_yet_window);
+        decide::after_failure(plan, view, error, window_open, timings)
+    }
+
+    fn gone(state: &ObjectState, context: &Context) {
+        context.metrics.forget(&state.name);
     }
 }

@@ -5,11 +5,13 @@ use serde_json::{Value, json};
 use super::VERSION;
 
 /// Allow everything a role's own policies allow, but never IAM, organisations, accounts or sign-on (no escalation), no
-/// role chaining inside the account (it would shed `aws:FederatedProvider`, on which the bucket's fence rests), no write
-/// to the issuer's bucket, and no account-level public-access block (it would silence the issuer).
+/// role chaining inside the account (it would shed `aws:FederatedProvider`, on which the buckets' fences rest), no write
+/// to an issuer's bucket, and no account-level public-access block (it would take the documents off the internet).
+/// `buckets` are those of all issuers of the cluster in the account: the boundary is one.
 #[must_use]
-pub fn policy(partition: &str, account: &str, bucket: &str) -> Value {
-    let bucket = format!("arn:{partition}:s3:::{bucket}");
+pub fn policy(partition: &str, account: &str, buckets: &[&str]) -> Value {
+    let arns = buckets.iter().map(|bucket| format!("arn:{partition}:s3:::{bucket}"));
+    let read_only: Vec<String> = arns.flat_map(|bucket| [bucket.clone(), format!("{bucket}/*")]).collect();
     json!({
         "Version": VERSION,
         "Statement": [
@@ -30,7 +32,7 @@ pub fn policy(partition: &str, account: &str, bucket: &str) -> Value {
                 "Sid": "TheIssuersBucketIsReadOnly",
                 "Effect": "Deny",
                 "NotAction": ["s3:Get*", "s3:List*"],
-                "Resource": [bucket, format!("{bucket}/*")],
+                "Resource": read_only,
             },
         ],
     })

@@ -1,23 +1,29 @@
 //! PURE: the operator's own permissions, and not one more. `operator iam-policy` prints them, `bootstrap` grants them,
 //! and every end-to-end test runs under them.
 
-use crds::OidcIssuerSpec;
 use crds::names::{boundary_arn, provider_arn, role_path, tag};
 use serde_json::{Value, json};
 
 use super::VERSION;
+use crate::installation::Installation;
 
-/// Least privilege for one issuer: its bucket's two objects and configuration, its provider, and the roles under its
-/// path — created only with the boundary and our tags, changed only while they carry the boundary. No right to change
-/// itself, the boundary policy, or to delete what pods' identity rests on (bucket, objects, provider): that is
-/// `teardown`'s, with an administrator's session.
+/// Least privilege for all issuers of a cluster in one account: each bucket's two objects and configuration, each provider,
+/// and the roles under the cluster's path — created only with the boundary and our tags, changed only while they carry the
+/// boundary. No right to change itself, the boundary policy, or to delete what pods' identity rests on (bucket, objects,
+/// provider): that is `teardown`'s, with an administrator's session.
 #[must_use]
-pub fn policy(account: &str, spec: &OidcIssuerSpec) -> Value {
-    let partition = spec.partition().id;
-    let bucket = format!("arn:{partition}:s3:::{}", spec.s3.bucket);
-    let objects = [spec.discovery_key(), spec.jwks_key()].map(|key| format!("{bucket}/{key}"));
-    let roles = format!("arn:{partition}:iam::{account}:role{}*", role_path(&spec.cluster_name));
-    let boundary = boundary_arn(partition, account, &spec.cluster_name);
+pub fn policy(installation: &Installation) -> Value {
+    let (account, partition, cluster) =
+        (installation.account(), installation.partition(), installation.cluster_name());
+    let issuers = || installation.issuers().iter().map(|issuer| &issuer.spec);
+    let bucket = |name: &str| format!("arn:{partition}:s3:::{name}");
+    let buckets = distinct(issuers().map(|spec| bucket(&spec.s3.bucket)));
+    let objects = distinct(issuers().flat_map(|spec| {
+        [spec.discovery_key(), spec.jwks_key()].map(|key| format!("{}/{key}", bucket(&spec.s3.bucket)))
+    }));
+    let providers = distinct(issuers().map(|spec| provider_arn(partition, account, &spec.issuer_url())));
+    let roles = format!("arn:{partition}:iam::{account}:role{}*", role_path(cluster));
+    let boundary = boundary_arn(partition, account, cluster);
     let boundary_key = json!({"iam:PermissionsBoundary": boundary});
     let cluster_key = format!("aws:RequestTag/{}", tag::CLUSTER);
     json!({
@@ -32,7 +38,7 @@ pub fn policy(account: &str, spec: &OidcIssuerSpec) -> Value {
                     "s3:GetBucketPublicAccessBlock", "s3:PutBucketPublicAccessBlock",
                     "s3:GetBucketPolicy", "s3:PutBucketPolicy",
                 ],
-                "Resource": bucket,
+                "Resource": buckets,
             },
             {"Sid": "IssuerDocuments", "Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": objects},
             {
@@ -42,7 +48,7 @@ pub fn policy(account: &str, spec: &OidcIssuerSpec) -> Value {
                     "iam:CreateOpenIDConnectProvider", "iam:TagOpenIDConnectProvider", "iam:GetOpenIDConnectProvider",
                     "iam:AddClientIDToOpenIDConnectProvider", "iam:RemoveClientIDFromOpenIDConnectProvider",
                 ],
-                "Resource": provider_arn(partition, account, &spec.issuer_url()),
+                "Resource": providers,
             },
             {
                 "Sid": "CreateRolesWithBoundaryAndTags",
@@ -51,7 +57,7 @@ pub fn policy(account: &str, spec: &OidcIssuerSpec) -> Value {
                 "Resource": roles,
                 "Condition": {"StringEquals": {
                     "iam:PermissionsBoundary": boundary,
-                    (cluster_key.clone()): spec.cluster_name,
+                    (cluster_key.clone()): cluster,
                 }},
             },
             {
@@ -59,7 +65,7 @@ pub fn policy(account: &str, spec: &OidcIssuerSpec) -> Value {
                 "Effect": "Allow",
                 "Action": ["iam:TagRole"],
                 "Resource": roles,
-                "Condition": {"StringEquals": {(cluster_key): spec.cluster_name}},
+                "Condition": {"StringEquals": {(cluster_key): cluster}},
             },
             {
                 "Sid": "ChangeRightsOfBoundedRoles",
@@ -90,8 +96,16 @@ pub fn policy(account: &str, spec: &OidcIssuerSpec) -> Value {
                 "Sid": "AskForMissingRoles",
                 "Effect": "Allow",
                 "Action": ["iam:GetRole", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies"],
-                "Resource": format!("arn:{partition}:iam::{account}:role/{}.*", spec.cluster_name),
+                "Resource": format!("arn:{partition}:iam::{account}:role/{cluster}.*"),
             },
         ],
     })
+}
+
+/// One value as itself, several as a list: what a person would write.
+fn distinct(values: impl Iterator<Item = String>) -> Value {
+    let mut values: Vec<String> = values.collect();
+    values.sort_unstable();
+    values.dedup();
+    if values.len() == 1 { json!(values[0]) } else { json!(values) }
 }

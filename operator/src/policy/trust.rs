@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::VERSION;
 
-/// Who may assume a role, and through which provider.
+/// The one `ServiceAccount` that may assume a role, and the provider its tokens come through.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trust<'a> {
     /// ARN of the IAM OIDC provider.
@@ -19,34 +19,41 @@ pub struct Trust<'a> {
 }
 
 impl Trust<'_> {
-    /// One statement, `StringEquals` on the full `sub` and on `aud`. No operator that knows wildcards is used, so none
-    /// can slip in through a name.
+    /// One statement, `StringEquals` on the full `sub` and on `aud`. No operator that knows wildcards is used, so a name
+    /// cannot bring one in.
     #[must_use]
     pub fn policy(&self) -> Value {
-        self.statement("Allow")
+        document(&[self.statement("Allow")])
     }
 
-    /// The same statement as a refusal: what stands while a role is being removed. IAM refuses an empty trust policy.
+    /// The same statement as a refusal: the trust policy of a role that is being removed. IAM refuses an empty one.
     #[must_use]
     pub fn revoked(&self) -> Value {
-        self.statement("Deny")
+        document(&[self.statement("Deny")])
     }
 
     fn statement(&self, effect: &str) -> Value {
         let url = scheme_less(self.issuer_url);
         json!({
-            "Version": VERSION,
-            "Statement": [{
-                "Effect": effect,
-                "Principal": {"Federated": self.provider_arn},
-                "Action": "sts:AssumeRoleWithWebIdentity",
-                "Condition": {"StringEquals": {
-                    (format!("{url}:sub")): self.subject,
-                    (format!("{url}:aud")): self.audience,
-                }},
-            }],
+            "Effect": effect,
+            "Principal": {"Federated": self.provider_arn},
+            "Action": "sts:AssumeRoleWithWebIdentity",
+            "Condition": {"StringEquals": {
+                (format!("{url}:sub")): self.subject,
+                (format!("{url}:aud")): self.audience,
+            }},
         })
     }
+}
+
+/// The trust policy of a role that may be assumed through several issuers: the operator's own. One statement for each.
+#[must_use]
+pub fn union(trusts: &[Trust<'_>]) -> Value {
+    document(&trusts.iter().map(|trust| trust.statement("Allow")).collect::<Vec<_>>())
+}
+
+fn document(statements: &[Value]) -> Value {
+    json!({"Version": VERSION, "Statement": statements})
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ async fn it_makes_everything_once_and_says_what_is_left_to_do() {
     }
     world.sim.clear_calls();
     let again = world.bootstrap(&world.spec()).await.unwrap();
-    assert!(again.contains("everything stands as specified"), "{again}");
+    assert!(again.contains("everything is as specified"), "{again}");
     assert_eq!(writes(&world), [""; 0]);
 
     // It mends what somebody broke, and only that.

@@ -26,10 +26,13 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client, Config, Resource, ResourceExt};
-use operator::aws::{Aws, PublicReader};
-use operator::bootstrap::Bootstrap;
+use operator::aws::accounts::Accounts;
+use operator::aws::public::PublicReader;
+use operator::bootstrap::{Bootstrap, issuers_of};
+use operator::installation::NamedIssuer;
 use operator::metrics::Metrics;
 use operator::run::{Ended, Operator};
+use operator::teardown::Teardown;
 use operator::terminal::Terminal;
 use operator::timings::Timings;
 use serde::de::DeserializeOwned;
@@ -194,7 +197,7 @@ impl World {
     }
 
     /// AWS with those credentials, over the in-process stand-in.
-    async fn aws(&self, credentials: Credentials, metrics: Arc<Metrics>) -> Aws {
+    async fn aws(&self, credentials: Credentials, metrics: Arc<Metrics>) -> Accounts {
         let config = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(REGION))
             .http_client(sdk::http_client(&self.sim))
@@ -213,11 +216,11 @@ impl World {
             }
             .boxed()
         };
-        Aws::new(&config, PublicReader::from_fn(read), metrics)
+        Accounts::new(&config, PublicReader::from_fn(read), metrics, self.timings.identity_refresh)
     }
 
     /// AWS as the administrator.
-    pub async fn administrator(&self) -> Aws {
+    pub async fn administrator(&self) -> Accounts {
         let keys = self.sim.administrator();
         let credentials =
             Credentials::new(keys.access_key_id, keys.secret_access_key, None, None, "administrator");
@@ -232,22 +235,39 @@ impl World {
     pub async fn bootstrap_with(
         &self,
         spec: &OidcIssuerSpec,
+        flags: Flags,
+        client: &Client,
+    ) -> anyhow::Result<String> {
+        self.bootstrap_all(&[issuer("default", spec)], flags, client).await
+    }
+
+    /// What an administrator does with a file of several issuers.
+    pub async fn bootstrap_all(
+        &self,
+        issuers: &[NamedIssuer],
         Flags { dry_run, replace_keys }: Flags,
         client: &Client,
     ) -> anyhow::Result<String> {
-        let aws = self.administrator().await;
+        let accounts = self.administrator().await;
+        let (account, public) = (accounts.own(), &accounts.public);
         let printed = Printed::default();
-        let bootstrap =
-            Bootstrap { name: "default", spec, namespace: &self.system, aws: &aws, client, replace_keys };
+        let bootstrap = Bootstrap { issuers, namespace: &self.system, account, public, client, replace_keys };
         bootstrap.run(dry_run, &mut Terminal::to(Box::new(printed.clone()))).await?;
         Ok(printed.text())
     }
 
     /// `operator teardown`.
     pub async fn teardown(&self, spec: &OidcIssuerSpec, dry_run: bool) -> anyhow::Result<String> {
+        self.teardown_all(&[issuer("default", spec)], dry_run).await
+    }
+
+    /// `operator teardown` with a file of several issuers.
+    pub async fn teardown_all(&self, issuers: &[NamedIssuer], dry_run: bool) -> anyhow::Result<String> {
         let printed = Printed::default();
         let mut terminal = Terminal::to(Box::new(printed.clone()));
-        operator::teardown::run("default", spec, &self.administrator().await, dry_run, &mut terminal).await?;
+        let accounts = self.administrator().await;
+        let of_cluster = issuers_of(&self.client).await?;
+        Teardown { issuers, of_cluster, account: accounts.own() }.run(dry_run, &mut terminal).await?;
         Ok(printed.text())
     }
 
@@ -314,7 +334,7 @@ impl World {
         let stop = CancellationToken::new();
         let operator = Operator {
             client: self.client.clone(),
-            aws: self.aws(credentials, self.metrics.clone()).await,
+            accounts: self.aws(credentials, self.metrics.clone()).await,
             metrics: self.metrics.clone(),
             timings: self.timings.clone(),
             namespace: self.system.clone(),
@@ -559,6 +579,11 @@ impl Drop for World {
             self.nothing_denied();
         }
     }
+}
+
+/// An issuer as a file holds it.
+pub fn issuer(name: &str, spec: &OidcIssuerSpec) -> NamedIssuer {
+    NamedIssuer { name: name.into(), spec: spec.clone() }
 }
 
 /// Server-side apply as a person's tool does it.

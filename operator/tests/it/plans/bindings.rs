@@ -1,15 +1,19 @@
 //! `PodIdentityBinding`.
 
-use binding::decide::{Due, Step, decide, due};
-use binding::observe::{Account, Memory, Observed, Policies, RoleState};
-use binding::target::{Holder, Issuer, Subject};
+use binding::decide::{decide, due};
+use binding::model::{
+    Conflict, Due, Holder, Memory, Observed, Plan, RoleState, ServiceAccountState, Step, Unresolved, View,
+};
+use binding::role::target;
 
 use super::*;
 
+/// Everything a row may change; as it is: Ready, and nothing to do.
 #[allow(clippy::struct_excessive_bools, reason = "each is what a row may change")]
-struct Look {
+struct Case {
     issuer: Option<OidcIssuerSpec>,
     issuer_deleting: bool,
+    account: Result<&'static str, AwsError>,
     spec: PodIdentityBindingSpec,
     namespace: &'static str,
     generation: i64,
@@ -20,36 +24,55 @@ struct Look {
     holder: Option<Holder>,
     observed: Observed,
     memory: Memory,
+    clock: Clock,
 }
 
-impl Look {
-    fn subject(&self) -> Subject<'_> {
-        Subject {
-            namespace: self.namespace,
-            name: "vault",
-            spec: &self.spec,
+impl Case {
+    fn view(&self) -> View {
+        let issuer = self.issuer.as_ref().map(|spec| {
+            let mut issuer = OidcIssuer::new("default", spec.clone());
+            issuer.metadata.deletion_timestamp = self.issuer_deleting.then(|| Time(self.clock.wall));
+            issuer
+        });
+        let target = match (&issuer, &self.account) {
+            (None, _) => Err(Unresolved::NoIssuer),
+            (_, Err(error)) => Err(Unresolved::Account(error.clone())),
+            (Some(issuer), Ok(account)) => {
+                let urls = [issuer.spec.issuer_url()];
+                Ok(target(self.namespace, "vault", &self.spec, &issuer.spec, urls, account))
+            }
+        };
+        let object = ObjectState {
+            namespace: self.namespace.into(),
+            name: "vault".into(),
             generation: self.generation,
-            age: self.age,
+            created: self.clock.wall - self.age,
             deleting: self.deleting,
             finalizer: self.finalizer,
             was_ready: self.was_ready,
-            issuer: self.issuer.as_ref().map(|spec| Issuer {
-                name: "default",
-                spec,
-                deleting: self.issuer_deleting,
-            }),
+        };
+        let mut view = View {
+            reserved: self.namespace == "podidentity-system",
+            binding: Arc::new(PodIdentityBinding::new("vault", self.spec.clone())),
+            issuer: issuer.map(Arc::new),
             holder: self.holder.clone(),
-            operator_namespace: "podidentity-system",
+            object,
+            target,
+        };
+        if view.never_had_role() {
+            view.target = Err(Unresolved::NotNeeded);
         }
+        view
     }
 
     /// Ready, and nothing to do.
     fn good() -> Self {
         let spec =
             serde_json::from_value(json!({"serviceAccountName": "vault", "role": {"policyArns": [STORAGE]}}));
-        let mut look = Self {
+        let mut case = Self {
             issuer: Some(issuer_spec()),
             issuer_deleting: false,
+            account: Ok(ACCOUNT),
             spec: spec.unwrap(),
             namespace: "vault",
             generation: 1,
@@ -58,11 +81,16 @@ impl Look {
             finalizer: true,
             was_ready: true,
             holder: None,
-            observed: Observed { identity: Ok(identity()), role: Ok(None), account: None },
+            observed: Observed { role: Ok(None), service_account: None },
             memory: Memory::default(),
+            clock: clock(),
         };
-        let plan = look.plan();
-        let Some(Step::CreateRole(new)) = plan.steps.first() else { panic!("{plan:?}") };
+        let plan = case.plan();
+        let Some(Step::Change(Change { write: Write::Iam(IamWrite::CreateRole(new)), .. })) =
+            plan.steps.first()
+        else {
+            panic!("{plan:?}")
+        };
         let arn = names::role_arn("aws", ACCOUNT, "homelab", "vault", "vault");
         let role = Role {
             arn: arn.clone(),
@@ -70,23 +98,27 @@ impl Look {
             boundary: new.boundary.clone(),
             tags: new.tags.clone(),
         };
-        let policies = Policies { attached: vec![STORAGE.into()], inline: Vec::new() };
-        look.observed.role = Ok(Some(RoleState::Found(role, Some(policies))));
+        let policies = RolePolicies { attached: vec![STORAGE.into()], inline: Vec::new() };
+        case.observed.role = Ok(Some(RoleState::Found(role, Some(policies))));
         let annotations = BTreeMap::from([
             (annotation::ROLE_ARN.to_owned(), arn),
             (annotation::STS_REGIONAL_ENDPOINTS.to_owned(), "true".to_owned()),
         ]);
-        look.observed.account = Some(Account {
+        case.observed.service_account = Some(ServiceAccountState {
             uid: "1".into(),
             version: "1".into(),
             ours: annotations.keys().cloned().collect(),
             annotations,
         });
-        look
+        case
     }
 
-    fn plan(&self) -> binding::decide::Plan {
-        decide(&self.subject(), &self.observed, &self.memory, &Timings::default())
+    fn plan(&self) -> Plan {
+        decide(&self.view(), &self.observed, &self.memory, &self.clock, &Timings::default())
+    }
+
+    fn service_account(&mut self) -> &mut ServiceAccountState {
+        self.observed.service_account.as_mut().unwrap()
     }
 
     fn role(&mut self) -> &mut Role {
@@ -96,7 +128,7 @@ impl Look {
         }
     }
 
-    fn policies(&mut self) -> &mut Policies {
+    fn policies(&mut self) -> &mut RolePolicies {
         match &mut self.observed.role {
             Ok(Some(RoleState::Found(_, Some(policies)))) => policies,
             other => panic!("{other:?}"),
@@ -112,44 +144,56 @@ impl Look {
 fn name(step: &Step) -> String {
     let last = |arn: &str| arn.rsplit('/').next().unwrap_or_default().to_owned();
     match step {
-        Step::AddFinalizer => "hold".into(),
-        Step::RemoveFinalizer => "let go".into(),
-        Step::CreateRole(_) => "create".into(),
-        Step::PutTrust(document) => {
-            format!("trust {}", document["Statement"][0]["Effect"].as_str().unwrap())
-        }
-        Step::PutBoundary(_) => "boundary".into(),
-        Step::Attach(arn) => format!("attach {}", last(arn)),
-        Step::Detach(arn) => format!("detach {}", last(arn)),
-        Step::DeleteInline(name) => format!("remove {name}"),
-        Step::DeleteRole => "delete".into(),
-        Step::Annotate { annotations, .. } => format!("annotate {}", annotations.len()),
+        Step::AddFinalizer => "add finalizer".into(),
+        Step::RemoveFinalizer => "remove finalizer".into(),
+        Step::Own(annotate) => format!("annotate {}", annotate.annotations.len()),
+        Step::Change(Change { write: Write::Iam(write), .. }) => match write {
+            IamWrite::CreateRole(_) => "create".into(),
+            IamWrite::PutTrust { document, .. } => {
+                format!("trust {}", document["Statement"][0]["Effect"].as_str().unwrap())
+            }
+            IamWrite::PutBoundary { .. } => "boundary".into(),
+            IamWrite::AttachPolicy { policy, .. } => format!("attach {}", last(policy)),
+            IamWrite::DetachPolicy { policy, .. } => format!("detach {}", last(policy)),
+            IamWrite::DeleteInline { name, .. } => format!("remove {name}"),
+            IamWrite::DeleteRole { .. } => "delete".into(),
+            other => panic!("{other:?}"),
+        },
+        Step::Change(other) => panic!("{other:?}"),
     }
 }
 
 #[test]
 #[allow(clippy::too_many_lines, reason = "a table")]
-fn from_what_is_seen_to_what_is_done_and_said() {
-    type Change = fn(&mut Look);
-    let table: &[(&str, Change, &[&str], &str)] = &[
-        ("nothing to do", |_| {}, &[], "True Ready"),
+fn from_what_is_observed_to_steps_and_conditions() {
+    type Change = fn(&mut Case);
+    let table: &[(&str, Change, &[&str], &str, &str)] = &[
+        ("nothing to do", |_| {}, &[], "True Ready", "+Granted +Verified +Annotated"),
         (
             "new: the call that makes it is the question whether it is there",
             |l| {
                 (l.finalizer, l.was_ready) = (false, false);
                 l.observed.role = Ok(None);
-                l.observed.account.as_mut().unwrap().annotations.clear();
+                l.service_account().annotations.clear();
             },
-            &["hold", "create", "attach storage", "annotate 2"],
+            &["add finalizer", "create", "attach storage", "annotate 2"],
             "False Progressing Reconciling",
+            "+Granted -Progressing +Annotated",
         ),
         (
             "gone",
             |l| l.observed.role = Ok(Some(RoleState::Missing)),
             &["create", "attach storage"],
             "False Progressing Reconciling",
+            "+Granted -Progressing +Annotated",
         ),
-        ("trust", |l| l.role().trust = "{}".into(), &["trust Allow"], "False Progressing Reconciling"),
+        (
+            "trust",
+            |l| l.role().trust = "{}".into(),
+            &["trust Allow"],
+            "False Progressing Reconciling",
+            "+Granted -Progressing +Annotated",
+        ),
         (
             "boundary before trust",
             |l| {
@@ -158,12 +202,14 @@ fn from_what_is_seen_to_what_is_done_and_said() {
             },
             &["boundary", "trust Allow"],
             "False Progressing Reconciling",
+            "+Granted -Progressing +Annotated",
         ),
         (
             "attach before detach",
             |l| l.wants(&[QUEUE]),
             &["attach queue", "detach storage"],
             "False Progressing Reconciling",
+            "+Granted -Progressing +Annotated",
         ),
         (
             "detach before attach where the quota asks for it",
@@ -185,6 +231,7 @@ fn from_what_is_seen_to_what_is_done_and_said() {
                 "attach storage",
             ],
             "False Progressing Reconciling",
+            "+Granted -Progressing +Annotated",
         ),
         (
             "named twice, attached once",
@@ -194,14 +241,22 @@ fn from_what_is_seen_to_what_is_done_and_said() {
             },
             &["attach queue"],
             "False Progressing Reconciling",
+            "+Granted -Progressing +Annotated",
         ),
         (
             "inline",
             |l| l.policies().inline.push("backdoor".into()),
             &["remove backdoor"],
             "False Progressing Reconciling",
+            "+Granted -Progressing +Annotated",
         ),
-        ("somebody else's", |l| l.role().tags.clear(), &[], "False NotOwned Stalled"),
+        (
+            "somebody else's",
+            |l| l.role().tags.clear(),
+            &[],
+            "False NotOwned Stalled",
+            "+Granted -NotOwned +Annotated",
+        ),
         (
             "of another cluster with this name",
             |l| {
@@ -209,8 +264,15 @@ fn from_what_is_seen_to_what_is_done_and_said() {
             },
             &[],
             "False NotOwned Stalled",
+            "+Granted -NotOwned +Annotated",
         ),
-        ("no issuer", |l| l.issuer = None, &[], "False DependencyNotReady Reconciling"),
+        (
+            "no issuer",
+            |l| l.issuer = None,
+            &[],
+            "False DependencyNotReady Reconciling",
+            "?DependencyNotReady ?DependencyNotReady ?DependencyNotReady",
+        ),
         (
             "the issuer goes, and this one is new",
             |l| {
@@ -218,13 +280,21 @@ fn from_what_is_seen_to_what_is_done_and_said() {
             },
             &[],
             "False DependencyNotReady Reconciling",
+            "+Granted +Verified +Annotated",
         ),
-        ("the issuer goes, and this one stands", |l| l.issuer_deleting = true, &[], "True Ready"),
+        (
+            "the issuer goes, and this one stands",
+            |l| l.issuer_deleting = true,
+            &[],
+            "True Ready",
+            "+Granted +Verified +Annotated",
+        ),
         (
             "an audience nobody registered",
             |l| l.spec.audience = Some("other".into()),
             &[],
             "False InvalidSpec Stalled",
+            "+Granted -InvalidSpec -InvalidSpec",
         ),
         (
             "no grant, and new",
@@ -234,6 +304,7 @@ fn from_what_is_seen_to_what_is_done_and_said() {
             },
             &[],
             "False WaitingForGrant Reconciling",
+            "-NotGranted +Verified +Annotated",
         ),
         (
             "no grant for two minutes",
@@ -243,6 +314,7 @@ fn from_what_is_seen_to_what_is_done_and_said() {
             },
             &[],
             "False NotGranted Stalled",
+            "-NotGranted +Verified +Annotated",
         ),
         (
             "a grant that is taken away freezes the role",
@@ -252,27 +324,31 @@ fn from_what_is_seen_to_what_is_done_and_said() {
             },
             &[],
             "False NotGranted Stalled",
+            "-NotGranted -NotGranted +Annotated",
         ),
         (
-            "held by another, for a moment",
+            "bound by another, for a moment",
             |l| {
                 l.holder = Some(Holder { name: "older".into(), deleting: false });
                 l.age = Duration::ZERO;
             },
             &[],
             "False ServiceAccountAlreadyBound Reconciling",
+            "+Granted -ServiceAccountAlreadyBound -ServiceAccountAlreadyBound",
         ),
         (
-            "held by another",
+            "bound by another",
             |l| l.holder = Some(Holder { name: "older".into(), deleting: false }),
             &[],
             "False ServiceAccountAlreadyBound Stalled",
+            "+Granted -ServiceAccountAlreadyBound -ServiceAccountAlreadyBound",
         ),
         (
-            "held by another on its way out",
+            "bound by another on its way out",
             |l| l.holder = Some(Holder { name: "older".into(), deleting: true }),
             &[],
             "False ServiceAccountAlreadyBound Reconciling",
+            "+Granted -ServiceAccountAlreadyBound -ServiceAccountAlreadyBound",
         ),
         (
             "the operator's own",
@@ -282,8 +358,15 @@ fn from_what_is_seen_to_what_is_done_and_said() {
             },
             &[],
             "False ReservedServiceAccount Stalled",
+            "-NotGranted -ReservedServiceAccount -ReservedServiceAccount",
         ),
-        ("AWS is away", |l| l.observed.role = Err(aws_error(Class::Transient)), &[], "True Ready"),
+        (
+            "AWS is away",
+            |l| l.observed.role = Err(aws_error(Class::Transient)),
+            &[],
+            "True Ready",
+            "+Granted =AWSUnavailable +Annotated AWSReachable-AWSUnavailable",
+        ),
         (
             "AWS is away, and this one is new",
             |l| {
@@ -292,6 +375,7 @@ fn from_what_is_seen_to_what_is_done_and_said() {
             },
             &[],
             "False AWSUnavailable Reconciling",
+            "+Granted ?AWSUnavailable +Annotated AWSReachable-AWSUnavailable",
         ),
         (
             "denied",
@@ -301,30 +385,34 @@ fn from_what_is_seen_to_what_is_done_and_said() {
             },
             &[],
             "False OperatorPermissionMissing Reconciling",
+            "+Granted ?OperatorPermissionMissing +Annotated AWSReachable-OperatorPermissionMissing",
         ),
-        ("no ServiceAccount", |l| l.observed.account = None, &[], "True Ready"),
+        (
+            "no ServiceAccount",
+            |l| l.observed.service_account = None,
+            &[],
+            "True Ready",
+            "+Granted +Verified -ServiceAccountNotFound",
+        ),
         (
             "another role in the annotation",
             |l| {
-                l.observed
-                    .account
-                    .as_mut()
-                    .unwrap()
-                    .annotations
-                    .insert(annotation::ROLE_ARN.into(), "x".into());
+                l.service_account().annotations.insert(annotation::ROLE_ARN.into(), "x".into());
             },
             &["annotate 2"],
             "True Ready",
+            "+Granted +Verified +Annotated",
         ),
         (
             "somebody else owns the annotation: not tried again on this version",
             |l| {
-                let account = l.observed.account.as_mut().unwrap();
-                account.annotations.insert(annotation::ROLE_ARN.into(), "x".into());
-                (l.memory.conflict, l.memory.generation) = (Some(("1".into(), "argocd".into())), 1);
+                l.service_account().annotations.insert(annotation::ROLE_ARN.into(), "x".into());
+                (l.memory.conflict, l.memory.generation) =
+                    (Some(Conflict { version: "1".into(), owner: "argocd".into() }), 1);
             },
             &[],
             "True Ready",
+            "+Granted +Verified -AnnotationOwnedByOther",
         ),
         (
             "made elsewhere",
@@ -334,6 +422,7 @@ fn from_what_is_seen_to_what_is_done_and_said() {
             },
             &["annotate 2"],
             "True Ready",
+            "+NotRequired +NotRequired +Annotated",
         ),
         (
             "made elsewhere, after a role of its own",
@@ -343,12 +432,14 @@ fn from_what_is_seen_to_what_is_done_and_said() {
             },
             &["trust Deny", "detach storage", "delete", "annotate 2"],
             "True Ready",
+            "+NotRequired +NotRequired +Annotated",
         ),
         (
-            "deletion: the door first, the finalizer last",
+            "deletion: trust revoked first, the finalizer last",
             |l| l.deleting = true,
-            &["trust Deny", "annotate 0", "detach storage", "delete", "let go"],
+            &["trust Deny", "annotate 0", "detach storage", "delete", "remove finalizer"],
             "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
         ),
         (
             "deletion: the operator may only touch bounded roles",
@@ -356,8 +447,9 @@ fn from_what_is_seen_to_what_is_done_and_said() {
                 l.deleting = true;
                 l.role().boundary = None;
             },
-            &["trust Deny", "boundary", "annotate 0", "detach storage", "delete", "let go"],
+            &["trust Deny", "boundary", "annotate 0", "detach storage", "delete", "remove finalizer"],
             "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
         ),
         (
             "deletion: nothing was made",
@@ -366,6 +458,7 @@ fn from_what_is_seen_to_what_is_done_and_said() {
             },
             &[],
             "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
         ),
         (
             "deletion: already gone",
@@ -373,8 +466,9 @@ fn from_what_is_seen_to_what_is_done_and_said() {
                 l.deleting = true;
                 l.observed.role = Ok(Some(RoleState::Missing));
             },
-            &["annotate 0", "let go"],
+            &["annotate 0", "remove finalizer"],
             "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
         ),
         (
             "deletion: somebody else's role stays",
@@ -382,8 +476,9 @@ fn from_what_is_seen_to_what_is_done_and_said() {
                 l.deleting = true;
                 l.role().tags.clear();
             },
-            &["annotate 0", "let go"],
+            &["annotate 0", "remove finalizer"],
             "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
         ),
         (
             "deletion: AWS is away",
@@ -393,25 +488,29 @@ fn from_what_is_seen_to_what_is_done_and_said() {
             },
             &[],
             "False DeletionBlocked Reconciling",
+            "+Granted -DeletionBlocked -DeletionBlocked",
         ),
         (
-            "deletion: without its issuer nobody knows whose role that is",
+            "deletion: without its issuer the role's owner is not known",
             |l| {
                 (l.deleting, l.issuer) = (true, None);
                 l.observed.role = Ok(None);
             },
             &[],
             "False DeletionBlocked Reconciling",
+            "?DependencyNotReady -DeletionBlocked -DeletionBlocked",
         ),
     ];
-    for (row, change, steps, said) in table {
-        let mut look = Look::good();
-        change(&mut look);
-        let plan = look.plan();
+    for (row, change, steps, ready, others) in table {
+        let mut case = Case::good();
+        change(&mut case);
+        let plan = case.plan();
         let names: Vec<String> = plan.steps.iter().map(name).collect();
+        assert_eq!(types(&plan.conditions), [C::Granted, C::RoleReady, C::ServiceAccountAnnotated], "{row}");
+        assert_eq!(names, *steps, "{row}");
         assert_eq!(
-            (names, summary(&plan.conditions).as_str()),
-            (steps.iter().map(|s| (*s).to_owned()).collect(), *said),
+            (summary(&plan.conditions).as_str(), verdicts(&plan.conditions).as_str()),
+            (*ready, *others),
             "{row}"
         );
     }
@@ -419,14 +518,13 @@ fn from_what_is_seen_to_what_is_done_and_said() {
 
 #[test]
 fn aws_is_read_when_there_is_a_reason() {
-    type Change = fn(&mut Look);
+    type Change = fn(&mut Case);
     let both = Due { role: true, policies: true };
-    let now = Instant::now();
-    let fresh = |look: &mut Look, age: Duration| {
-        let at = now.checked_sub(age).unwrap();
-        look.memory.generation = look.generation;
-        look.memory.role = Some((None, at));
-        look.memory.policies = Some((Policies::default(), at));
+    let fresh = |case: &mut Case, age: Duration| {
+        let at = case.clock.instant.checked_sub(age).unwrap();
+        case.memory.generation = case.generation;
+        case.memory.role = Some((None, at));
+        case.memory.policies = Some((RolePolicies::default(), at));
     };
     let table: &[(&str, Change, u64, Due)] = &[
         ("read a minute ago", |_| {}, 60, Due::default()),
@@ -456,9 +554,9 @@ fn aws_is_read_when_there_is_a_reason() {
         ),
     ];
     for (row, change, age, expected) in table {
-        let mut look = Look::good();
-        fresh(&mut look, Duration::from_secs(*age));
-        change(&mut look);
-        assert_eq!(due(&look.subject(), &look.memory, now, &Timings::default()), *expected, "{row}");
+        let mut case = Case::good();
+        fresh(&mut case, Duration::from_secs(*age));
+        change(&mut case);
+        assert_eq!(due(&case.view(), &case.memory, &case.clock, &Timings::default()), *expected, "{row}");
     }
 }

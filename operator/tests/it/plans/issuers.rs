@@ -1,22 +1,24 @@
 //! `OidcIssuer`.
 
-use issuer::decide::{Step, Subject, decide};
-use issuer::observe::{ApiProblem, ApiServer, AwsState, Bucket, Evidence, Memory, Observed, Verification};
-use issuer::publication::{OPEN, Target};
+use issuer::decide::decide;
+use issuer::model::{ApiServer, AwsState, Evidence, Memory, Observed, Plan, Step, Verification, View};
+use issuer::publication::bucket::{OPEN, wanted};
+use issuer::publication::target::Target;
 
 use super::*;
 
 /// Everything a row may change; as it is: Ready, and nothing to do.
 #[allow(clippy::struct_excessive_bools, reason = "each is what a row may change")]
-struct Look {
+struct Case {
     spec: OidcIssuerSpec,
+    account: Result<&'static str, AwsError>,
     deleting: bool,
     finalizer: bool,
     was_ready: bool,
     published: bool,
     observed: Observed,
     memory: Memory,
-    now: Instant,
+    clock: Clock,
 }
 
 fn keys() -> Keys {
@@ -24,7 +26,19 @@ fn keys() -> Keys {
     Keys::parse(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap()
 }
 
-impl Look {
+fn api(issuer: &str, keys: Keys) -> Result<ApiServer, Finding> {
+    Ok(ApiServer { issuer: issuer.into(), keys })
+}
+
+fn unreachable() -> Finding {
+    Finding::new(Reason::APIServerUnreachable, "no answer")
+}
+
+fn refused() -> Option<Evidence> {
+    Some(Evidence::Bad(Finding::new(Reason::TokenExchangeFailed, "no")))
+}
+
+impl Case {
     fn good() -> Self {
         let spec = issuer_spec();
         let target = Target::new("default", &spec, ACCOUNT);
@@ -36,35 +50,35 @@ impl Look {
             cache_control: CACHE_CONTROL.into(),
         };
         let bucket = Bucket {
-            tags: target.tags.clone(),
+            tags: target.owner.tags().clone(),
             owner_enforced: true,
             public_access: OPEN,
-            policy: Some(target.bucket_policy().policy().to_string()),
+            policy: Some(wanted(&target).policy().to_string()),
             discovery: Some(object(&documents.discovery)),
             jwks: Some(object(&documents.jwks)),
         };
-        let provider = Provider { client_ids: spec.audiences.clone(), tags: target.tags.clone() };
-        let now = Instant::now();
+        let provider = Provider { client_ids: spec.audiences.clone(), tags: target.owner.tags().clone() };
+        let clock = clock();
         let verification = Verification {
-            at: now,
+            at: clock.instant,
             digest: documents.digest(),
             public: Evidence::Good,
             exchange: Some(Evidence::Good),
         };
         Self {
+            account: Ok(ACCOUNT),
             deleting: false,
             finalizer: true,
             was_ready: true,
             published: true,
             observed: Observed {
-                identity: Ok(identity()),
-                api: Ok(ApiServer { issuer: spec.issuer_url(), keys: keys() }),
+                api: api(&spec.issuer_url(), keys()),
                 aws: Ok(AwsState { bucket: Some(bucket), provider: Some(provider) }),
                 dependents: Vec::new(),
             },
             memory: Memory { verification: Some(verification), ..Memory::default() },
             spec,
-            now,
+            clock,
         }
     }
 
@@ -76,38 +90,49 @@ impl Look {
         self.memory.verification.as_mut().unwrap()
     }
 
-    fn plan(&self) -> issuer::decide::Plan {
+    fn plan(&self) -> Plan {
         let digest = Documents::new(&self.spec.issuer_url(), &self.spec.jwks_uri(), &keys()).digest();
-        let subject = Subject {
-            name: "default",
-            spec: &self.spec,
-            generation: 1,
-            deleting: self.deleting,
-            finalizer: self.finalizer,
-            published: self.published.then_some(digest.as_str()),
-            was_ready: self.was_ready,
+        let mut issuer = OidcIssuer::new("default", self.spec.clone());
+        issuer.status.get_or_insert_default().published_digest = self.published.then_some(digest);
+        let view = View {
+            object: ObjectState {
+                namespace: String::new(),
+                name: "default".into(),
+                generation: 1,
+                created: self.clock.wall,
+                deleting: self.deleting,
+                finalizer: self.finalizer,
+                was_ready: self.was_ready && !self.deleting,
+            },
+            issuer: Arc::new(issuer),
+            target: self.account.clone().map(|account| Target::new("default", &self.spec, account)),
         };
-        let started = self.now.checked_sub(Duration::from_hours(1)).unwrap();
-        decide(&subject, &self.observed, &self.memory, self.now, started, &Timings::default())
+        decide(&view, &self.observed, &self.memory, &self.clock, &Timings::default())
     }
 }
 
 fn name(step: &Step) -> String {
     match step {
-        Step::AddFinalizer => "hold".into(),
-        Step::RemoveFinalizer => "let go".into(),
-        Step::Write(write) => write.attribute().into(),
-        Step::Verify { exchange, .. } => if *exchange { "exchange" } else { "read" }.into(),
+        Step::AddFinalizer => "add finalizer".into(),
+        Step::RemoveFinalizer => "remove finalizer".into(),
+        Step::Change(change) => change.attribute.into(),
+        Step::Own(verify) => if verify.exchange { "exchange" } else { "read" }.into(),
     }
 }
 
 #[test]
 #[allow(clippy::too_many_lines, reason = "a table")]
-fn from_what_is_seen_to_what_is_done_and_said() {
-    type Change = fn(&mut Look);
-    let table: &[(&str, Change, &[&str], &str)] = &[
-        ("nothing to do", |_| {}, &[], "True Ready"),
-        ("new", |l| l.finalizer = false, &["hold"], "True Ready"),
+fn from_what_is_observed_to_steps_and_conditions() {
+    type Change = fn(&mut Case);
+    let table: &[(&str, Change, &[&str], &str, &str)] = &[
+        ("nothing to do", |_| {}, &[], "True Ready", "+Verified +Verified +Verified +Verified +Verified"),
+        (
+            "new",
+            |l| l.finalizer = false,
+            &["add finalizer"],
+            "True Ready",
+            "+Verified +Verified +Verified +Verified +Verified",
+        ),
         (
             "nothing in AWS",
             |l| {
@@ -124,79 +149,95 @@ fn from_what_is_seen_to_what_is_done_and_said() {
                 "OIDC provider",
             ],
             "False Publishing Reconciling",
+            "+Verified -Publishing -Publishing ?NotVerified ?NotVerified",
         ),
         (
             "the API server is away: nothing is shrunk",
             |l| {
-                l.observed.api = Err(ApiProblem("no answer".into()));
+                l.observed.api = Err(unreachable());
                 l.bucket().jwks = None;
             },
             &[],
             "True Ready",
+            "?APIServerUnreachable -APIServerUnreachable +Verified =NotVerified =NotVerified",
         ),
         (
             "the API server is away and there is nothing yet: no provider without documents",
             |l| {
-                l.observed.api = Err(ApiProblem("no answer".into()));
+                l.observed.api = Err(unreachable());
                 l.observed.aws = Ok(AwsState { bucket: None, provider: None });
                 l.was_ready = false;
             },
             &["bucket", "bucket policy", "public-access block", "bucket policy"],
             "False APIServerUnreachable Reconciling",
+            "?APIServerUnreachable -Publishing -APIServerUnreachable ?NotVerified ?NotVerified",
         ),
         (
-            "another issuer, never Ready: published all the same, said at once",
+            "another issuer, never Ready: published all the same, reported at once",
             |l| {
-                l.observed.api = Ok(ApiServer { issuer: OTHER.into(), keys: keys() });
+                l.observed.api = api(OTHER, keys());
                 (l.was_ready, l.memory.verification) = (false, None);
             },
             &["read"],
             "False IssuerMismatch Reconciling",
+            "-IssuerMismatch +Verified +Verified ?NotVerified ?NotVerified",
         ),
         (
             "another issuer, for the first time: it may be one restarting API server",
-            |l| l.observed.api = Ok(ApiServer { issuer: OTHER.into(), keys: keys() }),
+            |l| l.observed.api = api(OTHER, keys()),
             &[],
             "True Ready",
+            "-IssuerMismatch +Verified +Verified +Verified +Verified",
         ),
         (
             "another issuer and none of the published keys: another cluster, whose keys must not replace those",
             |l| {
                 let jwk = json!({"kty": "RSA", "kid": "two", "n": "AQAB", "e": "AQAB"});
                 let keys = Keys::parse(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap();
-                l.observed.api = Ok(ApiServer { issuer: OTHER.into(), keys });
+                l.observed.api = api(OTHER, keys);
                 l.was_ready = false;
             },
             &[],
             "False IssuerMismatch Reconciling",
+            "-IssuerMismatch +Verified +Verified ?NotVerified ?NotVerified",
         ),
         (
             "another issuer for two minutes",
             |l| {
-                l.observed.api = Ok(ApiServer { issuer: OTHER.into(), keys: keys() });
-                l.memory.bad_since = l.now.checked_sub(Duration::from_mins(2));
+                l.observed.api = api(OTHER, keys());
+                l.memory.bad_since = l.clock.instant.checked_sub(Duration::from_mins(2));
             },
             &[],
             "False IssuerMismatch Reconciling",
+            "-IssuerMismatch +Verified +Verified +Verified +Verified",
         ),
         (
             "keys changed",
             |l| l.bucket().jwks.as_mut().unwrap().body = b"{}".to_vec(),
             &["JWKS"],
             "True Ready",
+            "+Verified -Publishing +Verified =NotVerified =NotVerified",
         ),
         (
             "cached for too long",
             |l| l.bucket().discovery.as_mut().unwrap().cache_control = "max-age=86400".into(),
             &["discovery document"],
             "True Ready",
+            "+Verified -Publishing +Verified =NotVerified =NotVerified",
         ),
-        ("ACLs are on", |l| l.bucket().owner_enforced = false, &["bucket ownership controls"], "True Ready"),
+        (
+            "ACLs are on",
+            |l| l.bucket().owner_enforced = false,
+            &["bucket ownership controls"],
+            "True Ready",
+            "+Verified -Publishing +Verified =NotVerified =NotVerified",
+        ),
         (
             "no policy: the fence first is not needed while it is open",
             |l| l.bucket().policy = None,
             &["bucket policy"],
             "True Ready",
+            "+Verified -Publishing +Verified =NotVerified =NotVerified",
         ),
         (
             "closed and no policy: the fence first",
@@ -206,6 +247,7 @@ fn from_what_is_seen_to_what_is_done_and_said() {
             },
             &["bucket policy", "public-access block", "bucket policy"],
             "True Ready",
+            "+Verified -Publishing +Verified =NotVerified =NotVerified",
         ),
         (
             "audiences",
@@ -214,8 +256,15 @@ fn from_what_is_seen_to_what_is_done_and_said() {
             },
             &["provider audiences", "provider audiences"],
             "True Ready",
+            "+Verified +Verified -Publishing =NotVerified =NotVerified",
         ),
-        ("somebody else's bucket", |l| l.bucket().tags.clear(), &[], "False NotOwned Stalled"),
+        (
+            "somebody else's bucket",
+            |l| l.bucket().tags.clear(),
+            &[],
+            "False NotOwned Stalled",
+            "+Verified -NotOwned +Verified =NotVerified =NotVerified",
+        ),
         (
             "somebody else's provider",
             |l| {
@@ -224,18 +273,21 @@ fn from_what_is_seen_to_what_is_done_and_said() {
             },
             &[],
             "False NotOwned Stalled",
+            "+Verified +Verified -NotOwned =NotVerified =NotVerified",
         ),
         (
             "another account in the bucket's name",
-            |l| l.observed.identity = Ok(Identity { account: "999999999999".into(), arn: String::new() }),
+            |l| l.account = Ok("999999999999"),
             &[],
             "False InvalidSpec Stalled",
+            "+Verified -InvalidSpec +Verified =NotVerified =NotVerified",
         ),
         (
             "AWS throttles what is Ready",
             |l| l.observed.aws = Err(aws_error(Class::Throttled)),
             &[],
             "True Ready",
+            "+Verified =Throttled =Throttled =NotVerified =NotVerified AWSReachable-Throttled",
         ),
         (
             "AWS throttles what is new",
@@ -245,67 +297,95 @@ fn from_what_is_seen_to_what_is_done_and_said() {
             },
             &[],
             "False Throttled Reconciling",
+            "+Verified ?Throttled ?Throttled ?NotVerified ?NotVerified AWSReachable-Throttled",
         ),
         (
             "no credentials",
             |l| {
-                l.observed.identity = Err(aws_error(Class::Credentials));
+                l.account = Err(aws_error(Class::Credentials));
+                l.observed.aws = Err(aws_error(Class::Credentials));
                 l.was_ready = false;
             },
             &[],
             "False CredentialsUnavailable Reconciling",
+            "+Verified ?CredentialsUnavailable ?CredentialsUnavailable ?NotVerified ?NotVerified AWSReachable-CredentialsUnavailable",
         ),
         (
             "no credentials, because of the issuer",
             |l| {
-                l.observed.identity = Err(aws_error(Class::Credentials));
-                l.observed.api = Ok(ApiServer { issuer: OTHER.into(), keys: keys() });
+                l.account = Err(aws_error(Class::Credentials));
+                l.observed.aws = Err(aws_error(Class::Credentials));
+                l.observed.api = api(OTHER, keys());
                 l.was_ready = false;
             },
             &[],
             "False IssuerMismatch Reconciling",
+            "-IssuerMismatch ?CredentialsUnavailable ?CredentialsUnavailable ?NotVerified ?NotVerified AWSReachable-CredentialsUnavailable",
         ),
-        ("not verified since the start", |l| l.memory.verification = None, &["exchange"], "True Ready"),
-        ("verified an hour ago", |l| l.now += Duration::from_hours(1), &["exchange"], "True Ready"),
+        (
+            "not verified since the start",
+            |l| l.memory.verification = None,
+            &["exchange"],
+            "True Ready",
+            "+Verified +Verified +Verified =NotVerified =NotVerified",
+        ),
+        (
+            "verified an hour ago",
+            |l| l.clock.instant += Duration::from_hours(1),
+            &["exchange"],
+            "True Ready",
+            "+Verified +Verified +Verified +Verified +Verified",
+        ),
         (
             "verified for other documents",
             |l| l.evidence().digest = "other".into(),
             &["exchange"],
             "True Ready",
+            "+Verified +Verified +Verified =NotVerified =NotVerified",
         ),
         (
             "refused once",
             |l| {
-                l.evidence().exchange = Some(Evidence::Bad(crds::Reason::TokenExchangeFailed, "no".into()));
+                l.evidence().exchange = refused();
             },
             &[],
             "True Ready",
+            "+Verified +Verified +Verified +Verified -TokenExchangeFailed",
         ),
         (
             "refused for two minutes",
             |l| {
-                l.evidence().exchange = Some(Evidence::Bad(crds::Reason::TokenExchangeFailed, "no".into()));
-                l.memory.bad_since = l.now.checked_sub(Duration::from_mins(2));
+                l.evidence().exchange = refused();
+                l.memory.bad_since = l.clock.instant.checked_sub(Duration::from_mins(2));
             },
             &[],
             "False TokenExchangeFailed Reconciling",
+            "+Verified +Verified +Verified +Verified -TokenExchangeFailed",
         ),
         (
             "refused right after a write: not yet",
             |l| {
-                l.evidence().exchange = Some(Evidence::Bad(crds::Reason::TokenExchangeFailed, "no".into()));
-                (l.memory.last_write, l.was_ready) = (Some(l.now), false);
+                l.evidence().exchange = refused();
+                (l.memory.last_write, l.was_ready) = (Some(l.clock.instant), false);
             },
             &[],
             "False Propagating Reconciling",
+            "+Verified +Verified +Verified +Verified -Propagating",
         ),
         (
-            "strangers cannot read, but STS can: STS is the judge",
-            |l| l.evidence().public = Evidence::Bad(crds::Reason::NotPublic, "403".into()),
+            "anonymous readers cannot read, but STS can: STS decides",
+            |l| l.evidence().public = Evidence::Bad(Finding::new(Reason::NotPublic, "403")),
             &[],
             "True Ready",
+            "+Verified +Verified +Verified -NotPublic +Verified",
         ),
-        ("deletion", |l| l.deleting = true, &["let go"], "False Deleting Reconciling"),
+        (
+            "deletion",
+            |l| l.deleting = true,
+            &["remove finalizer"],
+            "False Deleting Reconciling",
+            "+Verified +Verified +Verified +Verified +Verified",
+        ),
         (
             "deletion while bindings use it",
             |l| {
@@ -314,32 +394,47 @@ fn from_what_is_seen_to_what_is_done_and_said() {
             },
             &[],
             "False DeletionBlocked Reconciling",
+            "+Verified +Verified +Verified +Verified +Verified",
         ),
     ];
-    for (row, change, steps, said) in table {
-        let mut look = Look::good();
-        change(&mut look);
-        let plan = look.plan();
+    for (row, change, steps, ready, others) in table {
+        let mut case = Case::good();
+        change(&mut case);
+        let plan = case.plan();
         let names: Vec<String> = plan.steps.iter().map(name).collect();
+        let all = [
+            C::IssuerMatches,
+            C::Published,
+            C::ProviderRegistered,
+            C::PubliclyReachable,
+            C::TokenExchangeVerified,
+        ];
+        assert_eq!(types(&plan.conditions), all, "{row}");
+        assert_eq!(names, *steps, "{row}");
         assert_eq!(
-            (names, summary(&plan.conditions).as_str()),
-            (steps.iter().map(|s| (*s).to_owned()).collect(), *said),
+            (summary(&plan.conditions).as_str(), verdicts(&plan.conditions).as_str()),
+            (*ready, *others),
             "{row}"
         );
-        let soon = !plan.steps.is_empty() || look.observed.failure().is_some();
-        assert_eq!(plan.requeue.is_zero(), soon && !look.deleting, "{row}: looked at again");
+        let next = match (plan.steps.is_empty(), case.observed.failed_read()) {
+            _ if case.deleting => Next::At(Duration::from_mins(1)),
+            (false, _) => Next::LookAgain,
+            (true, Some(_)) => Next::BackOff,
+            (true, None) => plan.next,
+        };
+        assert_eq!(plan.next, next, "{row}");
     }
 }
 
 #[test]
 fn what_others_changed_is_drift_and_new_keys_are_news() {
-    let mut look = Look::good();
-    look.bucket().jwks = None;
-    assert!(look.plan().drift);
-    look.published = false; // the status knows other documents
-    assert!(!look.plan().drift);
-    look.published = true;
-    look.was_ready = false;
-    assert!(!look.plan().drift);
-    assert!(!Look::good().plan().drift);
+    let mut case = Case::good();
+    case.bucket().jwks = None;
+    assert!(case.plan().drift);
+    case.published = false; // the status knows other documents
+    assert!(!case.plan().drift);
+    case.published = true;
+    case.was_ready = false;
+    assert!(!case.plan().drift);
+    assert!(!Case::good().plan().drift);
 }

@@ -4,14 +4,21 @@ mod bindings;
 mod issuers;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crds::condition::{ConditionType as C, Wanted};
+use crds::condition::{ConditionType as C, Holds, Wanted};
 use crds::names::{self, annotation};
-use crds::{OidcIssuerSpec, PodIdentityBindingSpec};
-use operator::aws::iam::{Provider, Role};
-use operator::aws::s3::{CACHE_CONTROL, CONTENT_TYPE, Object};
-use operator::aws::{AwsError, Class, Identity};
+use crds::{Finding, OidcIssuer, OidcIssuerSpec, PodIdentityBinding, PodIdentityBindingSpec, Reason};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use operator::aws::error::{AwsError, Class};
+use operator::aws::model::{
+    Bucket, CACHE_CONTROL, CONTENT_TYPE, IamWrite, Object, Provider, Role, RolePolicies, Write,
+};
+use operator::change::Change;
+use operator::clock::Clock;
+use operator::model::{Next, ObjectState};
 use operator::oidc::{Documents, Keys};
 use operator::timings::Timings;
 use operator::{binding, issuer};
@@ -20,10 +27,6 @@ use serde_json::json;
 use crate::world::{ACCOUNT, QUEUE, STORAGE};
 
 const OTHER: &str = "https://kubernetes.default.svc.cluster.local";
-
-fn identity() -> Identity {
-    Identity { account: ACCOUNT.into(), arn: format!("arn:aws:iam::{ACCOUNT}:user/test") }
-}
 
 fn aws_error(class: Class) -> AwsError {
     let text = || "test".to_owned();
@@ -46,11 +49,40 @@ fn issuer_spec() -> OidcIssuerSpec {
     .unwrap()
 }
 
+fn clock() -> Clock {
+    let instant = Instant::now();
+    let started = instant.checked_sub(Duration::from_hours(1)).unwrap();
+    Clock { instant, wall: Timestamp::from_second(1_800_000_000).unwrap(), started }
+}
+
 /// Ready's status and reason, and the companion beside it.
 fn summary(conditions: &[Wanted]) -> String {
     let of = |type_: C| conditions.iter().find(|w| w.type_ == type_);
     let ready = of(C::Ready).unwrap();
-    let status = if ready.status == Some(true) { "True" } else { "False" };
+    let status = if ready.holds == Holds::True { "True" } else { "False" };
     let companion = [C::Reconciling, C::Stalled].into_iter().find(|t| of(*t).is_some()).map_or("", C::as_str);
-    format!("{status} {} {companion}", ready.reason.as_str()).trim().to_owned()
+    format!("{status} {} {companion}", ready.finding.reason.as_str()).trim().to_owned()
+}
+
+/// All other conditions in the order of the status: `+` for True, `-` for False, `?` for Unknown, `=` for what it was before.
+fn verdicts(conditions: &[Wanted]) -> String {
+    let summary = [C::Ready, C::Reconciling, C::Stalled];
+    let verdict = |wanted: &Wanted| {
+        let sign = match wanted.holds {
+            Holds::True => '+',
+            Holds::False => '-',
+            Holds::Unknown => '?',
+            Holds::AsBefore => '=',
+        };
+        let name = if wanted.type_ == C::AWSReachable { "AWSReachable" } else { "" };
+        format!("{name}{sign}{}", wanted.finding.reason.as_str())
+    };
+    let others = conditions.iter().filter(|wanted| !summary.contains(&wanted.type_));
+    others.map(verdict).collect::<Vec<_>>().join(" ")
+}
+
+/// The types of all conditions but `AWSReachable`, in order.
+fn types(conditions: &[Wanted]) -> Vec<C> {
+    let beside = [C::Ready, C::Reconciling, C::Stalled, C::AWSReachable];
+    conditions.iter().map(|wanted| wanted.type_).filter(|type_| !beside.contains(type_)).collect()
 }

@@ -1,0 +1,106 @@
+//! From an issuer to the clients of its AWS account. Nothing else makes a client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use crds::OidcIssuerSpec;
+
+use super::call::Calls;
+use super::error::AwsError;
+use super::iam::Iam;
+use super::model::{BucketRef, Identity, Write, Written};
+use super::public::PublicReader;
+use super::s3::S3;
+use super::setup::{Settings, SetupError};
+use super::sts::Sts;
+use crate::metrics::Metrics;
+
+/// The accounts that the operator's credentials reach.
+#[derive(Clone)]
+pub struct Accounts {
+    /// Anonymous reads, as STS makes them.
+    pub public: PublicReader,
+    own: Account,
+}
+
+/// The clients of one account. Cheap to clone.
+#[derive(Clone)]
+pub struct Account {
+    /// Identity and access management: one endpoint per partition.
+    pub iam: Iam,
+    /// Tokens for credentials.
+    pub sts: Sts,
+    config: SdkConfig,
+    calls: Calls,
+    identity_refresh: Duration,
+}
+
+impl Accounts {
+    /// Clients with the SDK's default credential chain over the system's TLS roots and the extra CA.
+    pub async fn connect(settings: &Settings, metrics: Arc<Metrics>) -> Result<Self, SetupError> {
+        let extra_ca = settings.read_extra_ca()?;
+        let public = PublicReader::https(extra_ca.as_deref(), settings.public_timeout)?;
+        let config = settings.load(extra_ca.as_deref()).await?;
+        Ok(Self::new(&config, public, metrics, settings.identity_refresh))
+    }
+
+    /// Clients over a given configuration: what `connect` makes, or a test's.
+    #[must_use]
+    pub fn new(
+        config: &SdkConfig,
+        public: PublicReader,
+        metrics: Arc<Metrics>,
+        identity_refresh: Duration,
+    ) -> Self {
+        let calls = Calls::new(metrics);
+        let own = Account {
+            iam: Iam::new(config, calls.clone()),
+            sts: Sts::new(config, calls.clone()),
+            config: config.clone(),
+            calls,
+            identity_refresh,
+        };
+        Self { public, own }
+    }
+
+    /// The account that an issuer is registered in. Every issuer is registered in the account of the operator's own
+    /// credentials; an issuer that names a role of another account will be told apart here.
+    #[must_use]
+    pub fn of(&self, _issuer: &OidcIssuerSpec) -> Account {
+        self.own.clone()
+    }
+
+    /// The account of the operator's own credentials.
+    #[must_use]
+    pub fn own(&self) -> &Account {
+        &self.own
+    }
+}
+
+impl Account {
+    /// S3 for one bucket, guarding every call with the account that must own it.
+    #[must_use]
+    pub fn s3(&self, bucket: &BucketRef) -> S3 {
+        S3::new(&self.config, bucket.clone(), self.calls.clone())
+    }
+
+    /// Account and principal of the credentials. The answer is used for `identity_refresh` and until AWS refuses the
+    /// credentials.
+    pub async fn identity(&self) -> Result<Identity, AwsError> {
+        if let Some(identity) = self.calls.known_identity(self.identity_refresh) {
+            return Ok(identity);
+        }
+        let identity = self.sts.caller_identity().await?;
+        self.calls.remember_identity(identity.clone());
+        Ok(identity)
+    }
+
+    /// Carries out one change.
+    pub async fn apply(&self, write: &Write) -> Result<Written, AwsError> {
+        match write {
+            Write::Iam(write) => self.iam.apply(write).await,
+            Write::S3(bucket, write) => self.s3(bucket).apply(write).await.map(|()| Written::Done),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What every AWS call passes through: each attempt is counted by an interceptor, SDK retries included, and each answer is
+//! classified here and nowhere else.
+
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::Intercept;
+use aws_smithy_runtime_api::client::interceptors::context::FinalizerInterceptorContextRef;
+use aws_smithy_runtime_api::client::orchestrator::Metadata;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::config_bag::ConfigBag;
+use aws_smithy_types::error::display::DisplayErrorContext;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+use super::error::{AwsError, Class, classify};
+use super::model::Identity;
+use crate::metrics::Metrics;
+
+/// Shared by all clients of one set of credentials. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Calls {
+    metrics: Arc<Metrics>,
+    identity: Arc<Mutex<Option<(Identity, Instant)>>>,
+}
+
+impl Calls {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, identity: Arc::default() }
+    }
+
+    /// Counts a call and classifies its failure. Credentials that AWS refuses may be of another role soon: whose they are
+    /// is asked again.
+    pub(super) fn ended<T, E, R>(
+        &self,
+        operation: &'static str,
+        resource: &str,
+        answer: Result<T, SdkError<E, R>>,
+    ) -> Result<T, AwsError>
+    where
+        E: std::error::Error + ProvideErrorMetadata + 'static,
+        R: Debug + 'static,
+    {
+        let answer = answer.map_err(|error| error_of(operation, resource, &error));
+        let outcome = answer.as_ref().map_or_else(|error| error.class.label(), |_| "ok");
+        self.metrics.aws_call(operation, outcome);
+        if let Err(error) = &answer {
+            let AwsError { code, detail, class, .. } = error;
+            tracing::debug!(operation, resource, outcome, code, detail, "AWS call failed");
+            if *class == Class::Credentials {
+                *self.identity() = None;
+            }
+        }
+        answer
+    }
+
+    /// The identity of these credentials, if it was asked for less than `age` ago.
+    pub(super) fn known_identity(&self, age: Duration) -> Option<Identity> {
+        self.identity().as_ref().filter(|(_, at)| at.elapsed() < age).map(|(identity, _)| identity.clone())
+    }
+
+    pub(super) fn remember_identity(&self, identity: Identity) {
+        *self.identity() = Some((identity, Instant::now()));
+    }
+
+    fn identity(&self) -> std::sync::MutexGuard<'_, Option<(Identity, Instant)>> {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Intercept for Calls {
+    fn name(&self) -> &'static str {
+        "Calls"
+    }
+
+    fn read_after_attempt(
+        &self,
+        context: &FinalizerInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        configuration: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if let Some(metadata) = configuration.load::<Metadata>() {
+            let status = context.response().map_or(0, |response| response.status().as_u16());
+            self.metrics.aws_attempt(metadata.service(), metadata.name(), status);
+        }
+        Ok(())
+    }
+}
+
+fn error_of<E, R>(operation: &'static str, resource: &str, error: &SdkError<E, R>) -> AwsError
+where
+    E: std::error::Error + ProvideErrorMetadata + 'static,
+    R: Debug + 'static,
+{
+    let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default();
+    let text = error.as_service_error().and_then(ProvideErrorMetadata::message).unwrap_or_default();
+    let class = match error {
+        SdkError::ServiceError(_) => classify(code, text),
+        _ if is_of_credentials(error) => Class::Credentials,
+        _ => Class::Transient,
+    };
+    let message = match (class, text.is_empty()) {
+        (Class::Credentials, true) => {
+            "the operator's AWS credentials could not be obtained: ".to_owned() + &root_cause(error)
+        }
+        (_, true) if code.is_empty() => root_cause(error),
+        (_, true) => code.to_owned(),
+        (_, false) => text.to_owned(),
+    };
+    AwsError {
+        class,
+        operation,
+        resource: resource.to_owned(),
+        code: code.to_owned(),
+        message,
+        detail: DisplayErrorContext(error).to_string(),
+    }
+}
+
+fn is_of_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
+    chain(error).any(<dyn std::error::Error>::is::<CredentialsError>)
+}
+
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    chain(error).last().map(ToString::to_string).unwrap_or_default()
+}
+
+fn chain<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |cause| cause.source())
+}

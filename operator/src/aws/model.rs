@@ -1,0 +1,218 @@
+//! PURE: what AWS shows and what is changed in AWS, as values. Reads return these types; every change is a [`Write`] that a
+//! decision makes and a client carries out.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+/// Tags of a resource, by key.
+pub type Tags = BTreeMap<String, String>;
+
+/// Account and principal of a set of credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Twelve digits.
+    pub account: String,
+    /// The caller's ARN.
+    pub arn: String,
+}
+
+/// An OIDC provider as IAM shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provider {
+    /// Audiences.
+    pub client_ids: Vec<String>,
+    /// Tags.
+    pub tags: Tags,
+}
+
+/// A role as IAM shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Role {
+    /// The full ARN, path included.
+    pub arn: String,
+    /// The trust policy, decoded.
+    pub trust: String,
+    /// ARN of the permissions boundary.
+    pub boundary: Option<String>,
+    /// Tags.
+    pub tags: Tags,
+}
+
+/// What a new role is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRole {
+    /// The name.
+    pub name: String,
+    /// The path, `/…/`.
+    pub path: String,
+    /// The trust policy.
+    pub trust: String,
+    /// ARN of the permissions boundary; the operator's own role has none.
+    pub boundary: Option<String>,
+    /// At most 1,000 characters.
+    pub description: String,
+    /// Tags, put in the creating call, so that a crash cannot leave it without an owner.
+    pub tags: Tags,
+}
+
+/// What is attached to a role, sorted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RolePolicies {
+    /// ARNs of managed policies.
+    pub attached: Vec<String>,
+    /// Names of inline policies.
+    pub inline: Vec<String>,
+}
+
+/// A managed policy's default version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// The document, decoded.
+    pub document: String,
+    /// Tags.
+    pub tags: Tags,
+    /// Versions that are not the default, oldest first.
+    pub old_versions: Vec<String>,
+}
+
+/// The four flags of a bucket's public-access block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "S3's own shape")]
+pub struct PublicAccess {
+    /// Refuse public ACLs.
+    pub block_acls: bool,
+    /// Ignore public ACLs.
+    pub ignore_acls: bool,
+    /// Refuse public bucket policies.
+    pub block_policy: bool,
+    /// Ignore public bucket policies for callers of other accounts.
+    pub restrict_buckets: bool,
+}
+
+/// An object as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// The content.
+    pub body: Vec<u8>,
+    /// The entity tag, for conditional writes.
+    pub etag: String,
+    /// `Content-Type`.
+    pub content_type: String,
+    /// `Cache-Control`.
+    pub cache_control: String,
+}
+
+/// A bucket as S3 shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bucket {
+    /// Tags.
+    pub tags: Tags,
+    /// Whether ACLs are off.
+    pub owner_enforced: bool,
+    /// The public-access block.
+    pub public_access: PublicAccess,
+    /// The bucket policy.
+    pub policy: Option<String>,
+    /// The discovery document.
+    pub discovery: Option<Object>,
+    /// The JWKS.
+    pub jwks: Option<Object>,
+}
+
+/// The media type of both documents; S3 would say `application/octet-stream`.
+pub const CONTENT_TYPE: &str = "application/json";
+/// Short: a new signing key must reach STS soon, whatever caches are in between.
+pub const CACHE_CONTROL: &str = "max-age=60";
+
+/// A bucket, and what every call on it carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BucketRef {
+    /// Its name.
+    pub name: String,
+    /// Its region.
+    pub region: String,
+    /// The account that must own it.
+    pub owner: String,
+}
+
+/// One change in AWS: one remote call, idempotent, and safe to repeat after a crash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// In IAM.
+    Iam(IamWrite),
+    /// In S3.
+    S3(BucketRef, S3Write),
+}
+
+/// One change in IAM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "variants are the API's operations, fields its parameters")]
+pub enum IamWrite {
+    CreateProvider { url: String, audiences: Vec<String>, tags: Tags },
+    AddAudience { provider: String, audience: String },
+    RemoveAudience { provider: String, audience: String },
+    DeleteProvider { provider: String },
+    CreateRole(Box<NewRole>),
+    PutTrust { role: String, document: Value },
+    PutBoundary { role: String, boundary: String },
+    AttachPolicy { role: String, policy: String },
+    DetachPolicy { role: String, policy: String },
+    PutInline { role: String, name: String, document: Value },
+    DeleteInline { role: String, name: String },
+    DeleteRole { role: String },
+    CreatePolicy { name: String, path: String, document: Value, tags: Tags },
+    PutPolicyVersion { policy: String, document: Value },
+    DeletePolicyVersion { policy: String, version: String },
+    DeletePolicy { policy: String },
+}
+
+/// One change of a bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "variants are the API's operations, fields its parameters")]
+pub enum S3Write {
+    /// Makes the bucket with its tags and without ACLs in one call: it has an owner from its first instant.
+    CreateBucket {
+        tags: Tags,
+    },
+    EnforceOwner,
+    PutPolicy(Value),
+    PutPublicAccess(PublicAccess),
+    /// Over the object of that entity tag, or only where there is none.
+    PutObject {
+        key: String,
+        body: Vec<u8>,
+        over: Option<String>,
+    },
+    DeleteObject {
+        key: String,
+    },
+    DeleteBucket,
+}
+
+impl Write {
+    /// Whether no other change may follow before AWS was read again: a bucket of that name may have been there before,
+    /// and whose it is is read from its tags.
+    #[must_use]
+    pub const fn needs_read_back(&self) -> bool {
+        matches!(self, Self::S3(_, S3Write::CreateBucket { .. }))
+    }
+
+    /// The provider that the write removes, if it removes one.
+    #[must_use]
+    pub fn deleted_provider(&self) -> Option<&str> {
+        match self {
+            Self::Iam(IamWrite::DeleteProvider { provider }) => Some(provider),
+            _ => None,
+        }
+    }
+}
+
+/// What a write returned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Written {
+    /// The change was made, or had been made before.
+    Done,
+    /// The role was made; `CreateRole`'s answer is its first read-back.
+    Role(Box<Role>),
+}

@@ -1,0 +1,245 @@
+//! PURE: the types of a binding's reconcile.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crds::binding::DEFAULT_TOKEN_EXPIRATION_SECONDS;
+use crds::condition::Summary;
+use crds::names::{self, annotation};
+use crds::{Finding, OidcIssuer, PodIdentityBinding, PodIdentityBindingSpec, Reason};
+
+use super::role::Target;
+use crate::aws::error::AwsError;
+use crate::aws::model::{Role, RolePolicies};
+use crate::model::{self, Next, ObjectState};
+use crate::timings::Timings;
+
+/// The binding and what it refers to, resolved once a pass.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Metadata and what the status said.
+    pub object: ObjectState,
+    /// The binding.
+    pub binding: Arc<PodIdentityBinding>,
+    /// The issuer it names, if that exists.
+    pub issuer: Option<Arc<OidcIssuer>>,
+    /// The other binding that holds the `ServiceAccount`, if one does.
+    pub holder: Option<Holder>,
+    /// Whether the `ServiceAccount` is the operator's own.
+    pub reserved: bool,
+    /// The role it should have.
+    pub target: Result<Target, Unresolved>,
+}
+
+/// Another binding on the same `ServiceAccount`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its name.
+    pub name: String,
+    /// Whether its deletion was requested.
+    pub deleting: bool,
+}
+
+/// Why the role of a binding is not known.
+#[derive(Debug, Clone)]
+pub enum Unresolved {
+    /// The issuer does not exist.
+    NoIssuer,
+    /// The binding never asked for a role of its own.
+    NotNeeded,
+    /// The account is not known: AWS could not be asked.
+    Account(AwsError),
+}
+
+impl View {
+    /// The specification.
+    #[must_use]
+    pub fn spec(&self) -> &PodIdentityBindingSpec {
+        &self.binding.spec
+    }
+
+    /// Whether no spec of this binding ever asked for a role: the first generation is the only one, and its deletion
+    /// counts as one more.
+    #[must_use]
+    pub fn never_had_role(&self) -> bool {
+        self.spec().role.is_none() && self.object.generation <= 1 + i64::from(self.object.deleting)
+    }
+
+    /// The issuer, or that it does not exist.
+    pub fn issuer(&self) -> Result<&OidcIssuer, Finding> {
+        self.issuer.as_deref().ok_or_else(|| {
+            let message = format!("OidcIssuer {} does not exist: create it", self.spec().issuer_name());
+            Finding::new(Reason::DependencyNotReady, message)
+        })
+    }
+
+    /// ARN of the role that pods get: the specified one, or the one that is made. `None` while it is not known.
+    #[must_use]
+    pub fn role_arn(&self) -> Option<&str> {
+        let made = || self.target.as_ref().ok().map(|target| target.arn.as_str());
+        self.spec().role_arn.as_deref().or_else(made)
+    }
+
+    /// The annotations by which the EKS webhook's contract passes the binding on.
+    #[must_use]
+    pub fn annotations(&self, role_arn: &str) -> BTreeMap<String, String> {
+        let spec = self.spec();
+        let regional = spec.sts_regional_endpoints.unwrap_or(true);
+        let mut annotations = BTreeMap::from([
+            (annotation::ROLE_ARN.to_owned(), role_arn.to_owned()),
+            (annotation::STS_REGIONAL_ENDPOINTS.to_owned(), regional.to_string()),
+        ]);
+        let default = self.issuer.as_ref().map(|issuer| issuer.spec.audience());
+        if let Some(audience) =
+            spec.audience.as_deref().or(default).filter(|audience| *audience != names::DEFAULT_AUDIENCE)
+        {
+            annotations.insert(annotation::AUDIENCE.to_owned(), audience.to_owned());
+        }
+        let seconds = spec.token_expiration_seconds.filter(|s| *s != DEFAULT_TOKEN_EXPIRATION_SECONDS);
+        if let Some(seconds) = seconds {
+            annotations.insert(annotation::TOKEN_EXPIRATION.to_owned(), seconds.to_string());
+        }
+        annotations
+    }
+}
+
+/// Which reads are due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Due {
+    /// The role itself.
+    pub role: bool,
+    /// What is attached to it.
+    pub policies: bool,
+}
+
+/// What one pass saw.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// The role; `None` where it was not looked for.
+    pub role: Result<Option<RoleState>, AwsError>,
+    /// The `ServiceAccount`, if it exists.
+    pub service_account: Option<ServiceAccountState>,
+}
+
+/// Whether a role exists, and what it may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RoleState {
+    /// No role of that name.
+    Missing,
+    /// The role, and its policies where they were read.
+    Found(Role, Option<RolePolicies>),
+}
+
+/// A `ServiceAccount`, as far as decisions look at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceAccountState {
+    /// Its uid: an apply without it would create the `ServiceAccount` anew.
+    pub uid: String,
+    /// Its version, by which a refused apply is told from one worth trying.
+    pub version: String,
+    /// All annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Keys of the annotations that are ours by server-side apply.
+    pub ours: Vec<String>,
+}
+
+impl ServiceAccountState {
+    /// Whether it has these annotations, and none of ours besides.
+    #[must_use]
+    pub fn has_exactly(&self, wanted: &BTreeMap<String, String>) -> bool {
+        wanted.iter().all(|(key, value)| self.annotations.get(key) == Some(value))
+            && self.ours.iter().all(|key| wanted.contains_key(key))
+    }
+}
+
+/// What is remembered of one binding between passes. Lost with the process, and then read again.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    /// Whether this process has acted on the binding: a role may exist although the cached object has no finalizer yet.
+    pub acted: bool,
+    /// Generation of the spec that the reads were made for.
+    pub generation: i64,
+    /// The role (`None`: there is none) and when it was read.
+    pub role: Option<(Option<Role>, Instant)>,
+    /// Its policies and when they were read.
+    pub policies: Option<(RolePolicies, Instant)>,
+    /// The last refused apply of annotations.
+    pub conflict: Option<Conflict>,
+    /// Whether a role of an earlier generation of the spec is known to be gone.
+    pub earlier_role_gone: bool,
+}
+
+/// An apply of annotations that was refused since somebody else owns them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// The `ServiceAccount`'s version.
+    pub version: String,
+    /// For the user: the owner, and what to do.
+    pub owner: String,
+}
+
+/// What only a binding's reconcile does: apply exactly these annotations to the `ServiceAccount` of that uid and version;
+/// an empty set takes ours away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Annotate {
+    /// The `ServiceAccount`'s uid.
+    pub uid: String,
+    /// The version that was seen.
+    pub version: String,
+    /// The annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Facts of the status: name and ARN of the role, where the binding has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleFacts {
+    /// The ARN.
+    pub arn: String,
+    /// The name; absent for a role made elsewhere.
+    pub name: Option<String>,
+}
+
+/// What a pass leaves for the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Note {
+    /// Whether a role of an earlier generation of the spec is known to be gone.
+    pub earlier_role_gone: bool,
+}
+
+/// A plan before its conditions.
+#[derive(Debug, Clone)]
+pub struct Decision<'a> {
+    /// What is done.
+    pub steps: Vec<Step>,
+    /// What the user is told.
+    pub summary: Summary,
+    /// The failure that makes `AWSReachable` False.
+    pub unreachable: Option<&'a AwsError>,
+    /// Facts of the status.
+    pub facts: Option<RoleFacts>,
+    /// When to look again.
+    pub next: Next,
+    /// Whether a role of an earlier generation of the spec is known to be gone.
+    pub earlier_role_gone: bool,
+}
+
+impl Decision<'_> {
+    /// Nothing is done, and the object is looked at again at a role's age.
+    #[must_use]
+    pub fn nothing(summary: Summary, timings: &Timings) -> Self {
+        Self {
+            steps: Vec::new(),
+            summary,
+            unreachable: None,
+            facts: None,
+            next: Next::At(timings.role_resync),
+            earlier_role_gone: false,
+        }
+    }
+}
+
+/// One thing to do.
+pub type Step = model::Step<Annotate>;
+/// What one pass does and reports.
+pub type Plan = model::Plan<Annotate, Option<RoleFacts>, Note>;

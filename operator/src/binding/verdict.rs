@@ -1,0 +1,154 @@
+//! PURE: the conditions of a binding, each decided by itself from what was observed. All of them are always present.
+
+use crds::condition::{ConditionType as C, Summary, Wanted};
+use crds::{Finding, Reason};
+
+use super::model::{Memory, Observed, RoleState, ServiceAccountState, Step, Unresolved, View};
+use crate::aws::error::AwsError;
+use crate::change::attributes;
+
+/// What the conditions are decided from.
+pub struct Case<'a> {
+    /// The binding.
+    pub view: &'a View,
+    /// What was seen.
+    pub observed: &'a Observed,
+    /// What is remembered.
+    pub memory: &'a Memory,
+    /// Whether a grant covers it.
+    pub grant: &'a Result<(), Finding>,
+    /// What is done in this pass.
+    pub steps: &'a [Step],
+    /// The summary.
+    pub summary: &'a Summary,
+    /// The failure that makes `AWSReachable` False.
+    pub unreachable: Option<&'a AwsError>,
+}
+
+/// The message of a binding whose role is as specified.
+pub const READY: &str = "role, trust policy, boundary and policies were read back as specified";
+
+/// Every condition beside the summary, in the order of the status.
+const VERDICTS: [fn(&Case<'_>) -> Wanted; 3] = [granted, role_ready, service_account_annotated];
+
+/// The summary and all conditions.
+#[must_use]
+pub fn conditions(case: &Case<'_>) -> Vec<Wanted> {
+    let mut conditions = case.summary.conditions();
+    conditions.extend(VERDICTS.map(|verdict| verdict(case)));
+    conditions.extend(case.unreachable.map(aws_unreachable));
+    conditions
+}
+
+fn granted(case: &Case<'_>) -> Wanted {
+    let spec = case.view.spec();
+    match (&spec.role, case.grant) {
+        (None, _) => Wanted::yes(C::Granted, Reason::NotRequired, "a role made elsewhere needs no grant"),
+        (Some(_), Ok(())) => {
+            let message = format!("covered by a grant of OidcIssuer {}", spec.issuer_name());
+            Wanted::yes(C::Granted, Reason::Granted, message)
+        }
+        (Some(_), Err(missing)) if missing.reason == Reason::DependencyNotReady => {
+            Wanted::unknown(C::Granted, missing.clone())
+        }
+        (Some(_), Err(missing)) => Wanted::no(C::Granted, missing.clone()),
+    }
+}
+
+fn role_ready(case: &Case<'_>) -> Wanted {
+    let Case { view, observed, steps, .. } = case;
+    let blocking = blocking(case);
+    if let Some(finding) = blocking.filter(|_| touches_nothing(case)) {
+        return Wanted::no(C::RoleReady, finding.clone());
+    }
+    if view.spec().role.is_none() {
+        let message = "never read nor written: it was made elsewhere";
+        return Wanted::yes(C::RoleReady, Reason::NotRequired, message);
+    }
+    let not_observed = |finding: Finding| Wanted::not_observed(C::RoleReady, view.object.was_ready, finding);
+    let target = match &view.target {
+        Ok(target) => target,
+        Err(Unresolved::Account(error)) => return not_observed(error.finding()),
+        Err(Unresolved::NoIssuer | Unresolved::NotNeeded) => {
+            return Wanted::unknown(C::RoleReady, no_target(view));
+        }
+    };
+    let to_be_done = || match blocking {
+        Some(finding) => Wanted::no(C::RoleReady, finding.clone()),
+        None => {
+            let message = format!("to be done: {}", attributes(steps.iter().filter_map(Step::change)));
+            Wanted::no(C::RoleReady, Finding::new(Reason::Progressing, message))
+        }
+    };
+    match &observed.role {
+        Err(error) => not_observed(error.finding()),
+        Ok(None | Some(RoleState::Missing)) => to_be_done(),
+        Ok(Some(RoleState::Found(role, policies))) => match target.owns(role) {
+            Err(not_owned) => Wanted::no(C::RoleReady, not_owned),
+            Ok(()) if target.diff(role, policies.as_ref()).is_empty() => {
+                Wanted::yes(C::RoleReady, Reason::Verified, READY)
+            }
+            Ok(()) => to_be_done(),
+        },
+    }
+}
+
+fn service_account_annotated(case: &Case<'_>) -> Wanted {
+    const TYPE: C = C::ServiceAccountAnnotated;
+    let Case { view, observed, memory, steps, .. } = case;
+    if let Some(finding) = blocking(case).filter(|_| touches_nothing(case)) {
+        return Wanted::no(TYPE, finding.clone());
+    }
+    let Some(service_account) = &observed.service_account else {
+        let message = format!("ServiceAccount {} does not exist yet", view.spec().service_account_name);
+        return Wanted::no(TYPE, Finding::new(Reason::ServiceAccountNotFound, message));
+    };
+    let Some(role_arn) = view.role_arn() else {
+        return match &view.target {
+            Err(Unresolved::Account(error)) => {
+                Wanted::not_observed(TYPE, view.object.was_ready, error.finding())
+            }
+            _ => Wanted::unknown(TYPE, no_target(view)),
+        };
+    };
+    let annotated = service_account.has_exactly(&view.annotations(role_arn));
+    if annotated || steps.iter().any(|step| matches!(step, Step::Own(_))) {
+        return Wanted::yes(TYPE, Reason::Annotated, "the annotations are in place");
+    }
+    if let Some(refused) = refused(view, memory, service_account) {
+        return Wanted::no(TYPE, refused);
+    }
+    let finding = case.unreachable.map(AwsError::finding).or_else(|| blocking(case).cloned());
+    Wanted::no(TYPE, finding.unwrap_or_else(|| Finding::new(Reason::Progressing, "to be done: annotations")))
+}
+
+/// Why no role is known: the issuer does not exist.
+fn no_target(view: &View) -> Finding {
+    view.issuer().err().unwrap_or_else(|| Finding::new(Reason::Progressing, "waits for AWS"))
+}
+
+/// The condition of an AWS that cannot be asked.
+#[must_use]
+pub fn aws_unreachable(error: &AwsError) -> Wanted {
+    Wanted::no(C::AWSReachable, error.finding())
+}
+
+/// The refusal that the last apply of annotations met, if it was on this version of the `ServiceAccount` and for this
+/// specification.
+#[must_use]
+pub fn refused(view: &View, memory: &Memory, service_account: &ServiceAccountState) -> Option<Finding> {
+    let conflict = memory.conflict.as_ref()?;
+    let same = conflict.version == service_account.version && memory.generation == view.object.generation;
+    same.then(|| Finding::new(Reason::AnnotationOwnedByOther, &conflict.owner))
+}
+
+/// What keeps the binding from being Ready and is not its own progress.
+fn blocking<'a>(case: &Case<'a>) -> Option<&'a Finding> {
+    case.summary.finding().filter(|finding| finding.reason != Reason::Progressing)
+}
+
+/// Whether the binding leaves role and `ServiceAccount` to another one, or gives them up.
+fn touches_nothing(case: &Case<'_>) -> bool {
+    let View { object, holder, reserved, .. } = case.view;
+    object.deleting || holder.is_some() || *reserved
+}

@@ -1,0 +1,268 @@
+//! `operator bootstrap`: an administrator, once, with their own AWS session and kubeconfig. Publishes and registers every
+//! issuer of the file with the reconcile's own modules, then makes the boundary and the operator's own role. Everything is
+//! read before anything is changed; it is safe to run again, and mends what it finds broken.
+
+pub mod boundary;
+pub mod operator_role;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow, bail};
+use crds::names::operator_role_arn;
+use crds::{Finding, OidcIssuer};
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt};
+
+use self::operator_role::FoundRole;
+use crate::aws::accounts::Account;
+use crate::aws::error::AwsError;
+use crate::aws::model::{Identity, Policy};
+use crate::aws::public::PublicReader;
+use crate::change::Change;
+use crate::installation::{Installation, NamedIssuer};
+use crate::issuer::model::{ApiServer, AwsState, Evidence};
+use crate::issuer::observe::{api_server, aws_state};
+use crate::issuer::publication::target::Target;
+use crate::issuer::publication::{self, documents};
+use crate::issuer::verify::read_public;
+use crate::oidc::Documents;
+use crate::terminal::Terminal;
+
+/// How long AWS may take to accept the public policy and to serve the documents.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// How often it is asked.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What `bootstrap` works on.
+pub struct Bootstrap<'a> {
+    /// The issuers of the file.
+    pub issuers: &'a [NamedIssuer],
+    /// The operator's namespace.
+    pub namespace: &'a str,
+    /// AWS with the administrator's credentials.
+    pub account: &'a Account,
+    /// Anonymous reads.
+    pub public: &'a PublicReader,
+    /// The cluster with the administrator's kubeconfig.
+    pub client: &'a Client,
+    /// Replace published keys of which this cluster knows none.
+    pub replace_keys: bool,
+}
+
+/// One issuer of the file.
+struct Part<'a> {
+    issuer: &'a NamedIssuer,
+    target: Target,
+    documents: Documents,
+    changes: Vec<Change>,
+}
+
+impl Bootstrap<'_> {
+    /// Runs it and prints each step.
+    pub async fn run(&self, dry_run: bool, terminal: &mut Terminal) -> anyhow::Result<()> {
+        let api = api_server(self.client).await.map_err(unchanged)?;
+        let identity = self.account.identity().await.map_err(|error| refused(&error))?;
+        let others = issuers_of(self.client).await.context("nothing was changed")?;
+        let installation = installation(&identity.account, self.issuers, others).map_err(unchanged)?;
+        for issuer in self.issuers {
+            terminal.field("issuer", &issuer.spec.issuer_url());
+        }
+        terminal.field("account", &identity.account);
+        terminal.field("as", &identity.arn);
+
+        let mut parts = Vec::new();
+        for issuer in self.issuers {
+            parts.push(self.part(issuer, &api, &identity).await?);
+        }
+        let once = self.once(&installation).await?;
+        let changes = || parts.iter().flat_map(|part| &part.changes).chain(&once);
+        if dry_run {
+            changes().for_each(|change| terminal.planned(&change.describe()));
+            terminal.line("dry run: nothing was changed");
+            return Ok(());
+        }
+        if changes().next().is_none() {
+            terminal.line("everything is as specified");
+        }
+        for part in &parts {
+            self.publish(part, terminal).await?;
+        }
+        for change in &once {
+            self.apply(change, terminal).await.map_err(|error| anyhow!(error.for_administrator()))?;
+        }
+        for part in &parts {
+            self.await_public(part, terminal).await?;
+        }
+        self.advise(&api, &installation, terminal);
+        Ok(())
+    }
+
+    /// What has to be changed for one issuer; an error where something is wrong or belongs to somebody else.
+    async fn part<'a>(
+        &self,
+        issuer: &'a NamedIssuer,
+        api: &ApiServer,
+        identity: &Identity,
+    ) -> anyhow::Result<Part<'a>> {
+        let NamedIssuer { name, spec } = issuer;
+        let target = Target::new(name, spec, &identity.account);
+        publication::bucket::check(&target, None).map_err(unchanged)?;
+        let documents = documents::wanted(spec, &api.keys);
+        let AwsState { bucket, provider } =
+            aws_state(self.account, &target).await.map_err(|error| refused(&error))?;
+        let publication = publication::diff(&target, bucket.as_ref(), provider.as_ref(), Some(&documents));
+        let changes = publication.changes().map_err(unchanged)?;
+        let foreign = api.issuer != target.issuer_url && documents::foreign_keys(bucket.as_ref(), &api.keys);
+        if foreign && !self.replace_keys {
+            bail!(
+                "the published keys are of another cluster, and this one issues tokens as {}: is the kubeconfig the right \
+                 one? To replace them all the same, say --replace-keys. Nothing was changed",
+                api.issuer
+            );
+        }
+        Ok(Part { issuer, target, documents, changes })
+    }
+
+    /// What has to be changed of boundary and operator's role.
+    async fn once(&self, installation: &Installation) -> anyhow::Result<Vec<Change>> {
+        let (policy, role) = found(self.account, installation).await.map_err(|error| refused(&error))?;
+        let wanted = operator_role::wanted(installation, self.namespace);
+        let boundary = boundary::diff(installation, policy.as_ref()).map_err(unchanged)?;
+        let role = operator_role::diff(installation, &wanted, role.as_ref()).map_err(unchanged)?;
+        Ok([boundary, role].concat())
+    }
+
+    /// Makes an issuer's changes until nothing is left to change.
+    async fn publish(&self, part: &Part<'_>, terminal: &mut Terminal) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut changes = part.changes.clone();
+        while !changes.is_empty() {
+            for change in &changes {
+                match self.apply(change, terminal).await {
+                    Ok(()) if change.write.needs_read_back() => break,
+                    Ok(()) => {}
+                    Err(error) if error.public_policy_blocked() && Instant::now() < deadline => {
+                        tokio::time::sleep(RETRY).await;
+                        break;
+                    }
+                    Err(error) => {
+                        bail!(
+                            "{}. Run bootstrap again: it goes on where it stopped",
+                            error.for_administrator()
+                        )
+                    }
+                }
+            }
+            let state = aws_state(self.account, &part.target).await;
+            let AwsState { bucket, provider } = state.map_err(|error| anyhow!(error.for_administrator()))?;
+            let (bucket, provider) = (bucket.as_ref(), provider.as_ref());
+            let publication = publication::diff(&part.target, bucket, provider, Some(&part.documents));
+            changes = publication.changes().map_err(|finding| anyhow!(finding.message))?;
+            if Instant::now() > deadline && !changes.is_empty() {
+                bail!("AWS does not show what was written: {}. Run bootstrap again", changes[0].attribute);
+            }
+        }
+        Ok(())
+    }
+
+    async fn apply(&self, change: &Change, terminal: &mut Terminal) -> Result<(), AwsError> {
+        let begun = Instant::now();
+        self.account.apply(&change.write).await?;
+        terminal.done(change.attribute, begun.elapsed());
+        Ok(())
+    }
+
+    async fn await_public(&self, part: &Part<'_>, terminal: &mut Terminal) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            match read_public(&part.issuer.spec, &part.documents, self.public).await {
+                Evidence::Good => break,
+                Evidence::Bad(why) | Evidence::Unclear(why) if begun.elapsed() > PATIENCE => {
+                    bail!("published, but {}. Run bootstrap again once that is mended", why.message);
+                }
+                Evidence::Bad(_) | Evidence::Unclear(_) => tokio::time::sleep(RETRY).await,
+            }
+        }
+        terminal.done("anybody can read both documents", begun.elapsed());
+        Ok(())
+    }
+
+    /// What is left to a person: the API server's flags and the chart's values.
+    fn advise(&self, api: &ApiServer, installation: &Installation, terminal: &mut Terminal) {
+        for NamedIssuer { spec, .. } in self.issuers {
+            let wanted = spec.issuer_url();
+            terminal.heading("API server flags (docs/issuer-flags.md says where)");
+            terminal.line(&format!("--service-account-issuer={wanted}"));
+            if api.issuer == wanted {
+                terminal.line("# this API server issues tokens under it already");
+            } else {
+                terminal.line(&format!(
+                    "--service-account-issuer={}   # stays accepted for running pods",
+                    api.issuer
+                ));
+                terminal.line(&format!("--api-audiences={}   # unless it is set already", api.issuer));
+            }
+        }
+        let Some(NamedIssuer { spec, .. }) = self.issuers.first() else { return };
+        terminal.heading("chart values");
+        let (partition, account) = (installation.partition(), installation.account());
+        terminal.line("aws:");
+        terminal.line(&format!(
+            "  roleArn: {}",
+            operator_role_arn(partition, account, installation.cluster_name())
+        ));
+        terminal.line(&format!("  region: {}", spec.s3.region));
+        terminal.line(&format!("  audience: {}", spec.audience()));
+    }
+}
+
+/// The issuers that the cluster has; none where the CRD is not installed.
+pub async fn issuers_of(client: &Client) -> anyhow::Result<Vec<NamedIssuer>> {
+    let issuers: Api<OidcIssuer> = Api::all(client.clone());
+    match issuers.list(&ListParams::default()).await {
+        Ok(list) => Ok(list
+            .into_iter()
+            .map(|issuer| NamedIssuer { name: issuer.name_any(), spec: issuer.spec })
+            .collect()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Vec::new()),
+        Err(error) => Err(anyhow!("the cluster's OidcIssuers cannot be listed: {error}")),
+    }
+}
+
+/// The issuers of a file, and those of the cluster that have its name: what exists once is the union over all.
+pub fn installation(
+    account: &str,
+    of_file: &[NamedIssuer],
+    of_cluster: Vec<NamedIssuer>,
+) -> Result<Installation, Finding> {
+    let name = of_file.first().map(|issuer| issuer.spec.cluster_name.clone());
+    let same = of_cluster.into_iter().filter(|issuer| Some(&issuer.spec.cluster_name) == name.as_ref());
+    Installation::new(account, of_file.iter().cloned().chain(same))
+}
+
+/// The boundary and the operator's role as IAM shows them.
+pub async fn found(
+    account: &Account,
+    installation: &Installation,
+) -> Result<(Option<Policy>, Option<FoundRole>), AwsError> {
+    let (iam, arn, name) = (&account.iam, boundary::arn(installation), operator_role::name(installation));
+    let (policy, role) = tokio::try_join!(iam.policy(&arn), iam.role(&name))?;
+    let role = match role {
+        Some(role) => {
+            let permissions = iam.inline_document(&name, operator_role::INLINE_POLICY).await?;
+            Some(FoundRole { role, permissions })
+        }
+        None => None,
+    };
+    Ok((policy, role))
+}
+
+/// An error before anything was changed.
+pub fn unchanged(finding: Finding) -> anyhow::Error {
+    anyhow!("{}. Nothing was changed", finding.message)
+}
+
+/// A failed call before anything was changed.
+pub fn refused(error: &AwsError) -> anyhow::Error {
+    anyhow!("{}. Nothing was changed", error.for_administrator())
+}

@@ -1,0 +1,180 @@
+//! PURE: the operator's own role: it may be assumed by the operator's `ServiceAccount` through every issuer, and carries the
+//! one inline policy that `operator iam-policy` prints.
+
+use crds::Finding;
+use crds::names::{OPERATOR_ROLE_PATH, OPERATOR_SERVICE_ACCOUNT, operator_role_name, provider_arn, subject};
+use serde_json::Value;
+
+use crate::aws::model::{IamWrite, NewRole, Role, Write};
+use crate::change::Change;
+use crate::installation::Installation;
+use crate::policy::trust::{Trust, union};
+use crate::policy::{equivalent, operator};
+
+/// Name of the one inline policy.
+pub const INLINE_POLICY: &str = "podidentity-operator";
+
+/// The role as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedRole {
+    /// The trust policy.
+    pub trust: Value,
+    /// The inline policy.
+    pub permissions: Value,
+}
+
+/// The role as IAM shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundRole {
+    /// The role.
+    pub role: Role,
+    /// Its inline policy, if it has it.
+    pub permissions: Option<String>,
+}
+
+/// The role's name.
+#[must_use]
+pub fn name(installation: &Installation) -> String {
+    operator_role_name(installation.cluster_name())
+}
+
+/// Trust policy and permissions for an operator in that namespace.
+#[must_use]
+pub fn wanted(installation: &Installation, namespace: &str) -> WantedRole {
+    let (partition, account) = (installation.partition(), installation.account());
+    let subject = subject(namespace, OPERATOR_SERVICE_ACCOUNT);
+    let issuers: Vec<(String, String)> = installation
+        .issuers()
+        .iter()
+        .map(|issuer| issuer.spec.issuer_url())
+        .map(|url| (provider_arn(partition, account, &url), url))
+        .collect();
+    let trusts: Vec<Trust<'_>> = installation
+        .issuers()
+        .iter()
+        .zip(&issuers)
+        .map(|(issuer, (provider_arn, issuer_url))| Trust {
+            provider_arn,
+            issuer_url,
+            audience: issuer.spec.audience(),
+            subject: &subject,
+        })
+        .collect();
+    WantedRole { trust: union(&trusts), permissions: operator::policy(installation) }
+}
+
+/// What makes the role as wanted; an error where it belongs to somebody else.
+pub fn diff(
+    installation: &Installation,
+    wanted: &WantedRole,
+    found: Option<&FoundRole>,
+) -> Result<Vec<Change>, Finding> {
+    let name = name(installation);
+    let WantedRole { trust, permissions } = wanted;
+    let put_permissions = |old: Option<String>| Change {
+        attribute: "operator's permissions",
+        old,
+        new: Some(permissions.to_string()),
+        write: Write::Iam(IamWrite::PutInline {
+            role: name.clone(),
+            name: INLINE_POLICY.into(),
+            document: permissions.clone(),
+        }),
+    };
+    let Some(found) = found else {
+        let new = NewRole {
+            name: name.clone(),
+            path: OPERATOR_ROLE_PATH.into(),
+            trust: trust.to_string(),
+            boundary: None,
+            description: format!("podidentity operator of cluster {}", installation.cluster_name()),
+            tags: installation.owner().tags().clone(),
+        };
+        let create = Change {
+            attribute: "operator's role",
+            old: None,
+            new: Some(name.clone()),
+            write: Write::Iam(IamWrite::CreateRole(Box::new(new))),
+        };
+        return Ok(vec![create, put_permissions(None)]);
+    };
+    installation.owner().check("role", &name, &found.role.tags)?;
+    let mut changes = Vec::new();
+    if !equivalent(&found.role.trust, trust) {
+        changes.push(Change {
+            attribute: "operator's trust policy",
+            old: Some(found.role.trust.clone()),
+            new: Some(trust.to_string()),
+            write: Write::Iam(IamWrite::PutTrust { role: name.clone(), document: trust.clone() }),
+        });
+    }
+    if !found.permissions.as_ref().is_some_and(|document| equivalent(document, permissions)) {
+        changes.push(put_permissions(found.permissions.clone()));
+    }
+    Ok(changes)
+}
+
+/// What takes the role away; an error where it belongs to somebody else.
+pub fn removal(installation: &Installation, found: Option<&FoundRole>) -> Result<Vec<Change>, Finding> {
+    let Some(found) = found else { return Ok(Vec::new()) };
+    let name = name(installation);
+    installation.owner().check("role", &name, &found.role.tags)?;
+    let permissions = Change {
+        attribute: "operator's permissions",
+        old: Some(INLINE_POLICY.into()),
+        new: None,
+        write: Write::Iam(IamWrite::DeleteInline { role: name.clone(), name: INLINE_POLICY.into() }),
+    };
+    let role = Change {
+        attribute: "operator's role",
+        old: Some(found.role.arn.clone()),
+        new: None,
+        write: Write::Iam(IamWrite::DeleteRole { role: name }),
+    };
+    Ok(vec![permissions, role])
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::bootstrap::boundary;
+    use crate::installation::NamedIssuer;
+
+    fn installation(issuers: &[(&str, &str)]) -> Installation {
+        let issuer = |(name, region): &(&str, &str)| {
+            let bucket = format!("{name}-111122223333-{region}-an");
+            let spec = json!({"clusterName": "homelab", "s3": {"bucket": bucket, "region": region}});
+            NamedIssuer { name: (*name).into(), spec: serde_json::from_value(spec).unwrap() }
+        };
+        Installation::new("111122223333", issuers.iter().map(issuer)).unwrap()
+    }
+
+    #[test]
+    fn policy_trust_and_boundary_are_unions_over_all_issuers() {
+        const ISSUERS: [(&str, &str); 2] = [("one", "eu-central-1"), ("two", "eu-west-1")];
+        let both = installation(&ISSUERS);
+        let WantedRole { trust, permissions } = wanted(&both, "podidentity-system");
+        let permissions = permissions.to_string();
+        // Whatever the policy of one issuer names, the union names, too.
+        for issuer in ISSUERS {
+            for statement in operator::policy(&installation(&[issuer]))["Statement"].as_array().unwrap() {
+                let resources = match &statement["Resource"] {
+                    Value::Array(list) => list.clone(),
+                    single => vec![single.clone()],
+                };
+                for resource in resources {
+                    assert!(permissions.contains(&resource.to_string()), "{resource}");
+                }
+            }
+        }
+        assert_eq!(trust["Statement"].as_array().unwrap().len(), 2);
+        let boundary = boundary::wanted(&both).to_string();
+        assert!(
+            boundary.contains(":::one-111122223333") && boundary.contains(":::two-111122223333"),
+            "{boundary}"
+        );
+    }
+}

@@ -1,0 +1,34 @@
+//! PURE: one change of one attribute in AWS, old beside new. Events, metrics, logs, the terminal and `--dry-run` all describe
+//! it by [`Change::describe`].
+
+use crate::aws::model::Write;
+
+/// What is, what is to be, and the one call that makes it so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The attribute, for status, events, metrics and logs: one of a closed set.
+    pub attribute: &'static str,
+    /// The value that AWS shows; `None` where there is none.
+    pub old: Option<String>,
+    /// The value that is specified; `None` where there must be none.
+    pub new: Option<String>,
+    /// The call.
+    pub write: Write,
+}
+
+impl Change {
+    /// The attribute with its old and its new value.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".into());
+        format!("{}: {} -> {}", self.attribute, value(&self.old), value(&self.new))
+    }
+}
+
+/// The attributes of some changes, each named once, in order.
+#[must_use]
+pub fn attributes<'a>(changes: impl IntoIterator<Item = &'a Change>) -> String {
+    let mut names: Vec<&str> = changes.into_iter().map(|change| change.attribute).collect();
+    names.dedup();
+    names.join(", ")
+}

@@ -1,0 +1,204 @@
+//! All issuers and bindings of the cluster, and which refers to which. One watch of each kind; the stores are written
+//! before an event wakes anything, so that whatever it wakes sees the change.
+
+pub mod references;
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crds::{OidcIssuer, PodIdentityBinding};
+use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use futures::{Stream, StreamExt, TryStreamExt};
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{ObjectRef, Store, reflector};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::{Api, Client, ResourceExt};
+use tokio_util::sync::CancellationToken;
+
+use self::references::{Key, References};
+
+/// What the cluster holds. Cheap to clone.
+#[derive(Clone)]
+pub struct Cluster {
+    /// All issuers.
+    pub issuers: Store<OidcIssuer>,
+    /// All bindings.
+    pub bindings: Store<PodIdentityBinding>,
+    references: Arc<RwLock<References>>,
+    issuers_synced: CancellationToken,
+}
+
+/// The changes of one kind, and the objects of it that a change of something else concerns.
+pub struct Feed<K: kube::Resource<DynamicType = ()>> {
+    /// Changes of the objects themselves.
+    pub changes: futures::stream::BoxStream<'static, Result<K, watcher::Error>>,
+    /// Objects that something else concerns.
+    pub woken: UnboundedReceiver<ObjectRef<K>>,
+}
+
+impl Cluster {
+    /// The stores, and what keeps them: nothing is read before both feeds are polled.
+    #[must_use]
+    pub fn watch(client: &Client) -> (Self, Feed<OidcIssuer>, Feed<PodIdentityBinding>) {
+        let (issuers, bindings) = (Writer::default(), Writer::default());
+        let cluster = Self {
+            issuers: issuers.as_reader(),
+            bindings: bindings.as_reader(),
+            references: Arc::default(),
+            issuers_synced: CancellationToken::new(),
+        };
+        let (wake_issuers, woken_issuers) = mpsc::unbounded();
+        let (wake_bindings, woken_bindings) = mpsc::unbounded();
+        let changes =
+            cluster.clone().follow_issuers(client, issuers, wake_issuers.clone(), wake_bindings.clone());
+        let issuer_feed = Feed { changes: changes.boxed(), woken: woken_issuers };
+        let changes = cluster.clone().follow_bindings(client, bindings, wake_issuers, wake_bindings);
+        let binding_feed = Feed { changes: changes.boxed(), woken: woken_bindings };
+        (cluster, issuer_feed, binding_feed)
+    }
+
+    /// Returns once the store of issuers holds what the API server has: before, an empty store is no answer.
+    pub async fn issuers_synced(&self) {
+        self.issuers_synced.cancelled().await;
+    }
+
+    /// The issuer of that name.
+    #[must_use]
+    pub fn issuer(&self, name: &str) -> Option<Arc<OidcIssuer>> {
+        self.issuers.get(&ObjectRef::new(name))
+    }
+
+    /// The bindings on a `ServiceAccount`.
+    #[must_use]
+    pub fn bindings_on(&self, namespace: &str, service_account: &str) -> Vec<Arc<PodIdentityBinding>> {
+        let references = self.references.read().unwrap_or_else(PoisonError::into_inner);
+        let found = references.on(namespace, service_account);
+        found.filter_map(|name| self.bindings.get(&ObjectRef::new(name).within(namespace))).collect()
+    }
+
+    /// References to the bindings on a `ServiceAccount`.
+    #[must_use]
+    pub fn on_service_account(
+        &self,
+        namespace: &str,
+        service_account: &str,
+    ) -> Vec<ObjectRef<PodIdentityBinding>> {
+        let references = self.references.read().unwrap_or_else(PoisonError::into_inner);
+        references.on(namespace, service_account).map(|name| ObjectRef::new(name).within(namespace)).collect()
+    }
+
+    /// References to the bindings that use an issuer.
+    fn of_issuer(&self, issuer: &str) -> Vec<ObjectRef<PodIdentityBinding>> {
+        let references = self.references.read().unwrap_or_else(PoisonError::into_inner);
+        references.of_issuer(issuer).map(|(namespace, name)| ObjectRef::new(name).within(namespace)).collect()
+    }
+
+    /// Keeps store and index of bindings. The end of a binding concerns its issuer, whose deletion may wait for it, and the
+    /// other bindings on its `ServiceAccount`. An end is known by its event and not by a deletion timestamp: an object
+    /// without finalizers never has one.
+    fn follow_bindings(
+        self,
+        client: &Client,
+        writer: Writer<PodIdentityBinding>,
+        wake_issuers: UnboundedSender<ObjectRef<OidcIssuer>>,
+        wake_bindings: UnboundedSender<ObjectRef<PodIdentityBinding>>,
+    ) -> impl Stream<Item = Result<PodIdentityBinding, watcher::Error>> + use<> {
+        let mut listed = References::default();
+        reflector(writer, watch(Api::all(client.clone()), process::watch::config()))
+            .inspect_ok(move |event: &Event<PodIdentityBinding>| match event {
+                Event::Init => listed = References::default(),
+                Event::InitApply(binding) => put(&mut listed, binding),
+                Event::InitDone => {
+                    self.index(|references| *references = std::mem::take(&mut listed));
+                    // While the list was read, any object may have ended; and one that was listed on an earlier page was
+                    // not yet in the store when that woke it.
+                    wake(
+                        &wake_issuers,
+                        self.issuers.state().iter().map(|issuer| ObjectRef::from_obj(&**issuer)),
+                    );
+                    wake(
+                        &wake_bindings,
+                        self.bindings.state().iter().map(|binding| ObjectRef::from_obj(&**binding)),
+                    );
+                }
+                Event::Apply(binding) => self.index(|references| put(references, binding)),
+                Event::Delete(binding) => {
+                    let (namespace, name) = key(binding);
+                    self.index(|references| references.remove(&namespace, &name));
+                    wake(&wake_issuers, [ObjectRef::new(binding.spec.issuer_name())]);
+                    wake(
+                        &wake_bindings,
+                        self.on_service_account(&namespace, &binding.spec.service_account_name),
+                    );
+                }
+            })
+            .applied_objects()
+    }
+
+    /// Keeps the store of issuers. A new generation of an issuer concerns its bindings (grants, audiences, the request for
+    /// its deletion), and so does its end; its status does not.
+    fn follow_issuers(
+        self,
+        client: &Client,
+        writer: Writer<OidcIssuer>,
+        wake_issuers: UnboundedSender<ObjectRef<OidcIssuer>>,
+        wake_bindings: UnboundedSender<ObjectRef<PodIdentityBinding>>,
+    ) -> impl Stream<Item = Result<OidcIssuer, watcher::Error>> + use<> {
+        type Version = (Option<String>, Option<i64>);
+        let version = |issuer: &OidcIssuer| (issuer.uid(), issuer.metadata.generation);
+        let mut known: HashMap<String, Version> = HashMap::new();
+        reflector(writer, watch(Api::all(client.clone()), process::watch::config()))
+            .inspect_ok(move |event: &Event<OidcIssuer>| match event {
+                Event::Init | Event::InitApply(_) => {}
+                Event::InitDone => {
+                    let all = self.issuers.state();
+                    let now: HashMap<String, Version> =
+                        all.iter().map(|issuer| (issuer.name_any(), version(issuer))).collect();
+                    let gone = known.keys().filter(|name| !now.contains_key(*name));
+                    let new = now.iter().filter(|(name, version)| known.get(*name) != Some(version));
+                    for name in new.map(|(name, _)| name).chain(gone) {
+                        wake(&wake_bindings, self.of_issuer(name));
+                    }
+                    known = now;
+                    self.issuers_synced.cancel();
+                    wake(&wake_issuers, all.iter().map(|issuer| ObjectRef::from_obj(&**issuer)));
+                }
+                Event::Apply(issuer) => {
+                    let (name, version) = (issuer.name_any(), version(issuer));
+                    if known.get(&name) != Some(&version) {
+                        wake(&wake_bindings, self.of_issuer(&name));
+                        known.insert(name, version);
+                    }
+                }
+                Event::Delete(issuer) => {
+                    let name = issuer.name_any();
+                    known.remove(&name);
+                    wake(&wake_bindings, self.of_issuer(&name));
+                }
+            })
+            .applied_objects()
+    }
+
+    fn index(&self, change: impl FnOnce(&mut References)) {
+        change(&mut self.references.write().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+fn key(binding: &PodIdentityBinding) -> Key {
+    (binding.namespace().unwrap_or_default(), binding.name_any())
+}
+
+fn put(references: &mut References, binding: &PodIdentityBinding) {
+    references.put(key(binding), &binding.spec.service_account_name, binding.spec.issuer_name());
+}
+
+/// Where nothing listens any more, the operator is about to stop.
+fn wake<K: kube::Resource<DynamicType = ()>>(
+    sender: &UnboundedSender<ObjectRef<K>>,
+    objects: impl IntoIterator<Item = ObjectRef<K>>,
+) {
+    for object in objects {
+        let _ = sender.unbounded_send(object);
+    }
+}

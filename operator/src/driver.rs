@@ -1,0 +1,170 @@
+//! One pass over one object, the same for both kinds: resolve → observe → decide → act → report. Everything here is about
+//! passes: time limit, memory, repeats, waits, metrics. What a pass is about is behind [`Kind`].
+
+use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kube::runtime::controller::Action;
+use kube::{Resource, ResourceExt};
+
+use crate::act::{Acted, act};
+use crate::backoff::Backoff;
+use crate::clock::Clock;
+use crate::context::Context;
+use crate::kind::{Failure, Kind, PlanOf, Resolved, StepError};
+use crate::model::{Next, ObjectState, Step};
+use crate::report::report;
+
+/// The driver of one kind.
+pub struct Driver<K: Kind> {
+    context: Arc<Context>,
+    backoff: Backoff,
+    memory: Mutex<HashMap<String, Memory<K>>>,
+}
+
+/// What is remembered of one object, by its uid: an object that was deleted and made again inherits nothing.
+struct Memory<K: Kind> {
+    kind: K::Memory,
+    /// The steps of the last pass.
+    steps: Vec<Step<K::Own>>,
+    /// Failures in a row.
+    failures: u32,
+    /// Whether our finalizer is off: the cached object may outlive it by a moment, and nothing is left to be done for it.
+    gone: bool,
+}
+
+/// The controller's reconcile. A failure is logged, counted and waited for here and never reaches the controller.
+pub async fn reconcile<K: Kind>(
+    object: Arc<K::Object>,
+    driver: Arc<Driver<K>>,
+) -> Result<Action, Infallible> {
+    let uid = object.uid().unwrap_or_default();
+    // kube never runs two passes over one object at once, so no other pass misses the memory meanwhile.
+    let mut memory = driver.memory().remove(&uid).unwrap_or_else(Memory::new);
+    let limit = driver.context.timings.reconcile_timeout;
+    let failure = match tokio::time::timeout(limit, driver.pass(&object, &mut memory)).await {
+        Ok(Ok(wait)) => Ok(wait),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("the pass did not end within {limit:?}")),
+    };
+    let wait = failure.unwrap_or_else(|error| {
+        let (name, namespace) = (object.name_any(), object.namespace());
+        tracing::warn!(kind = K::NAME, object = name, namespace, error, "the pass failed");
+        driver.context.metrics.reconciled(K::NAME, "kubernetes");
+        Some(driver.wait(&uid, &mut memory, Next::BackOff))
+    });
+    driver.put_back(uid, memory);
+    Ok(wait.map_or_else(Action::await_change, Action::requeue))
+}
+
+impl<K: Kind> Driver<K> {
+    /// A driver that remembers nothing.
+    #[must_use]
+    pub fn new(context: Arc<Context>) -> Self {
+        let backoff = Backoff::new(context.timings.backoff_min, context.timings.backoff_max);
+        Self { context, backoff, memory: Mutex::default() }
+    }
+
+    /// The first half of a pass, which changes nothing: resolve → observe → decide.
+    async fn plan(
+        &self,
+        object: &Arc<K::Object>,
+        memory: &mut K::Memory,
+        clock: &Clock,
+    ) -> Result<(Resolved<K>, K::Observed, PlanOf<K>), kube::Error> {
+        let context = &*self.context;
+        let (generation, conditions) = K::status(object).map_or((None, &[][..]), K::observed);
+        let state = ObjectState::new(object.meta(), generation, conditions);
+        let (view, account) = K::resolve(object, &state, context).await;
+        let resolved = Resolved { object: Arc::clone(object), state, view, account };
+        let observed = K::observe(&resolved, memory, clock, context).await?;
+        let plan = K::decide(&resolved.view, &observed, memory, clock, &context.timings);
+        Ok((resolved, observed, plan))
+    }
+
+    /// One pass. Returns when to look again; `None` where only a change of the object is a reason to.
+    async fn pass(
+        &self,
+        object: &Arc<K::Object>,
+        memory: &mut Memory<K>,
+    ) -> Result<Option<Duration>, kube::Error> {
+        if memory.gone {
+            return Ok(None);
+        }
+        let (context, clock) = (&*self.context, self.context.clock());
+        let (resolved, observed, plan) = self.plan(object, &mut memory.kind, &clock).await?;
+        K::planned(&mut memory.kind, &resolved.view, &plan);
+        let acted = act(&plan, &resolved, &mut memory.kind, context).await;
+        // What was done already and did not last is done again, but not at once.
+        let repeated = !plan.steps.is_empty() && memory.steps == plan.steps;
+        memory.steps.clone_from(&plan.steps);
+        let (label, conditions, next) = match acted {
+            Ok(Acted::Gone) => {
+                memory.gone = true;
+                K::gone(&resolved.state, context);
+                context.metrics.reconciled(K::NAME, "ok");
+                return Ok(None);
+            }
+            Ok(Acted::Done) => {
+                let failed = K::failed_read(&observed).filter(|_| plan.steps.is_empty());
+                let next = if repeated { Next::BackOff } else { plan.next };
+                (failed.unwrap_or("ok"), plan.conditions, next)
+            }
+            Err(StepError::Kube(error)) => return Err(error),
+            Err(StepError::Aws(error)) => {
+                let (name, namespace, class) = (object.name_any(), object.namespace(), error.class.label());
+                tracing::warn!(kind = K::NAME, object = name, namespace, %error, class, detail = error.detail, "a step failed");
+                let failure =
+                    Failure { plan: &plan, view: &resolved.view, error: &error, repeated, clock: &clock };
+                let (conditions, next) = K::step_failed(&failure, &mut memory.kind, &context.timings);
+                (class, conditions, next)
+            }
+        };
+        context.metrics.reconciled(K::NAME, label);
+        // A pass that did something is followed at once by one that reads it back; only first progress is worth a status.
+        if next != Next::LookAgain || !resolved.state.was_ready {
+            report::<K>(context, object, conditions, plan.facts).await?;
+        }
+        Ok(Some(self.wait(&object.uid().unwrap_or_default(), memory, next)))
+    }
+
+    fn wait(&self, uid: &str, memory: &mut Memory<K>, next: Next) -> Duration {
+        match next {
+            Next::LookAgain => Duration::ZERO,
+            Next::BackOff => {
+                memory.failures = memory.failures.saturating_add(1);
+                self.backoff.wait(uid, memory.failures)
+            }
+            Next::At(period) => {
+                if memory.steps.is_empty() {
+                    memory.failures = 0;
+                }
+                self.backoff.spread(uid, period)
+            }
+        }
+    }
+
+    /// Puts an object's memory back. What is gone is forgotten once there is much of it: an object without our finalizer
+    /// ends without a pass.
+    fn put_back(&self, uid: String, memory: Memory<K>) {
+        const SLACK: usize = 64;
+        let (mut all, store) = (self.memory(), K::store(&self.context));
+        all.insert(uid, memory);
+        if all.len() > 2 * store.len() + SLACK {
+            let existing: HashSet<String> = store.state().iter().filter_map(|object| object.uid()).collect();
+            all.retain(|uid, _| existing.contains(uid));
+        }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, HashMap<String, Memory<K>>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Kind> Memory<K> {
+    fn new() -> Self {
+        Self { kind: K::Memory::default(), steps: Vec::new(), failures: 0, gone: false }
+    }
+}

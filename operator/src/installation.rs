@@ -1,0 +1,115 @@
+//! PURE: all `OidcIssuer`s of one cluster in one AWS account. What exists once for them (the permissions boundary, the
+//! operator's own role and its policy) is the union over all.
+
+use std::collections::BTreeMap;
+
+use crds::{Finding, OidcIssuerSpec, Reason};
+
+use crate::ownership::Owner;
+
+/// An `OidcIssuer`: name and specification.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedIssuer {
+    /// `metadata.name`.
+    pub name: String,
+    /// The specification.
+    pub spec: OidcIssuerSpec,
+}
+
+/// The issuers, never none, and the account.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Installation {
+    account: String,
+    first: NamedIssuer,
+    issuers: Vec<NamedIssuer>,
+}
+
+impl Installation {
+    /// Puts issuers together. One cluster has one name in an account, in one partition: role names, path and boundary
+    /// carry it. Of two issuers of one name the first counts.
+    pub fn new(account: &str, issuers: impl IntoIterator<Item = NamedIssuer>) -> Result<Self, Finding> {
+        let refused = |message: String| Finding::new(Reason::InvalidSpec, message);
+        let mut issuers = issuers.into_iter();
+        let first = issuers.next().ok_or_else(|| refused("there is no OidcIssuer".into()))?;
+        let mut all = BTreeMap::from([(first.name.clone(), first.clone())]);
+        for issuer in issuers {
+            let (one, other) = (&first.spec, &issuer.spec);
+            if one.cluster_name != other.cluster_name {
+                return Err(refused(format!(
+                    "OidcIssuer {} has spec.clusterName {} and OidcIssuer {} has {}: one cluster has one name in an AWS \
+                     account, since role names, the role path and the permissions boundary carry it",
+                    first.name, one.cluster_name, issuer.name, other.cluster_name
+                )));
+            }
+            if one.partition() != other.partition() {
+                return Err(refused(format!(
+                    "OidcIssuer {} is in partition {} and OidcIssuer {} in {}: they cannot be in one AWS account",
+                    first.name,
+                    one.partition(),
+                    issuer.name,
+                    other.partition()
+                )));
+            }
+            all.entry(issuer.name.clone()).or_insert(issuer);
+        }
+        Ok(Self { account: account.to_owned(), first, issuers: all.into_values().collect() })
+    }
+
+    /// The account.
+    #[must_use]
+    pub fn account(&self) -> &str {
+        &self.account
+    }
+
+    /// The issuers, by name.
+    #[must_use]
+    pub fn issuers(&self) -> &[NamedIssuer] {
+        &self.issuers
+    }
+
+    /// The cluster's name in AWS.
+    #[must_use]
+    pub fn cluster_name(&self) -> &str {
+        &self.first.spec.cluster_name
+    }
+
+    /// The partition of the account.
+    #[must_use]
+    pub fn partition(&self) -> &'static str {
+        self.first.spec.partition().id
+    }
+
+    /// The owner of boundary and operator's role.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        let urls = self.issuers.iter().map(|issuer| issuer.spec.issuer_url());
+        Owner::of_operator(&self.first.name, &self.first.spec, urls)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn issuer(name: &str, cluster: &str, region: &str) -> NamedIssuer {
+        let bucket = format!("{name}-111122223333-{region}-an");
+        let spec = json!({"clusterName": cluster, "s3": {"bucket": bucket, "region": region}});
+        NamedIssuer { name: name.into(), spec: serde_json::from_value(spec).unwrap() }
+    }
+
+    #[test]
+    fn issuers_that_cannot_share_an_account_are_refused_with_both_names() {
+        let one = || issuer("one", "homelab", "eu-central-1");
+        for (other, says) in [
+            (issuer("two", "office", "eu-central-1"), "OidcIssuer two has office"),
+            (issuer("two", "homelab", "cn-north-1"), "OidcIssuer two in aws-cn"),
+        ] {
+            let refused = Installation::new("111122223333", [one(), other]).unwrap_err();
+            assert!(refused.message.contains(says), "{refused:?}");
+        }
+        assert!(Installation::new("111122223333", []).is_err());
+    }
+}

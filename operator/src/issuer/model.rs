@@ -1,0 +1,163 @@
+//! PURE: the types of an issuer's reconcile.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crds::{Finding, OidcIssuer, OidcIssuerSpec};
+
+use super::publication::target::Target;
+use crate::aws::error::AwsError;
+use crate::aws::model::{Bucket, Provider};
+use crate::model::{self, ObjectState};
+use crate::oidc::{Documents, Keys};
+
+/// The issuer and its names in AWS, resolved once a pass.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Metadata and what the status said.
+    pub object: ObjectState,
+    /// The issuer.
+    pub issuer: Arc<OidcIssuer>,
+    /// Its names; an error while the account is not known.
+    pub target: Result<Target, AwsError>,
+}
+
+impl View {
+    /// The specification.
+    #[must_use]
+    pub fn spec(&self) -> &OidcIssuerSpec {
+        &self.issuer.spec
+    }
+
+    /// Digest of the documents that were last seen published as wanted.
+    #[must_use]
+    pub fn published_digest(&self) -> Option<&str> {
+        self.issuer.status.as_ref()?.published_digest.as_deref()
+    }
+}
+
+/// Which reads are due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Due {
+    /// The API server's documents.
+    pub api: bool,
+    /// Bucket and provider.
+    pub aws: bool,
+}
+
+/// What one pass saw.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// What the API server issues and signs with.
+    pub api: Result<ApiServer, Finding>,
+    /// What is in AWS; an error, too, where the account is not known.
+    pub aws: Result<AwsState, AwsError>,
+    /// Bindings (`namespace/name`) that use the issuer; looked for only during its deletion.
+    pub dependents: Vec<String>,
+}
+
+impl Observed {
+    /// The metric label of a read that failed, if one did.
+    #[must_use]
+    pub fn failed_read(&self) -> Option<&'static str> {
+        let aws = || self.aws.as_ref().err().map(|error| error.class.label());
+        self.api.as_ref().err().map(|_| "kubernetes").or_else(aws)
+    }
+}
+
+/// The API server's issuer and publishable keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiServer {
+    /// The issuer under which it signs.
+    pub issuer: String,
+    /// Its keys.
+    pub keys: Keys,
+}
+
+/// What is in AWS for an issuer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwsState {
+    /// The bucket, if there is one of that name in our account.
+    pub bucket: Option<Bucket>,
+    /// The OIDC provider, if registered.
+    pub provider: Option<Provider>,
+}
+
+/// What is remembered of one issuer between passes, with its age. Lost with the process, and then read again.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    /// Generation of the spec that the AWS reads were made for.
+    pub generation: i64,
+    /// The API server's documents and when they were read.
+    pub api: Option<(Result<ApiServer, Finding>, Instant)>,
+    /// AWS and when it was read.
+    pub aws: Option<(AwsState, Instant)>,
+    /// When we last changed something in AWS.
+    pub last_write: Option<Instant>,
+    /// The last verification.
+    pub verification: Option<Verification>,
+    /// Since when there is definite evidence against the issuer.
+    pub bad_since: Option<Instant>,
+}
+
+/// Both documents read anonymously and, if asked for, a token exchanged for credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verification {
+    /// When.
+    pub at: Instant,
+    /// Digest of the documents it was made for.
+    pub digest: String,
+    /// Both documents read anonymously.
+    pub public: Evidence,
+    /// A token exchanged for credentials; `None` where that makes no sense yet.
+    pub exchange: Option<Evidence>,
+}
+
+/// What a check showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Evidence {
+    /// It works.
+    Good,
+    /// It does not, for certain.
+    Bad(Finding),
+    /// It is not known: time-outs, 5xx.
+    Unclear(Finding),
+}
+
+/// What only an issuer's reconcile does: verify what was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verify {
+    /// The documents that must be found.
+    pub documents: Documents,
+    /// Whether the token exchange makes sense yet.
+    pub exchange: bool,
+}
+
+/// Facts of the status.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// The issuer URL.
+    pub issuer_url: String,
+    /// Public URL of the JWKS.
+    pub jwks_uri: String,
+    /// Partition.
+    pub partition: String,
+    /// Account, once known.
+    pub account: Option<String>,
+    /// Provider ARN, once the account is known.
+    pub provider_arn: Option<String>,
+    /// Digest of both documents, once both are published as wanted.
+    pub digest: Option<String>,
+}
+
+/// What a pass leaves for the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Note {
+    /// Since when there is definite evidence against the issuer.
+    pub bad_since: Option<Instant>,
+}
+
+/// One thing to do.
+pub type Step = model::Step<Verify>;
+/// What one pass does and reports.
+pub type Plan = model::Plan<Verify, Facts, Note>;

@@ -1,0 +1,239 @@
+//! PURE: the conditions of an issuer, each decided by itself from what was observed. All of them are always present, except
+//! `AWSReachable`, which is present only when False.
+
+use crds::condition::{ConditionType as C, Summary, Wanted};
+use crds::{Finding, Reason};
+
+use super::model::{Evidence, Observed, Verification, View};
+use super::publication::Publication;
+use crate::aws::error::{AwsError, Class};
+use crate::change::{Change, attributes};
+
+/// What the conditions are decided from.
+pub struct Case<'a> {
+    /// The issuer.
+    pub view: &'a View,
+    /// What was seen.
+    pub observed: &'a Observed,
+    /// That the API server issues under another URL.
+    pub mismatch: Option<&'a Finding>,
+    /// What has to be changed in AWS.
+    pub publication: Result<&'a Publication, &'a AwsError>,
+    /// Whether the documents are known, and all in AWS is as specified.
+    pub published: bool,
+    /// The last verification, if it was made for the published documents.
+    pub verification: Option<&'a Verification>,
+    /// Whether "not yet" is an answer: AWS may not have seen the last write everywhere.
+    pub window_open: bool,
+    /// Evidence that takes Ready back.
+    pub against: Option<&'a Finding>,
+}
+
+/// Every condition beside the summary, in the order of the status.
+const VERDICTS: [fn(&Case<'_>) -> Wanted; 5] =
+    [issuer_matches, published, provider_registered, publicly_reachable, token_exchange_verified];
+
+/// The summary and all conditions.
+#[must_use]
+pub fn conditions(case: &Case<'_>, summary: &Summary) -> Vec<Wanted> {
+    let mut conditions = summary.conditions();
+    conditions.extend(VERDICTS.map(|verdict| verdict(case)));
+    conditions.extend(case.publication.err().and_then(aws_unreachable));
+    conditions
+}
+
+/// The first thing that only a person can change, or else the first that is missing.
+#[must_use]
+pub fn summary(case: &Case<'_>) -> Summary {
+    let candidates = [
+        // The cause of whatever else does not work yet, the operator's own credentials among it.
+        case.mismatch.filter(|_| !case.view.object.was_ready).map(waiting),
+        case.observed.api.as_ref().err().map(waiting),
+        case.publication.err().map(failure),
+        case.publication.ok().and_then(refused),
+        case.publication.ok().and_then(to_be_written),
+        unverified(case),
+        case.against.map(waiting),
+    ];
+    let mut candidates = candidates.into_iter().flatten();
+    let first = candidates.next().unwrap_or_else(ready);
+    let stalled = |summary: &Summary| matches!(summary, Summary::Stalled(_));
+    let summary = if stalled(&first) { first } else { candidates.find(stalled).unwrap_or(first) };
+    settled(summary, case.view.object.was_ready)
+}
+
+/// What was Ready stays Ready through everything that passes by itself.
+#[must_use]
+pub fn settled(summary: Summary, was_ready: bool) -> Summary {
+    let takes_back = |reason| matches!(reason, Reason::IssuerMismatch | Reason::TokenExchangeFailed);
+    match summary {
+        Summary::Reconciling(finding) if was_ready && !takes_back(finding.reason) => ready(),
+        other => other,
+    }
+}
+
+fn ready() -> Summary {
+    Summary::Ready("a token of this cluster was exchanged for AWS credentials".into())
+}
+
+fn waiting(finding: &Finding) -> Summary {
+    Summary::Reconciling(finding.clone())
+}
+
+/// What a failed call of AWS means.
+#[must_use]
+pub fn failure(error: &AwsError) -> Summary {
+    if error.class.needs_a_person() {
+        Summary::Stalled(error.finding())
+    } else {
+        Summary::Reconciling(error.finding())
+    }
+}
+
+fn refused(publication: &Publication) -> Option<Summary> {
+    publication.changes().err().map(Summary::Stalled)
+}
+
+fn to_be_written(publication: &Publication) -> Option<Summary> {
+    let [bucket, provider] = [&publication.bucket, &publication.provider].map(|part| part.as_ref().ok());
+    let first = bucket.into_iter().chain(provider).find(|changes| !changes.is_empty())?;
+    Some(Summary::Reconciling(publishing(first)))
+}
+
+fn publishing(changes: &[Change]) -> Finding {
+    Finding::new(Reason::Publishing, format!("to be written: {}", attributes(changes)))
+}
+
+fn unverified(case: &Case<'_>) -> Option<Summary> {
+    let not_verified = |message: &str| Some(Summary::Reconciling(Finding::new(Reason::NotVerified, message)));
+    let Some(Verification { exchange, .. }) = case.verification.filter(|_| case.published) else {
+        return not_verified("publication has not been verified yet");
+    };
+    match exchange {
+        None if case.mismatch.is_none() => not_verified("the token exchange has not been tried yet"),
+        Some(Evidence::Bad(finding)) if case.window_open => Some(Summary::Reconciling(not_yet(finding))),
+        Some(Evidence::Unclear(finding)) => Some(waiting(finding)),
+        None | Some(Evidence::Good | Evidence::Bad(_)) => None,
+    }
+}
+
+fn not_yet(finding: &Finding) -> Finding {
+    Finding::new(Reason::Propagating, format!("not yet: {}", finding.message))
+}
+
+/// Definite evidence of a verification against the issuer.
+#[must_use]
+pub fn definite(verification: Option<&Verification>, window_open: bool) -> Option<Finding> {
+    match &verification?.exchange {
+        Some(Evidence::Bad(finding)) if !window_open => Some(finding.clone()),
+        _ => None,
+    }
+}
+
+/// That the API server issues under another URL, with the exact flag, since this is where most people stop.
+#[must_use]
+pub fn mismatch(view: &View, observed: &Observed) -> Option<Finding> {
+    let (found, wanted) = (&observed.api.as_ref().ok()?.issuer, view.spec().issuer_url());
+    (*found != wanted).then(|| {
+        let message = format!(
+            "the API server issues tokens as {found}. Start it with --service-account-issuer={wanted} \
+             --service-account-issuer={found} (the first signs, the second stays accepted) and, unless it is set already, \
+             --api-audiences={found}; docs/issuer-flags.md has the place for kubeadm, k3s, RKE2, Talos, k0s and kind"
+        );
+        Finding::new(Reason::IssuerMismatch, message)
+    })
+}
+
+fn issuer_matches(case: &Case<'_>) -> Wanted {
+    match (&case.observed.api, case.mismatch) {
+        (Err(problem), _) => Wanted::unknown(C::IssuerMatches, problem.clone()),
+        (Ok(_), Some(mismatch)) => Wanted::no(C::IssuerMatches, mismatch.clone()),
+        (Ok(_), None) => {
+            let message = "the API server issues tokens under this issuer";
+            Wanted::yes(C::IssuerMatches, Reason::Verified, message)
+        }
+    }
+}
+
+fn published(case: &Case<'_>) -> Wanted {
+    let bucket = case.observed.aws.as_ref().ok().and_then(|aws| aws.bucket.as_ref());
+    let exist = bucket.is_some_and(|bucket| bucket.discovery.is_some() && bucket.jwks.is_some());
+    let changes = case.publication.map(|publication| &publication.bucket);
+    written(case, C::Published, changes, exist, "both documents are published in the bucket")
+}
+
+fn provider_registered(case: &Case<'_>) -> Wanted {
+    let exists = case.observed.aws.as_ref().is_ok_and(|aws| aws.provider.is_some());
+    let changes = case.publication.map(|publication| &publication.provider);
+    let message = "the OIDC provider is registered with the specified audiences";
+    written(case, C::ProviderRegistered, changes, exists, message)
+}
+
+fn written(
+    case: &Case<'_>,
+    type_: C,
+    changes: Result<&Result<Vec<Change>, Finding>, &AwsError>,
+    exists: bool,
+    message: &str,
+) -> Wanted {
+    match changes {
+        Err(error) => Wanted::not_observed(type_, case.view.object.was_ready, error.finding()),
+        Ok(Err(refused)) => Wanted::no(type_, refused.clone()),
+        Ok(Ok(changes)) if !changes.is_empty() => Wanted::no(type_, publishing(changes)),
+        Ok(Ok(_)) if exists => Wanted::yes(type_, Reason::Verified, message),
+        Ok(Ok(_)) => {
+            let waits = || Finding::new(Reason::Publishing, "waits for the API server's keys");
+            Wanted::no(type_, case.observed.api.as_ref().err().cloned().unwrap_or_else(waits))
+        }
+    }
+}
+
+fn publicly_reachable(case: &Case<'_>) -> Wanted {
+    match case.verification.filter(|_| case.published) {
+        None => not_verified(case, C::PubliclyReachable),
+        Some(last) => {
+            evidence(C::PubliclyReachable, &last.public, "anybody can read both documents, byte for byte")
+        }
+    }
+}
+
+fn token_exchange_verified(case: &Case<'_>) -> Wanted {
+    const TYPE: C = C::TokenExchangeVerified;
+    let Some(last) = case.verification.filter(|_| case.published) else {
+        return not_verified(case, TYPE);
+    };
+    match &last.exchange {
+        None => Wanted::unknown(TYPE, Finding::new(Reason::NotVerified, "waits for the API server's issuer")),
+        Some(Evidence::Bad(finding)) if case.window_open => Wanted::no(TYPE, not_yet(finding)),
+        Some(exchange) => {
+            evidence(TYPE, exchange, "AWS STS gave credentials for a real token of this cluster")
+        }
+    }
+}
+
+/// What was verified stays so until it is verified again.
+fn not_verified(case: &Case<'_>, type_: C) -> Wanted {
+    let finding = Finding::new(Reason::NotVerified, "waits for publication");
+    Wanted::not_observed(type_, case.view.object.was_ready, finding)
+}
+
+fn evidence(type_: C, evidence: &Evidence, good: &str) -> Wanted {
+    match evidence {
+        Evidence::Good => Wanted::yes(type_, Reason::Verified, good),
+        Evidence::Bad(finding) => Wanted::no(type_, finding.clone()),
+        Evidence::Unclear(finding) => Wanted::unknown(type_, finding.clone()),
+    }
+}
+
+/// The condition of an AWS that cannot be asked; none where AWS answered.
+#[must_use]
+pub fn aws_unreachable(error: &AwsError) -> Option<Wanted> {
+    let answered = matches!(error.class, Class::NotFound | Class::AlreadyExists | Class::Conflict);
+    (!answered && !error.class.needs_a_person()).then(|| Wanted::no(C::AWSReachable, error.finding()))
+}
+
+/// Whether a condition is part of the summary.
+#[must_use]
+pub const fn is_summary(type_: C) -> bool {
+    matches!(type_, C::Ready | C::Reconciling | C::Stalled | C::AWSReachable)
+}

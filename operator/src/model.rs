@@ -1,0 +1,102 @@
+//! PURE: what the passes of both kinds have in common: the object's state, the plan, its steps, and what comes after.
+
+use std::time::Duration;
+
+use crds::condition::{ConditionType, Wanted, is_true};
+use crds::names::FINALIZER;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::change::Change;
+
+/// What every pass looks at of its object's metadata and status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts of one object")]
+pub struct ObjectState {
+    /// `metadata.namespace`; empty for cluster-scoped kinds.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// `metadata.creationTimestamp`.
+    pub created: Timestamp,
+    /// Whether deletion was requested.
+    pub deleting: bool,
+    /// Whether our finalizer is on it.
+    pub finalizer: bool,
+    /// Whether the status says Ready for this generation. Only evidence that was seen twice takes that back.
+    pub was_ready: bool,
+}
+
+impl ObjectState {
+    /// Reads it from an object's metadata and the two fields of its status.
+    #[must_use]
+    pub fn new(metadata: &ObjectMeta, observed_generation: Option<i64>, conditions: &[Condition]) -> Self {
+        let generation = metadata.generation.unwrap_or_default();
+        let deleting = metadata.deletion_timestamp.is_some();
+        Self {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+            generation,
+            created: metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            deleting,
+            finalizer: metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER),
+            was_ready: !deleting
+                && observed_generation == Some(generation)
+                && is_true(conditions, ConditionType::Ready),
+        }
+    }
+}
+
+/// When the object is looked at next, if nothing wakes it before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// At once: something was changed, and is read back.
+    LookAgain,
+    /// After a wait that grows with every failure in a row.
+    BackOff,
+    /// After this time, spread a little.
+    At(Duration),
+}
+
+/// What one pass does and reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan<S, F, N> {
+    /// In order; the first failure ends them.
+    pub steps: Vec<Step<S>>,
+    /// The status's conditions if the steps succeed: all of the kind's, always.
+    pub conditions: Vec<Wanted>,
+    /// The status's facts, as far as they are known.
+    pub facts: F,
+    /// What is remembered for the next pass.
+    pub note: N,
+    /// Whether somebody else made the changes necessary that are put back.
+    pub drift: bool,
+    /// When to look again.
+    pub next: Next,
+}
+
+/// One thing to do: one remote call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step<S> {
+    /// Put our finalizer on the object.
+    AddFinalizer,
+    /// Take our finalizer off the object.
+    RemoveFinalizer,
+    /// Change something in AWS.
+    Change(Change),
+    /// What only this kind does.
+    Own(S),
+}
+
+impl<S> Step<S> {
+    /// The change in AWS, if it is one.
+    #[must_use]
+    pub const fn change(&self) -> Option<&Change> {
+        match self {
+            Self::Change(change) => Some(change),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! PURE: whose a resource in AWS is. Ownership is proved by tags and never by a uid: a restored cluster must find its own.
+
+use std::collections::BTreeSet;
+
+use crds::names::tag;
+use crds::{Finding, OidcIssuerSpec, Reason};
+
+use crate::aws::model::Tags;
+
+/// The owner of a resource: the tags of what it makes, and the rule by which it finds its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    tags: Tags,
+    /// Further issuer URLs that are as good as the one in `tags`.
+    issuers: BTreeSet<String>,
+    /// Tag keys whose values must be equal.
+    proof: &'static [&'static str],
+}
+
+impl Owner {
+    /// The owner of an issuer's bucket and provider: all tags must be its own.
+    #[must_use]
+    pub fn of_issuer(name: &str, spec: &OidcIssuerSpec) -> Self {
+        Self {
+            tags: spec.ownership_tags("OidcIssuer", None, name),
+            issuers: BTreeSet::new(),
+            proof: &[tag::CLUSTER, tag::KIND, tag::NAMESPACE, tag::NAME],
+        }
+    }
+
+    /// The owner of a binding's role. `issuers` are the URLs of all `OidcIssuer`s of this cluster: a role made under any of
+    /// them is this cluster's.
+    #[must_use]
+    pub fn of_binding(
+        namespace: &str,
+        name: &str,
+        issuer: &OidcIssuerSpec,
+        issuers: impl IntoIterator<Item = String>,
+    ) -> Self {
+        Self {
+            tags: issuer.ownership_tags("PodIdentityBinding", Some(namespace), name),
+            issuers: issuers.into_iter().collect(),
+            proof: &[tag::CLUSTER, tag::KIND, tag::NAMESPACE, tag::NAME],
+        }
+    }
+
+    /// The owner of what `bootstrap` makes for the operator itself. It belongs to all issuers of the cluster, so the name
+    /// of the one it was first made for proves nothing.
+    #[must_use]
+    pub fn of_operator(
+        name: &str,
+        issuer: &OidcIssuerSpec,
+        issuers: impl IntoIterator<Item = String>,
+    ) -> Self {
+        Self {
+            tags: issuer.ownership_tags("Operator", None, name),
+            issuers: issuers.into_iter().collect(),
+            proof: &[tag::CLUSTER, tag::KIND, tag::NAMESPACE],
+        }
+    }
+
+    /// The tags of what it makes, put in the creating call.
+    #[must_use]
+    pub fn tags(&self) -> &Tags {
+        &self.tags
+    }
+
+    /// Whether a resource with these tags is its own; if not, whose it is.
+    pub fn check(&self, what: &str, name: &str, found: &Tags) -> Result<(), Finding> {
+        let issuer = found.get(tag::ISSUER);
+        let same_issuer =
+            issuer == self.tags.get(tag::ISSUER) || issuer.is_some_and(|url| self.issuers.contains(url));
+        if same_issuer && self.proof.iter().all(|key| found.get(*key) == self.tags.get(*key)) {
+            return Ok(());
+        }
+        let of = |key: &str| found.get(key).map_or("?", String::as_str);
+        let message = match found.get(tag::CLUSTER) {
+            None => format!(
+                "{what} {name} exists and does not carry this operator's ownership tags: it belongs to somebody else. \
+                 Choose another name, or remove it"
+            ),
+            Some(cluster) if Some(cluster) == self.tags.get(tag::CLUSTER) && !same_issuer => format!(
+                "{what} {name} belongs to another cluster named {cluster} (issuer {}): cluster name taken in this \
+                 account. Choose another spec.clusterName",
+                of(tag::ISSUER)
+            ),
+            Some(cluster) => {
+                let namespace = found.get(tag::NAMESPACE).map_or(String::new(), |ns| format!("{ns}/"));
+                format!(
+                    "{what} {name} belongs to {} {namespace}{} of cluster {cluster}, issuer {}",
+                    of(tag::KIND),
+                    of(tag::NAME),
+                    of(tag::ISSUER)
+                )
+            }
+        };
+        Err(Finding::new(Reason::NotOwned, message))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn spec(prefix: &str) -> OidcIssuerSpec {
+        let s3 =
+            json!({"bucket": "b-111122223333-eu-central-1-an", "region": "eu-central-1", "prefix": prefix});
+        serde_json::from_value(json!({"clusterName": "homelab", "s3": s3})).unwrap()
+    }
+
+    #[test]
+    fn a_role_of_any_issuer_of_the_cluster_is_its_own_a_bucket_only_of_its_own_issuer() {
+        let (one, two, foreign) = (spec("one"), spec("two"), spec("foreign"));
+        let urls = || [one.issuer_url(), two.issuer_url()];
+        let role = Owner::of_binding("ns", "app", &one, urls());
+        let made_under = |spec: &OidcIssuerSpec| Owner::of_binding("ns", "app", spec, []).tags().clone();
+        role.check("role", "r", &made_under(&one)).unwrap();
+        role.check("role", "r", &made_under(&two)).unwrap();
+        let refused = role.check("role", "r", &made_under(&foreign)).unwrap_err();
+        assert!(refused.message.contains("cluster name taken"), "{refused:?}");
+        let other = Owner::of_binding("ns", "other", &one, urls()).tags().clone();
+        let refused = role.check("role", "r", &other).unwrap_err();
+        assert!(refused.message.contains("PodIdentityBinding ns/other of cluster homelab"), "{refused:?}");
+
+        let bucket = Owner::of_issuer("default", &one);
+        bucket.check("bucket", "b", bucket.tags()).unwrap();
+        bucket.check("bucket", "b", Owner::of_issuer("default", &two).tags()).unwrap_err();
+        bucket.check("bucket", "b", Owner::of_issuer("second", &one).tags()).unwrap_err();
+
+        let operator = Owner::of_operator("one", &one, urls());
+        operator.check("role", "r", Owner::of_operator("two", &two, []).tags()).unwrap();
+        operator.check("role", "r", Owner::of_operator("foreign", &foreign, []).tags()).unwrap_err();
+        operator.check("role", "r", &Tags::new()).unwrap_err();
+    }
+}
