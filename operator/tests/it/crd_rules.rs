@@ -120,6 +120,8 @@ async fn a_bad_binding_is_refused_with_the_field_named() {
         ("/spec/tokenExpirationSeconds", json!(599), "spec.tokenExpirationSeconds"),
         ("/spec/tokenExpirationSeconds", json!(86_401), "spec.tokenExpirationSeconds"),
         ("/spec/region", json!("nowhere"), "spec.region"),
+        ("/spec/issuerRef", json!({"name": "Default"}), "spec.issuerRef.name"),
+        ("/spec/issuerRef", json!({}), "spec.issuerRef.name"),
         ("/spec/namespace", json!("other"), "spec.namespace"),
     ] {
         let refused = dry_run(&api, &with(good.clone(), pointer, value.clone())).await;
@@ -127,6 +129,13 @@ async fn a_bad_binding_is_refused_with_the_field_named() {
         assert!(refused.contains(says), "{pointer} = {value}: {refused}");
     }
     world.bind("app", &[]).await;
-    let refused = dry_run(&api, &with(good, "/spec/serviceAccountName", json!("other"))).await.unwrap_err();
-    assert!(refused.contains("spec.serviceAccountName is immutable"), "{refused}");
+    for (pointer, value, says) in [
+        ("/spec/serviceAccountName", json!("other"), "spec.serviceAccountName is immutable"),
+        ("/spec/issuerRef", json!({"name": "second"}), "spec.issuerRef is immutable"),
+    ] {
+        let refused = dry_run(&api, &with(good.clone(), pointer, value)).await.unwrap_err();
+        assert!(refused.contains(says), "{refused}");
+    }
+    // The default by its name is no other issuer.
+    dry_run(&api, &with(good, "/spec/issuerRef", json!({"name": "default"}))).await.unwrap();
 }

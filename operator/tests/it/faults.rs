@@ -36,6 +36,18 @@ async fn throttling_delays_and_never_stalls() {
     let made = world.role_calls().iter().filter(|c| c.action == "CreateRole" && c.status == 200).count();
     assert_eq!(made, 1);
     assert!(find(&world.binding("app").await.status.unwrap().conditions, C::AWSReachable).is_none());
+    // Every attempt is counted, the SDK's retries included: as many as AWS saw.
+    let mut attempts = std::collections::BTreeMap::new();
+    for call in world.operators().into_iter().filter(|call| call.service == "iam") {
+        *attempts.entry((call.action, call.status)).or_insert(0) += 1;
+    }
+    assert!(attempts.keys().any(|(_, status)| *status == 400), "{attempts:?}");
+    let text = world.metrics.text();
+    for ((action, status), count) in attempts {
+        let labels = format!("service=\"iam\",operation=\"{action}\",status=\"{status}\"");
+        let line = format!("podidentity_operator_aws_attempts_total{{{labels}}} {count}\n");
+        assert!(text.contains(&line), "{line} is not in {text}");
+    }
 
     // And on the way out.
     world.sim.inject(Fault::on("iam", "", FaultKind::throttle()).times(12));

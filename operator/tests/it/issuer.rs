@@ -410,3 +410,37 @@ async fn deletion_waits_for_bindings_and_retains_everything_in_aws() {
         world.operators().into_iter().filter(|c| c.write && c.service == "s3").map(|c| c.action).collect();
     assert_eq!(of_issuer, [""; 0]);
 }
+
+#[tokio::test]
+async fn an_issuer_that_is_made_again_inherits_no_failures() {
+    let mut world = World::bootstrapped().await;
+    (world.timings.backoff_min, world.timings.backoff_max) =
+        (Duration::from_millis(400), Duration::from_mins(10));
+    let why = "User: x is not authorized to perform: s3:GetBucketTagging";
+    let denied = FaultKind::Error { status: 403, code: "AccessDenied".into(), message: why.into() };
+    world.sim.inject(Fault::on("s3", "GetBucketTagging", denied));
+    world.apply_issuer(&world.spec()).await;
+    world.start().await;
+    // 0.4, 0.8, 1.6 and 3.2 s; the next wait would be 6.4 s.
+    world.until_called("GetBucketTagging", 5).await;
+    world.issuers().delete("default", &DeleteParams::default()).await.unwrap();
+    world.until(&world.issuers(), "default", "its end", |i: Option<&OidcIssuer>| i.is_none()).await;
+
+    world.sim.clear_calls();
+    world.apply_issuer(&world.spec()).await;
+    // 0.4 and 0.8 s; with the failures of the first one it would be 6.4 and 12.8 s, beyond the limit.
+    world.until_called("GetBucketTagging", 3).await;
+    world.sim.clear_faults();
+    world.issuer_is("Ready").await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn whose_the_credentials_are_is_asked_again() {
+    let world = World::ready_with(|t| {
+        (t.identity_refresh, t.issuer_resync) = (Duration::from_millis(200), Duration::from_millis(100));
+    })
+    .await;
+    world.until_called("GetCallerIdentity", 3).await;
+    world.issuer_is("Ready").await;
+}

@@ -12,5 +12,6 @@ mod documents;
 mod faults;
 mod issuer;
 mod plans;
+mod several_issuers;
 mod structure;
 mod world;

@@ -395,7 +395,12 @@ impl World {
 
     /// As `kubectl apply` does.
     pub async fn apply_issuer(&self, spec: &OidcIssuerSpec) {
-        apply(&self.issuers(), "default", json!(spec)).await.unwrap();
+        self.apply_issuer_as("default", spec).await;
+    }
+
+    /// The same under another name.
+    pub async fn apply_issuer_as(&self, name: &str, spec: &OidcIssuerSpec) {
+        apply(&self.issuers(), name, json!(spec)).await.unwrap();
     }
 
     pub async fn apply_binding(&self, name: &str, spec: Value) {
@@ -436,6 +441,11 @@ impl World {
 
     /// Waits until the issuer's Ready carries that reason for its present generation.
     pub async fn issuer_is(&self, reason: &str) {
+        self.issuer_named_is("default", reason).await;
+    }
+
+    /// The same of an issuer of that name.
+    pub async fn issuer_named_is(&self, name: &str, reason: &str) {
         let holds = |issuer: Option<&OidcIssuer>| {
             issuer.is_some_and(|i| {
                 i.status.as_ref().is_some_and(|s| {
@@ -443,7 +453,7 @@ impl World {
                 })
             })
         };
-        self.until(&self.issuers(), "default", reason, holds).await;
+        self.until(&self.issuers(), name, reason, holds).await;
     }
 
     /// Waits until a binding's Ready carries that reason for its present generation.
@@ -472,7 +482,11 @@ impl World {
     }
 
     pub async fn issuer_condition(&self, type_: ConditionType) -> (String, String, String) {
-        let issuer = self.issuers().get("default").await.unwrap();
+        self.issuer_named_condition("default", type_).await
+    }
+
+    pub async fn issuer_named_condition(&self, name: &str, type_: ConditionType) -> (String, String, String) {
+        let issuer = self.issuers().get(name).await.unwrap();
         told(&issuer.status.unwrap_or_default().conditions, type_)
     }
 
