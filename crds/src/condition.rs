@@ -331,18 +331,14 @@ mod tests {
         let prior = merge(&[], vec![seen], 1, &at(1));
         let later = |was_ready| {
             let finding = Finding::new(Reason::NotVerified, "not read");
-            merge(
-                &prior,
-                vec![Wanted::not_observed(ConditionType::Published, was_ready, finding)],
-                1,
-                &at(2),
-            )
+            merge(&prior, vec![Wanted::not_observed(ConditionType::Published, was_ready, finding)], 1, &at(2))
         };
         assert_eq!(later(true), prior);
         let unknown = &later(false)[0];
         assert_eq!((unknown.status.as_str(), unknown.reason.as_str()), ("Unknown", "NotVerified"));
         let finding = Finding::new(Reason::NotVerified, "never read");
-        let never = merge(&[], vec![Wanted::not_observed(ConditionType::Published, true, finding)], 1, &at(2));
+        let never =
+            merge(&[], vec![Wanted::not_observed(ConditionType::Published, true, finding)], 1, &at(2));
         assert_eq!(never[0].status, "Unknown");
     }
 

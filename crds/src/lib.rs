@@ -11,6 +11,8 @@ pub mod holder;
 pub mod issuer;
 pub mod names;
 
-pub use binding::{IssuerRef, PodIdentityBinding, PodIdentityBindingSpec, PodIdentityBindingStatus, RoleSpec};
+pub use binding::{
+    IssuerRef, PodIdentityBinding, PodIdentityBindingSpec, PodIdentityBindingStatus, RoleSpec,
+};
 pub use condition::{ConditionType, Finding, Reason};
 pub use issuer::{Grant, GrantNamespaces, OidcIssuer, OidcIssuerSpec, OidcIssuerStatus, S3Location};

@@ -24,7 +24,8 @@ use futures::{FutureExt, StreamExt, stream};
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
-use operator::aws::{Aws, PublicReader};
+use operator::aws::accounts::Accounts;
+use operator::aws::public::PublicReader;
 use operator::metrics::Metrics;
 use operator::run::Operator;
 use operator::timings::Timings;
@@ -148,12 +149,12 @@ async fn operate(kubeconfig: &Path, bindings: u64) -> Result<Figures> {
         .load()
         .await;
     let public = PublicReader::from_fn(|_| async { Err("nothing is public".to_owned()) }.boxed());
-    let metrics: Arc<Metrics> = Arc::default();
+    let (metrics, timings) = (Arc::<Metrics>::default(), Timings::default());
     let operator = Operator {
         client: client(kubeconfig).await?,
-        aws: Aws::new(&config, public, metrics.clone()),
+        accounts: Accounts::new(&config, public, metrics.clone(), timings.identity_refresh),
         metrics: metrics.clone(),
-        timings: Timings::default(),
+        timings,
         namespace: SYSTEM_NAMESPACE.to_owned(),
         identity: format!("start-{}", std::process::id()),
     };

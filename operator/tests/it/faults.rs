@@ -38,7 +38,7 @@ async fn throttling_delays_and_never_stalls() {
     assert!(find(&world.binding("app").await.status.unwrap().conditions, C::AWSReachable).is_none());
     // Every attempt is counted, the SDK's retries included: as many as AWS saw.
     let mut attempts = std::collections::BTreeMap::new();
-    for call in world.operators().into_iter().filter(|call| call.service == "iam") {
+    for call in world.sim.calls().into_iter().filter(|call| call.service == "iam") {
         *attempts.entry((call.action, call.status)).or_insert(0) += 1;
     }
     assert!(attempts.keys().any(|(_, status)| *status == 400), "{attempts:?}");
