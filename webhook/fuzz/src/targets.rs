@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -20,16 +21,19 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
-use webhook::admit::{Admission, Entry};
-use webhook::facts::Annotations;
-use webhook::identity::{self, Facts, Identity, MAXIMUM_TOKEN_EXPIRATION_SECONDS, Means, Source};
-use webhook::lookup::Lookup;
-use webhook::mapping::Mapping;
+use webhook::model::WebhookEntry;
+use webhook::protocol::admit::Admission;
+use webhook::identity::facts::Annotations;
+use webhook::identity::decide::decide;
+use webhook::identity::expiration::MAXIMUM_TOKEN_EXPIRATION_SECONDS;
+use webhook::identity::model::{CredentialMethod, Identity, IdentitySource, ServiceAccountFacts};
+use webhook::cluster::lookup::Lookup;
+use webhook::identity::mapping::Mapping;
 use webhook::metrics::Metrics;
-use webhook::mutate::mutate;
-use webhook::pod::Pod;
-use webhook::settings::Settings;
-use webhook::sources::Sources;
+use webhook::identity::mutate::mutate;
+use webhook::identity::pod::Pod;
+use webhook::identity::settings::Settings;
+use webhook::cluster::sources::Sources;
 
 const ROLE: &str = "arn:aws:iam::111122223333:role/r";
 
@@ -37,9 +41,9 @@ const ROLE: &str = "arn:aws:iam::111122223333:role/r";
 /// taken away again.
 pub fn review(data: &[u8]) {
     let [entry, body @ ..] = data else { return };
-    let entry = Entry::ALL[usize::from(*entry) % Entry::ALL.len()];
+    let entry = WebhookEntry::ALL[usize::from(*entry) % WebhookEntry::ALL.len()];
     let (runtime, admission) = &*ADMISSION;
-    let answer = runtime.block_on(admission.answer(entry, body));
+    let answer = runtime.block_on(admission.answer(entry, body, IpAddr::V4(Ipv4Addr::LOCALHOST)));
     let review: Value = serde_json::from_slice(&answer.body).expect("an answer is JSON");
     assert_eq!(review["kind"], "AdmissionReview");
     let response = &review["response"];
@@ -59,10 +63,10 @@ pub fn review(data: &[u8]) {
 pub fn pod(data: &[u8]) {
     let Some(before) = unambiguous(data).filter(shaped) else { return };
     let Ok(view) = serde_json::from_slice::<Pod<'_>>(data) else { return };
-    for means in [Means::Role(ROLE.into()), Means::ContainerCredentials] {
+    for method in [CredentialMethod::Role(ROLE.into()), CredentialMethod::ContainerCredentials] {
         let identity = Identity {
-            source: Source::Binding,
-            means,
+            source: IdentitySource::Binding,
+            method,
             audience: "sts.amazonaws.com",
             expiration_seconds: 86_400,
             region: Some("eu-central-1"),
@@ -88,14 +92,14 @@ pub fn annotations(data: &[u8]) {
         .collect();
     let annotations = Annotations::read(&all, "eks.amazonaws.com").map(Arc::new);
     for container_credentials in [false, true] {
-        let facts = Facts { annotations: annotations.clone(), container_credentials, ..Facts::default() };
-        let decision = identity::decide("namespace", "account", &facts, &SETTINGS);
+        let facts = ServiceAccountFacts { annotations: annotations.clone(), container_credentials, ..ServiceAccountFacts::default() };
+        let decision = decide("namespace", "account", &facts, &SETTINGS);
         let role = annotations.as_ref().and_then(|annotations| annotations.role());
         assert_eq!(decision.identity.is_some(), container_credentials || role.is_some());
         let Some(identity) = decision.identity else { continue };
         assert!((600..=MAXIMUM_TOKEN_EXPIRATION_SECONDS).contains(&identity.expiration_seconds));
         assert!(!identity.audience.is_empty());
-        if let Means::Role(arn) = &identity.means {
+        if let CredentialMethod::Role(arn) = &identity.method {
             assert_eq!(Some(&**arn), role, "injected as it is");
         }
     }

@@ -12,7 +12,7 @@ use axum_server::tls_rustls::RustlsConfig;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use webhook::tls::Certificate;
+use webhook::serving::tls::Certificate;
 
 use crate::api::pods;
 use crate::pki::{Authority, Pair};
@@ -33,7 +33,7 @@ async fn a_review_looks_like_the_one_that_is_kept() {
     let authority = Authority::new("recorder");
     let certificate = Arc::new(Certificate::new(Arc::default()));
     let Pair { certificate: pem, key } = authority.server();
-    certificate.take(pem.as_bytes(), key.as_bytes());
+    certificate.apply(pem.as_bytes(), key.as_bytes());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();

@@ -143,7 +143,7 @@ impl Webhook {
     ) -> io::Result<(Vec<u8>, String)> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(authority.certificate.as_bytes()).unwrap()).unwrap();
-        let config = ClientConfig::builder_with_provider(webhook::tls::provider())
+        let config = ClientConfig::builder_with_provider(webhook::serving::tls::provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
             .with_root_certificates(roots);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use webhook::cli::Args;
-use webhook::settings::{Composed, ContainerCredentials, Settings};
+use webhook::identity::settings::{ContainerCredentials, RoleNames, Settings};
 
 fn args(flags: &[&str]) -> Args {
     Args::try_parse_from(std::iter::once(&"webhook").chain(flags)).unwrap()
@@ -44,7 +44,10 @@ fn every_flag_about_identities_arrives() {
         sts_regional_endpoints: true,
         role_session_name: true,
         mount_path: "/token".into(),
-        composed: Composed::Of { account: Some("111122223333".into()), partition: Some("aws-cn".into()) },
+        role_names: RoleNames::OfAccount {
+            account: Some("111122223333".into()),
+            partition: Some("aws-cn".into()),
+        },
         container_credentials: ContainerCredentials {
             audience: "agent".into(),
             mount_path: "/agent".into(),
@@ -100,9 +103,16 @@ fn the_reference_s_other_names_are_understood() {
         "--tls-key=b",
         "--service-account-lookup-grace-period=2s",
     ]);
-    assert_eq!((given.serving.health_port, given.kubernetes.look()), (9999, Duration::from_secs(2)));
+    assert_eq!(
+        (given.serving.health_port, given.kubernetes.lookup_timeout()),
+        (9999, Duration::from_secs(2))
+    );
     assert_eq!(given.serving.tls_cert_file.as_deref(), Some("a".as_ref()));
     assert_eq!(given.serving.tls_private_key_file.as_deref(), Some("b".as_ref()));
     let nothing = args(&["--service-account-lookup-grace-period=0s"]);
-    assert_eq!(nothing.kubernetes.look(), args(&[]).kubernetes.look(), "there it means no look at all");
+    assert_eq!(
+        nothing.kubernetes.lookup_timeout(),
+        args(&[]).kubernetes.lookup_timeout(),
+        "there it means no look at all"
+    );
 }

@@ -4,11 +4,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use serde_json::json;
-use webhook::admit::Entry;
-use webhook::facts::Annotations;
-use webhook::lookup::Origin;
-use webhook::metrics::{Metrics, Outcome};
-use webhook::sources::Sources;
+use webhook::cluster::sources::Sources;
+use webhook::identity::facts::Annotations;
+use webhook::metrics::Metrics;
+use webhook::model::{FactsOrigin, Outcome, WebhookEntry};
 
 use crate::fake::{ACCOUNTS, BINDINGS, Gate, Streaming, eventually};
 use crate::identity::binding;
@@ -85,7 +84,7 @@ async fn a_flood_of_made_up_accounts_keeps_no_other_caller_s_look_away() {
     let asks = |account: String, peer: IpAddr| {
         let admission = admission.clone();
         tokio::spawn(async move {
-            admission.answer(Entry::Pods, review("late", &account).to_string().as_bytes(), peer).await
+            admission.answer(WebhookEntry::Pods, review("late", &account).to_string().as_bytes(), peer).await
         })
     };
     api.live.send_replace(Gate::Held);
@@ -156,7 +155,7 @@ async fn accounts_are_streamed_and_listed_only_where_that_cannot_be() {
         *api.streaming.lock().unwrap() = streaming;
         let admission = synced(&api).await;
         let (facts, origin) = admission.lookup.facts("vault", "annotated", false, PEER).await.unwrap();
-        assert!(facts.annotations.is_some() && origin == Origin::Cache, "{streaming:?}");
+        assert!(facts.annotations.is_some() && origin == FactsOrigin::Cache, "{streaming:?}");
         let kinds = || -> Vec<&str> {
             let calls = api.calls().into_iter().filter(|call| call.contains(ACCOUNTS));
             let kind = |call: String| match call {

@@ -3,10 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod corpus;
 mod dependencies;
 mod fake;
 mod flags;
 mod identity;
+mod issuers;
 mod listener;
 mod lookups;
 mod mapping;

@@ -4,18 +4,18 @@ use std::sync::LazyLock;
 
 use json_patch::Patch;
 use serde_json::{Value, json};
-use webhook::identity::{Identity, Means, Source};
-use webhook::mutate::{MutateError, mutate};
-use webhook::pod::Pod;
-use webhook::settings::Settings;
+use webhook::identity::model::{CredentialMethod, Identity, IdentitySource};
+use webhook::identity::mutate::{MutateError, mutate};
+use webhook::identity::pod::Pod;
+use webhook::identity::settings::Settings;
 
 const PATH: &str = "/var/run/secrets/eks.amazonaws.com/serviceaccount";
 const ROLE: &str = "arn:aws:iam::111122223333:role/r";
 
 pub fn identity() -> Identity<'static> {
     Identity {
-        source: Source::Binding,
-        means: Means::Role(ROLE.into()),
+        source: IdentitySource::Binding,
+        method: CredentialMethod::Role(ROLE.into()),
         audience: "sts.amazonaws.com",
         expiration_seconds: 86_400,
         region: Some("eu-central-1"),
@@ -298,8 +298,8 @@ fn windows_finds_the_token_on_its_drive() {
 
 fn agent() -> Identity<'static> {
     Identity {
-        source: Source::ContainerCredentials,
-        means: Means::ContainerCredentials,
+        source: IdentitySource::ContainerCredentials,
+        method: CredentialMethod::ContainerCredentials,
         audience: "pods.eks.amazonaws.com",
         region: None,
         sts_regional_endpoints: false,

@@ -11,8 +11,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Runtime;
-use webhook::admit::{Admission, Entry};
-use webhook::credentials::Identities;
+use webhook::identity::credentials::ContainerCredentialsList;
+use webhook::model::WebhookEntry;
+use webhook::protocol::admit::Admission;
 
 use crate::fake::eventually;
 use crate::reviews::PEER;
@@ -126,7 +127,10 @@ static WEBHOOK: LazyLock<(Runtime, Admission)> = LazyLock::new(|| {
         api.put_account("vault", "agent", None);
         let admission = api.admission(&Arc::default());
         let file = json!({"identities": [{"namespace": "vault", "serviceAccount": "agent"}]}).to_string();
-        admission.lookup.sources.put_identities(Identities::read(file.as_bytes()).unwrap());
+        admission
+            .lookup
+            .sources
+            .set_container_credentials(ContainerCredentialsList::read(file.as_bytes()).unwrap());
         eventually("synced", || admission.lookup.is_synced()).await;
         admission
     });
@@ -157,7 +161,7 @@ fn review(pod: &Value, account: &str) -> Value {
 /// The patch in the answer, or why the pod was refused.
 fn answered(review: &Value) -> Result<Option<Patch>, String> {
     let (runtime, admission) = &*WEBHOOK;
-    let answer = runtime.block_on(admission.answer(Entry::Pods, review.to_string().as_bytes(), PEER));
+    let answer = runtime.block_on(admission.answer(WebhookEntry::Pods, review.to_string().as_bytes(), PEER));
     let body: Value = serde_json::from_slice(&answer.body).unwrap();
     let response = &body["response"];
     assert_eq!(response["uid"], review["request"]["uid"]);

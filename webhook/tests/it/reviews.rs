@@ -9,8 +9,9 @@ use json_patch::Patch;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
-use webhook::admit::{Admission, Answer, Entry};
-use webhook::metrics::Outcome;
+use webhook::model::{Outcome, WebhookEntry};
+use webhook::protocol::admit::Admission;
+use webhook::protocol::respond::Answer;
 
 use crate::fake::{Api, BINDINGS, Gate, ISSUERS, eventually};
 use crate::identity::{binding, issuer};
@@ -52,10 +53,10 @@ pub async fn synced(api: &Arc<Api>) -> Admission {
 }
 
 pub async fn ask(admission: &Admission, review: &Value) -> (Answer, Value) {
-    ask_through(Entry::Pods, admission, review).await
+    ask_through(WebhookEntry::Pods, admission, review).await
 }
 
-async fn ask_through(entry: Entry, admission: &Admission, review: &Value) -> (Answer, Value) {
+async fn ask_through(entry: WebhookEntry, admission: &Admission, review: &Value) -> (Answer, Value) {
     let answer = admission.answer(entry, review.to_string().as_bytes(), PEER).await;
     let body = well_formed(&answer);
     (answer, body)
@@ -203,7 +204,7 @@ async fn a_review_that_cannot_be_understood_gets_a_well_formed_answer() {
         ),
         ("null lists", with("/request/object/spec/containers/0/env", Value::Null), (200, Outcome::Mutated)),
     ] {
-        let answer = admission.answer(Entry::Pods, &body, PEER).await;
+        let answer = admission.answer(WebhookEntry::Pods, &body, PEER).await;
         well_formed(&answer);
         assert_eq!((answer.status, answer.outcome), (status, outcome), "{what}");
     }
@@ -243,7 +244,7 @@ async fn a_pod_that_an_earlier_entry_gave_its_identity_does_not_go_without() {
     let mut untold = given_already("unheard-of");
     untold.pointer_mut("/request/object/spec/containers/0/env").unwrap()[0]["name"] = "OTHER".into();
     assert_eq!(ask(&admission, &untold).await.0.outcome, Outcome::Unavailable);
-    let (answer, _) = ask_through(Entry::RequiredPods, &admission, &given_already("unheard-of")).await;
+    let (answer, _) = ask_through(WebhookEntry::RequiredPods, &admission, &given_already("unheard-of")).await;
     assert_eq!(answer.outcome, Outcome::Unavailable);
 }
 
@@ -266,7 +267,7 @@ async fn who_may_go_without_an_identity_depends_on_the_entry() {
         ("leaving", [without, refused, refused]),
         ("", [Outcome::NoServiceAccount, Outcome::NoServiceAccount, refused]),
     ] {
-        for (entry, expected) in Entry::ALL.into_iter().zip(expected) {
+        for (entry, expected) in WebhookEntry::ALL.into_iter().zip(expected) {
             let (answer, body) = ask_through(entry, &admission, &review("vault", account)).await;
             assert_eq!((answer.status, answer.outcome), (200, expected), "{account} through {entry:?}");
             let response = &body["response"];
@@ -278,7 +279,7 @@ async fn who_may_go_without_an_identity_depends_on_the_entry() {
             }
         }
     }
-    let (_, body) = ask_through(Entry::RequiredPods, &admission, &review("vault", "plain")).await;
+    let (_, body) = ask_through(WebhookEntry::RequiredPods, &admission, &review("vault", "plain")).await;
     let message = body["response"]["status"]["message"].as_str().unwrap();
     assert!(message.contains("make a PodIdentityBinding"), "it says what to do: {message}");
 }
@@ -291,19 +292,21 @@ async fn where_a_pod_must_not_go_without_that_it_is_unbound_is_confirmed() {
     api.put(BINDINGS, binding("late", 0, &json!({"serviceAccountName": "plain", "role": {}}), &json!({})));
     assert_eq!(ask(&admission, &review("vault", "plain")).await.0.outcome, Outcome::NoRole);
     assert!(live_calls(&api).is_empty(), "a known account without a binding is an answer");
-    for entry in [Entry::RequiredNamespaces, Entry::RequiredPods] {
+    for entry in [WebhookEntry::RequiredNamespaces, WebhookEntry::RequiredPods] {
         let (answer, _) = ask_through(entry, &admission, &review("vault", "plain")).await;
         assert_eq!((answer.outcome, answer.lookup), (Outcome::Mutated, "live"), "{entry:?}");
     }
     // What the copy knows an identity of needs no look.
     let calls = live_calls(&api).len();
     for account in ["vault", "annotated"] {
-        let (answer, _) = ask_through(Entry::RequiredPods, &admission, &review("vault", account)).await;
+        let (answer, _) =
+            ask_through(WebhookEntry::RequiredPods, &admission, &review("vault", account)).await;
         assert_eq!((answer.outcome, answer.lookup), (Outcome::Mutated, "cache"), "{account}");
     }
     assert_eq!(live_calls(&api).len(), calls);
     api.live.send_replace(Gate::Failing);
-    let (answer, _) = ask_through(Entry::RequiredNamespaces, &admission, &review("vault", "plain")).await;
+    let (answer, _) =
+        ask_through(WebhookEntry::RequiredNamespaces, &admission, &review("vault", "plain")).await;
     assert_eq!((answer.status, answer.outcome), (503, Outcome::Unavailable), "the entry fails closed");
 }
 
@@ -315,10 +318,10 @@ async fn a_container_without_a_place_is_refused_only_where_it_must_not_go_withou
     review["request"]["object"]["spec"]["containers"][0]["volumeMounts"] = json!([
         {"name": "d", "mountPath": path}, {"name": "e", "mountPath": format!("{path}-podidentity")},
     ]);
-    let (answer, body) = ask_through(Entry::Pods, &admission, &review).await;
+    let (answer, body) = ask_through(WebhookEntry::Pods, &admission, &review).await;
     assert_eq!(answer.outcome, Outcome::Mutated);
     assert!(body["response"]["warnings"][0].as_str().unwrap().contains("gets no AWS identity"), "{body}");
-    let (answer, _) = ask_through(Entry::RequiredPods, &admission, &review).await;
+    let (answer, _) = ask_through(WebhookEntry::RequiredPods, &admission, &review).await;
     assert_eq!(answer.outcome, Outcome::Required);
     let text = admission.metrics.text();
     assert!(text.contains(r#"pods_without_identity_total{reason="no_place"} 1"#), "{text}");
@@ -365,7 +368,7 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let (runtime, admission) = &*FUZZED;
-        well_formed(&runtime.block_on(admission.answer(Entry::Pods, &bytes, PEER)));
+        well_formed(&runtime.block_on(admission.answer(WebhookEntry::Pods, &bytes, PEER)));
     }
 
     /// A good review with one piece replaced.
@@ -376,6 +379,6 @@ proptest! {
         let at = at % text.len();
         let end = (at + cut).min(text.len());
         text.replace_range(at..end, &piece);
-        well_formed(&runtime.block_on(admission.answer(Entry::Pods, text.as_bytes(), PEER)));
+        well_formed(&runtime.block_on(admission.answer(WebhookEntry::Pods, text.as_bytes(), PEER)));
     }
 }

@@ -12,16 +12,16 @@ use futures::StreamExt;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper_util::rt::TokioIo;
-use process::crowd::Crowd;
 use process::health;
+use process::limiter::CapacityLimiter;
 use rcgen::KeyPair;
 use rustls::version;
 use serde_json::json;
 use tokio::net::TcpStream;
 use webhook::health::Health;
 use webhook::metrics::Metrics;
-use webhook::tls::Certificate;
-use webhook::trust::{Trust, Trusted};
+use webhook::serving::tls::Certificate;
+use webhook::serving::trust::{Trust, Trusted};
 
 use crate::fake::{Api, Gate, eventually, within};
 use crate::listener::{
@@ -108,14 +108,14 @@ async fn bodies_that_do_not_end_make_room_for_others() {
             tokio::spawn(async move { send(&mut connection, "/mutate", "application/json", body).await })
         })
         .collect();
-    eventually("both under way", || webhook.bodies.taken() == MAX_BODY).await;
+    eventually("both under way", || webhook.bodies.used() == MAX_BODY).await;
     let (status, _) = within("an answer", post(&mut connection, review("vault", "vault").to_string())).await;
     assert_eq!(status, StatusCode::OK);
     let (status, body) = within("the older one's end", slow.remove(0)).await.unwrap();
     assert_eq!((status, &body["response"]["allowed"]), (StatusCode::TOO_MANY_REQUESTS, &json!(false)));
     assert!(!slow[0].is_finished(), "the other may stay");
     slow[0].abort();
-    eventually("all given back", || webhook.bodies.taken() == 0).await;
+    eventually("all given back", || webhook.bodies.used() == 0).await;
 }
 
 #[tokio::test]
@@ -130,20 +130,20 @@ async fn a_request_takes_room_before_its_body_and_until_its_answer() {
         })
         .collect();
     let (first, _, silent) = within("one too many", futures::future::select_all(silent)).await;
-    assert_eq!((first.unwrap().0, webhook.bodies.taken()), (StatusCode::TOO_MANY_REQUESTS, MAX_BODY));
+    assert_eq!((first.unwrap().0, webhook.bodies.used()), (StatusCode::TOO_MANY_REQUESTS, MAX_BODY));
     assert_eq!(post(&mut connection, review("vault", "vault").to_string()).await.0, StatusCode::OK);
     silent.iter().for_each(tokio::task::JoinHandle::abort);
-    eventually("all given back", || webhook.bodies.taken() == 0).await;
+    eventually("all given back", || webhook.bodies.used() == 0).await;
 
     webhook.api.live.send_replace(Gate::Held);
     let mut large = review("late", "late");
     large["request"]["object"]["metadata"]["annotations"] = json!({"note": "x".repeat(MAX_BODY / 2)});
     let under_way = tokio::spawn(async move { post(&mut connection, large.to_string()).await });
     eventually("the look", || webhook.api.calls().iter().any(|call| call.contains("/late/"))).await;
-    assert!(webhook.bodies.taken() > MAX_BODY / 2, "{}", webhook.bodies.taken());
+    assert!(webhook.bodies.used() > MAX_BODY / 2, "{}", webhook.bodies.used());
     webhook.api.live.send_replace(Gate::Open);
     assert_eq!(within("the answer", under_way).await.unwrap().0, StatusCode::OK);
-    eventually("all given back", || webhook.bodies.taken() == 0).await;
+    eventually("all given back", || webhook.bodies.used() == 0).await;
 }
 
 #[tokio::test]
@@ -154,7 +154,7 @@ async fn idle_connections_make_room_for_new_ones_and_never_push_out_one_that_wor
     for _ in 0..10 * CONNECTIONS {
         idle.push(TcpStream::connect(webhook.address).await.unwrap());
     }
-    eventually("the evictions", || webhook.connections.count() == (CONNECTIONS, 9 * CONNECTIONS as u64 + 1))
+    eventually("the evictions", || webhook.connections.counts() == (CONNECTIONS, 9 * CONNECTIONS as u64 + 1))
         .await;
     assert_eq!(post(&mut working, review("vault", "vault").to_string()).await.0, StatusCode::OK);
     let (mut new, _) = webhook.connect(&webhook.pair, &version::TLS13).await.unwrap();
@@ -207,7 +207,7 @@ async fn the_certificate_changes_under_a_live_connection() {
         ("another key", &second.pem, &other_key),
         ("expired", &expired.pem, &expired.key),
     ] {
-        webhook.certificate.take(certificate.as_bytes(), key.as_bytes());
+        webhook.certificate.apply(certificate.as_bytes(), key.as_bytes());
         assert!(webhook.certificate.is_valid(), "{what}");
         assert_eq!(webhook.connect(&second, &version::TLS13).await.unwrap().1, second.certificate, "{what}");
     }
@@ -274,7 +274,7 @@ async fn readiness_is_copies_and_certificate_and_no_stop() {
         trust: Some(Arc::clone(&trust)),
         trusted_once: Arc::default(),
         stopping: Arc::clone(&stopping),
-        connections: Crowd::new(1),
+        connections: CapacityLimiter::new(1),
         metrics,
     };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -302,7 +302,7 @@ async fn readiness_is_copies_and_certificate_and_no_stop() {
     eventually("synced", || admission.lookup.is_synced()).await;
     let (status, why) = get("/readyz").await;
     assert!(status == 503 && why.contains("certificate"), "{why}");
-    let take = |pair: &Pair| certificate.take(pair.pem.as_bytes(), pair.key.as_bytes());
+    let take = |pair: &Pair| certificate.apply(pair.pem.as_bytes(), pair.key.as_bytes());
     take(&Pair::with(|params| params.not_before = rcgen::date_time_ymd(4000, 1, 1)));
     assert_eq!(get("/readyz").await.0, 503, "not valid yet");
     let pair = Pair::new();
@@ -310,21 +310,21 @@ async fn readiness_is_copies_and_certificate_and_no_stop() {
     assert!(get("/readyz").await.1.contains("not been read"), "the configuration is not known");
     // An entry that trusts another CA, or none; then all of them ours.
     for bundles in [[&*pair.pem, ""], [&pair.pem, &Pair::new().pem]] {
-        trust.take(Some(&configuration(&bundles)));
+        trust.apply(Some(&configuration(&bundles)));
         let (status, why) = get("/readyz").await;
         assert!(status == 503 && why.contains("does not trust") && why.contains("entry-1"), "{why}");
     }
     let text = get("/metrics").await.1;
     assert!(text.contains("podidentity_webhook_ca_bundle_trusts_certificate 0"), "{text}");
     let both = Pair::new().pem + &pair.pem;
-    trust.take(Some(&configuration(&[&pair.pem, &both])));
+    trust.apply(Some(&configuration(&[&pair.pem, &both])));
     assert_eq!(get("/readyz").await, (200, "ok".to_owned()));
     let text = get("/metrics").await.1;
     assert!(text.contains("podidentity_webhook_ca_bundle_trusts_certificate 1"), "{text}");
     // Once it was ready, only the metric tells.
-    trust.take(Some(&configuration(&["", ""])));
+    trust.apply(Some(&configuration(&["", ""])));
     assert_eq!(get("/readyz").await, (200, "ok".to_owned()));
-    trust.take(None);
+    trust.apply(None);
     assert_eq!(trust.trusted(), Trusted::NoConfiguration, "the emergency stop");
     stopping.store(true, Ordering::Relaxed);
     assert_eq!(get("/readyz").await, (503, "stopping".to_owned()));

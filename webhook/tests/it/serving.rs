@@ -10,7 +10,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_RSA_SHA256, RsaKeySize,
 };
 use rustls::version::TLS13;
-use webhook::trust::{Trust, Trusted};
+use webhook::serving::trust::{Trust, Trusted};
 
 use crate::listener::{Body, NAME, Pair, Webhook, configuration, full, post};
 use crate::reviews::review;
@@ -46,9 +46,9 @@ async fn a_chain_with_an_rsa_key() {
     assert_eq!((status, &answer["response"]["allowed"]), (StatusCode::OK, &true.into()));
 
     let trust = Trust::new(Arc::clone(&webhook.certificate));
-    trust.take(Some(&configuration(&[&root_certificate.pem()])));
+    trust.apply(Some(&configuration(&[&root_certificate.pem()])));
     assert_eq!(trust.trusted(), Trusted::Yes);
-    trust.take(Some(&configuration(&[&Pair::new().pem])));
+    trust.apply(Some(&configuration(&[&Pair::new().pem])));
     assert_ne!(trust.trusted(), Trusted::Yes, "of another CA");
 }
 
