@@ -15,8 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::bodies::{SIZES, Size};
-use crate::client::{self, Protocol};
-use crate::process::{Target, Webhook};
+use crate::client::{self, Protocol, Target};
+use crate::process::Webhook;
 use crate::table::{megabytes, milliseconds, quantile};
 
 const TIME: Duration = Duration::from_secs(12);
