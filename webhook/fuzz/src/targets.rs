@@ -21,19 +21,19 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
-use webhook::model::WebhookEntry;
-use webhook::protocol::admit::Admission;
-use webhook::identity::facts::Annotations;
+use webhook::cluster::lookup::Lookup;
+use webhook::cluster::sources::Sources;
 use webhook::identity::decide::decide;
 use webhook::identity::expiration::MAXIMUM_TOKEN_EXPIRATION_SECONDS;
-use webhook::identity::model::{CredentialMethod, Identity, IdentitySource, ServiceAccountFacts};
-use webhook::cluster::lookup::Lookup;
+use webhook::identity::facts::Annotations;
 use webhook::identity::mapping::Mapping;
-use webhook::metrics::Metrics;
+use webhook::identity::model::{CredentialMethod, Identity, IdentitySource, ServiceAccountFacts};
 use webhook::identity::mutate::mutate;
 use webhook::identity::pod::Pod;
 use webhook::identity::settings::Settings;
-use webhook::cluster::sources::Sources;
+use webhook::metrics::Metrics;
+use webhook::model::WebhookEntry;
+use webhook::protocol::admit::Admission;
 
 const ROLE: &str = "arn:aws:iam::111122223333:role/r";
 
@@ -92,7 +92,11 @@ pub fn annotations(data: &[u8]) {
         .collect();
     let annotations = Annotations::read(&all, "eks.amazonaws.com").map(Arc::new);
     for container_credentials in [false, true] {
-        let facts = ServiceAccountFacts { annotations: annotations.clone(), container_credentials, ..ServiceAccountFacts::default() };
+        let facts = ServiceAccountFacts {
+            annotations: annotations.clone(),
+            container_credentials,
+            ..ServiceAccountFacts::default()
+        };
         let decision = decide("namespace", "account", &facts, &SETTINGS);
         let role = annotations.as_ref().and_then(|annotations| annotations.role());
         assert_eq!(decision.identity.is_some(), container_credentials || role.is_some());
@@ -159,12 +163,16 @@ fn shaped(pod: &Value) -> bool {
         && [metadata, &metadata["labels"], spec].into_iter().all(object)
         && objects(&spec["volumes"])
         && lists.into_iter().all(objects)
-        && lists.into_iter().filter_map(Value::as_array).flatten().all(|container| {
-            objects(&container["env"]) && objects(&container["volumeMounts"])
-        })
-        && spec["volumes"].as_array().into_iter().flatten().all(|volume| {
-            object(&volume["projected"]) && objects(&volume["projected"]["sources"])
-        })
+        && lists
+            .into_iter()
+            .filter_map(Value::as_array)
+            .flatten()
+            .all(|container| objects(&container["env"]) && objects(&container["volumeMounts"]))
+        && spec["volumes"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .all(|volume| object(&volume["projected"]) && objects(&volume["projected"]["sources"]))
 }
 
 /// A list that was null is made, which taking it away does not undo: null and absent are the same to Kubernetes.
@@ -219,8 +227,7 @@ static ADMISSION: LazyLock<(Runtime, Admission)> = LazyLock::new(|| {
         let sources = Arc::new(Sources::new(false, Arc::clone(&metrics)));
         let client = Client::new(tower::service_fn(api_server), "default");
         let limit = Duration::from_secs(1);
-        let lookup =
-            Arc::new(Lookup::new(client, "eks.amazonaws.com", limit, sources, Arc::clone(&metrics)));
+        let lookup = Arc::new(Lookup::new(client, "eks.amazonaws.com", limit, sources, Arc::clone(&metrics)));
         let follower = Arc::clone(&lookup);
         tokio::spawn(async move { follower.follow().await });
         while !lookup.is_synced() {
@@ -231,10 +238,13 @@ static ADMISSION: LazyLock<(Runtime, Admission)> = LazyLock::new(|| {
     (runtime, admission)
 });
 
-async fn api_server(request: Request<Body>) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, Infallible> {
+async fn api_server(
+    request: Request<Body>,
+) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, Infallible> {
     let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
     if query.contains("sendInitialEvents=true") {
-        let refusal = json!({"kind": "Status", "status": "Failure", "code": 422, "message": "", "reason": "Invalid"});
+        let refusal =
+            json!({"kind": "Status", "status": "Failure", "code": 422, "message": "", "reason": "Invalid"});
         let body = Full::new(Bytes::from(refusal.to_string())).boxed_unsync();
         return Ok(Response::builder().status(422).body(body).expect("a response"));
     }
@@ -242,9 +252,7 @@ async fn api_server(request: Request<Body>) -> Result<Response<UnsyncBoxBody<Byt
         let silence = stream::pending::<Result<Frame<Bytes>, Infallible>>();
         return Ok(Response::new(StreamBody::new(silence).boxed_unsync()));
     }
-    let account = |name: &str, annotations: Value| {
-        json!({"metadata": {"namespace": "vault", "name": name, "annotations": annotations}})
-    };
+    let account = |name: &str, annotations: Value| json!({"metadata": {"namespace": "vault", "name": name, "annotations": annotations}});
     let items = match path {
         "/api/v1/serviceaccounts" => vec![
             account("vault", Value::Null),
@@ -258,6 +266,7 @@ async fn api_server(request: Request<Body>) -> Result<Response<UnsyncBoxBody<Byt
         })],
         _ => vec![],
     };
-    let list = json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": items});
+    let list =
+        json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": items});
     Ok(Response::new(Full::new(Bytes::from(list.to_string())).boxed_unsync()))
 }

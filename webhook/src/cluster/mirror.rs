@@ -46,11 +46,11 @@ pub struct MirrorState {
 /// object by object: during the list no object is missing, and none is stored twice.
 #[derive(Debug)]
 pub struct Mirror<T> {
-    state: RwLock<Objects<T>>,
+    state: RwLock<Contents<T>>,
 }
 
 #[derive(Debug)]
-struct Objects<T> {
+struct Contents<T> {
     objects: HashMap<Box<str>, HashMap<Box<str>, Stored<T>>>,
     count: usize,
     /// Alternates with every list; an object that the last complete list did not contain has the other value, and is removed.
@@ -66,7 +66,7 @@ struct Stored<T> {
 
 impl<T> Default for Mirror<T> {
     fn default() -> Self {
-        let state = Objects { objects: HashMap::new(), count: 0, list: false, synced: false };
+        let state = Contents { objects: HashMap::new(), count: 0, list: false, synced: false };
         Self { state: RwLock::new(state) }
     }
 }
@@ -98,7 +98,7 @@ impl<T: Clone> Mirror<T> {
     }
 }
 
-impl<T> Objects<T> {
+impl<T> Contents<T> {
     fn begin(&mut self) {
         for stored in self.objects.values_mut().flat_map(HashMap::values_mut) {
             stored.list = self.list;

@@ -66,7 +66,8 @@ impl<'a> Responder<'a> {
     pub fn not_ours<O>(&self, request: &Request<'_, O>) -> Option<Answer> {
         let is_pod = request.kind.group.is_empty() && &*request.kind.kind == "Pod";
         let ours = is_pod && &*request.operation == "CREATE" && request.sub_resource.is_empty();
-        let warning = "this webhook answers for the creation of pods only: its configuration asks for more";
+        let warning =
+            "this webhook answers only for the creation of pods: its configuration sends other reviews, too";
         (!ours).then(|| self.allow(Outcome::NotOurs, None, vec![warning.into()]))
     }
 

@@ -92,8 +92,8 @@ async fn the_client_ca_may_change_while_it_serves() {
         .enumerate()
     {
         replace(garbage);
-        eventually("the webhook has looked at it", || async {
-            let refused = webhook.logged("this client CA cannot be used").len();
+        eventually("the webhook has read it", || async {
+            let refused = webhook.logged("this client CA is not usable").len();
             ensure!(refused == broken + 1, "refused {refused} times");
             Ok(())
         })

@@ -45,7 +45,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn the_serving_certificate_may_be_swapped_or_made_again() {
+async fn the_serving_certificate_may_be_replaced_in_any_way() {
     let world = World::new("certificate").await;
     let authority = Authority::new("webhook");
     let volume = world.folder.path().join("tls");
@@ -95,7 +95,7 @@ async fn the_serving_certificate_may_be_swapped_or_made_again() {
     let third = authority.server();
     std::fs::write(&certificate, "no PEM").unwrap();
     std::fs::write(&key, &third.key).unwrap();
-    eventually("the webhook has looked at it", || async {
+    eventually("the webhook has read it", || async {
         ensure!(webhook.metric("certificate_loads_total", &[r#"result="refused""#]) > 0, "not yet");
         Ok(())
     })
@@ -163,8 +163,8 @@ async fn roles_come_from_the_config_map() {
 
     world.api.merge(&map, &json!({"data": {"config": "{"}})).await.unwrap();
     entries(3, 1).await;
-    eventually("the webhook has looked at it", || async {
-        ensure!(webhook.logged("roles taken from the ConfigMap").len() == 3, "not yet");
+    eventually("the webhook has read it", || async {
+        ensure!(webhook.logged("roles read from the ConfigMap").len() == 3, "not yet");
         Ok(())
     })
     .await;
@@ -221,7 +221,7 @@ async fn container_credentials_come_from_a_file() {
 
     for (refused, garbage) in ["{", r#"{"identities": [{"namespace": 1}]}"#, ""].into_iter().enumerate() {
         put(&format!("..broken{refused}"), garbage);
-        eventually("the webhook has looked at it", || async {
+        eventually("the webhook has read it", || async {
             let count = webhook.metric("container_credentials_refused_total", &[]);
             ensure!(count == refused as u64 + 1, "{count}");
             Ok(())

@@ -144,7 +144,9 @@ fn a_service_account_without_a_binding_gets_region_and_account_of_the_default_is
 /// A cluster with these issuers, and three `ServiceAccount`s: two bound and one annotated.
 fn cluster(issuers: &[Value]) -> Arc<Api> {
     let api = Api::new();
-    issuers.iter().for_each(|issuer| api.put(ISSUERS, issuer.clone()));
+    for issuer in issuers {
+        api.put(ISSUERS, issuer.clone());
+    }
     api.put_account("vault", "vault", None);
     api.put(BINDINGS, bound("vault", "default"));
     api.put_account("vault", "second", None);
