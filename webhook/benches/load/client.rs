@@ -36,7 +36,7 @@ impl Protocol {
         }
     }
 
-    /// How many reviews are under way at once: as many as in the reference's own figures.
+    /// How many reviews are in progress at the same time: as many as when the EKS webhook was measured.
     pub const fn in_flight(self) -> usize {
         match self {
             Self::Http1 => 16,
@@ -134,7 +134,7 @@ pub async fn call(connection: &mut Connection, body: &Bytes) -> Result<Bytes> {
     Ok(body)
 }
 
-/// As many as are answered in a time, one under way on each connection. Returns their number.
+/// Sends reviews for this time, one after the other on each connection. Returns the number of answers.
 pub async fn closed_loop(connections: Vec<Connection>, body: &Bytes, time: Duration) -> Result<usize> {
     let done = Arc::new(AtomicUsize::new(0));
     let end = Instant::now() + time;
@@ -155,7 +155,7 @@ pub async fn closed_loop(connections: Vec<Connection>, body: &Bytes, time: Durat
     Ok(done.load(Ordering::Relaxed))
 }
 
-/// So many a second whatever the answers take; returns how long each took, in order. A review that is due while every
+/// Sends reviews at a fixed rate; returns how long each took, in ascending order. A review that is due while every
 /// connection is busy waits, and the wait counts. A timer's own lateness does not: it is the client's, not the webhook's.
 pub async fn open_loop(
     connections: Vec<Connection>,

@@ -53,7 +53,7 @@ pub fn review(data: &[u8]) {
     if let Some(patch) = response["patch"].as_str() {
         assert!(allowed && response["patchType"] == "JSONPatch");
         let patch = BASE64_STANDARD.decode(patch).expect("base64");
-        // Whoever names a field twice means one of the two; the API server never does.
+        // With a repeated field it is unclear which one counts; the API server never sends that.
         let Some(sent) = unambiguous(body).filter(|sent| shaped(&sent["request"]["object"])) else { return };
         additions(&sent["request"]["object"], &serde_json::from_slice(&patch).expect("a patch"));
     }
@@ -121,7 +121,7 @@ pub fn config_map(data: &[u8]) {
         return;
     };
     assert!(mapping.len() <= entries.len() && problems.len() <= entries.len());
-    assert!(mapping.len() + problems.len() >= entries.len(), "an entry counts or is told");
+    assert!(mapping.len() + problems.len() >= entries.len(), "an entry counts or is reported");
     for key in entries.keys() {
         if let Some((namespace, account)) = key.split_once('/')
             && let Some(mapped) = mapping.exactly(namespace, account)

@@ -135,7 +135,7 @@ fn a_binding_s_fields_are_used() {
 }
 
 #[test]
-fn without_an_issuer_the_flags_fill_in() {
+fn without_an_issuer_the_flags_count() {
     let decision = of(&[binding("b", 0, &json!({"roleArn": ELSEWHERE}), &json!({}))], None, &[]);
     let identity = decision.identity.unwrap();
     assert_eq!((identity.audience, identity.region), ("flag.example", Some("us-east-1")));
@@ -166,7 +166,7 @@ fn the_oldest_binding_holds_the_service_account() {
 }
 
 #[test]
-fn an_unusable_binding_says_so_and_leaves_it_to_the_annotations() {
+fn an_unusable_binding_gives_a_warning_and_the_annotations_count() {
     let mut young_issuer = issuer();
     young_issuer["status"] = json!({});
     let deleting = json!({"metadata": {"deletionTimestamp": "2026-11-24T11:00:00Z"}});
@@ -191,7 +191,7 @@ fn an_unusable_binding_says_so_and_leaves_it_to_the_annotations() {
 }
 
 #[test]
-fn the_operator_s_own_annotation_does_not_outlive_its_binding() {
+fn the_operator_s_own_annotation_does_not_count_without_its_binding() {
     let deleting = json!({"metadata": {"deletionTimestamp": "2026-11-24T11:00:00Z"}});
     let elsewhere = binding("b", 0, &json!({"roleArn": ELSEWHERE}), &deleting);
     for (binding, annotation) in [(role("b", 0, &deleting), COMPUTED), (elsewhere, ELSEWHERE)] {
@@ -208,7 +208,7 @@ fn a_stalled_binding_that_had_a_role_keeps_it() {
 }
 
 #[test]
-fn annotations_follow_the_reference() {
+fn annotations_mean_the_same_as_in_the_eks_webhook() {
     let base = Identity {
         source: IdentitySource::Annotations,
         method: CredentialMethod::Role(ANNOTATED.into()),
@@ -254,7 +254,7 @@ fn annotations_follow_the_reference() {
 }
 
 #[test]
-fn what_is_an_iam_role_arn() {
+fn what_is_not_an_iam_role_arn_gives_a_warning() {
     for (arn, fine) in [
         (ANNOTATED, true),
         ("arn:aws-cn:iam::111122223333:role/a/b/c", true),
@@ -278,7 +278,7 @@ fn mapped() -> Mapped {
 }
 
 #[test]
-fn a_config_map_entry_stands_alone_and_comes_last() {
+fn a_config_map_entry_counts_last_and_alone() {
     let of = |bindings: &[Value], annotations: &[(&str, &str)], mapped: Mapped| {
         of_facts(ServiceAccountFacts {
             mapped: Some(Arc::new(mapped)),
@@ -301,7 +301,7 @@ fn a_config_map_entry_stands_alone_and_comes_last() {
         sts_regional_endpoints: false,
         ..expected.clone()
     };
-    // Annotations without a role add nothing: the entry wins whole.
+    // Annotations without a role add nothing to the entry.
     let roleless = [("audience", "a"), ("token-expiration", "900"), ("sts-regional-endpoints", "false")];
     for (annotations, entry, expected) in [
         ([].as_slice(), mapped(), expected.clone()),
@@ -324,14 +324,14 @@ fn a_config_map_entry_stands_alone_and_comes_last() {
     let source = |decision: Decision<'_>| decision.identity.unwrap().source;
     assert_eq!(source(of(&[], &[("role-arn", ANNOTATED)], mapped())), IdentitySource::Annotations);
     assert_eq!(source(of(&[role("b", 0, &json!({}))], &[], mapped())), IdentitySource::Binding);
-    // A binding that gives none leaves it to the others.
+    // After a binding that gives none, the other sources count.
     let deleting = json!({"metadata": {"deletionTimestamp": "2026-11-24T11:00:00Z"}});
     let decision = of(&[role("b", 0, &deleting)], &[], mapped());
     assert_eq!((decision.warnings.len(), source(decision)), (1, IdentitySource::ConfigMap));
 }
 
 #[test]
-fn the_container_credentials_file_beats_everything() {
+fn the_container_credentials_file_counts_first() {
     let of = |annotations: &[(&str, &str)], mapped: Option<Mapped>| {
         let facts = facts(&[role("b", 0, &json!({}))], None, annotations);
         of_facts(ServiceAccountFacts { container_credentials: true, mapped: mapped.map(Arc::new), ..facts })
@@ -370,7 +370,7 @@ fn the_container_credentials_file_beats_everything() {
 }
 
 #[test]
-fn a_bare_role_name_is_composed_where_the_flag_says_so() {
+fn a_role_name_becomes_an_arn_where_the_flag_says_so() {
     let of = |annotation: &str, account: Option<&str>, issuer: Option<&Value>| {
         let role_names = RoleNames::OfAccount { account: account.map(Into::into), partition: None };
         let settings = Settings { role_names, ..settings() };

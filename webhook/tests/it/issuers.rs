@@ -106,7 +106,7 @@ fn a_warning_names_the_binding_s_issuer() {
     unknown_account["status"] = json!({});
     for (issuers, expected) in [
         (vec![], "OidcIssuer second does not exist"),
-        // Neither the default issuer nor the only one stands in for it.
+        // Neither the default issuer nor the only one replaces it.
         (vec![first("default")], "OidcIssuer second does not exist"),
         (vec![first("third")], "OidcIssuer second does not exist"),
         (vec![first("default"), unknown_account], "the AWS account of OidcIssuer second is not known yet"),
@@ -173,7 +173,7 @@ async fn injected(admission: &Admission, service_account: &str) -> (String, Stri
     (value("AWS_ROLE_ARN"), value("AWS_REGION"), audience, answer.lookup)
 }
 
-/// The fake's flag for the region is set, so regions are those of bindings only.
+/// What the two bindings give, with facts of that origin.
 async fn assert_two_issuers(admission: &Admission, lookup: &str) {
     let (role, region, audience, from) = injected(admission, "vault").await;
     assert_eq!(

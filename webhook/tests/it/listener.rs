@@ -1,4 +1,4 @@
-//! The listener as tests meet it: over real TLS, with an API server that the test plays.
+//! The listener for tests: over real TLS, with a fake API server.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -93,7 +93,7 @@ impl Webhook {
         }
     }
 
-    /// With a certificate and complete copies, and a connection to it.
+    /// A webhook with a certificate and complete copies, and a connection to it.
     pub async fn ready(request_timeout: Duration) -> (Self, SendRequest<Body>) {
         let webhook = Self::start(request_timeout);
         webhook.serve(&webhook.pair);

@@ -1,5 +1,5 @@
-//! The webhook's tests: tables for the pure parts, properties of the patch, and the server over real TLS with an API
-//! server that the test plays.
+//! The webhook's tests: tables for the pure parts, properties of the patch, and the server over real TLS with a fake API
+//! server.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! The ConfigMap in kOps' form, and the container-credentials file: what is read, what is told, what stays.
+//! The ConfigMap in kOps' form, and the container-credentials file: what is read, what is reported, what stays in force.
 
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ fn a_namespace_may_be_a_pattern() {
 }
 
 #[test]
-fn a_bad_entry_is_told_and_costs_the_others_nothing() {
+fn an_invalid_entry_is_reported_and_does_not_affect_the_others() {
     let (last, _) = Mapping::read(
         &json!({"a/b": {"RoleARN": ARN}, "gone/b": {"RoleARN": ARN}}).to_string(),
         &Mapping::default(),
@@ -91,7 +91,7 @@ fn a_bad_entry_is_told_and_costs_the_others_nothing() {
         assert_eq!(problems, [expected], "{bad}");
         assert_eq!((mapping.len(), mapping.get("good", "b").is_some()), (1, true), "{bad}");
     }
-    // The last good version of an entry that has gone bad stays; one that is gone does not.
+    // The last valid version of an entry that became invalid stays in force; one that was removed does not.
     let (mapping, problems) = Mapping::read(&json!({"a/b": {"RoleARN": 7}}).to_string(), &last);
     assert_eq!(
         (mapping.get("a", "b").map(|m| &*m.role_arn), mapping.get("gone", "b"), problems.len()),
@@ -103,10 +103,10 @@ fn a_bad_entry_is_told_and_costs_the_others_nothing() {
 }
 
 #[test]
-fn a_config_map_without_the_key_maps_nobody() {
+fn a_config_map_without_the_key_has_no_entries() {
     let metrics = Arc::new(Metrics::default());
     let sources = Sources::new(true, Arc::clone(&metrics));
-    assert!(!sources.is_synced(), "it has not been looked for");
+    assert!(!sources.is_synced(), "it has not been read");
     let map = |data: serde_json::Value| -> ConfigMap {
         serde_json::from_value(json!({"metadata": {}, "data": data})).unwrap()
     };
@@ -124,7 +124,7 @@ fn a_config_map_without_the_key_maps_nobody() {
 }
 
 #[test]
-fn the_container_credentials_file_is_read_whole_or_not_at_all() {
+fn an_invalid_container_credentials_file_is_refused_completely() {
     let text = br#"{"identities": [{"namespace": "a", "serviceAccount": "b"}, {"namespace": "a", "serviceAccount": "c"}], "more": 1}"#;
     let identities = ContainerCredentialsList::read(text).unwrap();
     assert_eq!(identities.len(), 2);
