@@ -250,7 +250,7 @@ impl Admission {
             pod,
             reason,
             details,
-            "a pod was admitted although its identity cannot be given"
+            "a pod was admitted without its identity: it cannot be given, or is not known"
         );
     }
 }
