@@ -78,7 +78,7 @@ async fn names_that_no_object_can_have_are_not_looked_up() {
     assert_eq!(live_calls(&api), [""; 0]);
 }
 
-/// A caller asks for thousands of ServiceAccounts that do not exist: lookups of another caller are neither delayed by them nor
+/// A caller asks for thousands of `ServiceAccount`s that do not exist: lookups of another caller are neither delayed by them nor
 /// evicted.
 #[tokio::test]
 async fn a_flood_of_unknown_service_accounts_evicts_no_other_caller_s_lookup() {
