@@ -51,7 +51,7 @@ pub struct Kubernetes {
     /// Namespace of the Secret with the serving certificate and of the ConfigMap with roles.
     #[arg(long, default_value = names::SYSTEM_NAMESPACE)]
     pub namespace: String,
-    /// Timeout of the lookup at the API server of a service account that is not in the cache. 0 means the default.
+    /// Timeout of the lookup at the API server of a service account that is not in the cache. 0 is treated as 500ms: lookups cannot be disabled.
     #[arg(long, alias = "service-account-lookup-grace-period", default_value = "500ms", value_parser = humantime::parse_duration)]
     pub live_lookup_timeout: Duration,
 }
