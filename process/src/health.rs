@@ -1,5 +1,5 @@
-//! `/healthz`, `/readyz` and `/metrics` over plain HTTP: nothing here is secret. The port is open to every pod; so what is
-//! held here is bounded, and nobody keeps kubelets out by sitting there.
+//! `/healthz`, `/readyz` and `/metrics` over plain HTTP: nothing here is secret. The port is open to every pod, so memory and
+//! connections are limited, and idle clients cannot exclude the kubelets' probes.
 
 use std::io;
 use std::net::TcpListener;
@@ -15,37 +15,37 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use hyper_util::rt::TokioTimer;
 
-use crate::crowd::{Crowd, Guest};
-use crate::door::Doorkeeper;
+use crate::acceptor::LimitingAcceptor;
+use crate::limiter::{CapacityLimiter, Permit};
 
-/// What the endpoints tell.
+/// What the endpoints answer.
 pub trait Health: Send + Sync + 'static {
-    /// Why no calls should be sent here; `Ok` if they should.
+    /// Whether the process is ready for calls; the reason where it is not.
     fn ready(&self) -> Result<(), String>;
     /// The text that Prometheus scrapes.
     fn metrics(&self) -> String;
 }
 
-/// Connections at once: kubelets' probes and those who scrape metrics.
-pub const CONNECTIONS: usize = 64;
-/// Between two scrapes.
+/// The most connections at once: kubelets' probes and scrapes of metrics.
+pub const MAX_CONNECTIONS: usize = 64;
+/// Longer than the time between two scrapes.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(2);
 /// The requests are one line each.
 const HEADER_BYTES: u32 = 16 << 10;
 const STREAMS: u32 = 16;
 const WINDOW: u32 = 64 << 10;
 
-/// Serves for as long as it is polled.
+/// Serves the endpoints for as long as the future is polled.
 pub async fn serve(listener: TcpListener, health: Arc<impl Health>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let app = Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .layer(from_fn(of_use))
+        .layer(from_fn(note_request))
         .with_state(health);
     let mut server = axum_server::from_tcp(listener)?
-        .acceptor(Doorkeeper(Crowd::new(CONNECTIONS)))
+        .acceptor(LimitingAcceptor(CapacityLimiter::new(MAX_CONNECTIONS)))
         .first_request_timeout(IDLE_TIMEOUT);
     let http = server.http_builder();
     http.http1()
@@ -61,11 +61,11 @@ pub async fn serve(listener: TcpListener, health: Arc<impl Health>) -> io::Resul
     server.serve(app.into_make_service()).await
 }
 
-/// Who asks for anything is no idler.
-async fn of_use(Extension(guest): Extension<Arc<Guest>>, request: Request, next: Next) -> Response {
-    let _work = guest.work();
+/// A connection that sends requests is kept before those that send none.
+async fn note_request(Extension(permit): Extension<Arc<Permit>>, request: Request, next: Next) -> Response {
+    let _active = permit.begin_request();
     let response = next.run(request).await;
-    guest.useful();
+    permit.note_answer();
     response
 }
 
@@ -89,9 +89,9 @@ mod tests {
 
     use super::*;
 
-    struct Told;
+    struct NeverReady;
 
-    impl Health for Told {
+    impl Health for NeverReady {
         fn ready(&self) -> Result<(), String> {
             Err("not yet".into())
         }
@@ -102,10 +102,10 @@ mod tests {
     }
 
     async fn get(address: SocketAddr, path: &str) -> io::Result<String> {
-        ask(TcpStream::connect(address).await?, path).await
+        send(TcpStream::connect(address).await?, path).await
     }
 
-    async fn ask(mut connection: TcpStream, path: &str) -> io::Result<String> {
+    async fn send(mut connection: TcpStream, path: &str) -> io::Result<String> {
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         connection.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
@@ -114,11 +114,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn idle_connections_keep_no_probe_out_and_are_bounded() -> io::Result<()> {
+    async fn idle_connections_exclude_no_probe_and_are_limited() -> io::Result<()> {
         const IDLE: usize = 300;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
-        tokio::spawn(serve(listener, Arc::new(Told)));
+        tokio::spawn(serve(listener, Arc::new(NeverReady)));
         let mut idle = Vec::new();
         for _ in 0..IDLE {
             idle.push(TcpStream::connect(address).await?);
@@ -126,14 +126,14 @@ mod tests {
         let healthy = get(address, "/healthz").await?;
         assert!(healthy.starts_with("HTTP/1.1 200") && healthy.ends_with("\r\n\r\nok"), "{healthy}");
 
-        // The oldest made room for the youngest and for the probe.
-        let (gone, staying) = idle.split_at_mut(IDLE + 1 - CONNECTIONS);
-        for connection in gone {
+        // The oldest were evicted for the newest and for the probe.
+        let (evicted, kept) = idle.split_at_mut(IDLE + 1 - MAX_CONNECTIONS);
+        for connection in evicted {
             assert!(connection.read_u8().await.is_err(), "closed");
         }
-        for connection in staying {
+        for connection in kept {
             let seen = connection.try_read(&mut [0]).map_err(|error| error.kind());
-            assert_eq!(seen, Err(io::ErrorKind::WouldBlock), "open, and silent");
+            assert_eq!(seen, Err(io::ErrorKind::WouldBlock), "open, without data");
         }
 
         let unready = get(address, "/readyz").await?;
@@ -147,26 +147,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_was_known_before_a_flood_is_let_in_during_it() -> io::Result<()> {
+    async fn an_address_that_had_an_answer_before_a_flood_is_served_during_it() -> io::Result<()> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
-        tokio::spawn(serve(listener, Arc::new(Told)));
+        tokio::spawn(serve(listener, Arc::new(NeverReady)));
         assert!(get(address, "/healthz").await?.starts_with("HTTP/1.1 200"));
 
-        // New, and silent as yet. From another address come many that talk.
+        // New, without data so far. From another address come many connections that send data.
         let slow = TcpStream::connect(address).await?;
         let mut flood = Vec::new();
-        for _ in 0..4 * CONNECTIONS {
+        for _ in 0..4 * MAX_CONNECTIONS {
             let socket = TcpSocket::new_v4()?;
             socket.bind((Ipv4Addr::new(127, 0, 0, 2), 0).into())?;
             let mut connection = socket.connect(address).await?;
             connection.write_all(b"G").await?;
             flood.push(connection);
         }
-        for connection in &mut flood[..3 * CONNECTIONS] {
+        for connection in &mut flood[..3 * MAX_CONNECTIONS] {
             assert!(connection.read_u8().await.is_err(), "closed");
         }
-        assert!(ask(slow, "/healthz").await?.starts_with("HTTP/1.1 200"));
+        assert!(send(slow, "/healthz").await?.starts_with("HTTP/1.1 200"));
         Ok(())
     }
 }

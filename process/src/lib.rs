@@ -1,8 +1,8 @@
-//! What operator and webhook share as processes: the log, the listener of health and metrics, and the door that keeps any
-//! listener from being filled up, and how the API server is watched. It knows neither of them.
+//! What operator and webhook share as processes: the log, the health port, a limiter for connections and memory that no
+//! client can exhaust, and how the API server is watched. It depends on neither of the two.
 
-pub mod crowd;
-pub mod door;
+pub mod acceptor;
 pub mod health;
+pub mod limiter;
 pub mod logs;
 pub mod watch;

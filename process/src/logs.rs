@@ -7,18 +7,18 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     /// For people.
     Text,
 }
 
 impl LogFormat {
-    /// Installs the process's logger, to stderr. `RUST_LOG` overrules the default of `info`: a level, or levels by module,
-    /// as in `info,webhook=debug`. (`EnvFilter` could choose by span and field, too; its regular expressions cost every
+    /// Installs the process's logger, to stderr. `RUST_LOG` overrides the default of `info`: a level, or levels by module,
+    /// as in `info,webhook=debug`. (`EnvFilter` could filter by span and field, too, but its regular expressions cost every
     /// replica memory.)
     pub fn install(self) {
         let wanted = std::env::var("RUST_LOG").ok().and_then(|directives| directives.parse().ok());

@@ -5,20 +5,22 @@ use std::time::Duration;
 use backon::ExponentialBuilder;
 use kube::runtime::watcher::{self, ExponentialBackoff};
 
-/// An API server that is gone without a word is given up after this long.
+/// A connection to the API server on which nothing arrives for this long is closed: the other end may have vanished without
+/// closing it.
 pub const READ_TIMEOUT: Duration = Duration::from_mins(1);
-/// How long the API server keeps a watch open, in seconds: less than [`READ_TIMEOUT`], so that a quiet watch is no
-/// silent one.
+/// How long the API server keeps a watch open, in seconds: less than [`READ_TIMEOUT`], so that a watch without events does not
+/// run into it.
 const WATCH_SECONDS: u32 = 45;
 
-/// How everything is watched.
+/// The configuration of every watch.
 #[must_use]
 pub fn config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
-/// How a watch that failed is taken up again. kube's default would wait for up to 30 s after an API server was away for a
-/// minute; so long the operator's triggers, which wait for the slowest, and the webhook's copies would stand still.
+/// The delays between retries of a watch that failed. kube's default waits for up to 30 s after an API server was unreachable
+/// for a minute; for that long the operator's triggers, which wait for the slowest, and the webhook's copies would get no
+/// events.
 #[must_use]
 pub fn backoff() -> ExponentialBackoff {
     let waits = ExponentialBuilder::default()

@@ -1,24 +1,27 @@
-//! The command line. Flags of the EKS Pod Identity Webhook keep their names, or are understood under them.
+//! The command line. Flags of the EKS Pod Identity Webhook have the same names here, or are accepted as aliases.
 
-#![allow(clippy::doc_markdown, reason = "these comments are the help text, which a terminal shows as it is")]
+#![allow(
+    clippy::doc_markdown,
+    reason = "these comments are the help text, which is shown without formatting"
+)]
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Parser};
-use crds::binding::{DEFAULT_TOKEN_EXPIRATION_SECONDS, MINIMUM_TOKEN_EXPIRATION_SECONDS};
+use crds::binding::DEFAULT_TOKEN_EXPIRATION_SECONDS;
 use crds::names;
 use process::logs::LogFormat;
 
-use crate::identity::MAXIMUM_TOKEN_EXPIRATION_SECONDS;
-use crate::settings::{Composed, ContainerCredentials, Settings};
+use crate::identity::expiration::in_range;
+use crate::identity::settings::{ContainerCredentials, RoleNames, Settings};
 
 /// Gives pods their AWS identity: a mutating admission webhook compatible with the EKS Pod Identity Webhook.
 #[derive(Debug, Clone, Parser)]
-// The last of equal flags counts, as with the reference; so the chart's extraArgs overrule what it sets itself.
+// The last of repeated flags counts, as in the EKS webhook, so that the chart's extraArgs override what it sets itself.
 #[command(version, args_override_self = true)]
 pub struct Args {
-    /// The API server and how to talk to it.
+    /// The API server and how to connect to it.
     #[command(flatten)]
     pub kubernetes: Kubernetes,
     /// The listener.
@@ -27,37 +30,37 @@ pub struct Args {
     /// Identities.
     #[command(flatten)]
     pub injection: Injection,
-    /// EKS Pod Identity's way.
+    /// EKS Pod Identity.
     #[command(flatten)]
     pub containers: Containers,
-    /// How log lines look.
+    /// The format of log lines.
     #[arg(long, value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
 }
 
-/// The API server and how to talk to it.
+/// The API server and how to connect to it.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Kubernetes")]
 pub struct Kubernetes {
-    /// A kubeconfig, to run outside a cluster. Default: the pod's own ServiceAccount, or else KUBECONFIG.
+    /// A kubeconfig, to run outside a cluster. Default: the pod's own ServiceAccount, or otherwise KUBECONFIG.
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
-    /// The API server's URL, in place of the one the kubeconfig names.
+    /// The API server's URL, instead of the one in the kubeconfig.
     #[arg(long)]
     pub kube_api: Option<String>,
     /// Namespace of the Secret with the serving certificate and of the ConfigMap with roles.
     #[arg(long, default_value = names::SYSTEM_NAMESPACE)]
     pub namespace: String,
-    /// How long one look at the API server may take when a service account is not in the cache; 0 is the default.
+    /// Timeout of the lookup at the API server of a service account that is not in the cache. 0 is treated as 500ms: lookups cannot be disabled.
     #[arg(long, alias = "service-account-lookup-grace-period", default_value = "500ms", value_parser = humantime::parse_duration)]
     pub live_lookup_timeout: Duration,
 }
 
 impl Kubernetes {
-    /// How long one look at the API server may take. The reference's 0 means that there is none; here somebody who waits for
-    /// nothing would get no answer, since an unknown service account is never taken for one without identity.
+    /// The timeout of a live lookup. In the EKS webhook 0 disables lookups; here that would be no answer at all, since an
+    /// unknown service account is never treated as one without identity.
     #[must_use]
-    pub fn look(&self) -> Duration {
+    pub fn lookup_timeout(&self) -> Duration {
         const DEFAULT: Duration = Duration::from_millis(500);
         if self.live_lookup_timeout.is_zero() { DEFAULT } else { self.live_lookup_timeout }
     }
@@ -67,7 +70,7 @@ impl Kubernetes {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Serving")]
 pub struct Serving {
-    /// Port of the HTTPS listener (`POST /mutate`); 0 takes any free one.
+    /// Port of the HTTPS listener (`POST /mutate`); 0 selects a free one.
     #[arg(long, default_value_t = 9443)]
     pub port: u16,
     /// Port of the plain-HTTP listener (`/healthz`, `/readyz`, `/metrics`).
@@ -82,31 +85,31 @@ pub struct Serving {
     /// Its key.
     #[arg(long, alias = "tls-key", requires = "tls_cert_file")]
     pub tls_private_key_file: Option<PathBuf>,
-    /// The MutatingWebhookConfiguration that must trust the certificate before this replica is ready; empty: none is
-    /// looked at. Default: the chart's, unless the certificate comes from files.
+    /// The MutatingWebhookConfiguration that must trust the certificate before this replica is ready; empty: no check.
+    /// Default: the chart's, unless the certificate comes from files.
     #[arg(long)]
     pub webhook_configuration: Option<String>,
-    /// Answer only callers whose client certificate was signed by this CA (PEM file); read again when it changes. The API
-    /// server shows one if its AdmissionConfiguration says so.
+    /// Accept only callers whose client certificate was signed by this CA (PEM file); read again when it changes. The API
+    /// server sends one if its AdmissionConfiguration says so.
     #[arg(long)]
     pub client_ca_file: Option<PathBuf>,
-    /// Of those only callers with this common name; may be given more than once.
+    /// Of those, accept only callers with this common name; may be given more than once.
     #[arg(long, requires = "client_ca_file")]
     pub client_name: Vec<String>,
-    /// Most connections at once. When they are all taken, a new one takes the place of the one that was of least use. An API
-    /// server opens one for each review that is under way, which are 600 at most by its own limits.
+    /// The most connections at once. At the limit a new connection replaces an idle one, first of all one that never sent a
+    /// valid review. An API server opens one for each review in progress, which are 600 at most by its own limits.
     #[arg(long, default_value_t = 1024)]
     pub max_connections: usize,
-    /// Longest review accepted. The API server takes objects of up to 3 MiB, and a review wraps the object.
+    /// The longest review accepted, in bytes. The API server accepts objects of up to 3 MiB, and a review contains the object.
     #[arg(long, default_value_t = 4 << 20)]
     pub max_body_bytes: usize,
-    /// Room for all reviews that are still arriving, in bytes; at least the longest.
+    /// The most bytes of all reviews that are being received or processed; at least --max-body-bytes.
     #[arg(long, default_value_t = 8 << 20)]
     pub body_budget_bytes: usize,
-    /// How long new calls are still answered after SIGTERM, while endpoints are being updated.
+    /// How long new calls are still answered after SIGTERM, while endpoints are updated.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     pub shutdown_delay: Duration,
-    /// How long a review may take, from its headers to the answer.
+    /// The longest time for a review, from its headers to the answer.
     #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
     pub request_timeout: Duration,
 }
@@ -125,37 +128,38 @@ pub struct Injection {
     /// Directory the token is mounted at.
     #[arg(long, default_value = "/var/run/secrets/eks.amazonaws.com/serviceaccount")]
     pub token_mount_path: String,
-    /// Life of the token in seconds where nothing else says; below 600 counts as 600, above 2^32 as 2^32.
+    /// Lifetime of the token in seconds where no other source sets one; below 600 counts as 600, above 2^32 as 2^32.
     #[arg(long, default_value_t = DEFAULT_TOKEN_EXPIRATION_SECONDS)]
     pub token_expiration: i64,
-    /// Shorten lives of exactly 24 hours by up to two, each pod's differently, so that they are not renewed all at once.
+    /// Shorten lifetimes of exactly 24 hours by up to two, differently for each pod, so that tokens are not all renewed at the
+    /// same time.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub token_expiration_jitter: bool,
-    /// Region of service accounts that are not bound (default: the issuer's); of bound ones, where neither binding nor issuer
-    /// names one.
+    /// Region of service accounts without a binding (default: that of the cluster's default issuer); of bound ones, where
+    /// neither the binding nor its issuer names one.
     #[arg(long)]
     pub aws_default_region: Option<String>,
-    /// Whether a service account with a role annotation, but no word on it, is told to use the regional STS endpoint.
+    /// Inject AWS_STS_REGIONAL_ENDPOINTS=regional for service accounts whose annotations name a role and do not say otherwise.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub sts_regional_endpoint: bool,
     /// Inject AWS_ROLE_SESSION_NAME, so that CloudTrail names the pod.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub role_session_name: bool,
-    /// Also take roles from ConfigMap pod-identity-webhook, in the form that kOps writes.
+    /// Also read roles from ConfigMap pod-identity-webhook, in the form that kOps writes.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub watch_config_map: bool,
     /// A role annotation may be a role's name, or path and name, of --aws-account-id.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub compose_role_arn: bool,
-    /// The account of such roles. Default: the issuer's.
+    /// The account of such roles. Default: that of the cluster's default issuer.
     #[arg(long, requires = "compose_role_arn")]
     pub aws_account_id: Option<String>,
-    /// The partition of such roles. Default: the issuer's, or aws.
+    /// The partition of such roles. Default: that of the cluster's default issuer, or aws.
     #[arg(long, requires = "compose_role_arn")]
     pub aws_partition: Option<String>,
 }
 
-/// EKS Pod Identity's way.
+/// EKS Pod Identity.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Container credentials (EKS Pod Identity)")]
 pub struct Containers {
@@ -174,32 +178,29 @@ pub struct Containers {
     /// Their token's file in that volume.
     #[arg(long, default_value_t = ContainerCredentials::default().token_path)]
     pub container_credentials_token_path: String,
-    /// Where the agent on their node answers.
+    /// URL of the agent on their node.
     #[arg(long, default_value_t = ContainerCredentials::default().full_uri)]
     pub container_credentials_full_uri: String,
 }
 
 impl Args {
-    /// How identities are made and where they go.
+    /// How identities are made and where in a pod they are added.
     #[must_use]
     pub fn settings(&self) -> Settings {
         let Injection { annotation_prefix, token_audience, token_mount_path, .. } = &self.injection;
-        let composed = Composed::Of {
+        let of_account = RoleNames::OfAccount {
             account: self.injection.aws_account_id.clone(),
             partition: self.injection.aws_partition.clone(),
         };
         Settings {
             audience: token_audience.clone(),
-            expiration_seconds: self
-                .injection
-                .token_expiration
-                .clamp(MINIMUM_TOKEN_EXPIRATION_SECONDS, MAXIMUM_TOKEN_EXPIRATION_SECONDS),
+            expiration_seconds: in_range(self.injection.token_expiration),
             expiration_jitter: self.injection.token_expiration_jitter,
             region: self.injection.aws_default_region.clone().filter(|region| !region.is_empty()),
             sts_regional_endpoints: self.injection.sts_regional_endpoint,
             role_session_name: self.injection.role_session_name,
             mount_path: directory(token_mount_path),
-            composed: if self.injection.compose_role_arn { composed } else { Composed::Never },
+            role_names: if self.injection.compose_role_arn { of_account } else { RoleNames::Verbatim },
             container_credentials: ContainerCredentials {
                 audience: self.containers.container_credentials_audience.clone(),
                 mount_path: directory(&self.containers.container_credentials_token_mount_path),

@@ -1,31 +1,31 @@
-//! What the health port tells of the webhook.
+//! Readiness and metrics of the webhook, for the health port.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use process::crowd::Crowd;
+use process::limiter::CapacityLimiter;
 
-use crate::lookup::Lookup;
+use crate::cluster::lookup::Lookup;
 use crate::metrics::Metrics;
-use crate::tls::Certificate;
-use crate::trust::{Trust, Trusted};
+use crate::serving::tls::Certificate;
+use crate::serving::trust::{Trust, Trusted};
 
-/// What is asked for it.
+/// What readiness and metrics are computed from.
 #[derive(Clone)]
 pub struct Health {
-    /// Ready once it is synced.
+    /// The process is ready only once this is synced.
     pub lookup: Arc<Lookup>,
-    /// Ready while it is valid.
+    /// The process is ready only while this is valid.
     pub certificate: Arc<Certificate>,
-    /// Whether the live webhook configuration trusts that certificate; `None` where that is not looked at.
+    /// Whether the live webhook configuration trusts that certificate; `None` where that is not checked.
     pub trust: Option<Arc<Trust>>,
-    /// Set once it did: from then on it is no reason not to be ready.
+    /// Set once it did: from then on the process is ready even if it does not.
     pub trusted_once: Arc<AtomicBool>,
-    /// Set when the process is asked to stop: no new calls, please.
+    /// Set when the process is to stop: it is no longer ready.
     pub stopping: Arc<AtomicBool>,
     /// The open connections.
-    pub connections: Arc<Crowd>,
-    /// What is counted.
+    pub connections: Arc<CapacityLimiter>,
+    /// The metrics.
     pub metrics: Arc<Metrics>,
 }
 
@@ -46,7 +46,7 @@ impl process::health::Health for Health {
                 Trusted::Unknown => return Err("the webhook configuration has not been read yet".into()),
                 Trusted::NotBy(entry) => {
                     return Err(format!(
-                        "the live webhook configuration does not trust our certificate: {entry}"
+                        "the live webhook configuration does not trust the serving certificate: {entry}"
                     ));
                 }
             },
@@ -57,11 +57,11 @@ impl process::health::Health for Health {
     }
 
     fn metrics(&self) -> String {
-        // What is only known when somebody looks.
+        // These are computed for each scrape.
         if let Some(trust) = &self.trust {
             self.metrics.trusted(trust.trusted() == Trusted::Yes);
         }
-        let (open, evicted) = self.connections.count();
+        let (open, evicted) = self.connections.counts();
         self.metrics.connections(open, evicted);
         self.metrics.text()
     }

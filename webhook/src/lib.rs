@@ -1,32 +1,18 @@
 //! The pod-mutating admission webhook: a pod whose `ServiceAccount` is bound to an AWS role gets the variables and the
 //! token that AWS SDKs look for.
 //!
-//! A review comes in through [`server`] to [`admit`], which asks [`lookup`] for what is known, lets [`identity`] decide and
-//! [`mutate`] work out what the pod lacks. Pure are [`settings`], [`facts`], [`mapping`], [`credentials`], [`identity`],
-//! [`pod`], [`mutate`], [`patch`], [`review`] and [`text`]. It knows neither the operator nor any AWS SDK.
+//! [`protocol::server`] receives a review and passes it to [`protocol::admit`], which gets the facts from
+//! [`cluster::lookup`], the decision from [`identity::decide`] and the additions to the pod from [`identity::mutate`].
+//! Files whose first line says PURE use no client, no clock and no type of a file that does. The crate depends neither on
+//! the operator nor on any AWS SDK.
 
-pub mod account;
-pub mod admit;
-pub mod callers;
 pub mod cli;
-pub mod credentials;
-pub mod facts;
-pub mod files;
+pub mod cluster;
 pub mod health;
 pub mod identity;
-pub mod lookup;
-pub mod mapping;
+pub mod json;
 pub mod metrics;
-pub mod mirror;
-pub mod mutate;
-pub mod patch;
-pub mod pod;
-pub mod recent;
-pub mod review;
+pub mod model;
+pub mod protocol;
 pub mod run;
-pub mod server;
-pub mod settings;
-pub mod sources;
-pub mod text;
-pub mod tls;
-pub mod trust;
+pub mod serving;

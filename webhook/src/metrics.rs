@@ -1,4 +1,4 @@
-//! What the webhook counts. Labels come from closed sets, so that no cluster can make them explode.
+//! The webhook's metrics. Label values come from closed sets, so the number of series is bounded whatever a cluster holds.
 
 use std::time::Duration;
 
@@ -10,84 +10,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::admit::{Answer, Entry};
-use crate::lookup::Origin;
-
-/// What became of a review.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// The pod got what it lacked.
-    Mutated,
-    /// The pod had everything already.
-    Complete,
-    /// The `ServiceAccount` has no identity.
-    NoRole,
-    /// The pod names no `ServiceAccount`.
-    NoServiceAccount,
-    /// The review is not about the creation of a pod.
-    NotOurs,
-    /// The pod was refused.
-    Denied,
-    /// The pod was refused because it must not go without an identity, and has none yet.
-    Required,
-    /// The review could not be read.
-    Malformed,
-    /// The answer is not known: the API server counts a failed call.
-    Unavailable,
-    /// A defect of this program.
-    Panicked,
-}
-
-impl Outcome {
-    /// The label's value.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Mutated => "mutated",
-            Self::Complete => "complete",
-            Self::NoRole => "no_role",
-            Self::NoServiceAccount => "no_service_account",
-            Self::NotOurs => "not_ours",
-            Self::Denied => "denied",
-            Self::Required => "required",
-            Self::Malformed => "malformed",
-            Self::Unavailable => "unavailable",
-            Self::Panicked => "panicked",
-        }
-    }
-}
-
-/// Why a pod that was meant to have an identity, or may have been, went without.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Without {
-    /// It was admitted before its identity was known; that became known within a minute.
-    BeforeIdentity,
-    /// Its binding gives no identity (yet).
-    BindingUnusable,
-    /// A container has no place left for the token.
-    NoPlace,
-    /// Whether it has one could not be found out, and the entry lets it pass.
-    Unknown,
-}
-
-impl Without {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::BeforeIdentity, Self::BindingUnusable, Self::NoPlace, Self::Unknown];
-
-    /// The label's value.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::BeforeIdentity => "before_identity",
-            Self::BindingUnusable => "binding_unusable",
-            Self::NoPlace => "no_place",
-            Self::Unknown => "unknown",
-        }
-    }
-}
+use crate::model::{FactsOrigin, MissingIdentityReason, Outcome, WebhookEntry};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Review {
+struct ReviewLabels {
     entry: &'static str,
     outcome: &'static str,
     source: &'static str,
@@ -95,7 +21,7 @@ struct Review {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Kind {
+struct KindLabel {
     kind: &'static str,
 }
 
@@ -105,7 +31,7 @@ struct ResultLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Reason {
+struct ReasonLabel {
     reason: &'static str,
 }
 
@@ -113,12 +39,12 @@ struct Reason {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    reviews: Family<Review, Counter>,
+    reviews: Family<ReviewLabels, Counter>,
     duration: Histogram,
-    without_identity: Family<Reason, Counter>,
+    without_identity: Family<ReasonLabel, Counter>,
     live_lookups: Family<ResultLabel, Counter>,
-    synced: Family<Kind, Gauge>,
-    objects: Family<Kind, Gauge>,
+    synced: Family<KindLabel, Gauge>,
+    objects: Family<KindLabel, Gauge>,
     certificate_loads: Family<ResultLabel, Counter>,
     certificate_not_before: Gauge,
     certificate_not_after: Gauge,
@@ -135,7 +61,7 @@ impl Default for Metrics {
         let metrics = Self {
             registry: Registry::default(),
             reviews: Family::default(),
-            // From what a cached answer costs to longer than the API server waits.
+            // From the time of an answer from the cache to more than the API server's timeout.
             duration: Histogram::new([
                 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 10.0,
             ]),
@@ -172,29 +98,29 @@ impl Metrics {
         );
         registry.register(
             "pods_without_identity",
-            "Pods that were meant to have an identity, or may have been, and were admitted without",
+            "Pods that should have an identity, or might, and were admitted without one",
             self.without_identity.clone(),
         );
         registry.register(
             "live_lookups",
-            "Looks at the API server for ServiceAccounts that the cache does not have",
+            "Live lookups at the API server of ServiceAccounts that the cache does not have",
             self.live_lookups.clone(),
         );
         registry.register("cache_synced", "1 once the cache of that kind is complete", self.synced.clone());
         registry.register("cache_objects", "Objects in the cache of that kind", self.objects.clone());
         registry.register(
             "certificate_loads",
-            "Serving certificates seen, by whether they could be used",
+            "Serving certificates read, by whether they are usable",
             self.certificate_loads.clone(),
         );
         registry.register(
             "certificate_not_before_timestamp_seconds",
-            "When the serving certificate begins",
+            "Start of the serving certificate's validity",
             self.certificate_not_before.clone(),
         );
         registry.register(
             "certificate_not_after_timestamp_seconds",
-            "When the serving certificate ends",
+            "End of the serving certificate's validity",
             self.certificate_not_after.clone(),
         );
         registry.register(
@@ -204,7 +130,7 @@ impl Metrics {
         );
         registry.register(
             "config_map_entries",
-            "Entries of the ConfigMap with roles, by whether they could be used",
+            "Entries of the ConfigMap with roles, by whether they are usable",
             self.mapping_entries.clone(),
         );
         registry.register(
@@ -214,34 +140,34 @@ impl Metrics {
         );
         registry.register(
             "container_credentials_refused",
-            "Versions of the container-credentials file that could not be used",
+            "Versions of the container-credentials file that are not usable",
             self.container_credentials_refused.clone(),
         );
         registry.register("connections", "Open connections", self.connections.clone());
         registry.register(
             "connections_evicted",
-            "Connections closed to make room for newer ones",
+            "Connections closed at the limit in favour of newer ones",
             self.connections_evicted.clone(),
         );
         self.registry = registry;
-        self.begin();
+        self.initialize();
         self
     }
 
-    /// What an alert looks at begins at 0: of a series that begins at 1 Prometheus sees no increase.
-    fn begin(&self) {
-        for why in Without::ALL {
-            self.without_identity.get_or_create(&Reason { reason: why.as_str() }).inc_by(0);
+    /// Series that alerts use start at 0: in a series that starts at 1 Prometheus sees no increase.
+    fn initialize(&self) {
+        for reason in MissingIdentityReason::ALL {
+            self.without_identity.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc_by(0);
         }
-        for entry in Entry::ALL.map(Entry::as_str) {
+        for entry in WebhookEntry::ALL.map(WebhookEntry::as_str) {
             let failures = [
                 (Outcome::Malformed, ""),
                 (Outcome::Panicked, ""),
-                (Outcome::Unavailable, Origin::Live.as_str()),
+                (Outcome::Unavailable, FactsOrigin::Live.as_str()),
             ];
             for (outcome, lookup) in failures {
                 let outcome = outcome.as_str();
-                self.reviews.get_or_create(&Review { entry, outcome, source: "", lookup }).inc_by(0);
+                self.reviews.get_or_create(&ReviewLabels { entry, outcome, source: "", lookup }).inc_by(0);
             }
         }
         for result in ["ok", "busy", "error", "timeout"] {
@@ -253,71 +179,79 @@ impl Metrics {
         }
     }
 
-    /// Counts a review. `source` is where the identity, `lookup` where the facts came from; empty where neither.
-    pub fn reviewed(&self, entry: &'static str, answer: &Answer, took: Duration) {
-        let Answer { outcome, source, lookup, .. } = *answer;
-        self.reviews.get_or_create(&Review { entry, outcome: outcome.as_str(), source, lookup }).inc();
+    /// Counts a review. `source` names where the identity comes from, `lookup` where the facts come from; each is empty where
+    /// there is none.
+    pub fn reviewed(
+        &self,
+        entry: WebhookEntry,
+        outcome: Outcome,
+        source: &'static str,
+        lookup: &'static str,
+        took: Duration,
+    ) {
+        let entry = entry.as_str();
+        self.reviews.get_or_create(&ReviewLabels { entry, outcome: outcome.as_str(), source, lookup }).inc();
         self.duration.observe(took.as_secs_f64());
     }
 
-    /// Counts a pod that went without an identity.
-    pub fn without_identity(&self, why: Without) {
-        self.without_identity.get_or_create(&Reason { reason: why.as_str() }).inc();
+    /// Counts a pod that was admitted without its identity.
+    pub fn without_identity(&self, reason: MissingIdentityReason) {
+        self.without_identity.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
     }
 
-    /// Counts a look at the API server. `result` is `ok`, `busy`, `error` or `timeout`.
+    /// Counts a live lookup. `result` is `ok`, `busy`, `error` or `timeout`.
     pub fn looked_up(&self, result: &'static str) {
         self.live_lookups.get_or_create(&ResultLabel { result }).inc();
     }
 
-    /// Notes the state of a cache.
+    /// Sets the state of a cache.
     pub fn cache(&self, kind: &'static str, synced: bool, objects: usize) {
-        self.synced.get_or_create(&Kind { kind }).set(i64::from(synced));
-        self.objects.get_or_create(&Kind { kind }).set(number(objects));
+        self.synced.get_or_create(&KindLabel { kind }).set(i64::from(synced));
+        self.objects.get_or_create(&KindLabel { kind }).set(number(objects));
     }
 
-    /// Notes the entries of the ConfigMap, and how many of them cannot be used.
+    /// Sets the number of usable and of unusable entries of the ConfigMap.
     pub fn mapping(&self, entries: usize, problems: usize) {
         for (result, count) in [("ok", entries), ("refused", problems)] {
             self.mapping_entries.get_or_create(&ResultLabel { result }).set(number(count));
         }
     }
 
-    /// Notes how many `ServiceAccount`s are in container-credentials mode.
+    /// Sets how many `ServiceAccount`s are in container-credentials mode.
     pub fn container_credentials(&self, identities: usize) {
         self.container_credentials.set(number(identities));
     }
 
-    /// Counts a container-credentials file that cannot be used.
+    /// Counts a version of the container-credentials file that is not usable.
     pub fn container_credentials_refused(&self) {
         self.container_credentials_refused.inc();
     }
 
-    /// Notes how many connections are open, and how many were closed to make room so far.
+    /// Sets how many connections are open, and how many were evicted so far.
     pub fn connections(&self, open: usize, evicted: u64) {
         self.connections.set(number(open));
         let counted = self.connections_evicted.get();
         self.connections_evicted.inc_by(evicted.saturating_sub(counted));
     }
 
-    /// Notes whether the live webhook configuration trusts the certificate.
+    /// Sets whether the live webhook configuration trusts the certificate.
     pub fn trusted(&self, trusted: bool) {
         self.ca_bundle_trusts.set(i64::from(trusted));
     }
 
-    /// Notes a usable certificate, its begin and its end, in seconds since 1970.
+    /// Counts a usable certificate and sets its validity, in seconds since 1970.
     pub fn certificate(&self, not_before: i64, not_after: i64) {
         self.certificate_loads.get_or_create(&ResultLabel { result: "ok" }).inc();
         self.certificate_not_before.set(not_before);
         self.certificate_not_after.set(not_after);
     }
 
-    /// Counts a certificate that could not be used.
+    /// Counts a certificate that is not usable.
     pub fn certificate_refused(&self) {
         self.certificate_loads.get_or_create(&ResultLabel { result: "refused" }).inc();
     }
 
-    /// The text that Prometheus scrapes.
+    /// All metrics in the text format that Prometheus scrapes.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();

@@ -1,4 +1,4 @@
-//! The process: watches, listeners, and a stop that loses no call.
+//! Runs the process: watches, listeners, and a shutdown that loses no call.
 
 use std::future::pending;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -13,32 +13,32 @@ use axum_server::tls_rustls::RustlsConfig;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use process::crowd::Crowd;
+use process::limiter::CapacityLimiter;
 use process::{health, watch};
 use rustls::server::danger::ClientCertVerifier;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::admit::Admission;
-use crate::callers::Callers;
 use crate::cli::{Args, Kubernetes, Serving};
-use crate::files;
+use crate::cluster::lookup::Lookup;
+use crate::cluster::sources::Sources;
 use crate::health::Health;
-use crate::lookup::Lookup;
 use crate::metrics::Metrics;
-use crate::server::{self, Service};
-use crate::sources::Sources;
-use crate::tls::Certificate;
-use crate::trust::Trust;
+use crate::protocol::admit::Admission;
+use crate::protocol::server::{self, ReviewService};
+use crate::serving::callers::Callers;
+use crate::serving::files;
+use crate::serving::tls::Certificate;
+use crate::serving::trust::Trust;
 
-/// After the listener is closed, calls under way may take this much longer than a review may at most.
-const DRAIN_SLACK: Duration = Duration::from_secs(3);
+/// After the listener is closed, calls in progress may take this much longer than the longest review.
+const DRAIN_MARGIN: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Open files beside the connections of callers: those of the health port's clients, those to the API server, and a few more.
-const OTHER_FILES: u64 = 64 + health::CONNECTIONS as u64;
+/// Open files other than callers' connections: those of the health port, those to the API server, and a few more.
+const OTHER_FILES: u64 = 64 + health::MAX_CONNECTIONS as u64;
 
-/// Runs until SIGTERM or SIGINT. An error is a listener that cannot be opened, no way to the API server, or a task
-/// that ended by itself.
+/// Runs until SIGTERM or SIGINT. An error means that a listener cannot be opened, that there is no configuration for the API
+/// server, or that a task ended by itself.
 pub async fn run(args: Args) -> Result<()> {
     let Args { kubernetes, serving, injection, containers, .. } = &args;
     let metrics = Arc::new(Metrics::default());
@@ -47,14 +47,14 @@ pub async fn run(args: Args) -> Result<()> {
     let lookup = Arc::new(Lookup::new(
         client.clone(),
         &injection.annotation_prefix,
-        kubernetes.look(),
+        kubernetes.lookup_timeout(),
         Arc::clone(&sources),
         Arc::clone(&metrics),
     ));
     let certificate = Arc::new(Certificate::new(Arc::clone(&metrics)));
     let trust = args.webhook_configuration().map(|_| Arc::new(Trust::new(Arc::clone(&certificate))));
     let stopping = Arc::new(AtomicBool::new(false));
-    let connections = Crowd::new(room_for_connections(serving.max_connections));
+    let connections = CapacityLimiter::new(connection_limit(serving.max_connections));
     let health = Health {
         lookup: Arc::clone(&lookup),
         certificate: Arc::clone(&certificate),
@@ -64,7 +64,7 @@ pub async fn run(args: Args) -> Result<()> {
         connections: Arc::clone(&connections),
         metrics: Arc::clone(&metrics),
     };
-    let service = Service {
+    let service = ReviewService {
         admission: Admission {
             lookup: Arc::clone(&lookup),
             settings: Arc::new(args.settings()),
@@ -73,7 +73,7 @@ pub async fn run(args: Args) -> Result<()> {
         metrics,
         request_timeout: serving.request_timeout,
         max_body_bytes: serving.max_body_bytes,
-        bodies: Crowd::new(serving.body_budget_bytes.max(serving.max_body_bytes)),
+        bodies: CapacityLimiter::new(serving.body_budget_bytes.max(serving.max_body_bytes)),
         connections,
         stopping: Arc::clone(&stopping),
     };
@@ -119,7 +119,7 @@ pub async fn run(args: Args) -> Result<()> {
     tokio::select! {
         served = async { tokio::try_join!(https, stop) } => {
             served?;
-            tracing::info!("stopped: every call under way was answered");
+            tracing::info!("stopped: all calls in progress were answered");
             Ok(())
         }
         ended = health::serve(health_listener, Arc::new(health)) => ended.context("health listener"),
@@ -132,8 +132,8 @@ pub async fn run(args: Args) -> Result<()> {
     }
 }
 
-/// Waits for the signal, then stops in the order that loses nothing: readiness first, so that endpoints are withdrawn;
-/// new calls are still answered for the delay; then the listener closes and calls under way are finished.
+/// Waits for the signal, then stops in the order that loses no call: first the process is not ready, so that its endpoints are
+/// removed; new calls are still answered during the delay; then the listener closes and calls in progress are finished.
 async fn stop(serving: &Serving, stopping: &AtomicBool, handle: &Handle<SocketAddr>) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -141,14 +141,15 @@ async fn stop(serving: &Serving, stopping: &AtomicBool, handle: &Handle<SocketAd
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    tracing::info!(delay = ?serving.shutdown_delay, "stopping: not ready any more, still answering");
+    tracing::info!(delay = ?serving.shutdown_delay, "stopping: not ready, still answering");
     stopping.store(true, Ordering::Relaxed);
     tokio::time::sleep(serving.shutdown_delay).await;
-    handle.graceful_shutdown(Some(serving.request_timeout + DRAIN_SLACK));
+    handle.graceful_shutdown(Some(serving.request_timeout + DRAIN_MARGIN));
     Ok(())
 }
 
-/// Who may call, as the file says now. A file that cannot be used at the start is an error: silence would let in everybody.
+/// The accepted callers, from the client CA's file. A file that is not usable at the start is an error: without it every caller
+/// would be accepted.
 async fn callers(serving: &Serving) -> Result<Option<Arc<dyn ClientCertVerifier>>> {
     let Some(path) = &serving.client_ca_file else { return Ok(None) };
     let pem = tokio::fs::read(path).await.with_context(|| path.display().to_string())?;
@@ -156,27 +157,27 @@ async fn callers(serving: &Serving) -> Result<Option<Arc<dyn ClientCertVerifier>
     Ok(Some(Arc::new(callers)))
 }
 
-/// Takes in the client CA's file whenever it changes; what cannot be used changes nothing.
+/// Applies the client CA's file whenever it changes; one that is not usable changes nothing.
 async fn follow_callers(serving: &Serving, certificate: &Arc<Certificate>, tls: &RustlsConfig) {
     let Some(path) = &serving.client_ca_file else { return pending().await };
-    let take = |pem: &[u8]| -> Result<()> {
+    let apply = |pem: &[u8]| -> Result<()> {
         let callers = Callers::new(pem, &serving.client_name)?;
         tls.reload_from_config(Arc::new(certificate.server_config(Some(Arc::new(callers)))?));
         Ok(())
     };
-    files::follow([path.as_path() as &Path], |[pem]| match take(&pem.unwrap_or_default()) {
-        Ok(()) => tracing::info!("client CA taken"),
+    files::follow([path.as_path() as &Path], |[pem]| match apply(&pem.unwrap_or_default()) {
+        Ok(()) => tracing::info!("client CA loaded"),
         Err(error) => {
             tracing::error!(
                 error = format!("{error:#}"),
-                "this client CA cannot be used; nothing is changed"
+                "this client CA is not usable; the last usable one stays in force"
             );
         }
     })
     .await;
 }
 
-/// In a pod the mounted `ServiceAccount`, elsewhere the kubeconfig.
+/// A client with the pod's own `ServiceAccount`, or from a kubeconfig.
 async fn client(kubernetes: &Kubernetes) -> Result<Client> {
     let mut config = match &kubernetes.kubeconfig {
         Some(path) => {
@@ -191,35 +192,35 @@ async fn client(kubernetes: &Kubernetes) -> Result<Client> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(watch::READ_TIMEOUT);
     config.reset_reader_on_write = true; // a pooled connection may have been idle before
-    // The watches have a backoff of their own, and a review cannot wait for fifteen tries.
+    // The watches have their own backoff, and a review cannot wait for fifteen retries.
     config.default_retry = false;
     Client::try_from(config).context("Kubernetes client")
 }
 
-/// As many connections as are wanted, or as the limit of open files leaves room for. Containers often begin with a soft limit
-/// of 1,024 (systemd's, since containerd 2 sets none of its own), and a listener that finds no file for a connection can accept
-/// none: whoever holds that many idle ones would keep the API server out.
-fn room_for_connections(wanted: usize) -> usize {
-    let needed = u64::try_from(wanted).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+/// The limit of connections: as requested, or as the limit of open files permits. Containers often start with a soft limit of
+/// 1,024 (systemd's, since containerd 2 sets none of its own). A listener that cannot open a file for a connection accepts
+/// none: a client with that many idle connections would exclude the API server.
+fn connection_limit(requested: usize) -> usize {
+    let needed = u64::try_from(requested).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
     let limit = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         let raised = soft.max(needed.min(hard));
         setrlimit(Resource::RLIMIT_NOFILE, raised, hard).map(|()| raised)
     });
     match limit {
         Ok(files) if files < needed => {
-            let room = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(wanted).max(1);
-            tracing::warn!(files, wanted, room, "the limit of open files leaves room for fewer connections");
-            room
+            let possible = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(requested).max(1);
+            tracing::warn!(files, requested, possible, "the limit of open files permits fewer connections");
+            possible
         }
-        Ok(_) => wanted,
+        Ok(_) => requested,
         Err(error) => {
             tracing::warn!(%error, "the limit of open files is not known");
-            wanted
+            requested
         }
     }
 }
 
-/// All addresses; on machines without IPv6 those of IPv4.
+/// Listens on all addresses; on machines without IPv6 on those of IPv4.
 fn listen(port: u16) -> Result<TcpListener> {
     let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
         .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))

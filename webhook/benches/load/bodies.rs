@@ -1,4 +1,4 @@
-//! The reviews that are sent: as a 1.37 API server sends them, in the sizes of the reference's own figures.
+//! The reviews that are sent: as a 1.37 API server sends them, in the sizes that the EKS webhook was measured with.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! The API server's part: connections over TLS that are kept alive. It calls a Service over HTTP/1.1, one review at a time on
+//! Calls the webhook as the API server does: over TLS connections that are kept alive. It calls a Service over HTTP/1.1, one review at a time on
 //! each connection (kubernetes#75791), and a URL on its own host over HTTP/2, all on one.
 
 use std::net::SocketAddr;
@@ -19,8 +19,6 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::process::Target;
-
 /// How reviews are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
@@ -38,7 +36,7 @@ impl Protocol {
         }
     }
 
-    /// How many reviews are under way at once: as many as in the reference's own figures.
+    /// How many reviews are in progress at the same time: as many as when the EKS webhook was measured.
     pub const fn in_flight(self) -> usize {
         match self {
             Self::Http1 => 16,
@@ -53,51 +51,61 @@ pub enum Connection {
     Http2(http2::SendRequest<Full<Bytes>>),
 }
 
-/// Connects with TLS, trusting one certificate only.
-pub async fn handshake(
-    address: SocketAddr,
+/// Where a webhook listens, and the certificate to trust.
+#[derive(Clone)]
+pub struct Target {
+    pub address: SocketAddr,
     certificate: CertificateDer<'static>,
-    protocol: Protocol,
-) -> Result<TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate)?;
-    let mut config = ClientConfig::builder_with_provider(webhook::tls::provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = match protocol {
-        Protocol::Http1 => vec![b"http/1.1".to_vec()],
-        Protocol::Http2 => vec![b"h2".to_vec()],
-    };
-    let tcp = TcpStream::connect(address).await?;
-    tcp.set_nodelay(true)?;
-    Ok(TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost")?, tcp).await?)
 }
 
-/// Connects; the result has room for so many reviews at once.
-pub async fn connect(target: &Target, protocol: Protocol, in_flight: usize) -> Result<Vec<Connection>> {
-    let mut connections = Vec::new();
-    match protocol {
-        Protocol::Http2 => {
-            let tls = target.handshake(protocol).await?;
-            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-                .initial_stream_window_size(4 << 20)
-                .initial_connection_window_size(4 << 20)
-                .handshake(TokioIo::new(tls))
-                .await?;
-            tokio::spawn(connection);
-            connections.extend((0..in_flight).map(|_| Connection::Http2(sender.clone())));
-        }
-        Protocol::Http1 => {
-            for _ in 0..in_flight {
-                let tls = target.handshake(protocol).await?;
-                let (sender, connection) = http1::handshake(TokioIo::new(tls)).await?;
+impl Target {
+    /// A webhook at this address that serves this certificate.
+    pub fn new(address: SocketAddr, certificate: CertificateDer<'static>) -> Self {
+        Self { address, certificate }
+    }
+
+    /// Connects with TLS, trusting that certificate only.
+    pub async fn handshake(&self, protocol: Protocol) -> Result<TlsStream<TcpStream>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone())?;
+        let mut config = ClientConfig::builder_with_provider(webhook::serving::tls::provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = match protocol {
+            Protocol::Http1 => vec![b"http/1.1".to_vec()],
+            Protocol::Http2 => vec![b"h2".to_vec()],
+        };
+        let tcp = TcpStream::connect(self.address).await?;
+        tcp.set_nodelay(true)?;
+        Ok(TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost")?, tcp).await?)
+    }
+
+    /// Connects; the result can send this many reviews at the same time.
+    pub async fn connect(&self, protocol: Protocol, in_flight: usize) -> Result<Vec<Connection>> {
+        let mut connections = Vec::new();
+        match protocol {
+            Protocol::Http2 => {
+                let tls = self.handshake(protocol).await?;
+                let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+                    .initial_stream_window_size(4 << 20)
+                    .initial_connection_window_size(4 << 20)
+                    .handshake(TokioIo::new(tls))
+                    .await?;
                 tokio::spawn(connection);
-                connections.push(Connection::Http1(sender));
+                connections.extend((0..in_flight).map(|_| Connection::Http2(sender.clone())));
+            }
+            Protocol::Http1 => {
+                for _ in 0..in_flight {
+                    let tls = self.handshake(protocol).await?;
+                    let (sender, connection) = http1::handshake(TokioIo::new(tls)).await?;
+                    tokio::spawn(connection);
+                    connections.push(Connection::Http1(sender));
+                }
             }
         }
+        Ok(connections)
     }
-    Ok(connections)
 }
 
 /// Sends one review; returns the answer's body.
@@ -126,7 +134,7 @@ pub async fn call(connection: &mut Connection, body: &Bytes) -> Result<Bytes> {
     Ok(body)
 }
 
-/// As many as are answered in a time, one under way on each connection. Returns their number.
+/// Sends reviews for this time, one after the other on each connection. Returns the number of answers.
 pub async fn closed_loop(connections: Vec<Connection>, body: &Bytes, time: Duration) -> Result<usize> {
     let done = Arc::new(AtomicUsize::new(0));
     let end = Instant::now() + time;
@@ -147,7 +155,7 @@ pub async fn closed_loop(connections: Vec<Connection>, body: &Bytes, time: Durat
     Ok(done.load(Ordering::Relaxed))
 }
 
-/// So many a second whatever the answers take; returns how long each took, in order. A review that is due while every
+/// Sends reviews at a fixed rate; returns how long each took, in ascending order. A review that is due while every
 /// connection is busy waits, and the wait counts. A timer's own lateness does not: it is the client's, not the webhook's.
 pub async fn open_loop(
     connections: Vec<Connection>,

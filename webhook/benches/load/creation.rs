@@ -1,4 +1,4 @@
-//! What the webhook adds to the creation of a pod, seen by whoever creates it through a real API server.
+//! The time that the webhook adds to the creation of a pod through a real API server.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Clients that any pod in the cluster could be, while reviews go on as the API server sends them. What the webhook's memory
-//! comes to, and what its proper callers notice. Each attack finds a webhook of its own.
+//! Hostile clients, as any pod of the cluster could be, while the API server's reviews continue: the webhook's memory, and the
+//! latency of reviews. Each attack has a webhook of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,12 +15,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::bodies::{SIZES, Size};
-use crate::client::{self, Protocol};
-use crate::process::{Target, Webhook};
+use crate::client::{self, Protocol, Target};
+use crate::process::Webhook;
 use crate::table::{megabytes, milliseconds, quantile};
 
 const TIME: Duration = Duration::from_secs(12);
-/// Proper reviews a second meanwhile.
+/// Reviews a second during an attack.
 const RATE: u32 = 200;
 const IDLE: usize = 10_000;
 
@@ -40,16 +40,16 @@ impl Attack {
 
     const fn name(self) -> &'static str {
         match self {
-            Self::None => "(nobody)",
+            Self::None => "(none)",
             Self::Idle => "10,000 idle connections",
             Self::SlowBodies => "1,000 slow bodies",
-            Self::LongBodies => "8 × 3 MiB bodies, on and on",
+            Self::LongBodies => "8 × 3 MiB bodies, continuously",
             Self::Garbage => "garbage for TLS, HTTP and JSON",
             Self::Resets => "HTTP/2 requests reset at once",
         }
     }
 
-    /// Goes on until it is dropped. `done` counts connections or requests.
+    /// Runs until it is dropped. `done` counts connections or requests.
     async fn run(self, target: &Target, done: &AtomicUsize) -> Result<()> {
         match self {
             Self::None => pending().await,
@@ -77,9 +77,7 @@ impl Attack {
 
 /// Runs all of them, one after the other.
 pub async fn table(server: &ControlPlane) -> Result<()> {
-    println!(
-        "\nHostile clients, for {TIME:?} each, beside {RATE} proper reviews a second over HTTP/1.1 × 16"
-    );
+    println!("\nHostile clients, for {TIME:?} each, with {RATE} regular reviews a second over HTTP/1.1 × 16");
     println!(
         "{:<32} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8}",
         "attack", "times", "peak MiB", "reviews", "p50 ms", "p99 ms", "max ms"
@@ -121,7 +119,7 @@ pub async fn table(server: &ControlPlane) -> Result<()> {
 async fn idle(target: &Target, count: usize, done: &AtomicUsize) -> Result<()> {
     let mut held = Vec::with_capacity(count);
     for _ in 0..count {
-        // The webhook may close it: it makes room for others.
+        // The webhook may evict it.
         held.extend(target.handshake(Protocol::Http1).await.ok());
         done.fetch_add(1, Ordering::Relaxed);
     }

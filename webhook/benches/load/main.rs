@@ -206,7 +206,7 @@ struct Start {
 
 async fn start(server: &ControlPlane, count: usize) -> Result<Start> {
     let webhook = Webhook::start(server)?;
-    // An annotated account of the last namespace, so that the answer needs the whole list, or a live look.
+    // An annotated account of the last namespace, so that the answer needs the complete list, or a live lookup.
     let last = count.saturating_sub(1) / 5 * 5;
     let first_mutation = match count {
         0 => Duration::ZERO,

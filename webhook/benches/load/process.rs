@@ -18,13 +18,10 @@ use kube::api::PostParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use rcgen::{CertificateParams, KeyPair};
-use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 
 use crate::bodies::SIZES;
-use crate::client::{self, Connection, Protocol};
+use crate::client::{self, Connection, Protocol, Target};
 
 /// Core of the webhook, and of the caller.
 const CORES: [&str; 2] = ["0", "1"];
@@ -38,25 +35,6 @@ pub fn pin_caller() -> Result<()> {
         bail!("taskset ended with {status}");
     }
     Ok(())
-}
-
-/// Where a webhook listens, and the certificate to trust.
-#[derive(Clone)]
-pub struct Target {
-    pub address: SocketAddr,
-    certificate: CertificateDer<'static>,
-}
-
-impl Target {
-    /// Connects with TLS.
-    pub async fn handshake(&self, protocol: Protocol) -> Result<TlsStream<TcpStream>> {
-        client::handshake(self.address, self.certificate.clone(), protocol).await
-    }
-
-    /// Connects; the result has room for so many reviews at once.
-    pub async fn connect(&self, protocol: Protocol, in_flight: usize) -> Result<Vec<Connection>> {
-        client::connect(self, protocol, in_flight).await
-    }
 }
 
 /// A running webhook; ends when dropped.
@@ -125,7 +103,7 @@ impl Webhook {
             Ok(([127, 0, 0, 1], address.port()).into())
         };
         let (address, health) = (local("address")?, local("health_address")?);
-        let target = Target { address, certificate: certificate.der().clone() };
+        let target = Target::new(address, certificate.der().clone());
         let ca_bundle = BASE64_STANDARD.encode(certificate.pem());
         Ok(Self { child, target, health, ca_bundle, started, _files: files })
     }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -20,16 +21,19 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
-use webhook::admit::{Admission, Entry};
-use webhook::facts::Annotations;
-use webhook::identity::{self, Facts, Identity, MAXIMUM_TOKEN_EXPIRATION_SECONDS, Means, Source};
-use webhook::lookup::Lookup;
-use webhook::mapping::Mapping;
+use webhook::cluster::lookup::Lookup;
+use webhook::cluster::sources::Sources;
+use webhook::identity::decide::decide;
+use webhook::identity::expiration::MAXIMUM_TOKEN_EXPIRATION_SECONDS;
+use webhook::identity::facts::Annotations;
+use webhook::identity::mapping::Mapping;
+use webhook::identity::model::{CredentialMethod, Identity, IdentitySource, ServiceAccountFacts};
+use webhook::identity::mutate::mutate;
+use webhook::identity::pod::Pod;
+use webhook::identity::settings::Settings;
 use webhook::metrics::Metrics;
-use webhook::mutate::mutate;
-use webhook::pod::Pod;
-use webhook::settings::Settings;
-use webhook::sources::Sources;
+use webhook::model::WebhookEntry;
+use webhook::protocol::admit::Admission;
 
 const ROLE: &str = "arn:aws:iam::111122223333:role/r";
 
@@ -37,9 +41,9 @@ const ROLE: &str = "arn:aws:iam::111122223333:role/r";
 /// taken away again.
 pub fn review(data: &[u8]) {
     let [entry, body @ ..] = data else { return };
-    let entry = Entry::ALL[usize::from(*entry) % Entry::ALL.len()];
+    let entry = WebhookEntry::ALL[usize::from(*entry) % WebhookEntry::ALL.len()];
     let (runtime, admission) = &*ADMISSION;
-    let answer = runtime.block_on(admission.answer(entry, body));
+    let answer = runtime.block_on(admission.answer(entry, body, IpAddr::V4(Ipv4Addr::LOCALHOST)));
     let review: Value = serde_json::from_slice(&answer.body).expect("an answer is JSON");
     assert_eq!(review["kind"], "AdmissionReview");
     let response = &review["response"];
@@ -49,7 +53,7 @@ pub fn review(data: &[u8]) {
     if let Some(patch) = response["patch"].as_str() {
         assert!(allowed && response["patchType"] == "JSONPatch");
         let patch = BASE64_STANDARD.decode(patch).expect("base64");
-        // Whoever names a field twice means one of the two; the API server never does.
+        // With a repeated field it is unclear which one counts; the API server never sends that.
         let Some(sent) = unambiguous(body).filter(|sent| shaped(&sent["request"]["object"])) else { return };
         additions(&sent["request"]["object"], &serde_json::from_slice(&patch).expect("a patch"));
     }
@@ -59,10 +63,10 @@ pub fn review(data: &[u8]) {
 pub fn pod(data: &[u8]) {
     let Some(before) = unambiguous(data).filter(shaped) else { return };
     let Ok(view) = serde_json::from_slice::<Pod<'_>>(data) else { return };
-    for means in [Means::Role(ROLE.into()), Means::ContainerCredentials] {
+    for method in [CredentialMethod::Role(ROLE.into()), CredentialMethod::ContainerCredentials] {
         let identity = Identity {
-            source: Source::Binding,
-            means,
+            source: IdentitySource::Binding,
+            method,
             audience: "sts.amazonaws.com",
             expiration_seconds: 86_400,
             region: Some("eu-central-1"),
@@ -88,14 +92,18 @@ pub fn annotations(data: &[u8]) {
         .collect();
     let annotations = Annotations::read(&all, "eks.amazonaws.com").map(Arc::new);
     for container_credentials in [false, true] {
-        let facts = Facts { annotations: annotations.clone(), container_credentials, ..Facts::default() };
-        let decision = identity::decide("namespace", "account", &facts, &SETTINGS);
+        let facts = ServiceAccountFacts {
+            annotations: annotations.clone(),
+            container_credentials,
+            ..ServiceAccountFacts::default()
+        };
+        let decision = decide("namespace", "account", &facts, &SETTINGS);
         let role = annotations.as_ref().and_then(|annotations| annotations.role());
         assert_eq!(decision.identity.is_some(), container_credentials || role.is_some());
         let Some(identity) = decision.identity else { continue };
         assert!((600..=MAXIMUM_TOKEN_EXPIRATION_SECONDS).contains(&identity.expiration_seconds));
         assert!(!identity.audience.is_empty());
-        if let Means::Role(arn) = &identity.means {
+        if let CredentialMethod::Role(arn) = &identity.method {
             assert_eq!(Some(&**arn), role, "injected as it is");
         }
     }
@@ -113,7 +121,7 @@ pub fn config_map(data: &[u8]) {
         return;
     };
     assert!(mapping.len() <= entries.len() && problems.len() <= entries.len());
-    assert!(mapping.len() + problems.len() >= entries.len(), "an entry counts or is told");
+    assert!(mapping.len() + problems.len() >= entries.len(), "an entry counts or is reported");
     for key in entries.keys() {
         if let Some((namespace, account)) = key.split_once('/')
             && let Some(mapped) = mapping.exactly(namespace, account)
@@ -155,12 +163,16 @@ fn shaped(pod: &Value) -> bool {
         && [metadata, &metadata["labels"], spec].into_iter().all(object)
         && objects(&spec["volumes"])
         && lists.into_iter().all(objects)
-        && lists.into_iter().filter_map(Value::as_array).flatten().all(|container| {
-            objects(&container["env"]) && objects(&container["volumeMounts"])
-        })
-        && spec["volumes"].as_array().into_iter().flatten().all(|volume| {
-            object(&volume["projected"]) && objects(&volume["projected"]["sources"])
-        })
+        && lists
+            .into_iter()
+            .filter_map(Value::as_array)
+            .flatten()
+            .all(|container| objects(&container["env"]) && objects(&container["volumeMounts"]))
+        && spec["volumes"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .all(|volume| object(&volume["projected"]) && objects(&volume["projected"]["sources"]))
 }
 
 /// A list that was null is made, which taking it away does not undo: null and absent are the same to Kubernetes.
@@ -215,8 +227,7 @@ static ADMISSION: LazyLock<(Runtime, Admission)> = LazyLock::new(|| {
         let sources = Arc::new(Sources::new(false, Arc::clone(&metrics)));
         let client = Client::new(tower::service_fn(api_server), "default");
         let limit = Duration::from_secs(1);
-        let lookup =
-            Arc::new(Lookup::new(client, "eks.amazonaws.com", limit, sources, Arc::clone(&metrics)));
+        let lookup = Arc::new(Lookup::new(client, "eks.amazonaws.com", limit, sources, Arc::clone(&metrics)));
         let follower = Arc::clone(&lookup);
         tokio::spawn(async move { follower.follow().await });
         while !lookup.is_synced() {
@@ -227,10 +238,13 @@ static ADMISSION: LazyLock<(Runtime, Admission)> = LazyLock::new(|| {
     (runtime, admission)
 });
 
-async fn api_server(request: Request<Body>) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, Infallible> {
+async fn api_server(
+    request: Request<Body>,
+) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, Infallible> {
     let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
     if query.contains("sendInitialEvents=true") {
-        let refusal = json!({"kind": "Status", "status": "Failure", "code": 422, "message": "", "reason": "Invalid"});
+        let refusal =
+            json!({"kind": "Status", "status": "Failure", "code": 422, "message": "", "reason": "Invalid"});
         let body = Full::new(Bytes::from(refusal.to_string())).boxed_unsync();
         return Ok(Response::builder().status(422).body(body).expect("a response"));
     }
@@ -238,9 +252,7 @@ async fn api_server(request: Request<Body>) -> Result<Response<UnsyncBoxBody<Byt
         let silence = stream::pending::<Result<Frame<Bytes>, Infallible>>();
         return Ok(Response::new(StreamBody::new(silence).boxed_unsync()));
     }
-    let account = |name: &str, annotations: Value| {
-        json!({"metadata": {"namespace": "vault", "name": name, "annotations": annotations}})
-    };
+    let account = |name: &str, annotations: Value| json!({"metadata": {"namespace": "vault", "name": name, "annotations": annotations}});
     let items = match path {
         "/api/v1/serviceaccounts" => vec![
             account("vault", Value::Null),
@@ -254,6 +266,7 @@ async fn api_server(request: Request<Body>) -> Result<Response<UnsyncBoxBody<Byt
         })],
         _ => vec![],
     };
-    let list = json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": items});
+    let list =
+        json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": items});
     Ok(Response::new(Full::new(Bytes::from(list.to_string())).boxed_unsync()))
 }

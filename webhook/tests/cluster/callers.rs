@@ -1,5 +1,4 @@
-//! A webhook that answers the API server only: one that shows a client certificate, as its `AdmissionConfiguration` tells
-//! it to.
+//! A webhook that accepts only the API server, which sends a client certificate because its `AdmissionConfiguration` says so.
 
 use anyhow::{bail, ensure};
 use serde_json::Value;
@@ -21,7 +20,7 @@ async fn answers(webhook: &Webhook, authority: &Authority, client: Option<&Pair>
 }
 
 #[tokio::test]
-async fn only_the_api_server_is_answered() {
+async fn only_the_api_server_is_accepted() {
     let world = World::new("callers").await;
     let (serving, callers) = (Authority::new("webhook"), &world.cluster.callers);
     let file = world.folder.path().join("ca.crt");
@@ -36,7 +35,7 @@ async fn only_the_api_server_is_answered() {
 
     assert!(answers(&webhook, &serving, Some(&callers.client(CALLER))).await);
     assert!(!answers(&webhook, &serving, None).await, "without a certificate");
-    let other_name = callers.client("somebody");
+    let other_name = callers.client("another");
     assert!(!answers(&webhook, &serving, Some(&other_name)).await, "with another name");
     let other_ca = Authority::new("callers").client(CALLER);
     assert!(!answers(&webhook, &serving, Some(&other_ca)).await, "of another CA");
@@ -63,7 +62,7 @@ async fn the_client_ca_may_change_while_it_serves() {
     let (old, new) = (former.client(CALLER), callers.client(CALLER));
     assert!(answers(&webhook, &serving, Some(&old)).await);
 
-    // The API server shows a certificate of the new CA: it is not answered, and each entry's failure policy decides.
+    // The API server sends a certificate of the new CA: it is not accepted, and each entry's failure policy decides.
     let lenient = dry(pod("app")).await.unwrap();
     assert_eq!(variable(&lenient, "AWS_ROLE_ARN"), None);
     let refused = dry(required(pod("app"))).await.unwrap_err();
@@ -80,7 +79,7 @@ async fn the_client_ca_may_change_while_it_serves() {
     assert!(answers(&webhook, &serving, Some(&old)).await, "the former beside it");
 
     replace(&callers.certificate);
-    eventually("the former CA is not accepted any more", || async {
+    eventually("the former CA is no longer accepted", || async {
         ensure!(!answers(&webhook, &serving, Some(&old)).await, "it is");
         Ok(())
     })
@@ -92,8 +91,8 @@ async fn the_client_ca_may_change_while_it_serves() {
         .enumerate()
     {
         replace(garbage);
-        eventually("the webhook has looked at it", || async {
-            let refused = webhook.logged("this client CA cannot be used").len();
+        eventually("the webhook has read it", || async {
+            let refused = webhook.logged("this client CA is not usable").len();
             ensure!(refused == broken + 1, "refused {refused} times");
             Ok(())
         })

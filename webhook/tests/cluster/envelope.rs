@@ -1,5 +1,5 @@
-//! What an API server sends: the review of a Deployment's pod, kept in `tests/reviews` for other tests and benchmarks. With
-//! `PODIDENTITY_RECORD` set the file is written anew.
+//! What an API server sends: the review of a Deployment's pod, stored in `tests/reviews` for other tests and benchmarks. With
+//! `PODIDENTITY_RECORD` set the file is written again.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
@@ -12,14 +12,14 @@ use axum_server::tls_rustls::RustlsConfig;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use webhook::tls::Certificate;
+use webhook::serving::tls::Certificate;
 
 use crate::api::pods;
 use crate::pki::{Authority, Pair};
 use crate::process::REVIEW;
 use crate::world::{World, eventually, pod};
 
-/// Lets every pod pass and keeps what it was sent.
+/// Admits every pod and stores the review.
 async fn record(State(kept): State<watch::Sender<Vec<Bytes>>>, body: Bytes) -> String {
     let review: Value = serde_json::from_slice(&body).unwrap();
     kept.send_modify(|kept| kept.push(body));
@@ -28,12 +28,12 @@ async fn record(State(kept): State<watch::Sender<Vec<Bytes>>>, body: Bytes) -> S
 }
 
 #[tokio::test]
-async fn a_review_looks_like_the_one_that_is_kept() {
+async fn a_review_has_the_fields_of_the_stored_one() {
     let world = World::new("envelope").await;
     let authority = Authority::new("recorder");
     let certificate = Arc::new(Certificate::new(Arc::default()));
     let Pair { certificate: pem, key } = authority.server();
-    certificate.take(pem.as_bytes(), key.as_bytes());
+    certificate.apply(pem.as_bytes(), key.as_bytes());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
@@ -44,9 +44,9 @@ async fn a_review_looks_like_the_one_that_is_kept() {
     tokio::spawn(served);
 
     world.configure(address, &authority.certificate).await;
-    eventually("the webhook configuration counts", || async {
+    eventually("the webhook configuration is in force", || async {
         let made = world.api.create_dry(&pods(world.name), &pod("default")).await;
-        ensure!(made.is_ok(), "the ServiceAccount is there as soon as somebody has made it: {made:?}");
+        ensure!(made.is_ok(), "the ServiceAccount exists as soon as its controller has created it: {made:?}");
         ensure!(!kept.borrow().is_empty(), "nothing was sent");
         Ok(())
     })
@@ -76,7 +76,7 @@ async fn a_review_looks_like_the_one_that_is_kept() {
         std::fs::write(file, &review).unwrap();
     } else {
         let [sent, kept] = [&*review, REVIEW].map(|text| shape(&serde_json::from_str(text).unwrap()));
-        assert_eq!(sent, kept, "record it anew: PODIDENTITY_RECORD=1\n{review}");
+        assert_eq!(sent, kept, "record it again: PODIDENTITY_RECORD=1\n{review}");
     }
 }
 
@@ -121,7 +121,7 @@ fn pretty(json: &str) -> String {
     text + "\n"
 }
 
-/// Keys and kinds of values, without the values: those are others each time.
+/// Keys and kinds of values, without the values, which differ each time.
 fn shape(value: &Value) -> Value {
     // managedFields has the owner's uid as a key.
     let name = |key: &str| if key.starts_with(r#"k:{"uid""#) { "k:uid".to_owned() } else { key.to_owned() };

@@ -1,4 +1,4 @@
-//! What is read from files and from the `ConfigMap` changes while the webhook serves, in whatever way it is replaced.
+//! Files and the `ConfigMap` change while the webhook serves, and may be replaced in any way.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::pki::{Authority, Pair};
 use crate::process::Webhook;
 use crate::world::{ROLE, World, eventually, pod, required, variable};
 
-/// Puts files into a volume as the kubelet does: a folder of their own, which a symlink is swapped to.
+/// Writes files into a volume as the kubelet does: into a new folder, to which a symlink is then switched.
 fn mount(volume: &Path, version: &str, files: &[(&str, &str)]) {
     let (folder, data) = (volume.join(version), volume.join("..data"));
     std::fs::create_dir_all(&folder).unwrap();
@@ -45,7 +45,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn the_serving_certificate_may_be_swapped_or_made_again() {
+async fn the_serving_certificate_may_be_replaced_in_any_way() {
     let world = World::new("certificate").await;
     let authority = Authority::new("webhook");
     let volume = world.folder.path().join("tls");
@@ -58,7 +58,7 @@ async fn the_serving_certificate_may_be_swapped_or_made_again() {
     let flags = [
         format!("--tls-cert-file={}", certificate.display()),
         format!("--tls-private-key-file={}", key.display()),
-        // It is looked at whether that trusts the files' certificate.
+        // Whether this configuration trusts the files' certificate is checked.
         format!("--webhook-configuration={}", world.name),
     ];
     let webhook = Webhook::start(&world, &flags.each_ref().map(String::as_str)).await;
@@ -89,13 +89,13 @@ async fn the_serving_certificate_may_be_swapped_or_made_again() {
     put("..2", &second);
     serves(&second).await;
 
-    // By hand, and first something else than what it is to be.
+    // Deleted and written again, at first with an invalid certificate.
     std::fs::remove_file(&certificate).unwrap();
     std::fs::remove_file(&key).unwrap();
     let third = authority.server();
     std::fs::write(&certificate, "no PEM").unwrap();
     std::fs::write(&key, &third.key).unwrap();
-    eventually("the webhook has looked at it", || async {
+    eventually("the webhook has read it", || async {
         ensure!(webhook.metric("certificate_loads_total", &[r#"result="refused""#]) > 0, "not yet");
         Ok(())
     })
@@ -135,7 +135,7 @@ async fn roles_come_from_the_config_map() {
     made["metadata"] = json!({"name": crds::names::ROLE_MAP});
     world.api.create(&maps, &made).await.unwrap();
     let entries = async |ok: u64, refused: u64| {
-        eventually("the ConfigMap has been taken in", || async {
+        eventually("the ConfigMap has been read", || async {
             let count = |result: &str| webhook.metric("config_map_entries", &[&format!("result={result:?}")]);
             ensure!((count("ok"), count("refused")) == (ok, refused), "{} {}", count("ok"), count("refused"));
             Ok(())
@@ -151,7 +151,7 @@ async fn roles_come_from_the_config_map() {
     assert_eq!(*token, json!({"audience": "other", "expirationSeconds": 3600, "path": "token"}));
     assert_eq!(variable(&made, "AWS_STS_REGIONAL_ENDPOINTS").as_deref(), Some("regional"));
 
-    // An entry that becomes unreadable stays as it was; what is right beside it counts at once.
+    // An entry that becomes invalid keeps its last valid version; the valid entries count at once.
     let config = json!({
         entry("app"): {"RoleARN": ""},
         "*/any": {"RoleARN": arn("changed")},
@@ -163,8 +163,8 @@ async fn roles_come_from_the_config_map() {
 
     world.api.merge(&map, &json!({"data": {"config": "{"}})).await.unwrap();
     entries(3, 1).await;
-    eventually("the webhook has looked at it", || async {
-        ensure!(webhook.logged("roles taken from the ConfigMap").len() == 3, "not yet");
+    eventually("the webhook has read it", || async {
+        ensure!(webhook.logged("roles read from the ConfigMap").len() == 3, "not yet");
         Ok(())
     })
     .await;
@@ -221,7 +221,7 @@ async fn container_credentials_come_from_a_file() {
 
     for (refused, garbage) in ["{", r#"{"identities": [{"namespace": 1}]}"#, ""].into_iter().enumerate() {
         put(&format!("..broken{refused}"), garbage);
-        eventually("the webhook has looked at it", || async {
+        eventually("the webhook has read it", || async {
             let count = webhook.metric("container_credentials_refused_total", &[]);
             ensure!(count == refused as u64 + 1, "{count}");
             Ok(())
@@ -231,8 +231,8 @@ async fn container_credentials_come_from_a_file() {
     }
 
     std::fs::remove_dir_all(&volume).unwrap();
-    eventually("a file that is gone counts no more", || async {
-        ensure!(!has("other").await, "it does");
+    eventually("a deleted file no longer counts", || async {
+        ensure!(!has("other").await, "it still counts");
         Ok(())
     })
     .await;

@@ -1,5 +1,5 @@
-//! Namespace, `ServiceAccount`, issuer, binding and Deployment arrive in any order, as Argo CD or Flux apply them: no pod
-//! goes without its identity unseen, and none that must have it goes without.
+//! Namespace, `ServiceAccount`, issuer, binding and Deployment are created in any order, as Argo CD or Flux apply them: no pod
+//! lacks its identity without being reported, and none that requires it is admitted without.
 
 mod instant;
 mod seen;
@@ -24,24 +24,24 @@ use trials::{LABEL, Round, Step, Trial, Want};
 const ROUNDS: usize = 25;
 const TRIALS: usize = 40;
 const PODS: &str = "/api/v1/pods";
-/// Lines that name a pod which went without its identity.
-const NAMED: [&str; 2] = ["a pod was admitted without its identity", "a pod goes without its identity"];
+/// The message of log lines that name a pod without its identity starts with this.
+const REPORT: &str = "a pod was admitted without its identity";
 
-/// What became of a trial's pod.
+/// The result of a trial's pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Class {
     /// It has its identity and was admitted at once.
     AtOnce,
     /// It was refused until it had its identity.
     Refused,
-    /// It went without, and the webhook has said so.
-    Named,
-    /// It went without, and nobody knows.
-    Silent,
+    /// It has none, and the webhook has reported it.
+    Reported,
+    /// It has none, and was not reported.
+    Unreported,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_order_leaves_a_pod_without_its_identity_unseen() {
+async fn every_pod_without_its_identity_is_reported_in_any_order() {
     let seed = seed();
     println!("PODIDENTITY_SEED={seed}");
     let world = World::alone("orders").await;
@@ -64,52 +64,52 @@ async fn no_order_leaves_a_pod_without_its_identity_unseen() {
     })
     .await;
     println!("every Deployment has its pod after {:.1} s", seconds());
-    // A look at the API server that took too long is an answer, too, if the pod is named.
+    // A live lookup that took too long is an answer, too, if the pod is reported.
     let unknown = webhook.metric("pods_without_identity_total", &["reason=\"unknown\""]);
     assert_eq!(failed_open(&world).await - opened, unknown, "the webhook has answered every call");
 
     caught_up(&world, &webhook).await;
     let pods = pods(&world).await;
-    let mut lines = BTreeMap::<String, Vec<Said>>::new();
-    for said in said(&webhook) {
-        lines.entry(said.namespace.clone()).or_default().push(said);
+    let mut lines = BTreeMap::<String, Vec<Report>>::new();
+    for report in reports(&webhook) {
+        lines.entry(report.namespace.clone()).or_default().push(report);
     }
     let audit = Seen::new(&world.cluster.audit());
     let mut counts = BTreeMap::<_, usize>::new();
     let mut late = BTreeMap::<_, Vec<i64>>::new();
     let mut wrong = Vec::new();
     for trial in &trials {
-        let said = lines.get(&trial.namespace).map(Vec::as_slice).unwrap_or_default();
-        let class = match (has_identity(&pods[&trial.namespace]), said.is_empty()) {
+        let reports = lines.get(&trial.namespace).map(Vec::as_slice).unwrap_or_default();
+        let class = match (has_identity(&pods[&trial.namespace]), reports.is_empty()) {
             (true, _) if audit.refused(&trial.namespace) > 0 => Class::Refused,
             (true, _) => Class::AtOnce,
-            (false, false) => Class::Named,
-            (false, true) => Class::Silent,
+            (false, false) => Class::Reported,
+            (false, true) => Class::Unreported,
         };
         *counts.entry((trial.want, class)).or_default() += 1;
-        if class == Class::Named {
-            late.entry(said[0].why.clone()).or_default().push(too_early(&said[0], &audit));
+        if class == Class::Reported {
+            late.entry(reports[0].reason.clone()).or_default().push(too_early(&reports[0], &audit));
         }
-        // Nothing is said of a pod that has its identity, and nothing twice.
-        if said.len() != usize::from(class == Class::Named) || !may(trial, class, &audit) {
-            wrong.push(evidence(trial, class, &pods[&trial.namespace], &audit, said));
+        // A pod that has its identity is not reported, and no pod is reported twice.
+        if reports.len() != usize::from(class == Class::Reported) || !may(trial, class, &audit) {
+            wrong.push(evidence(trial, class, &pods[&trial.namespace], &audit, reports));
         }
     }
     report(&counts, &late);
     let some = &wrong[..wrong.len().min(10)];
     assert!(wrong.is_empty(), "{} of {}, for example\n{}", wrong.len(), trials.len(), some.join("\n"));
-    let named: usize = lines.values().map(Vec::len).sum();
-    assert_eq!(webhook.metric("pods_without_identity_total", &[]), named as u64);
+    let reported: usize = lines.values().map(Vec::len).sum();
+    assert_eq!(webhook.metric("pods_without_identity_total", &[]), reported as u64);
 }
 
 /// Whether a pod may end so.
 fn may(trial: &Trial, class: Class, seen: &Seen) -> bool {
     match (trial.want, class) {
-        (Want::Lenient, class) => matches!(class, Class::AtOnce | Class::Named),
+        (Want::Lenient, class) => matches!(class, Class::AtOnce | Class::Reported),
         (_, Class::AtOnce | Class::Refused) => true,
-        // Of a ServiceAccount that nobody had bound.
-        (Want::RequiredByNamespace, Class::Named) => seen.admitted_before_bound(&trial.namespace),
-        (_, Class::Named | Class::Silent) => false,
+        // Of a ServiceAccount that was not bound yet.
+        (Want::RequiredByNamespace, Class::Reported) => seen.admitted_before_bound(&trial.namespace),
+        (_, Class::Reported | Class::Unreported) => false,
     }
 }
 
@@ -129,12 +129,13 @@ fn report(counts: &BTreeMap<(Want, Class), usize>, late: &BTreeMap<String, Vec<i
 }
 
 /// All that is known about a trial which did not end as it should.
-fn evidence(trial: &Trial, class: Class, pod: &Value, seen: &Seen, said: &[Said]) -> String {
+fn evidence(trial: &Trial, class: Class, pod: &Value, seen: &Seen, reports: &[Report]) -> String {
     let version = &pod["metadata"]["resourceVersion"];
-    let said: String = said.iter().map(|said| format!("\n    {} said: {}", said.at, said.why)).collect();
+    let reports: String =
+        reports.iter().map(|report| format!("\n    {} reported: {}", report.at, report.reason)).collect();
     let Trial { namespace, want, computed, .. } = trial;
     let story = seen.story(namespace);
-    format!("{namespace}, {want:?}, computed: {computed}, {class:?}, pod at {version}{story}{said}")
+    format!("{namespace}, {want:?}, computed: {computed}, {class:?}, pod at {version}{story}{reports}")
 }
 
 fn seed() -> u64 {
@@ -171,49 +172,50 @@ fn has_identity(pod: &Value) -> bool {
     env.is_some_and(|env| env.iter().any(|variable| variable["name"] == "AWS_ROLE_ARN"))
 }
 
-/// A line of the webhook's about a pod without its identity.
-struct Said {
+/// A log line of the webhook about a pod without its identity.
+struct Report {
     at: Timestamp,
     namespace: String,
-    /// The pod's name, or what it begins with.
+    /// The pod's name, or the prefix of it.
     pod: String,
-    why: String,
+    reason: String,
     /// Since it was admitted.
     milliseconds: Option<i64>,
 }
 
-fn said(webhook: &Webhook) -> Vec<Said> {
+fn reports(webhook: &Webhook) -> Vec<Report> {
     let read = |line: Value| {
         let text = |key: &str| line[key].as_str().map(str::to_owned);
-        Said {
+        Report {
             at: text("timestamp").unwrap().parse().unwrap(),
             namespace: text("namespace").unwrap(),
             pod: text("pod").unwrap(),
-            why: text("why").unwrap_or_else(|| "before_identity".to_owned()),
+            reason: text("reason").unwrap_or_else(|| "before_identity".to_owned()),
             milliseconds: line["milliseconds"].as_i64(),
         }
     };
-    NAMED.iter().flat_map(|message| webhook.logged(message)).map(read).collect()
+    webhook.logged(REPORT).into_iter().map(read).collect()
 }
 
-/// How many milliseconds after the pod the identity came; negative where it was there, and not heard of yet.
-fn too_early(said: &Said, seen: &Seen) -> i64 {
-    said.milliseconds
-        .unwrap_or_else(|| seen.issuer_known(said.at).duration_since(said.at).as_millis().try_into().unwrap())
+/// How many milliseconds after the pod the identity was known; negative where it existed, but was not in the copies yet.
+fn too_early(report: &Report, seen: &Seen) -> i64 {
+    report.milliseconds.unwrap_or_else(|| {
+        seen.issuer_known(report.at).duration_since(report.at).as_millis().try_into().unwrap()
+    })
 }
 
-/// Waits until the webhook has heard of all that has come to pass so far: of something made after it.
+/// Waits until the webhook's copies have all objects that exist so far: by creating another one.
 async fn caught_up(world: &World, webhook: &Webhook) {
     world.account(world.name, "last").await;
     world.bind(world.name, "last").await;
-    eventually("the webhook has heard of everything", || async {
+    eventually("the copies are up to date", || async {
         for (kind, list) in [
             ("ServiceAccount", "/api/v1/serviceaccounts"),
             ("PodIdentityBinding", "/apis/podidentity.dev/v1alpha1/podidentitybindings"),
         ] {
-            let heard = webhook.metric("cache_objects", &[&format!("kind={kind:?}")]);
+            let copied = webhook.metric("cache_objects", &[&format!("kind={kind:?}")]);
             let all = count(world, list).await;
-            ensure!(heard == all, "{heard} of {all} {kind}s");
+            ensure!(copied == all, "{copied} of {all} {kind}s");
         }
         Ok(())
     })

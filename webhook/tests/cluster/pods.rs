@@ -1,5 +1,5 @@
-//! Pods of every form through the real API server: the webhook adds and changes nothing else, what could be admitted
-//! before can be admitted after, and a second time nothing is missing.
+//! Pods of many forms through a real API server: the webhook only adds, a pod that is admitted without it is admitted with it,
+//! and a second review adds nothing.
 
 mod made;
 
@@ -17,7 +17,7 @@ use crate::process::Webhook;
 use crate::world::World;
 
 const CASES: u32 = 400;
-/// One in so many is made for real.
+/// One of this many is created; the others are dry runs.
 const REAL: usize = 5;
 /// What may be added to a container's variables, in this order.
 const VARIABLES: [&str; 5] = [
@@ -31,7 +31,7 @@ const VARIABLES: [&str; 5] = [
 const NEWER: [&str; 3] = ["fileKeyRef", "hostnameOverride", "restartPolicyRules"];
 
 #[test]
-fn pods_lose_nothing_and_gain_only_what_is_ours() {
+fn pods_lose_nothing_and_gain_only_the_identity() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let world = runtime.block_on(World::new("pods"));
     let webhook = runtime.block_on(Webhook::ready(&world, &Authority::new("webhook"), &[]));
@@ -67,7 +67,7 @@ fn pods_lose_nothing_and_gain_only_what_is_ours() {
     assert_eq!(webhook.metric("reviews_total", &[r#"outcome="malformed""#]), 0);
 }
 
-/// What one generated pod is tried on.
+/// What a generated pod is checked with.
 struct Case<'a> {
     api: &'a Api,
     /// The first enforces Pod Security's `restricted`.
@@ -80,7 +80,7 @@ impl Case<'_> {
     async fn check(&self, pod: &Value) -> Result<(), TestCaseError> {
         let [restricted, free] = self.namespaces.map(crate::api::pods);
         (self.count)("cases");
-        // The same pod as the webhook never sees it.
+        // The same pod without the webhook.
         let mut opted_out = pod.clone();
         opted_out["metadata"]["labels"][crds::names::label::INJECTION] = json!("disabled");
         let (list, before) = match self.api.create_dry(&restricted, &opted_out).await {
@@ -102,7 +102,7 @@ impl Case<'_> {
                 (self.count)("refused");
                 return Ok(());
             }
-            Err(refusal) => return Err(refused("the pod with our additions", &refusal)),
+            Err(refusal) => return Err(refused("the pod with the additions", &refusal)),
         };
         let back = taken_back(&after, &before)?;
         prop_assert!(back == before, "taken back: {}\nbefore: {}", back, before);
@@ -131,7 +131,7 @@ fn refused(what: &str, refusal: &Refusal) -> TestCaseError {
     TestCaseError::fail(format!("{what} was refused: {refusal:?}"))
 }
 
-/// Without what is another's each time.
+/// The pod without fields that differ each time.
 fn normal(mut pod: Value) -> Value {
     let metadata = pod["metadata"].as_object_mut().unwrap();
     for field in ["creationTimestamp", "name", "resourceVersion", "uid"] {
@@ -158,7 +158,7 @@ fn name_alike(value: &mut Value) {
     }
 }
 
-/// What the API server makes of `asked` by itself.
+/// The pod as the API server would store `asked` without the webhook.
 fn as_if_unlabelled(mut pod: Value, asked: &Value) -> Value {
     let metadata = pod["metadata"].as_object_mut().unwrap();
     metadata.remove("managedFields");
@@ -174,7 +174,7 @@ fn len(value: &Value) -> usize {
     value.as_array().map_or(0, Vec::len)
 }
 
-/// Takes the last elements off a list, so that `wanted` are left; a list that was not there goes.
+/// Removes the last elements of a list, so that as many as in `wanted` are left; a list that did not exist is removed.
 fn take_off(owner: &mut Value, list: &str, wanted: &Value) -> Vec<Value> {
     let Some(items) = owner.get_mut(list).and_then(Value::as_array_mut) else { return Vec::new() };
     let taken = items.split_off(len(wanted).min(items.len()));
@@ -184,7 +184,7 @@ fn take_off(owner: &mut Value, list: &str, wanted: &Value) -> Vec<Value> {
     taken
 }
 
-/// `after` without what may be added to it; whatever else is different stays.
+/// `after` without the additions; every other difference remains.
 fn taken_back(after: &Value, before: &Value) -> Result<Value, TestCaseError> {
     let mut pod = after.clone();
     pod["metadata"].as_object_mut().unwrap().remove("managedFields");
@@ -211,7 +211,7 @@ fn taken_back(after: &Value, before: &Value) -> Result<Value, TestCaseError> {
                 prop_assert!(mounts.len() == 1 && mount["readOnly"] == true, "{:?}", mounts);
                 prop_assert!(mount["name"].as_str().unwrap().starts_with("aws-iam-token"), "{}", mount);
             }
-            // Where nobody has done anything about AWS, everything is added.
+            // In a container without any settings for AWS, everything is added.
             let [env, mounted] = [&before["env"], &before["volumeMounts"]].map(ToString::to_string);
             if !annotated && !env.contains("AWS_") && !mounted.contains("eks.amazonaws.com") {
                 let has_token = mounts.len() == 1 || mounted.contains("aws-iam-token");
@@ -233,7 +233,7 @@ fn both_names_taken(pod: &Value) -> bool {
     ours.filter(|volume| !is_token(volume)).count() == 2
 }
 
-/// An admitted pod, as somebody would make it again.
+/// An admitted pod as a new one.
 fn anew(admitted: &Value) -> Value {
     let mut pod = admitted.clone();
     pod.as_object_mut().unwrap().remove("status");

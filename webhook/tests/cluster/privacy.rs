@@ -1,4 +1,4 @@
-//! What a pod says of itself stays out of the log, whatever becomes of it and however much is logged.
+//! No value of a pod is logged, whatever the outcome of its review is and at every log level.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::pki::Authority;
 use crate::process::{REVIEW, Webhook};
 use crate::world::{World, pod, required};
 
-/// Stands in every value that a pod may hold.
+/// Part of every value of the pods.
 const SECRET: &str = "s3cr3t-canary";
 
 #[tokio::test]
@@ -21,19 +21,20 @@ async fn no_value_of_a_pod_is_logged() {
     world.bind(world.name, "app").await;
     world.identified(world.name).await;
     for account in ["app", "plain"] {
-        world.api.create_dry(&pods(world.name), &telling(account)).await.unwrap();
+        world.api.create_dry(&pods(world.name), &pod_with_secrets(account)).await.unwrap();
     }
-    let refusal = world.api.create_dry(&pods(world.name), &required(telling("plain"))).await.unwrap_err();
+    let refusal =
+        world.api.create_dry(&pods(world.name), &required(pod_with_secrets("plain"))).await.unwrap_err();
     assert!(!refusal.message.contains(SECRET), "{}", refusal.message);
 
-    // What no API server sends: broken in places where a decoder may quote what it has found.
+    // Reviews that no API server sends: invalid in places where a decoder may quote the value.
     let whole: Value = serde_json::from_str(REVIEW).unwrap();
     let with = |pointer: &str, value: Value| {
         let mut review = whole.clone();
         *review.pointer_mut(pointer).unwrap() = value;
         review.to_string()
     };
-    let text = with("/request/object/spec", telling("app")["spec"].clone());
+    let text = with("/request/object/spec", pod_with_secrets("app")["spec"].clone());
     let cut = text.find(SECRET).unwrap() + SECRET.len();
     for body in [
         text[..cut].to_owned(),
@@ -47,12 +48,12 @@ async fn no_value_of_a_pod_is_logged() {
         let answer = webhook.post(&authority, &body).await.unwrap();
         assert!(!answer.contains(SECRET), "{body}\n{answer}");
     }
-    assert!(!webhook.logged("identity given to a pod").is_empty(), "it tells more than usual");
+    assert!(!webhook.logged("identity given to a pod").is_empty(), "the log level is debug or lower");
     assert!(!webhook.text().contains(SECRET), "{}", webhook.text());
 }
 
-/// A pod whose every value is a secret.
-fn telling(account: &str) -> Value {
+/// A pod with the secret in every value.
+fn pod_with_secrets(account: &str) -> Value {
     let mut pod = pod(account);
     pod["metadata"]["annotations"] =
         json!({"example.com/note": SECRET, "eks.amazonaws.com/token-expiration": SECRET});

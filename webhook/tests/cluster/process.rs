@@ -24,8 +24,8 @@ pub const REVIEW: &str = include_str!("../reviews/deployment-pod-1.37.json");
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// Runs a program that ends with the one who started it, in whatever way that one ends.
-const LEASHED: &str = r#""$0" "$@" & cat >/dev/null; kill -9 $!"#;
+/// Runs a program that ends when the process that started it ends, in whatever way.
+const WITH_PARENT: &str = r#""$0" "$@" & cat >/dev/null; kill -9 $!"#;
 
 /// A running webhook; dropping it ends it.
 pub struct Webhook {
@@ -61,7 +61,7 @@ impl Webhook {
         let child = Command::new("sh")
             .args([
                 "-c",
-                LEASHED,
+                WITH_PARENT,
                 env!("CARGO_BIN_EXE_webhook"),
                 "--port=0",
                 "--health-port=0",
@@ -69,7 +69,7 @@ impl Webhook {
             ])
             .arg(format!("--kubeconfig={}", world.cluster.kubeconfig().display()))
             .args(flags)
-            // As much as there is: what must not be logged is not to be found there, either.
+            // Everything is logged, so that tests find what must not be.
             .env("RUST_LOG", "trace")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -90,7 +90,7 @@ impl Webhook {
         webhook
     }
 
-    /// Waits until it would get calls in a cluster.
+    /// Waits until it is ready.
     pub async fn until_ready(&self) {
         eventually("the webhook is ready", || async {
             let answer = self.get("/readyz");
@@ -100,13 +100,13 @@ impl Webhook {
         .await;
     }
 
-    /// Lines of its log whose message begins so.
+    /// Lines of its log whose message starts with this.
     pub fn logged(&self, message: &str) -> Vec<Value> {
         let text = self.text();
-        // The last line may not be whole yet.
-        let whole = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
+        // The last line may not be complete yet.
+        let complete = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
         let lines =
-            whole.lines().map(|line| serde_json::from_str::<Value>(line).expect("every line is JSON"));
+            complete.lines().map(|line| serde_json::from_str::<Value>(line).expect("every line is JSON"));
         lines.filter(|line| line["message"].as_str().unwrap_or_default().starts_with(message)).collect()
     }
 
@@ -143,7 +143,7 @@ impl Webhook {
     ) -> io::Result<(Vec<u8>, String)> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(authority.certificate.as_bytes()).unwrap()).unwrap();
-        let config = ClientConfig::builder_with_provider(webhook::tls::provider())
+        let config = ClientConfig::builder_with_provider(webhook::serving::tls::provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
             .with_root_certificates(roots);

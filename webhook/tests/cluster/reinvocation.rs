@@ -1,5 +1,5 @@
-//! A webhook of somebody else's that comes after ours and adds a container, as service meshes do: that container gets the
-//! identity, too, since the API server asks ours once more.
+//! Another webhook that is called later and adds a container, as service meshes do: that container gets the identity, too,
+//! because the API server calls this webhook a second time.
 
 use axum::Router;
 use axum::routing::post;
@@ -14,7 +14,7 @@ use crate::process::Webhook;
 use crate::world::{ROLE, TEST, World, eventually, pod};
 
 #[tokio::test]
-async fn a_container_that_a_later_webhook_adds_has_the_identity() {
+async fn a_container_that_a_later_webhook_adds_gets_the_identity() {
     let world = World::new("reinvocation").await;
     let authority = Authority::new("webhook");
     let webhook = Webhook::ready(&world, &authority, &[]).await;
@@ -44,7 +44,7 @@ async fn a_container_that_a_later_webhook_adds_has_the_identity() {
         let made = world.api.create_dry(&pods(world.name), &pod("app")).await.unwrap();
         (made["spec"]["containers"].as_array().unwrap().len() == 2).then_some(made)
     };
-    eventually("the later webhook counts", || async {
+    eventually("the later webhook is in force", || async {
         anyhow::ensure!(has_sidecar().await.is_some(), "no sidecar yet");
         Ok(())
     })
@@ -69,7 +69,7 @@ fn mounts(container: &Value) -> usize {
     mounts.iter().filter(|mount| mount["name"] == "aws-iam-token").count()
 }
 
-/// Puts a container into every pod. Returns where it is called.
+/// A webhook that adds a container to every pod. Returns its URL.
 async fn injector(authority: &Authority) -> String {
     let Pair { certificate, key } = authority.server();
     let tls = RustlsConfig::from_pem(certificate.into_bytes(), key.into_bytes()).await.unwrap();

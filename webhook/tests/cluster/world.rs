@@ -1,5 +1,5 @@
-//! What every test stands on: one control plane with our kinds and the chart's webhook configuration, and in it a test's
-//! own namespaces.
+//! The environment of every test: one control plane with the project's kinds and the chart's webhook configuration, and in it
+//! the test's own namespaces.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -33,7 +33,7 @@ static TURN: RwLock<()> = RwLock::const_new(());
 pub struct Cluster {
     control_plane: ControlPlane,
     state: PathBuf,
-    /// Who signed the API server's client certificate.
+    /// The CA of the API server's client certificate.
     pub callers: Authority,
     /// `MutatingWebhookConfiguration`, as the chart renders it.
     configuration: Value,
@@ -50,19 +50,19 @@ pub struct World {
     _turn: Turn,
 }
 
-#[expect(dead_code, reason = "held, not looked at")]
+#[expect(dead_code, reason = "held until it is dropped")]
 enum Turn {
     Shared(RwLockReadGuard<'static, ()>),
     Alone(RwLockWriteGuard<'static, ()>),
 }
 
 impl World {
-    /// Beside other tests.
+    /// For a test that runs in parallel with others.
     pub async fn new(name: &'static str) -> Self {
         Self::with(name, Turn::Shared(TURN.read().await)).await
     }
 
-    /// While no other test runs: for what there is one of in a cluster, and for what measures time.
+    /// For a test that runs while no other does: it changes what exists once in a cluster, or measures time.
     pub async fn alone(name: &'static str) -> Self {
         Self::with(name, Turn::Alone(TURN.write().await)).await
     }
@@ -76,12 +76,12 @@ impl World {
         world
     }
 
-    /// Makes a namespace whose pods are this test's webhook's.
+    /// Creates a namespace whose pods are sent to this test's webhook.
     pub async fn namespace(&self, name: &str, labels: Value) {
         self.api.create("/api/v1/namespaces", &self.namespace_object(name, labels)).await.unwrap();
     }
 
-    /// The same, not yet made.
+    /// The same, not yet created.
     pub fn namespace_object(&self, name: &str, mut labels: Value) -> Value {
         labels[TEST] = self.name.into();
         json!({"metadata": {"name": name, "labels": labels}})
@@ -92,7 +92,7 @@ impl World {
         self.api.create(&accounts(namespace), &json!({"metadata": {"name": name}})).await.unwrap();
     }
 
-    /// Waits until pods of the `ServiceAccount` `app` get their identity, whoever must be heard of it.
+    /// Waits until pods of the `ServiceAccount` `app` get their identity.
     pub async fn identified(&self, namespace: &str) {
         eventually("a pod has its identity", || async {
             let list = pods(namespace);
@@ -104,7 +104,7 @@ impl World {
         .await;
     }
 
-    /// Makes a binding of that name for the `ServiceAccount` of that name, whose identity depends on nothing else.
+    /// Creates a binding of that name for the `ServiceAccount` of that name; its identity depends on no issuer.
     pub async fn bind(&self, namespace: &str, name: &str) {
         let binding = json!({
             "apiVersion": "podidentity.dev/v1alpha1",
@@ -117,7 +117,7 @@ impl World {
         self.api.create(&bindings(namespace), &binding).await.unwrap();
     }
 
-    /// The chart's three entries lead the pods of this test's namespaces to whoever listens there.
+    /// Makes the chart's three entries send the pods of this test's namespaces to this address.
     pub async fn configure(&self, address: SocketAddr, bundle: &str) {
         let mut configuration = self.cluster.configuration.clone();
         configuration["metadata"] = json!({"name": self.name});
@@ -134,11 +134,11 @@ impl World {
         self.api.create(path, &configuration).await.unwrap();
     }
 
-    /// The same, and returns once the API server goes by it: whether it reaches the webhook or not, a pod that must have an
-    /// identity which nobody has given is refused.
+    /// The same, and returns once that is in force: whether the API server reaches the webhook or not, a pod that requires an
+    /// identity and has none is refused.
     pub async fn configured(&self, address: SocketAddr, bundle: &str) {
         self.configure(address, bundle).await;
-        eventually("the webhook configuration counts", || async {
+        eventually("the webhook configuration is in force", || async {
             match self.api.create_dry(&pods(self.name), &required(pod("default"))).await {
                 Err(refusal) if refusal.message.contains("required-pods.podidentity.dev") => Ok(()),
                 other => anyhow::bail!("a pod that must be refused: {other:?}"),
@@ -156,13 +156,13 @@ pub fn pod(account: &str) -> Value {
     })
 }
 
-/// The same pod, not to be admitted without its identity.
+/// The same pod, which requires its identity.
 pub fn required(mut pod: Value) -> Value {
     pod["metadata"]["labels"][crds::names::label::REQUIRE] = json!("true");
     pod
 }
 
-/// Fit for a namespace that enforces the Pod Security Standard `restricted`.
+/// The pod, conforming to the Pod Security Standard `restricted`.
 fn conforming(mut pod: Value) -> Value {
     pod["spec"]["securityContext"] =
         json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
@@ -192,7 +192,7 @@ impl Cluster {
             "client-certificate": write("caller.crt", certificate),
             "client-key": write("caller.key", key),
         });
-        // "*": whatever the webhook's host and port are.
+        // "*": for every host and port of a webhook.
         let kubeconfig =
             json!({"apiVersion": "v1", "kind": "Config", "users": [{"name": "*", "user": user}]});
         let webhooks = json!({
@@ -240,7 +240,7 @@ impl Cluster {
         self.control_plane.kubeconfig()
     }
 
-    /// What the API server has recorded of pods and of our kinds, oldest first.
+    /// The API server's record of calls for pods and for the project's kinds, oldest first.
     pub fn audit(&self) -> Vec<Value> {
         let log = std::fs::read_to_string(self.state.join("audit.log")).unwrap();
         log.lines().map(|line| serde_json::from_str(line).unwrap()).collect()

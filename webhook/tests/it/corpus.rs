@@ -1,4 +1,4 @@
-//! What the fuzzer has found worth keeping, replayed: every file of every corpus through its target.
+//! The fuzzer's corpus, replayed: every file through its target.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! The webhook stands in the way of every pod: it carries neither the operator nor an AWS SDK.
+//! The webhook is called for every pod, so it is small: it depends neither on the operator nor on an AWS SDK.
 
 use std::collections::BTreeSet;
 use std::process::Command;

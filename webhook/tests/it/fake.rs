@@ -1,5 +1,5 @@
-//! The API server as the webhook sees it: lists, silent watches, single objects; with gates that hold answers back and
-//! a record of the calls. What is put in after the first list never reaches the copies, as when a watch lags.
+//! A fake API server: lists, watches without events, single objects; with gates that delay answers, and a record of the
+//! calls. Objects added after the first list do not reach the copies, as with a delayed watch.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -19,10 +19,10 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use webhook::admit::Admission;
-use webhook::lookup::Lookup;
+use webhook::cluster::lookup::Lookup;
+use webhook::cluster::sources::Sources;
 use webhook::metrics::Metrics;
-use webhook::sources::Sources;
+use webhook::protocol::admit::Admission;
 
 use crate::identity;
 
@@ -38,14 +38,14 @@ pub enum Gate {
     Failing,
 }
 
-/// How a list that is asked for as a watch is answered.
+/// How a list that is requested as a watch is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Streaming {
     #[default]
     Done,
-    /// As by an API server that cannot do it.
+    /// As by an API server that does not support it.
     Refused,
-    /// The watch's time is over before all is said.
+    /// The watch's time ends before the list is complete.
     Endless,
 }
 
@@ -57,9 +57,9 @@ pub struct Api {
     pub lists: watch::Sender<Gate>,
     /// Everything else.
     pub live: watch::Sender<Gate>,
-    /// What becomes of lists that are asked for as a watch.
+    /// How lists that are requested as a watch are answered.
     pub streaming: Mutex<Streaming>,
-    /// Counts how often the watches were told to end; each then lists again.
+    /// How often the watches were ended; each then lists again.
     ends: watch::Sender<u32>,
 }
 
@@ -88,7 +88,7 @@ impl Api {
         self.put(ACCOUNTS, json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}));
     }
 
-    /// Tells every watch that it is too old, so that it is begun with a new list.
+    /// Ends every watch as too old, so that it starts again with a new list.
     pub fn end_watches(&self) {
         self.ends.send_modify(|ends| *ends += 1);
     }
@@ -107,7 +107,7 @@ impl Api {
         Client::new(service, "default")
     }
 
-    /// A webhook's admission over this API server; its copies are kept for as long as the runtime lives.
+    /// A webhook's admission with this API server; its copies are updated for as long as the runtime exists.
     pub fn admission(self: &Arc<Self>, metrics: &Arc<Metrics>) -> Admission {
         self.admission_with(Sources::new(false, Arc::clone(metrics)), metrics)
     }
@@ -134,11 +134,12 @@ impl Api {
         if query.contains("watch=true") {
             return self.watch(path, query).await;
         }
-        let everywhere = [ACCOUNTS, BINDINGS, ISSUERS].contains(&path);
-        let gate = if everywhere { &self.lists } else { &self.live };
+        // A list of at most two is a live lookup, too.
+        let fills_copy = [ACCOUNTS, BINDINGS, ISSUERS].contains(&path) && !query.ends_with("limit=2");
+        let gate = if fills_copy { &self.lists } else { &self.live };
         let gate = *gate.subscribe().wait_for(|gate| *gate != Gate::Held).await.unwrap();
         let (code, body) = match self.found(path) {
-            _ if gate == Gate::Failing => failure(500, "told to fail"),
+            _ if gate == Gate::Failing => failure(500, "set to fail"),
             Some(body) => (200, body),
             None => failure(404, "not found"),
         };
@@ -146,7 +147,7 @@ impl Api {
         Response::builder().status(code).header("content-type", "application/json").body(body).unwrap()
     }
 
-    /// A watch, which begins with what there is if that is asked for, and then says nothing until it is told to end.
+    /// A watch: the existing objects if they are requested, and then no event until it is ended.
     async fn watch(&self, path: &str, query: &str) -> Response<AnyBody> {
         let mut ends = self.ends.subscribe();
         let mut events = Vec::new();
@@ -154,7 +155,7 @@ impl Api {
             let streaming = *self.streaming.lock().unwrap();
             let gate = *self.lists.subscribe().wait_for(|gate| *gate != Gate::Held).await.unwrap();
             let refusal = match (gate, streaming) {
-                (Gate::Failing, _) => Some(failure(500, "told to fail")),
+                (Gate::Failing, _) => Some(failure(500, "set to fail")),
                 (_, Streaming::Refused) => Some(failure(422, "sendInitialEvents is forbidden")),
                 _ => None,
             };
@@ -225,7 +226,7 @@ fn failure(code: u16, message: &str) -> (u16, Value) {
     (code, status)
 }
 
-/// Lets everything else go on until `holds`. Bounded, so that a test fails rather than hangs.
+/// Lets other tasks run until the condition holds. Limited, so that a test fails instead of hanging.
 pub async fn eventually(what: &str, holds: impl Fn() -> bool) {
     let turns = async {
         while !holds() {

@@ -1,22 +1,22 @@
-//! What the command line makes of identities: the reference's flags under the reference's names.
+//! The settings that follow from the command line: the EKS webhook's flags under their own names.
 
 use std::time::Duration;
 
 use clap::Parser;
 use webhook::cli::Args;
-use webhook::settings::{Composed, ContainerCredentials, Settings};
+use webhook::identity::settings::{ContainerCredentials, RoleNames, Settings};
 
 fn args(flags: &[&str]) -> Args {
     Args::try_parse_from(std::iter::once(&"webhook").chain(flags)).unwrap()
 }
 
 #[test]
-fn without_flags_it_is_as_the_reference() {
+fn without_flags_settings_are_those_of_the_eks_webhook() {
     assert_eq!(args(&[]).settings(), Settings::new("eks.amazonaws.com"));
 }
 
 #[test]
-fn every_flag_about_identities_arrives() {
+fn every_flag_about_identities_is_applied() {
     let given = args(&[
         "--annotation-prefix=irsa.example",
         "--token-audience=aud",
@@ -44,7 +44,10 @@ fn every_flag_about_identities_arrives() {
         sts_regional_endpoints: true,
         role_session_name: true,
         mount_path: "/token".into(),
-        composed: Composed::Of { account: Some("111122223333".into()), partition: Some("aws-cn".into()) },
+        role_names: RoleNames::OfAccount {
+            account: Some("111122223333".into()),
+            partition: Some("aws-cn".into()),
+        },
         container_credentials: ContainerCredentials {
             audience: "agent".into(),
             mount_path: "/agent".into(),
@@ -59,7 +62,7 @@ fn every_flag_about_identities_arrives() {
 }
 
 #[test]
-fn what_kubernetes_would_refuse_is_brought_into_range() {
+fn lifetimes_that_kubernetes_refuses_are_limited() {
     for (given, used) in
         [("100", 600), ("-1", 600), ("600", 600), ("4294967296", 1 << 32), ("4294967297", 1 << 32)]
     {
@@ -73,7 +76,7 @@ fn what_kubernetes_would_refuse_is_brought_into_range() {
 }
 
 #[test]
-fn switches_take_a_word_too_as_with_the_reference() {
+fn switches_accept_a_value_as_in_the_eks_webhook() {
     for (given, on) in [
         (&["--watch-config-map"] as &[&str], true),
         (&["--watch-config-map=true"], true),
@@ -86,23 +89,30 @@ fn switches_take_a_word_too_as_with_the_reference() {
 }
 
 #[test]
-fn the_last_of_equal_flags_counts() {
+fn the_last_of_repeated_flags_counts() {
     assert_eq!(args(&["--token-audience=first", "--token-audience=last"]).settings().audience, "last");
     let two = args(&["--client-ca-file=ca", "--client-name=a", "--client-name=b"]);
     assert_eq!(two.serving.client_name, ["a", "b"], "of this one there may be several");
 }
 
 #[test]
-fn the_reference_s_other_names_are_understood() {
+fn the_eks_webhook_s_other_names_are_accepted() {
     let given = args(&[
         "--metrics-port=9999",
         "--tls-cert=a",
         "--tls-key=b",
         "--service-account-lookup-grace-period=2s",
     ]);
-    assert_eq!((given.serving.health_port, given.kubernetes.look()), (9999, Duration::from_secs(2)));
+    assert_eq!(
+        (given.serving.health_port, given.kubernetes.lookup_timeout()),
+        (9999, Duration::from_secs(2))
+    );
     assert_eq!(given.serving.tls_cert_file.as_deref(), Some("a".as_ref()));
     assert_eq!(given.serving.tls_private_key_file.as_deref(), Some("b".as_ref()));
     let nothing = args(&["--service-account-lookup-grace-period=0s"]);
-    assert_eq!(nothing.kubernetes.look(), args(&[]).kubernetes.look(), "there it means no look at all");
+    assert_eq!(
+        nothing.kubernetes.lookup_timeout(),
+        args(&[]).kubernetes.lookup_timeout(),
+        "in the EKS webhook it disables lookups"
+    );
 }

@@ -1,14 +1,16 @@
-//! Which identity a `ServiceAccount` has: binding first, annotations second.
+//! Which identity a `ServiceAccount` has: a binding before annotations, annotations before the ConfigMap.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use crds::{OidcIssuer, PodIdentityBinding};
 use serde_json::{Value, json};
-use webhook::facts::{Annotations, Bound, Issuer};
-use webhook::identity::{Decision, Facts, Identity, Means, Source, decide};
-use webhook::mapping::Mapped;
-use webhook::settings::{Composed, Settings};
+use webhook::identity::decide::decide;
+use webhook::identity::facts::{Annotations, BindingFacts, IssuerFacts};
+use webhook::identity::issuers::Issuers;
+use webhook::identity::mapping::Mapped;
+use webhook::identity::model::{CredentialMethod, Decision, Identity, IdentitySource, ServiceAccountFacts};
+use webhook::identity::settings::{RoleNames, Settings};
 
 const COMPUTED: &str = "arn:aws:iam::111122223333:role/podidentity/homelab/homelab.vault.vault-bno5n7ilbuky";
 const ELSEWHERE: &str = "arn:aws:iam::444455556666:role/elsewhere";
@@ -55,21 +57,21 @@ fn role(name: &str, second: u8, rest: &Value) -> Value {
     binding(name, second, &json!({"role": {}}), rest)
 }
 
-fn facts(bindings: &[Value], issuer: Option<&Value>, annotations: &[(&str, &str)]) -> Facts {
+fn facts(bindings: &[Value], issuer: Option<&Value>, annotations: &[(&str, &str)]) -> ServiceAccountFacts {
     let binding = |b: &Value| serde_json::from_value::<PodIdentityBinding>(b.clone()).unwrap();
     let issuer = issuer.map(|issuer| serde_json::from_value::<OidcIssuer>(issuer.clone()).unwrap());
     let annotations: BTreeMap<String, String> =
         annotations.iter().map(|(k, v)| (format!("eks.amazonaws.com/{k}"), (*v).to_owned())).collect();
-    Facts {
+    ServiceAccountFacts {
         annotations: Annotations::read(&annotations, "eks.amazonaws.com").map(Arc::new),
-        bindings: bindings.iter().map(|b| Arc::new(Bound::from(binding(b)))).collect(),
-        issuer: issuer.map(|issuer| Arc::new(Issuer::from(issuer))),
-        ..Facts::default()
+        bindings: bindings.iter().map(|b| Arc::new(BindingFacts::from(binding(b)))).collect(),
+        issuers: Arc::new(Issuers::all(issuer.map(|issuer| Arc::new(IssuerFacts::from(issuer))))),
+        ..ServiceAccountFacts::default()
     }
 }
 
 /// What is decided for `vault/vault`. The facts live as long as the test.
-fn of_facts(facts: Facts) -> Decision<'static> {
+fn of_facts(facts: ServiceAccountFacts) -> Decision<'static> {
     decide("vault", "vault", Box::leak(Box::new(facts)), &SETTINGS)
 }
 
@@ -78,9 +80,9 @@ fn of(bindings: &[Value], issuer: Option<&Value>, annotations: &[(&str, &str)]) 
 }
 
 fn arn<'a>(decision: &'a Decision<'_>) -> Option<&'a str> {
-    match &decision.identity.as_ref()?.means {
-        Means::Role(arn) => Some(arn),
-        Means::ContainerCredentials => None,
+    match &decision.identity.as_ref()?.method {
+        CredentialMethod::Role(arn) => Some(arn),
+        CredentialMethod::ContainerCredentials => None,
     }
 }
 
@@ -100,8 +102,8 @@ fn a_binding_gives_a_role_that_does_not_exist_yet() {
         decision,
         Decision {
             identity: Some(Identity {
-                source: Source::Binding,
-                means: Means::Role(COMPUTED.into()),
+                source: IdentitySource::Binding,
+                method: CredentialMethod::Role(COMPUTED.into()),
                 audience: "sts.amazonaws.com",
                 expiration_seconds: 86_400,
                 region: Some("eu-central-1"),
@@ -119,8 +121,8 @@ fn a_binding_s_fields_are_used() {
         "stsRegionalEndpoints": false, "region": "ap-south-1",
     });
     let expected = Identity {
-        source: Source::Binding,
-        means: Means::Role(ELSEWHERE.into()),
+        source: IdentitySource::Binding,
+        method: CredentialMethod::Role(ELSEWHERE.into()),
         audience: "second",
         expiration_seconds: 600,
         region: Some("ap-south-1"),
@@ -133,7 +135,7 @@ fn a_binding_s_fields_are_used() {
 }
 
 #[test]
-fn without_an_issuer_the_flags_fill_in() {
+fn without_an_issuer_the_flags_count() {
     let decision = of(&[binding("b", 0, &json!({"roleArn": ELSEWHERE}), &json!({}))], None, &[]);
     let identity = decision.identity.unwrap();
     assert_eq!((identity.audience, identity.region), ("flag.example", Some("us-east-1")));
@@ -164,7 +166,7 @@ fn the_oldest_binding_holds_the_service_account() {
 }
 
 #[test]
-fn an_unusable_binding_says_so_and_leaves_it_to_the_annotations() {
+fn an_unusable_binding_gives_a_warning_and_the_annotations_count() {
     let mut young_issuer = issuer();
     young_issuer["status"] = json!({});
     let deleting = json!({"metadata": {"deletionTimestamp": "2026-11-24T11:00:00Z"}});
@@ -189,7 +191,7 @@ fn an_unusable_binding_says_so_and_leaves_it_to_the_annotations() {
 }
 
 #[test]
-fn the_operator_s_own_annotation_does_not_outlive_its_binding() {
+fn the_operator_s_own_annotation_does_not_count_without_its_binding() {
     let deleting = json!({"metadata": {"deletionTimestamp": "2026-11-24T11:00:00Z"}});
     let elsewhere = binding("b", 0, &json!({"roleArn": ELSEWHERE}), &deleting);
     for (binding, annotation) in [(role("b", 0, &deleting), COMPUTED), (elsewhere, ELSEWHERE)] {
@@ -206,10 +208,10 @@ fn a_stalled_binding_that_had_a_role_keeps_it() {
 }
 
 #[test]
-fn annotations_follow_the_reference() {
+fn annotations_mean_the_same_as_in_the_eks_webhook() {
     let base = Identity {
-        source: Source::Annotations,
-        means: Means::Role(ANNOTATED.into()),
+        source: IdentitySource::Annotations,
+        method: CredentialMethod::Role(ANNOTATED.into()),
         audience: "flag.example",
         expiration_seconds: 7200,
         region: Some("us-east-1"),
@@ -226,7 +228,7 @@ fn annotations_follow_the_reference() {
         (vec![("audience", "a")], None, 0),
         (vec![("role-arn", "")], None, 0),
         (vec![role], with(|_| {}), 0),
-        (vec![("role-arn", "notanarn")], with(|i| i.means = Means::Role("notanarn".into())), 1),
+        (vec![("role-arn", "notanarn")], with(|i| i.method = CredentialMethod::Role("notanarn".into())), 1),
         (vec![role, ("audience", "a,b")], with(|i| i.audience = "a,b"), 0),
         (vec![role, ("audience", "")], with(|_| {}), 0),
         (vec![role, ("sts-regional-endpoints", "T")], with(|i| i.sts_regional_endpoints = true), 0),
@@ -252,7 +254,7 @@ fn annotations_follow_the_reference() {
 }
 
 #[test]
-fn what_is_an_iam_role_arn() {
+fn what_is_not_an_iam_role_arn_gives_a_warning() {
     for (arn, fine) in [
         (ANNOTATED, true),
         ("arn:aws-cn:iam::111122223333:role/a/b/c", true),
@@ -276,13 +278,16 @@ fn mapped() -> Mapped {
 }
 
 #[test]
-fn a_config_map_entry_stands_alone_and_comes_last() {
+fn a_config_map_entry_counts_last_and_alone() {
     let of = |bindings: &[Value], annotations: &[(&str, &str)], mapped: Mapped| {
-        of_facts(Facts { mapped: Some(Arc::new(mapped)), ..facts(bindings, Some(&issuer()), annotations) })
+        of_facts(ServiceAccountFacts {
+            mapped: Some(Arc::new(mapped)),
+            ..facts(bindings, Some(&issuer()), annotations)
+        })
     };
     let expected = Identity {
-        source: Source::ConfigMap,
-        means: Means::Role(ELSEWHERE.into()),
+        source: IdentitySource::ConfigMap,
+        method: CredentialMethod::Role(ELSEWHERE.into()),
         audience: "mapped.example",
         expiration_seconds: 3600,
         region: Some("us-east-1"),
@@ -296,7 +301,7 @@ fn a_config_map_entry_stands_alone_and_comes_last() {
         sts_regional_endpoints: false,
         ..expected.clone()
     };
-    // Annotations without a role add nothing: the entry wins whole.
+    // Annotations without a role add nothing to the entry.
     let roleless = [("audience", "a"), ("token-expiration", "900"), ("sts-regional-endpoints", "false")];
     for (annotations, entry, expected) in [
         ([].as_slice(), mapped(), expected.clone()),
@@ -317,25 +322,25 @@ fn a_config_map_entry_stands_alone_and_comes_last() {
     );
     assert_eq!(of(&[], &[], Mapped { role_arn: "notanarn".into(), ..mapped() }).warnings.len(), 1);
     let source = |decision: Decision<'_>| decision.identity.unwrap().source;
-    assert_eq!(source(of(&[], &[("role-arn", ANNOTATED)], mapped())), Source::Annotations);
-    assert_eq!(source(of(&[role("b", 0, &json!({}))], &[], mapped())), Source::Binding);
-    // A binding that gives none leaves it to the others.
+    assert_eq!(source(of(&[], &[("role-arn", ANNOTATED)], mapped())), IdentitySource::Annotations);
+    assert_eq!(source(of(&[role("b", 0, &json!({}))], &[], mapped())), IdentitySource::Binding);
+    // After a binding that gives none, the other sources count.
     let deleting = json!({"metadata": {"deletionTimestamp": "2026-11-24T11:00:00Z"}});
     let decision = of(&[role("b", 0, &deleting)], &[], mapped());
-    assert_eq!((decision.warnings.len(), source(decision)), (1, Source::ConfigMap));
+    assert_eq!((decision.warnings.len(), source(decision)), (1, IdentitySource::ConfigMap));
 }
 
 #[test]
-fn the_container_credentials_file_beats_everything() {
+fn the_container_credentials_file_counts_first() {
     let of = |annotations: &[(&str, &str)], mapped: Option<Mapped>| {
         let facts = facts(&[role("b", 0, &json!({}))], None, annotations);
-        of_facts(Facts { container_credentials: true, mapped: mapped.map(Arc::new), ..facts })
+        of_facts(ServiceAccountFacts { container_credentials: true, mapped: mapped.map(Arc::new), ..facts })
             .identity
             .unwrap()
     };
     let expected = Identity {
-        source: Source::ContainerCredentials,
-        means: Means::ContainerCredentials,
+        source: IdentitySource::ContainerCredentials,
+        method: CredentialMethod::ContainerCredentials,
         audience: "pods.eks.amazonaws.com",
         expiration_seconds: 86_400, // not the flag's
         region: Some("us-east-1"),
@@ -365,10 +370,10 @@ fn the_container_credentials_file_beats_everything() {
 }
 
 #[test]
-fn a_bare_role_name_is_composed_where_the_flag_says_so() {
+fn a_role_name_becomes_an_arn_where_the_flag_says_so() {
     let of = |annotation: &str, account: Option<&str>, issuer: Option<&Value>| {
-        let composed = Composed::Of { account: account.map(Into::into), partition: None };
-        let settings = Settings { composed, ..settings() };
+        let role_names = RoleNames::OfAccount { account: account.map(Into::into), partition: None };
+        let settings = Settings { role_names, ..settings() };
         let facts = facts(&[], issuer, &[("role-arn", annotation)]);
         let decision = decide("vault", "vault", &facts, &settings);
         (arn(&decision).unwrap().to_owned(), decision.warnings.len())

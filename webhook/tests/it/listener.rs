@@ -1,4 +1,4 @@
-//! The listener as tests meet it: over real TLS, with an API server that the test plays.
+//! The listener for tests: over real TLS, with a fake API server.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
-use process::crowd::Crowd;
+use process::limiter::CapacityLimiter;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version};
@@ -25,10 +25,10 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
-use webhook::admit::Admission;
 use webhook::metrics::Metrics;
-use webhook::server::{self, Service};
-use webhook::tls::Certificate;
+use webhook::protocol::admit::Admission;
+use webhook::protocol::server::{self, ReviewService};
+use webhook::serving::tls::Certificate;
 
 use crate::fake::{Api, eventually};
 use crate::reviews::cluster;
@@ -48,8 +48,8 @@ pub struct Webhook {
     pub certificate: Arc<Certificate>,
     pub address: SocketAddr,
     pub handle: Handle<SocketAddr>,
-    pub bodies: Arc<Crowd>,
-    pub connections: Arc<Crowd>,
+    pub bodies: Arc<CapacityLimiter>,
+    pub connections: Arc<CapacityLimiter>,
     pub stopping: Arc<AtomicBool>,
     pub pair: Pair,
     pub served: JoinHandle<io::Result<()>>,
@@ -64,9 +64,9 @@ impl Webhook {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        let (bodies, connections) = (Crowd::new(MAX_BODY), Crowd::new(CONNECTIONS));
+        let (bodies, connections) = (CapacityLimiter::new(MAX_BODY), CapacityLimiter::new(CONNECTIONS));
         let stopping = Arc::new(AtomicBool::new(false));
-        let service = Service {
+        let service = ReviewService {
             admission: admission.clone(),
             metrics: Arc::clone(&metrics),
             request_timeout,
@@ -93,7 +93,7 @@ impl Webhook {
         }
     }
 
-    /// With a certificate and complete copies, and a connection to it.
+    /// A webhook with a certificate and complete copies, and a connection to it.
     pub async fn ready(request_timeout: Duration) -> (Self, SendRequest<Body>) {
         let webhook = Self::start(request_timeout);
         webhook.serve(&webhook.pair);
@@ -103,7 +103,7 @@ impl Webhook {
     }
 
     pub fn serve(&self, pair: &Pair) {
-        self.certificate.take(pair.pem.as_bytes(), pair.key.as_bytes());
+        self.certificate.apply(pair.pem.as_bytes(), pair.key.as_bytes());
     }
 
     /// A TLS connection that trusts `pair` only.

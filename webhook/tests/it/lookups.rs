@@ -1,21 +1,20 @@
-//! Where facts come from: the watched copies, and looks at the API server, which nobody can keep from others.
+//! Where facts come from: the watched copies, and live lookups, whose capacity no caller can exhaust for others.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use serde_json::json;
-use webhook::admit::Entry;
-use webhook::facts::Annotations;
-use webhook::lookup::Origin;
-use webhook::metrics::{Metrics, Outcome};
-use webhook::sources::Sources;
+use webhook::cluster::sources::Sources;
+use webhook::identity::facts::Annotations;
+use webhook::metrics::Metrics;
+use webhook::model::{FactsOrigin, Outcome, WebhookEntry};
 
 use crate::fake::{ACCOUNTS, BINDINGS, Gate, Streaming, eventually};
 use crate::identity::binding;
 use crate::reviews::{PEER, ask, cluster, deleting, live_calls, review, synced};
 
 #[tokio::test]
-async fn before_the_copies_are_complete_the_api_server_is_asked() {
+async fn before_the_copies_are_complete_facts_are_looked_up_live() {
     let api = cluster();
     api.lists.send_replace(Gate::Held);
     let admission = api.admission(&Arc::default());
@@ -25,7 +24,11 @@ async fn before_the_copies_are_complete_the_api_server_is_asked() {
     assert_eq!(live_calls(&api).len(), 2, "one GET, one LIST: {:?}", live_calls(&api));
     api.live.send_replace(Gate::Failing);
     let (answer, body) = ask(&admission, &review("vault", "vault")).await;
-    assert_eq!((answer.status, answer.outcome), (503, Outcome::Unavailable), "never a silent yes");
+    assert_eq!(
+        (answer.status, answer.outcome),
+        (503, Outcome::Unavailable),
+        "never admitted without an answer"
+    );
     assert_eq!(body["response"]["allowed"], false);
 
     api.lists.send_replace(Gate::Open);
@@ -35,7 +38,7 @@ async fn before_the_copies_are_complete_the_api_server_is_asked() {
 }
 
 #[tokio::test]
-async fn an_account_the_copy_lacks_is_looked_up_once_for_all_who_ask() {
+async fn a_service_account_the_copy_lacks_is_looked_up_once_for_concurrent_reviews() {
     let api = cluster();
     let admission = synced(&api).await;
     api.put_account("late", "late", None);
@@ -49,8 +52,8 @@ async fn an_account_the_copy_lacks_is_looked_up_once_for_all_who_ask() {
             tokio::spawn(async move { ask(&admission, &review("late", "late")).await.0 })
         })
         .collect();
-    eventually("both calls under way", || live_calls(&api).len() == 2).await;
-    // One that gives up does not take the others' answer with it.
+    eventually("both calls in progress", || live_calls(&api).len() == 2).await;
+    // A review that is cancelled does not cancel the lookup for the others.
     reviews[0].abort();
     api.live.send_replace(Gate::Open);
     for review in reviews.into_iter().skip(1) {
@@ -75,39 +78,40 @@ async fn names_that_no_object_can_have_are_not_looked_up() {
     assert_eq!(live_calls(&api), [""; 0]);
 }
 
-/// Somebody asks for thousands of accounts that do not exist: who asks from elsewhere is not made to wait for them, nor are
-/// they sent away before they have had a look.
+/// A caller asks for thousands of `ServiceAccount`s that do not exist: lookups of another caller are neither delayed by them nor
+/// evicted.
 #[tokio::test]
-async fn a_flood_of_made_up_accounts_keeps_no_other_caller_s_look_away() {
+async fn a_flood_of_unknown_service_accounts_evicts_no_other_caller_s_lookup() {
     let api = cluster();
     let admission = synced(&api).await;
     api.put_account("late", "late", Some("arn:aws:iam::111122223333:role/late"));
-    let asks = |account: String, peer: IpAddr| {
+    let answer_to = |account: String, peer: IpAddr| {
         let admission = admission.clone();
         tokio::spawn(async move {
-            admission.answer(Entry::Pods, review("late", &account).to_string().as_bytes(), peer).await
+            admission.answer(WebhookEntry::Pods, review("late", &account).to_string().as_bytes(), peer).await
         })
     };
     api.live.send_replace(Gate::Held);
-    let greedy = |number: u32| asks(format!("made-up-{number}"), Ipv4Addr::new(127, 0, 0, 2).into());
-    let mut flood: Vec<_> = (0..400).map(greedy).collect();
-    eventually("looks under way", || live_calls(&api).len() == 2 * 32).await;
-    let genuine = asks("late".into(), PEER);
-    flood.extend((400..1000).map(greedy));
-    // There is room for 512; the oldest of those who ask for the most had to go.
-    let sent_away = 1000 + 1 - 512;
-    for look in &mut flood[..sent_away] {
-        let answer = look.await.unwrap();
+    let flood_review =
+        |number: u32| answer_to(format!("unknown-{number}"), Ipv4Addr::new(127, 0, 0, 2).into());
+    let mut flood: Vec<_> = (0..400).map(flood_review).collect();
+    eventually("lookups in progress", || live_calls(&api).len() == 2 * 32).await;
+    let genuine = answer_to("late".into(), PEER);
+    flood.extend((400..1000).map(flood_review));
+    // The limit is 512; the oldest lookups of the address with the most are evicted.
+    let evicted = 1000 + 1 - 512;
+    for lookup in &mut flood[..evicted] {
+        let answer = lookup.await.unwrap();
         assert_eq!((answer.status, answer.outcome), (503, Outcome::Unavailable));
     }
     let text = admission.metrics.text();
-    assert!(text.contains(&format!(r#"live_lookups_total{{result="busy"}} {sent_away}"#)), "{text}");
+    assert!(text.contains(&format!(r#"live_lookups_total{{result="busy"}} {evicted}"#)), "{text}");
     api.live.send_replace(Gate::Open);
     assert_eq!(genuine.await.unwrap().outcome, Outcome::Mutated);
 }
 
 #[tokio::test]
-async fn a_failed_look_is_a_failed_call_and_is_not_remembered() {
+async fn a_failed_lookup_is_a_failed_call_and_is_not_cached() {
     let api = cluster();
     let admission = synced(&api).await;
     api.put_account("late", "late", Some("arn:aws:iam::111122223333:role/late"));
@@ -118,12 +122,12 @@ async fn a_failed_look_is_a_failed_call_and_is_not_remembered() {
     }
     api.live.send_replace(Gate::Open);
     assert_eq!(ask(&admission, &review("late", "late")).await.0.outcome, Outcome::Mutated);
-    let (answer, _) = ask(&admission, &review("late", "nobody")).await;
+    let (answer, _) = ask(&admission, &review("late", "missing")).await;
     assert_eq!(answer.outcome, Outcome::NoRole, "the API server says that it does not exist");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_that_takes_too_long_is_a_failed_call() {
+async fn a_lookup_that_takes_too_long_is_a_failed_call() {
     let api = cluster();
     let admission = synced(&api).await;
     api.live.send_replace(Gate::Held);
@@ -133,7 +137,7 @@ async fn a_look_that_takes_too_long_is_a_failed_call() {
 }
 
 #[tokio::test]
-async fn only_metadata_of_service_accounts_is_asked_for() {
+async fn only_metadata_of_service_accounts_is_requested() {
     let api = cluster();
     let admission = synced(&api).await;
     let (facts, _) = admission.lookup.facts("vault", "annotated", false, PEER).await.unwrap();
@@ -145,7 +149,7 @@ async fn only_metadata_of_service_accounts_is_asked_for() {
 }
 
 #[tokio::test]
-async fn accounts_are_streamed_and_listed_only_where_that_cannot_be() {
+async fn service_accounts_are_listed_in_pages_only_where_they_cannot_be_streamed() {
     let expected = [
         (Streaming::Done, vec!["stream"]),
         (Streaming::Refused, vec!["stream", "list", "watch"]),
@@ -156,7 +160,7 @@ async fn accounts_are_streamed_and_listed_only_where_that_cannot_be() {
         *api.streaming.lock().unwrap() = streaming;
         let admission = synced(&api).await;
         let (facts, origin) = admission.lookup.facts("vault", "annotated", false, PEER).await.unwrap();
-        assert!(facts.annotations.is_some() && origin == Origin::Cache, "{streaming:?}");
+        assert!(facts.annotations.is_some() && origin == FactsOrigin::Cache, "{streaming:?}");
         let kinds = || -> Vec<&str> {
             let calls = api.calls().into_iter().filter(|call| call.contains(ACCOUNTS));
             let kind = |call: String| match call {
@@ -168,15 +172,15 @@ async fn accounts_are_streamed_and_listed_only_where_that_cannot_be() {
         };
         eventually("the last call", || kinds().last() == expected.last()).await;
         assert_eq!(kinds(), expected, "{streaming:?}");
-        // A list that is begun again is asked for in the way that works.
+        // A new list is requested in the way that worked.
         api.end_watches();
         let again = if streaming == Streaming::Done { "stream" } else { "list" };
-        eventually("begun again", || kinds().get(expected.len()) == Some(&again)).await;
+        eventually("started again", || kinds().get(expected.len()) == Some(&again)).await;
     }
 }
 
 #[tokio::test]
-async fn whom_an_unread_config_map_may_know_is_not_let_go_without() {
+async fn before_the_config_map_is_read_no_pod_that_it_may_name_is_admitted_without_identity() {
     let api = cluster();
     // An audience, and no role: the ConfigMap may have one.
     let metadata =

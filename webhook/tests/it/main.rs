@@ -1,12 +1,14 @@
-//! The webhook's tests: tables for the pure parts, properties of the patch, and the server over real TLS with an API
-//! server that the test plays.
+//! The webhook's tests: tables for the pure parts, properties of the patch, and the server over real TLS with a fake API
+//! server.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod corpus;
 mod dependencies;
 mod fake;
 mod flags;
 mod identity;
+mod issuers;
 mod listener;
 mod lookups;
 mod mapping;

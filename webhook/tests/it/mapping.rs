@@ -1,13 +1,13 @@
-//! The ConfigMap in kOps' form, and the container-credentials file: what is read, what is told, what stays.
+//! The ConfigMap in kOps' form, and the container-credentials file: what is read, what is reported, what stays in force.
 
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::json;
-use webhook::credentials::Identities;
-use webhook::mapping::{Mapped, Mapping, Problem};
+use webhook::cluster::sources::Sources;
+use webhook::identity::credentials::ContainerCredentialsList;
+use webhook::identity::mapping::{Mapped, Mapping, MappingProblem};
 use webhook::metrics::Metrics;
-use webhook::sources::Sources;
 
 const ARN: &str = "arn:aws:iam::111122223333:role/app";
 
@@ -57,32 +57,32 @@ fn a_namespace_may_be_a_pattern() {
 }
 
 #[test]
-fn a_bad_entry_is_told_and_costs_the_others_nothing() {
+fn an_invalid_entry_is_reported_and_does_not_affect_the_others() {
     let (last, _) = Mapping::read(
         &json!({"a/b": {"RoleARN": ARN}, "gone/b": {"RoleARN": ARN}}).to_string(),
         &Mapping::default(),
     );
     for (bad, expected) in [
-        (json!({"ab": {"RoleARN": ARN}}), Problem::Key("ab".into())),
-        (json!({"a/b/c": {"RoleARN": ARN}}), Problem::Key("a/b/c".into())),
-        (json!({"/b": {"RoleARN": ARN}}), Problem::Key("/b".into())),
-        (json!({"n/*": {"RoleARN": ARN}}), Problem::Key("n/*".into())),
-        (json!({"n/b": null}), Problem::Entry("n/b".into())),
-        (json!({"n/b": [ARN]}), Problem::Entry("n/b".into())),
-        (json!({"n/b": {}}), Problem::NoRole("n/b".into())),
-        (json!({"n/b": {"RoleARN": ""}}), Problem::NoRole("n/b".into())),
-        (json!({"n/b": {"RoleARN": 1}}), Problem::Field("n/b".into(), "RoleARN", "a string")),
+        (json!({"ab": {"RoleARN": ARN}}), MappingProblem::Key("ab".into())),
+        (json!({"a/b/c": {"RoleARN": ARN}}), MappingProblem::Key("a/b/c".into())),
+        (json!({"/b": {"RoleARN": ARN}}), MappingProblem::Key("/b".into())),
+        (json!({"n/*": {"RoleARN": ARN}}), MappingProblem::Key("n/*".into())),
+        (json!({"n/b": null}), MappingProblem::Value("n/b".into())),
+        (json!({"n/b": [ARN]}), MappingProblem::Value("n/b".into())),
+        (json!({"n/b": {}}), MappingProblem::NoRole("n/b".into())),
+        (json!({"n/b": {"RoleARN": ""}}), MappingProblem::NoRole("n/b".into())),
+        (json!({"n/b": {"RoleARN": 1}}), MappingProblem::Field("n/b".into(), "RoleARN", "a string")),
         (
             json!({"n/b": {"RoleARN": ARN, "Audience": 1}}),
-            Problem::Field("n/b".into(), "Audience", "a string"),
+            MappingProblem::Field("n/b".into(), "Audience", "a string"),
         ),
         (
             json!({"n/b": {"RoleARN": ARN, "UseRegionalSTS": "yes"}}),
-            Problem::Field("n/b".into(), "UseRegionalSTS", "true or false"),
+            MappingProblem::Field("n/b".into(), "UseRegionalSTS", "true or false"),
         ),
         (
             json!({"n/b": {"RoleARN": ARN, "TokenExpiration": "1h"}}),
-            Problem::Field("n/b".into(), "TokenExpiration", "a whole number of seconds"),
+            MappingProblem::Field("n/b".into(), "TokenExpiration", "a whole number of seconds"),
         ),
     ] {
         let mut text = bad.clone();
@@ -91,26 +91,26 @@ fn a_bad_entry_is_told_and_costs_the_others_nothing() {
         assert_eq!(problems, [expected], "{bad}");
         assert_eq!((mapping.len(), mapping.get("good", "b").is_some()), (1, true), "{bad}");
     }
-    // The last good version of an entry that has gone bad stays; one that is gone does not.
+    // The last valid version of an entry that became invalid stays in force; one that was removed does not.
     let (mapping, problems) = Mapping::read(&json!({"a/b": {"RoleARN": 7}}).to_string(), &last);
     assert_eq!(
         (mapping.get("a", "b").map(|m| &*m.role_arn), mapping.get("gone", "b"), problems.len()),
         (Some(ARN), None, 1)
     );
     for text in ["", "{", "[]", "null", "\"a\""] {
-        assert_eq!(Mapping::read(text, &last), (last.clone(), vec![Problem::NotAnObject]), "{text}");
+        assert_eq!(Mapping::read(text, &last), (last.clone(), vec![MappingProblem::NotAnObject]), "{text}");
     }
 }
 
 #[test]
-fn a_config_map_without_the_key_maps_nobody() {
+fn a_config_map_without_the_key_has_no_entries() {
     let metrics = Arc::new(Metrics::default());
     let sources = Sources::new(true, Arc::clone(&metrics));
-    assert!(!sources.is_synced(), "it has not been looked for");
+    assert!(!sources.is_synced(), "it has not been read");
     let map = |data: serde_json::Value| -> ConfigMap {
         serde_json::from_value(json!({"metadata": {}, "data": data})).unwrap()
     };
-    sources.take(&map(json!({"config": json!({"a/b": {"RoleARN": ARN}, "bad": 1}).to_string()})));
+    sources.apply(&map(json!({"config": json!({"a/b": {"RoleARN": ARN}, "bad": 1}).to_string()})));
     assert!(sources.mapped("a", "b").is_some());
     let text = metrics.text();
     for line in [
@@ -119,21 +119,21 @@ fn a_config_map_without_the_key_maps_nobody() {
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
-    sources.take(&map(json!({"other": "x"})));
+    sources.apply(&map(json!({"other": "x"})));
     assert!(sources.mapped("a", "b").is_none());
 }
 
 #[test]
-fn the_container_credentials_file_is_read_whole_or_not_at_all() {
+fn an_invalid_container_credentials_file_is_refused_completely() {
     let text = br#"{"identities": [{"namespace": "a", "serviceAccount": "b"}, {"namespace": "a", "serviceAccount": "c"}], "more": 1}"#;
-    let identities = Identities::read(text).unwrap();
+    let identities = ContainerCredentialsList::read(text).unwrap();
     assert_eq!(identities.len(), 2);
     assert!(identities.contains("a", "b") && identities.contains("a", "c"));
     assert!(!identities.contains("b", "a") && !identities.contains("a", "d"));
-    assert!(Identities::read(b"{}").unwrap().is_empty());
+    assert!(ContainerCredentialsList::read(b"{}").unwrap().is_empty());
     for bad in
         [b"".as_slice(), b"{", b"[]", br#"{"identities": [{"namespace": "a"}]}"#, br#"{"identities": null}"#]
     {
-        assert!(Identities::read(bad).is_err(), "{}", String::from_utf8_lossy(bad));
+        assert!(ContainerCredentialsList::read(bad).is_err(), "{}", String::from_utf8_lossy(bad));
     }
 }

@@ -4,18 +4,18 @@ use std::sync::LazyLock;
 
 use json_patch::Patch;
 use serde_json::{Value, json};
-use webhook::identity::{Identity, Means, Source};
-use webhook::mutate::{MutateError, mutate};
-use webhook::pod::Pod;
-use webhook::settings::Settings;
+use webhook::identity::model::{CredentialMethod, Identity, IdentitySource};
+use webhook::identity::mutate::{MutateError, mutate};
+use webhook::identity::pod::Pod;
+use webhook::identity::settings::Settings;
 
 const PATH: &str = "/var/run/secrets/eks.amazonaws.com/serviceaccount";
 const ROLE: &str = "arn:aws:iam::111122223333:role/r";
 
 pub fn identity() -> Identity<'static> {
     Identity {
-        source: Source::Binding,
-        means: Means::Role(ROLE.into()),
+        source: IdentitySource::Binding,
+        method: CredentialMethod::Role(ROLE.into()),
         audience: "sts.amazonaws.com",
         expiration_seconds: 86_400,
         region: Some("eu-central-1"),
@@ -25,19 +25,19 @@ pub fn identity() -> Identity<'static> {
 
 pub static SETTINGS: LazyLock<Settings> = LazyLock::new(|| Settings::new("eks.amazonaws.com"));
 
-/// What is added, as it travels, the containers left out, and the warnings.
-pub struct Said {
+/// The patch as it is sent, the containers without identity, and the warnings.
+pub struct Additions {
     pub patch: Patch,
     pub left_out: Vec<String>,
     pub warnings: Vec<String>,
 }
 
-pub fn of(pod: &Value, identity: &Identity<'_>, settings: &Settings) -> Result<Said, MutateError> {
+pub fn of(pod: &Value, identity: &Identity<'_>, settings: &Settings) -> Result<Additions, MutateError> {
     let text = pod.to_string();
     let pod: Pod<'_> = serde_json::from_str(&text).unwrap();
     let mutation = mutate(&pod, identity, settings, "705ab4f5-6393-11e8-b7cc-42010a800002")?;
     let patch = serde_json::from_str(&serde_json::to_string(&mutation.patch).unwrap()).unwrap();
-    Ok(Said { patch, left_out: mutation.left_out, warnings: mutation.warnings })
+    Ok(Additions { patch, left_out: mutation.left_out, warnings: mutation.warnings })
 }
 
 /// The pod afterwards, and the warnings.
@@ -46,7 +46,7 @@ fn after(pod: &Value, identity: &Identity<'_>) -> (Value, Vec<String>) {
 }
 
 fn after_with(pod: &Value, identity: &Identity<'_>, settings: &Settings) -> (Value, Vec<String>) {
-    let Said { patch, warnings, .. } = of(pod, identity, settings).unwrap();
+    let Additions { patch, warnings, .. } = of(pod, identity, settings).unwrap();
     let mut pod = pod.clone();
     json_patch::patch(&mut pod, &patch).unwrap();
     (pod, warnings)
@@ -91,7 +91,7 @@ fn names(variables: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn a_bare_pod_gets_everything_in_the_reference_s_order() {
+fn a_pod_without_any_gets_all_in_the_order_of_the_eks_webhook() {
     let (pod, warnings) = after(&pod(&json!({"name": "c", "image": "i"})), &identity());
     let spec = json!({
         "serviceAccountName": "s",
@@ -134,7 +134,7 @@ fn the_operations_are_additions_at_exact_places() {
 }
 
 #[test]
-fn what_a_container_sets_itself_stays() {
+fn what_a_container_sets_itself_is_not_changed() {
     const STS: &str = "AWS_STS_REGIONAL_ENDPOINTS";
     const DEFAULT: &str = "AWS_DEFAULT_REGION";
     const REGION: &str = "AWS_REGION";
@@ -165,26 +165,26 @@ fn what_a_container_sets_itself_stays() {
                     }
                 })
                 .collect();
-            let (pod, said) = after(&pod(&json!({"name": "c", "env": env})), &identity());
+            let (pod, warnings_given) = after(&pod(&json!({"name": "c", "env": env})), &identity());
             let container = &pod["spec"]["containers"][0];
             let expected: Vec<&str> = set.iter().chain(&added).copied().collect();
             assert_eq!(names(&container["env"]), expected, "{set:?}");
             assert_eq!(container.get("volumeMounts").is_some(), mounted, "{set:?}");
-            assert_eq!(said.len(), warnings, "{set:?}: {said:?}");
+            assert_eq!(warnings_given.len(), warnings, "{set:?}: {warnings_given:?}");
             assert_eq!(pod["spec"]["volumes"], json!([token_volume("aws-iam-token")]), "always");
         }
     }
 }
 
 #[test]
-fn what_is_not_wanted_or_not_known_is_not_injected() {
+fn what_is_disabled_or_not_known_is_not_injected() {
     let identity = Identity { region: None, sts_regional_endpoints: false, ..identity() };
     let (pod, _) = after(&pod(&json!({"name": "c"})), &identity);
     assert_eq!(names(&pod["spec"]["containers"][0]["env"]), ["AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE"]);
 }
 
 #[test]
-fn skipped_containers_are_left_alone() {
+fn skipped_containers_are_not_changed() {
     for (annotation, touched, warnings) in [
         ("a", vec!["b", "i"], 0),
         ("a,i", vec!["b"], 0),
@@ -197,19 +197,19 @@ fn skipped_containers_are_left_alone() {
             "metadata": {"annotations": {"eks.amazonaws.com/skip-containers": annotation}},
             "spec": {"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]},
         });
-        let (pod, said) = after(&pod, &identity());
+        let (pod, warnings_given) = after(&pod, &identity());
         let containers =
             ["containers", "initContainers"].into_iter().flat_map(|l| pod["spec"][l].as_array().unwrap());
         let got: Vec<_> =
             containers.filter(|c| c.get("env").is_some()).map(|c| c["name"].as_str().unwrap()).collect();
         assert_eq!(got, touched, "{annotation}");
-        assert_eq!(said.len(), warnings, "{annotation}: {said:?}");
+        assert_eq!(warnings_given.len(), warnings, "{annotation}: {warnings_given:?}");
         assert_eq!(pod["spec"]["volumes"].as_array().unwrap().len(), 1, "{annotation}");
     }
 }
 
 #[test]
-fn the_pod_s_own_token_life_wins() {
+fn the_pod_s_own_token_lifetime_counts_first() {
     for (annotation, seconds, warnings) in [
         ("3600", 3600, 0),
         ("60", 600, 1),
@@ -217,10 +217,10 @@ fn the_pod_s_own_token_life_wins() {
         ("soon", 86_400, 1),
         ("", 86_400, 1),
     ] {
-        let (pod, said) = after(&annotated("token-expiration", annotation), &identity());
+        let (pod, warnings_given) = after(&annotated("token-expiration", annotation), &identity());
         let token = &pod["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"];
         assert_eq!(token["expirationSeconds"], seconds, "{annotation}");
-        assert_eq!(said.len(), warnings, "{annotation}: {said:?}");
+        assert_eq!(warnings_given.len(), warnings, "{annotation}: {warnings_given:?}");
     }
 }
 
@@ -237,10 +237,10 @@ fn an_existing_token_volume_is_used_and_a_foreign_one_is_not() {
     ] {
         let mut pod = pod(&json!({"name": "c"}));
         pod["spec"]["volumes"] = volumes.clone();
-        let (pod, said) = after(&pod, &identity());
+        let (pod, warnings_given) = after(&pod, &identity());
         assert_eq!(names(&pod["spec"]["volumes"]), expected, "{volumes}");
         assert_eq!(pod["spec"]["containers"][0]["volumeMounts"], json!([mount(used, PATH)]), "{volumes}");
-        assert_eq!(said.len(), warnings, "{volumes}: {said:?}");
+        assert_eq!(warnings_given.len(), warnings, "{volumes}: {warnings_given:?}");
     }
     let mut pod = pod(&json!({"name": "c"}));
     pod["spec"]["volumes"] = json!([foreign(first), foreign(second)]);
@@ -280,7 +280,7 @@ fn two_mounts_never_share_a_path() {
 }
 
 #[test]
-fn windows_finds_the_token_on_its_drive() {
+fn on_windows_the_path_of_the_token_has_a_drive() {
     for spec in [
         json!({"nodeSelector": {"kubernetes.io/os": "windows"}}),
         json!({"nodeSelector": {"beta.kubernetes.io/os": "windows"}}),
@@ -298,8 +298,8 @@ fn windows_finds_the_token_on_its_drive() {
 
 fn agent() -> Identity<'static> {
     Identity {
-        source: Source::ContainerCredentials,
-        means: Means::ContainerCredentials,
+        source: IdentitySource::ContainerCredentials,
+        method: CredentialMethod::ContainerCredentials,
         audience: "pods.eks.amazonaws.com",
         region: None,
         sts_regional_endpoints: false,
@@ -319,7 +319,7 @@ fn container_credentials_are_a_label_a_token_and_two_variables() {
     assert!(warnings.is_empty(), "{warnings:?}");
     assert_eq!(pod["metadata"]["labels"], json!({"eks.amazonaws.com/pod-identity": "enabled"}));
     let container = &pod["spec"]["containers"][0];
-    // The other means' variables neither count nor go.
+    // The variables of the other method neither count nor are removed.
     let expected = [
         variable("AWS_ROLE_ARN", "own"),
         variable("AWS_CONTAINER_CREDENTIALS_FULL_URI", AGENT),
@@ -344,22 +344,22 @@ fn container_credentials_are_a_label_a_token_and_two_variables() {
 }
 
 #[test]
-fn a_label_that_stands_is_not_overwritten() {
+fn an_existing_label_is_not_overwritten() {
     for (labels, expected, warnings) in [
         (json!({"a": "b"}), json!({"a": "b", "eks.amazonaws.com/pod-identity": "enabled"}), 0),
         (json!({"eks.amazonaws.com/pod-identity": "no"}), json!({"eks.amazonaws.com/pod-identity": "no"}), 1),
     ] {
         let mut pod = pod(&json!({"name": "c"}));
         pod["metadata"]["labels"] = labels;
-        let (pod, said) = after(&pod, &agent());
-        assert_eq!((&pod["metadata"]["labels"], said.len()), (&expected, warnings));
+        let (pod, warnings_given) = after(&pod, &agent());
+        assert_eq!((&pod["metadata"]["labels"], warnings_given.len()), (&expected, warnings));
     }
     let (bare, _) = after(&json!({"spec": {"containers": []}}), &agent());
     assert_eq!(bare["metadata"]["labels"]["eks.amazonaws.com/pod-identity"], "enabled");
 }
 
 #[test]
-fn jitter_is_for_a_day_only_and_differs_from_pod_to_pod() {
+fn jitter_applies_to_24_hours_only_and_differs_from_pod_to_pod() {
     let jittered = Settings { expiration_jitter: true, ..SETTINGS.clone() };
     let seconds = |life: i64, settings: &Settings, seed: &str| {
         let identity = Identity { expiration_seconds: life, ..identity() };
@@ -380,7 +380,7 @@ fn jitter_is_for_a_day_only_and_differs_from_pod_to_pod() {
 }
 
 #[test]
-fn the_session_is_called_as_the_pod_where_that_is_wanted() {
+fn the_session_has_the_pod_s_name_where_that_is_enabled() {
     let named = Settings { role_session_name: true, ..SETTINGS.clone() };
     let reference = json!({
         "name": "AWS_ROLE_SESSION_NAME",
@@ -404,8 +404,9 @@ fn the_session_is_called_as_the_pod_where_that_is_wanted() {
 }
 
 #[test]
-fn a_container_without_a_place_for_the_token_is_named() {
+fn a_container_without_a_free_mount_path_is_named() {
     let mounts = [mount("d", PATH), mount("e", &format!("{PATH}-podidentity"))];
-    let said = of(&pod(&json!({"name": "c", "volumeMounts": mounts})), &identity(), &SETTINGS).unwrap();
-    assert_eq!(said.left_out, ["c"]);
+    let warnings_given =
+        of(&pod(&json!({"name": "c", "volumeMounts": mounts})), &identity(), &SETTINGS).unwrap();
+    assert_eq!(warnings_given.left_out, ["c"]);
 }

@@ -1,4 +1,4 @@
-//! The binary itself: it comes up without an API server, says that it is not ready, stops in the right order, and never runs
+//! The binary itself: it starts without an API server, reports that it is not ready, stops in the right order, and never runs
 //! out of files.
 
 use std::io::{BufRead, BufReader, Lines, Read, Write};
@@ -33,7 +33,7 @@ fn get(address: SocketAddr, path: &str) -> String {
     answer
 }
 
-/// A webhook whose API server never answers.
+/// A webhook with an API server that does not answer.
 struct Webhook {
     child: Guard,
     lines: Lines<BufReader<ChildStderr>>,
@@ -42,7 +42,7 @@ struct Webhook {
 }
 
 impl Webhook {
-    /// Starts it from a shell that does this first.
+    /// Starts it from a shell that runs `first` before.
     fn start(first: &str, flags: &[&str]) -> Self {
         let kubeconfig = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&kubeconfig, KUBECONFIG).unwrap();
@@ -65,7 +65,7 @@ impl Webhook {
         webhook
     }
 
-    /// The next line of its log that begins so.
+    /// The next line of its log whose message starts with this.
     fn logged(&mut self, message: &str) -> Value {
         self.lines
             .by_ref()
@@ -92,10 +92,10 @@ fn it_stops_being_ready_before_it_stops_listening() {
     assert!(webhook.child.0.wait().unwrap().success());
 }
 
-/// More idle connections than a process may have open files: it has as many as fit, and goes on accepting.
+/// More idle connections than the process may have open files: it keeps as many as it can, and continues to accept.
 #[tokio::test]
 async fn open_files_do_not_run_out() {
-    for (limit, flags, room) in [
+    for (limit, flags, connections) in [
         // The soft limit is raised to what is needed.
         ("ulimit -Sn 64", ["--max-connections=200"], 200),
         // The hard one cannot be: 128 of them are for other things.
@@ -106,8 +106,8 @@ async fn open_files_do_not_run_out() {
         for address in [webhook.health, webhook.https].into_iter().flat_map(|address| [address; 300]) {
             held.push(tokio::net::TcpStream::connect(address).await.unwrap());
         }
-        // Everybody was let in, and the oldest had to go.
-        let evicted = format!("podidentity_webhook_connections_evicted_total {}", 300 - room);
+        // All were accepted, and the oldest were evicted.
+        let evicted = format!("podidentity_webhook_connections_evicted_total {}", 300 - connections);
         cluster::until("all of them to be accepted", Duration::from_secs(30), || async {
             let metrics = get(webhook.health, "/metrics");
             anyhow::ensure!(metrics.contains(&evicted), "{limit}: {metrics}");

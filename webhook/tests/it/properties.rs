@@ -1,4 +1,4 @@
-//! Properties of the answer over generated pods, unknown fields included, in reviews as a 1.37 API server sends them.
+//! Properties of the answer for generated pods with unknown fields, in reviews as a 1.37 API server sends them.
 
 use std::sync::{Arc, LazyLock};
 
@@ -11,8 +11,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Runtime;
-use webhook::admit::{Admission, Entry};
-use webhook::credentials::Identities;
+use webhook::identity::credentials::ContainerCredentialsList;
+use webhook::model::WebhookEntry;
+use webhook::protocol::admit::Admission;
 
 use crate::fake::eventually;
 use crate::reviews::PEER;
@@ -20,7 +21,7 @@ use crate::reviews::cluster;
 
 const PATH: &str = "/var/run/secrets/eks.amazonaws.com/serviceaccount";
 
-/// Anything, as a later version of Kubernetes may put it anywhere.
+/// Any value, as a later version of Kubernetes may add it anywhere.
 fn anything() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -36,7 +37,7 @@ fn anything() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Known fields, each there or not, among unknown ones.
+/// Known fields, each present or absent, and unknown ones.
 fn object(known: Vec<(&'static str, BoxedStrategy<Option<Value>>)>) -> BoxedStrategy<Value> {
     let (names, values): (Vec<_>, Vec<_>) = known.into_iter().unzip();
     (values, vec(("x-[a-z]{1,4}", anything()), 0..3))
@@ -102,7 +103,7 @@ fn pod() -> impl Strategy<Value = Value> {
         ("eks.amazonaws.com/skip-containers", option::of("[abx ,\"\n]{0,5}".prop_map(Value::from)).boxed()),
         ("eks.amazonaws.com/token-expiration", option::of("[+-]?[0-9]{0,12}".prop_map(Value::from)).boxed()),
     ])
-    // Annotations are strings, as the API server has made sure.
+    // Annotations are strings; the API server ensures that.
     .prop_map(|mut annotations| {
         annotations.as_object_mut().unwrap().retain(|_, value| value.is_string());
         annotations
@@ -118,7 +119,7 @@ fn pod() -> impl Strategy<Value = Value> {
     object(vec![("metadata", option::of(metadata).boxed()), ("spec", spec)])
 }
 
-/// A webhook that knows a bound, an annotated and a container-credentials `ServiceAccount`.
+/// A webhook with a bound, an annotated and a container-credentials `ServiceAccount`.
 static WEBHOOK: LazyLock<(Runtime, Admission)> = LazyLock::new(|| {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let admission = runtime.block_on(async {
@@ -126,18 +127,21 @@ static WEBHOOK: LazyLock<(Runtime, Admission)> = LazyLock::new(|| {
         api.put_account("vault", "agent", None);
         let admission = api.admission(&Arc::default());
         let file = json!({"identities": [{"namespace": "vault", "serviceAccount": "agent"}]}).to_string();
-        admission.lookup.sources.put_identities(Identities::read(file.as_bytes()).unwrap());
+        admission
+            .lookup
+            .sources
+            .set_container_credentials(ContainerCredentialsList::read(file.as_bytes()).unwrap());
         eventually("synced", || admission.lookup.is_synced()).await;
         admission
     });
     (runtime, admission)
 });
 
-/// What a real API server has sent; the generated pod takes the place of its own, with everything defaulted beside it.
+/// A review of a real API server; the generated pod's fields replace those of its pod.
 static ENVELOPE: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(include_str!("../reviews/deployment-pod-1.37.json")).unwrap());
 
-/// The review of a pod, as it travels.
+/// The review of a pod.
 fn review(pod: &Value, account: &str) -> Value {
     let mut review = ENVELOPE.clone();
     review["request"]["namespace"] = json!("vault");
@@ -157,7 +161,7 @@ fn review(pod: &Value, account: &str) -> Value {
 /// The patch in the answer, or why the pod was refused.
 fn answered(review: &Value) -> Result<Option<Patch>, String> {
     let (runtime, admission) = &*WEBHOOK;
-    let answer = runtime.block_on(admission.answer(Entry::Pods, review.to_string().as_bytes(), PEER));
+    let answer = runtime.block_on(admission.answer(WebhookEntry::Pods, review.to_string().as_bytes(), PEER));
     let body: Value = serde_json::from_slice(&answer.body).unwrap();
     let response = &body["response"];
     assert_eq!(response["uid"], review["request"]["uid"]);
@@ -168,8 +172,8 @@ fn answered(review: &Value) -> Result<Option<Patch>, String> {
     Ok(patch.map(|patch| serde_json::from_slice(&patch).unwrap()))
 }
 
-/// Takes back every addition, last first.
-fn take_back(pod: &mut Value, patch: &Patch) {
+/// Removes every addition, last first.
+fn remove_additions(pod: &mut Value, patch: &Patch) {
     for operation in patch.iter().rev() {
         let PatchOperation::Add(addition) = operation else { panic!("not an addition: {operation}") };
         let place = addition.path.as_str();
@@ -178,9 +182,9 @@ fn take_back(pod: &mut Value, patch: &Patch) {
             Value::Array(items) if last == "-" => items.pop().unwrap(),
             Value::Array(items) => items.remove(last.parse().unwrap()),
             Value::Object(map) => map.remove(&last.replace("~1", "/")).unwrap(),
-            other => panic!("{place} leads into {other}"),
+            other => panic!("{place} is in {other}"),
         };
-        assert_eq!(removed, addition.value, "{place} is where it was put");
+        assert_eq!(removed, addition.value, "{place} has what was added");
     }
 }
 
@@ -224,7 +228,7 @@ proptest! {
         review["request"]["object"] = after.clone();
         prop_assert_eq!(answered(&review), Ok(None), "a second pass");
 
-        take_back(&mut after, &patch);
+        remove_additions(&mut after, &patch);
         prop_assert_eq!(after, before);
     }
 }

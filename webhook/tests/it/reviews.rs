@@ -1,4 +1,4 @@
-//! The admission protocol: every review gets a well-formed answer, and an unknown fact is never a silent "yes".
+//! The admission protocol: every review gets a well-formed answer, and a pod is never admitted because a fact is unknown.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, LazyLock};
@@ -9,13 +9,14 @@ use json_patch::Patch;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
-use webhook::admit::{Admission, Answer, Entry};
-use webhook::metrics::Outcome;
+use webhook::model::{Outcome, WebhookEntry};
+use webhook::protocol::admit::Admission;
+use webhook::protocol::respond::Answer;
 
 use crate::fake::{Api, BINDINGS, Gate, ISSUERS, eventually};
 use crate::identity::{binding, issuer};
 
-/// Who asks.
+/// The caller's address.
 pub const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 pub fn review(namespace: &str, account: &str) -> Value {
@@ -52,10 +53,10 @@ pub async fn synced(api: &Arc<Api>) -> Admission {
 }
 
 pub async fn ask(admission: &Admission, review: &Value) -> (Answer, Value) {
-    ask_through(Entry::Pods, admission, review).await
+    ask_through(WebhookEntry::Pods, admission, review).await
 }
 
-async fn ask_through(entry: Entry, admission: &Admission, review: &Value) -> (Answer, Value) {
+async fn ask_through(entry: WebhookEntry, admission: &Admission, review: &Value) -> (Answer, Value) {
     let answer = admission.answer(entry, review.to_string().as_bytes(), PEER).await;
     let body = well_formed(&answer);
     (answer, body)
@@ -67,7 +68,7 @@ pub fn live_calls(api: &Api) -> Vec<String> {
     calls
 }
 
-/// What every answer must be.
+/// Checks what holds for every answer.
 fn well_formed(answer: &Answer) -> Value {
     let body: Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(body["kind"], "AdmissionReview");
@@ -90,7 +91,7 @@ fn well_formed(answer: &Answer) -> Value {
 }
 
 #[tokio::test]
-async fn what_becomes_of_a_review() {
+async fn the_outcome_of_a_review_depends_on_the_service_account() {
     let api = cluster();
     let admission = synced(&api).await;
     for (account, outcome, source, role) in [
@@ -133,11 +134,11 @@ async fn what_becomes_of_a_review() {
             }
         }
     }
-    assert_eq!(live_calls(&api), Vec::<String>::new(), "the copies know all of them");
+    assert_eq!(live_calls(&api), Vec::<String>::new(), "the copies have all of them");
 }
 
 #[tokio::test]
-async fn what_the_user_should_know_is_a_warning() {
+async fn an_unusable_binding_is_a_warning() {
     let api = cluster();
     api.put(
         BINDINGS,
@@ -158,7 +159,7 @@ async fn what_the_user_should_know_is_a_warning() {
 }
 
 #[tokio::test]
-async fn a_review_that_cannot_be_understood_gets_a_well_formed_answer() {
+async fn an_invalid_review_gets_a_well_formed_answer() {
     let admission = synced(&cluster()).await;
     let with = |pointer: &str, value: Value| {
         let mut review = review("vault", "vault");
@@ -203,7 +204,7 @@ async fn a_review_that_cannot_be_understood_gets_a_well_formed_answer() {
         ),
         ("null lists", with("/request/object/spec/containers/0/env", Value::Null), (200, Outcome::Mutated)),
     ] {
-        let answer = admission.answer(Entry::Pods, &body, PEER).await;
+        let answer = admission.answer(WebhookEntry::Pods, &body, PEER).await;
         well_formed(&answer);
         assert_eq!((answer.status, answer.outcome), (status, outcome), "{what}");
     }
@@ -212,8 +213,8 @@ async fn a_review_that_cannot_be_understood_gets_a_well_formed_answer() {
     assert_eq!(ask(&admission, &exec).await.0.outcome, Outcome::NotOurs);
 }
 
-/// As the API server reviews it for the third entry: the first, which looked itself, has given it its identity.
-fn given_already(account: &str) -> Value {
+/// A review as the API server sends it to the third entry: the first, with a live lookup, has given the pod its identity.
+fn with_identity(account: &str) -> Value {
     let mut review = review("vault", account);
     let spec = review.pointer_mut("/request/object/spec").unwrap();
     spec["volumes"] = json!([{"name": "aws-iam-token", "projected": {"sources": [
@@ -225,25 +226,26 @@ fn given_already(account: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_pod_that_an_earlier_entry_gave_its_identity_does_not_go_without() {
+async fn a_pod_with_the_identity_of_an_earlier_entry_is_complete() {
     let api = cluster();
     let admission = synced(&api).await;
 
-    // This replica's copy has no binding yet: see the next test, too.
-    let (answer, _) = ask(&admission, &given_already("plain")).await;
+    // This replica's copy has no binding yet.
+    let (answer, _) = ask(&admission, &with_identity("plain")).await;
     assert_eq!(answer.outcome, Outcome::Complete);
-    // Or it knows nothing of the account, and cannot look.
+    // Or it does not have the ServiceAccount, and a live lookup fails.
     api.live.send_replace(Gate::Failing);
-    let (answer, _) = ask(&admission, &given_already("unheard-of")).await;
+    let (answer, _) = ask(&admission, &with_identity("unknown")).await;
     assert_eq!((answer.status, answer.outcome), (200, Outcome::Complete));
     let text = admission.metrics.text();
     assert!(text.contains(r#"pods_without_identity_total{reason="unknown"} 0"#), "{text}");
 
-    // A token that no container is told of is none, and a strict entry believes only what it knows.
-    let mut untold = given_already("unheard-of");
-    untold.pointer_mut("/request/object/spec/containers/0/env").unwrap()[0]["name"] = "OTHER".into();
-    assert_eq!(ask(&admission, &untold).await.0.outcome, Outcome::Unavailable);
-    let (answer, _) = ask_through(Entry::RequiredPods, &admission, &given_already("unheard-of")).await;
+    // A token without a variable in any container does not count, and a strict entry requires a successful lookup.
+    let mut without_variable = with_identity("unknown");
+    without_variable.pointer_mut("/request/object/spec/containers/0/env").unwrap()[0]["name"] =
+        "OTHER".into();
+    assert_eq!(ask(&admission, &without_variable).await.0.outcome, Outcome::Unavailable);
+    let (answer, _) = ask_through(WebhookEntry::RequiredPods, &admission, &with_identity("unknown")).await;
     assert_eq!(answer.outcome, Outcome::Unavailable);
 }
 
@@ -253,7 +255,7 @@ pub fn deleting(account: &str) -> Value {
 }
 
 #[tokio::test]
-async fn who_may_go_without_an_identity_depends_on_the_entry() {
+async fn which_pods_may_lack_an_identity_depends_on_the_entry() {
     let api = cluster();
     api.put_account("vault", "leaving", None);
     api.put(BINDINGS, deleting("leaving"));
@@ -266,7 +268,7 @@ async fn who_may_go_without_an_identity_depends_on_the_entry() {
         ("leaving", [without, refused, refused]),
         ("", [Outcome::NoServiceAccount, Outcome::NoServiceAccount, refused]),
     ] {
-        for (entry, expected) in Entry::ALL.into_iter().zip(expected) {
+        for (entry, expected) in WebhookEntry::ALL.into_iter().zip(expected) {
             let (answer, body) = ask_through(entry, &admission, &review("vault", account)).await;
             assert_eq!((answer.status, answer.outcome), (200, expected), "{account} through {entry:?}");
             let response = &body["response"];
@@ -278,54 +280,56 @@ async fn who_may_go_without_an_identity_depends_on_the_entry() {
             }
         }
     }
-    let (_, body) = ask_through(Entry::RequiredPods, &admission, &review("vault", "plain")).await;
+    let (_, body) = ask_through(WebhookEntry::RequiredPods, &admission, &review("vault", "plain")).await;
     let message = body["response"]["status"]["message"].as_str().unwrap();
-    assert!(message.contains("make a PodIdentityBinding"), "it says what to do: {message}");
+    assert!(message.contains("make a PodIdentityBinding"), "it names the remedy: {message}");
 }
 
 #[tokio::test]
-async fn where_a_pod_must_not_go_without_that_it_is_unbound_is_confirmed() {
+async fn where_an_identity_is_required_a_live_lookup_confirms_that_there_is_no_binding() {
     let api = cluster();
     let admission = synced(&api).await;
-    // The copy has the account; the binding was made a moment ago.
+    // The copy has the ServiceAccount; the binding was created a moment ago.
     api.put(BINDINGS, binding("late", 0, &json!({"serviceAccountName": "plain", "role": {}}), &json!({})));
     assert_eq!(ask(&admission, &review("vault", "plain")).await.0.outcome, Outcome::NoRole);
-    assert!(live_calls(&api).is_empty(), "a known account without a binding is an answer");
-    for entry in [Entry::RequiredNamespaces, Entry::RequiredPods] {
+    assert!(live_calls(&api).is_empty(), "a known ServiceAccount without a binding is an answer");
+    for entry in [WebhookEntry::RequiredNamespaces, WebhookEntry::RequiredPods] {
         let (answer, _) = ask_through(entry, &admission, &review("vault", "plain")).await;
         assert_eq!((answer.outcome, answer.lookup), (Outcome::Mutated, "live"), "{entry:?}");
     }
-    // What the copy knows an identity of needs no look.
+    // Where the copy has an identity, no live lookup is needed.
     let calls = live_calls(&api).len();
     for account in ["vault", "annotated"] {
-        let (answer, _) = ask_through(Entry::RequiredPods, &admission, &review("vault", account)).await;
+        let (answer, _) =
+            ask_through(WebhookEntry::RequiredPods, &admission, &review("vault", account)).await;
         assert_eq!((answer.outcome, answer.lookup), (Outcome::Mutated, "cache"), "{account}");
     }
     assert_eq!(live_calls(&api).len(), calls);
     api.live.send_replace(Gate::Failing);
-    let (answer, _) = ask_through(Entry::RequiredNamespaces, &admission, &review("vault", "plain")).await;
+    let (answer, _) =
+        ask_through(WebhookEntry::RequiredNamespaces, &admission, &review("vault", "plain")).await;
     assert_eq!((answer.status, answer.outcome), (503, Outcome::Unavailable), "the entry fails closed");
 }
 
 #[tokio::test]
-async fn a_container_without_a_place_is_refused_only_where_it_must_not_go_without() {
+async fn a_pod_without_a_free_mount_path_is_refused_only_where_an_identity_is_required() {
     let admission = synced(&cluster()).await;
     let path = "/var/run/secrets/eks.amazonaws.com/serviceaccount";
     let mut review = review("vault", "vault");
     review["request"]["object"]["spec"]["containers"][0]["volumeMounts"] = json!([
         {"name": "d", "mountPath": path}, {"name": "e", "mountPath": format!("{path}-podidentity")},
     ]);
-    let (answer, body) = ask_through(Entry::Pods, &admission, &review).await;
+    let (answer, body) = ask_through(WebhookEntry::Pods, &admission, &review).await;
     assert_eq!(answer.outcome, Outcome::Mutated);
     assert!(body["response"]["warnings"][0].as_str().unwrap().contains("gets no AWS identity"), "{body}");
-    let (answer, _) = ask_through(Entry::RequiredPods, &admission, &review).await;
+    let (answer, _) = ask_through(WebhookEntry::RequiredPods, &admission, &review).await;
     assert_eq!(answer.outcome, Outcome::Required);
     let text = admission.metrics.text();
     assert!(text.contains(r#"pods_without_identity_total{reason="no_place"} 1"#), "{text}");
 }
 
 #[tokio::test]
-async fn a_pod_that_goes_without_is_counted_once_it_is_known_that_it_should_not() {
+async fn a_pod_without_identity_is_counted_once_its_identity_is_known() {
     let api = cluster();
     api.put_account("vault", "leaving", None);
     api.put(BINDINGS, deleting("leaving"));
@@ -341,17 +345,17 @@ async fn a_pod_that_goes_without_is_counted_once_it_is_known_that_it_should_not(
     for _ in 0..3 {
         ask(&admission, &review("vault", "plain")).await;
     }
-    ask(&admission, &given_already("plain")).await; // the fourth has its identity
+    ask(&admission, &with_identity("plain")).await; // the fourth has its identity
     assert_eq!(count("before_identity"), 0);
-    // The binding arrives with the next list.
+    // The next list contains the binding.
     api.put(BINDINGS, binding("late", 0, &json!({"serviceAccountName": "plain", "role": {}}), &json!({})));
     api.end_watches();
     eventually("the binding is known", || count("before_identity") == 3).await;
-    // One whose binding is known, but gives none, is counted at once.
+    // A pod with a known binding that gives no identity is counted at once.
     ask(&admission, &review("vault", "leaving")).await;
     assert_eq!(count("binding_unusable"), 1);
     api.live.send_replace(Gate::Failing);
-    ask(&admission, &review("vault", "unheard-of")).await;
+    ask(&admission, &review("vault", "unknown")).await;
     assert_eq!((count("unknown"), count("before_identity")), (1, 3));
 }
 
@@ -365,7 +369,7 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let (runtime, admission) = &*FUZZED;
-        well_formed(&runtime.block_on(admission.answer(Entry::Pods, &bytes, PEER)));
+        well_formed(&runtime.block_on(admission.answer(WebhookEntry::Pods, &bytes, PEER)));
     }
 
     /// A good review with one piece replaced.
@@ -376,6 +380,6 @@ proptest! {
         let at = at % text.len();
         let end = (at + cut).min(text.len());
         text.replace_range(at..end, &piece);
-        well_formed(&runtime.block_on(admission.answer(Entry::Pods, text.as_bytes(), PEER)));
+        well_formed(&runtime.block_on(admission.answer(WebhookEntry::Pods, text.as_bytes(), PEER)));
     }
 }

@@ -1,4 +1,4 @@
-//! The listener over real TLS: limits, readiness, certificates that change while it serves, and a stop that loses nothing.
+//! The listener over real TLS: limits, readiness, certificates that change while it serves, and a shutdown that loses no call.
 
 use std::future::pending;
 use std::io;
@@ -12,16 +12,16 @@ use futures::StreamExt;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper_util::rt::TokioIo;
-use process::crowd::Crowd;
 use process::health;
+use process::limiter::CapacityLimiter;
 use rcgen::KeyPair;
 use rustls::version;
 use serde_json::json;
 use tokio::net::TcpStream;
 use webhook::health::Health;
 use webhook::metrics::Metrics;
-use webhook::tls::Certificate;
-use webhook::trust::{Trust, Trusted};
+use webhook::serving::tls::Certificate;
+use webhook::serving::trust::{Trust, Trusted};
 
 use crate::fake::{Api, Gate, eventually, within};
 use crate::listener::{
@@ -78,7 +78,7 @@ async fn a_body_beyond_the_limit_is_refused() {
 }
 
 #[tokio::test]
-async fn a_body_that_never_ends_is_given_up() {
+async fn a_body_that_does_not_end_times_out() {
     let (_webhook, mut connection) = Webhook::ready(Duration::from_millis(50)).await;
     let never = futures::stream::once(pending::<io::Result<hyper::body::Frame<Bytes>>>());
     let body = StreamBody::new(never).boxed_unsync();
@@ -90,16 +90,16 @@ async fn a_body_that_never_ends_is_given_up() {
     );
 }
 
-/// A body of which `sent` arrives, and the rest never.
+/// A body of which only `sent` arrives.
 fn unfinished(sent: Vec<u8>) -> Body {
     let begun = futures::stream::once(async move { Ok(hyper::body::Frame::data(Bytes::from(sent))) });
     StreamBody::new(begun.chain(futures::stream::pending())).boxed_unsync()
 }
 
 #[tokio::test]
-async fn bodies_that_do_not_end_make_room_for_others() {
+async fn bodies_that_do_not_end_are_evicted_for_others() {
     let (webhook, mut connection) = Webhook::ready(Duration::from_secs(10)).await;
-    // Half of the room each; a third does not fit beside them.
+    // Each has half of the capacity; a third does not fit.
     let half = || unfinished(vec![b' '; MAX_BODY / 2]);
     let mut slow: Vec<_> = (0..2)
         .map(|_| {
@@ -108,18 +108,18 @@ async fn bodies_that_do_not_end_make_room_for_others() {
             tokio::spawn(async move { send(&mut connection, "/mutate", "application/json", body).await })
         })
         .collect();
-    eventually("both under way", || webhook.bodies.taken() == MAX_BODY).await;
+    eventually("both in progress", || webhook.bodies.used() == MAX_BODY).await;
     let (status, _) = within("an answer", post(&mut connection, review("vault", "vault").to_string())).await;
     assert_eq!(status, StatusCode::OK);
-    let (status, body) = within("the older one's end", slow.remove(0)).await.unwrap();
+    let (status, body) = within("the end of the older one", slow.remove(0)).await.unwrap();
     assert_eq!((status, &body["response"]["allowed"]), (StatusCode::TOO_MANY_REQUESTS, &json!(false)));
-    assert!(!slow[0].is_finished(), "the other may stay");
+    assert!(!slow[0].is_finished(), "the other is kept");
     slow[0].abort();
-    eventually("all given back", || webhook.bodies.taken() == 0).await;
+    eventually("all capacity released", || webhook.bodies.used() == 0).await;
 }
 
 #[tokio::test]
-async fn a_request_takes_room_before_its_body_and_until_its_answer() {
+async fn a_request_counts_against_the_limit_before_its_body_and_until_its_answer() {
     const REQUESTS: usize = MAX_BODY / (4 << 10);
     let (webhook, mut connection) = Webhook::ready(Duration::from_secs(10)).await;
     let silent: Vec<_> = (0..=REQUESTS)
@@ -130,36 +130,36 @@ async fn a_request_takes_room_before_its_body_and_until_its_answer() {
         })
         .collect();
     let (first, _, silent) = within("one too many", futures::future::select_all(silent)).await;
-    assert_eq!((first.unwrap().0, webhook.bodies.taken()), (StatusCode::TOO_MANY_REQUESTS, MAX_BODY));
+    assert_eq!((first.unwrap().0, webhook.bodies.used()), (StatusCode::TOO_MANY_REQUESTS, MAX_BODY));
     assert_eq!(post(&mut connection, review("vault", "vault").to_string()).await.0, StatusCode::OK);
     silent.iter().for_each(tokio::task::JoinHandle::abort);
-    eventually("all given back", || webhook.bodies.taken() == 0).await;
+    eventually("all capacity released", || webhook.bodies.used() == 0).await;
 
     webhook.api.live.send_replace(Gate::Held);
     let mut large = review("late", "late");
     large["request"]["object"]["metadata"]["annotations"] = json!({"note": "x".repeat(MAX_BODY / 2)});
-    let under_way = tokio::spawn(async move { post(&mut connection, large.to_string()).await });
-    eventually("the look", || webhook.api.calls().iter().any(|call| call.contains("/late/"))).await;
-    assert!(webhook.bodies.taken() > MAX_BODY / 2, "{}", webhook.bodies.taken());
+    let in_progress = tokio::spawn(async move { post(&mut connection, large.to_string()).await });
+    eventually("the lookup", || webhook.api.calls().iter().any(|call| call.contains("/late/"))).await;
+    assert!(webhook.bodies.used() > MAX_BODY / 2, "{}", webhook.bodies.used());
     webhook.api.live.send_replace(Gate::Open);
-    assert_eq!(within("the answer", under_way).await.unwrap().0, StatusCode::OK);
-    eventually("all given back", || webhook.bodies.taken() == 0).await;
+    assert_eq!(within("the answer", in_progress).await.unwrap().0, StatusCode::OK);
+    eventually("all capacity released", || webhook.bodies.used() == 0).await;
 }
 
 #[tokio::test]
-async fn idle_connections_make_room_for_new_ones_and_never_push_out_one_that_works() {
+async fn idle_connections_are_evicted_for_new_ones_and_one_with_reviews_is_not() {
     let (webhook, mut working) = Webhook::ready(Duration::from_secs(10)).await;
     assert_eq!(post(&mut working, review("vault", "vault").to_string()).await.0, StatusCode::OK);
     let mut idle = Vec::new();
     for _ in 0..10 * CONNECTIONS {
         idle.push(TcpStream::connect(webhook.address).await.unwrap());
     }
-    eventually("the evictions", || webhook.connections.count() == (CONNECTIONS, 9 * CONNECTIONS as u64 + 1))
+    eventually("the evictions", || webhook.connections.counts() == (CONNECTIONS, 9 * CONNECTIONS as u64 + 1))
         .await;
     assert_eq!(post(&mut working, review("vault", "vault").to_string()).await.0, StatusCode::OK);
     let (mut new, _) = webhook.connect(&webhook.pair, &version::TLS13).await.unwrap();
     assert_eq!(post(&mut new, review("vault", "vault").to_string()).await.0, StatusCode::OK);
-    // The oldest idle one was closed.
+    // The oldest idle connection was closed.
     let mut byte = [0];
     let read = within("its end", tokio::io::AsyncReadExt::read(&mut idle[0], &mut byte)).await;
     assert!(!matches!(read, Ok(1..)), "{read:?}");
@@ -179,7 +179,7 @@ async fn headers_beyond_the_limit_are_refused() {
 }
 
 #[tokio::test]
-async fn the_certificate_changes_under_a_live_connection() {
+async fn the_certificate_changes_while_a_connection_is_open() {
     let webhook = Webhook::start(Duration::from_secs(10));
     let (first, second) = (Pair::new(), Pair::new());
     assert!(webhook.connect(&first, &version::TLS13).await.is_err(), "no certificate yet");
@@ -189,7 +189,7 @@ async fn the_certificate_changes_under_a_live_connection() {
     assert_eq!(served, first.certificate);
 
     webhook.serve(&second);
-    assert!(webhook.connect(&first, &version::TLS13).await.is_err(), "the old one is served no more");
+    assert!(webhook.connect(&first, &version::TLS13).await.is_err(), "the old one is no longer served");
     let (mut new, served) = webhook.connect(&second, &version::TLS13).await.unwrap();
     assert_eq!(served, second.certificate);
     for connection in [&mut old, &mut new] {
@@ -207,13 +207,13 @@ async fn the_certificate_changes_under_a_live_connection() {
         ("another key", &second.pem, &other_key),
         ("expired", &expired.pem, &expired.key),
     ] {
-        webhook.certificate.take(certificate.as_bytes(), key.as_bytes());
+        webhook.certificate.apply(certificate.as_bytes(), key.as_bytes());
         assert!(webhook.certificate.is_valid(), "{what}");
         assert_eq!(webhook.connect(&second, &version::TLS13).await.unwrap().1, second.certificate, "{what}");
     }
     let text = webhook.metrics.text();
     assert!(text.contains(r#"podidentity_webhook_certificate_loads_total{result="refused"} 7"#), "{text}");
-    // One whose life has not begun waits for it, while there is one that lives.
+    // A certificate that is not valid yet is not served while the current one is valid.
     webhook.serve(&Pair::with(|params| params.not_before = rcgen::date_time_ymd(4000, 1, 1)));
     assert!(webhook.certificate.is_valid());
     assert_eq!(webhook.connect(&second, &version::TLS13).await.unwrap().1, second.certificate);
@@ -240,13 +240,13 @@ async fn the_secret_is_watched_by_its_name() {
 }
 
 #[tokio::test]
-async fn a_stop_finishes_the_calls_under_way() {
+async fn a_shutdown_finishes_the_calls_in_progress() {
     let (webhook, mut connection) = Webhook::ready(Duration::from_secs(10)).await;
     webhook.api.put_account("late", "late", Some("arn:aws:iam::111122223333:role/late"));
     webhook.api.live.send_replace(Gate::Held);
-    let under_way =
+    let in_progress =
         tokio::spawn(async move { post(&mut connection, review("late", "late").to_string()).await });
-    eventually("under way", || webhook.api.calls().iter().any(|call| call.contains("/late/"))).await;
+    eventually("in progress", || webhook.api.calls().iter().any(|call| call.contains("/late/"))).await;
 
     webhook.handle.graceful_shutdown(Some(Duration::from_secs(10)));
     while TcpStream::connect(webhook.address).await.is_ok() {
@@ -254,13 +254,13 @@ async fn a_stop_finishes_the_calls_under_way() {
     }
     assert!(!webhook.served.is_finished(), "it waits for the call");
     webhook.api.live.send_replace(Gate::Open);
-    let (status, body) = within("the answer", under_way).await.unwrap();
+    let (status, body) = within("the answer", in_progress).await.unwrap();
     assert_eq!((status, &body["response"]["patchType"]), (StatusCode::OK, &json!("JSONPatch")));
     within("the end", webhook.served).await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn readiness_is_copies_and_certificate_and_no_stop() {
+async fn readiness_requires_copies_and_a_trusted_certificate_and_no_shutdown() {
     let api = cluster();
     api.lists.send_replace(Gate::Held);
     let metrics = Arc::new(Metrics::default());
@@ -274,7 +274,7 @@ async fn readiness_is_copies_and_certificate_and_no_stop() {
         trust: Some(Arc::clone(&trust)),
         trusted_once: Arc::default(),
         stopping: Arc::clone(&stopping),
-        connections: Crowd::new(1),
+        connections: CapacityLimiter::new(1),
         metrics,
     };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -302,29 +302,29 @@ async fn readiness_is_copies_and_certificate_and_no_stop() {
     eventually("synced", || admission.lookup.is_synced()).await;
     let (status, why) = get("/readyz").await;
     assert!(status == 503 && why.contains("certificate"), "{why}");
-    let take = |pair: &Pair| certificate.take(pair.pem.as_bytes(), pair.key.as_bytes());
+    let take = |pair: &Pair| certificate.apply(pair.pem.as_bytes(), pair.key.as_bytes());
     take(&Pair::with(|params| params.not_before = rcgen::date_time_ymd(4000, 1, 1)));
     assert_eq!(get("/readyz").await.0, 503, "not valid yet");
     let pair = Pair::new();
     take(&pair);
     assert!(get("/readyz").await.1.contains("not been read"), "the configuration is not known");
-    // An entry that trusts another CA, or none; then all of them ours.
+    // An entry trusts another CA, or none; then all of them trust the certificate.
     for bundles in [[&*pair.pem, ""], [&pair.pem, &Pair::new().pem]] {
-        trust.take(Some(&configuration(&bundles)));
+        trust.apply(Some(&configuration(&bundles)));
         let (status, why) = get("/readyz").await;
         assert!(status == 503 && why.contains("does not trust") && why.contains("entry-1"), "{why}");
     }
     let text = get("/metrics").await.1;
     assert!(text.contains("podidentity_webhook_ca_bundle_trusts_certificate 0"), "{text}");
     let both = Pair::new().pem + &pair.pem;
-    trust.take(Some(&configuration(&[&pair.pem, &both])));
+    trust.apply(Some(&configuration(&[&pair.pem, &both])));
     assert_eq!(get("/readyz").await, (200, "ok".to_owned()));
     let text = get("/metrics").await.1;
     assert!(text.contains("podidentity_webhook_ca_bundle_trusts_certificate 1"), "{text}");
-    // Once it was ready, only the metric tells.
-    trust.take(Some(&configuration(&["", ""])));
+    // Once it was ready, only the metric changes.
+    trust.apply(Some(&configuration(&["", ""])));
     assert_eq!(get("/readyz").await, (200, "ok".to_owned()));
-    trust.take(None);
+    trust.apply(None);
     assert_eq!(trust.trusted(), Trusted::NoConfiguration, "the emergency stop");
     stopping.store(true, Ordering::Relaxed);
     assert_eq!(get("/readyz").await, (503, "stopping".to_owned()));
@@ -333,9 +333,9 @@ async fn readiness_is_copies_and_certificate_and_no_stop() {
     assert!(status == 200 && text.contains("certificate_not_after_timestamp_seconds"), "{text}");
 }
 
-/// As the API server calls a Service: HTTP/1.1, kept alive.
+/// The API server calls a Service over HTTP/1.1 connections that are kept alive.
 #[tokio::test]
-async fn a_stop_gives_http_1_connections_back_after_their_answer() {
+async fn a_shutdown_closes_http_1_connections_with_their_answer() {
     let (webhook, _connection) = Webhook::ready(Duration::from_secs(10)).await;
     let tls = webhook.tls(&webhook.pair, &version::TLS13, b"http/1.1").await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.unwrap();
@@ -360,14 +360,14 @@ async fn a_stop_gives_http_1_connections_back_after_their_answer() {
     within("its end", ended).await.unwrap().unwrap();
 }
 
-/// The API server keeps a connection for 90 s, whether it was ever used or not.
+/// The API server keeps a connection open for 90 s, even if it was never used.
 #[tokio::test]
-async fn an_idle_connection_is_the_api_server_s_to_close() {
+async fn an_idle_connection_is_not_closed_before_the_api_server_closes_it() {
     let (webhook, _connection) = Webhook::ready(Duration::from_secs(10)).await;
     let tls = webhook.tls(&webhook.pair, &version::TLS13, b"http/1.1").await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.unwrap();
     tokio::spawn(connection);
-    // A review on another connection: whatever was ready to run before it has had its turn when it is answered.
+    // A review on another connection: when it is answered, every task that was ready before has run.
     let turns = async || {
         let mut other = webhook.connect(&webhook.pair, &version::TLS13).await.unwrap().0;
         assert_eq!(post(&mut other, review("vault", "vault").to_string()).await.0, StatusCode::OK);

@@ -1,4 +1,4 @@
-//! What is served beside reviews, and under a certificate that somebody else has made.
+//! What is served other than reviews, and certificates from other sources.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,15 +10,14 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_RSA_SHA256, RsaKeySize,
 };
 use rustls::version::TLS13;
-use webhook::trust::{Trust, Trusted};
+use webhook::serving::trust::{Trust, Trusted};
 
 use crate::listener::{Body, NAME, Pair, Webhook, configuration, full, post};
 use crate::reviews::review;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// As cert-manager's CA issuers make it: an RSA key, and the intermediate behind the leaf in one file; the bundle holds the
-/// root alone.
+/// As created by cert-manager's CA issuers: an RSA key, leaf and intermediate in one file; the bundle contains only the root.
 #[tokio::test]
 async fn a_chain_with_an_rsa_key() {
     let (webhook, _) = Webhook::ready(TIMEOUT).await;
@@ -46,14 +45,14 @@ async fn a_chain_with_an_rsa_key() {
     assert_eq!((status, &answer["response"]["allowed"]), (StatusCode::OK, &true.into()));
 
     let trust = Trust::new(Arc::clone(&webhook.certificate));
-    trust.take(Some(&configuration(&[&root_certificate.pem()])));
+    trust.apply(Some(&configuration(&[&root_certificate.pem()])));
     assert_eq!(trust.trusted(), Trusted::Yes);
-    trust.take(Some(&configuration(&[&Pair::new().pem])));
+    trust.apply(Some(&configuration(&[&Pair::new().pem])));
     assert_ne!(trust.trusted(), Trusted::Yes, "of another CA");
 }
 
 #[tokio::test]
-async fn beside_reviews_there_is_health_and_nothing_else() {
+async fn only_reviews_and_health_are_served() {
     let (_webhook, mut connection) = Webhook::ready(TIMEOUT).await;
     for (method, path, content_type, expected) in [
         (Method::GET, "/healthz", None, (200, "text/plain")),
@@ -62,7 +61,7 @@ async fn beside_reviews_there_is_health_and_nothing_else() {
         (Method::POST, "/metrics", None, (404, "text/plain")),
         (Method::POST, "/mutate", None, (415, "application/json")),
         (Method::POST, "/mutate", Some("text/plain"), (415, "application/json")),
-        // The reference takes exactly `application/json`.
+        // The EKS webhook accepts only `application/json` without parameters.
         (Method::POST, "/mutate", Some("application/json; charset=utf-8"), (200, "application/json")),
     ] {
         let (status, headers) = call(&mut connection, &method, path, content_type).await;

@@ -1,12 +1,12 @@
-//! A pod and its identity at the same instant, many times: the webhook either knows the identity, or says that the pod went
-//! without, however the two overtake each other on their way.
+//! A pod and its identity created at the same instant, many times: the webhook either gives the identity or reports the pod,
+//! in whatever order the two arrive.
 
 use std::collections::BTreeMap;
 
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use super::{caught_up, has_identity, said};
+use super::{caught_up, has_identity, reports};
 use crate::api::{accounts, pods};
 use crate::pki::Authority;
 use crate::process::Webhook;
@@ -15,14 +15,14 @@ use crate::world::{ROLE, World, pod};
 const PAIRS: usize = 900;
 const AT_ONCE: usize = 8;
 
-/// How a `ServiceAccount` comes to its identity.
+/// How a `ServiceAccount` gets its identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// The webhook has long known it, and it is bound.
+    /// It is in the webhook's copy, and is then bound.
     Bound,
-    /// It was made a moment ago, and it is bound.
+    /// It was created a moment ago, and is then bound.
     NewAndBound,
-    /// The webhook has long known it, and it is annotated.
+    /// It is in the webhook's copy, and is then annotated.
     Annotated,
 }
 
@@ -38,8 +38,8 @@ impl Pair {
         Self { name: format!("app-{number}"), way: ways[number % ways.len()] }
     }
 
-    /// Makes the pod and gives the identity at once; returns the pod.
-    async fn meet(&self, world: &World) -> Value {
+    /// Creates the pod and its identity at the same time; returns the pod.
+    async fn create(&self, world: &World) -> Value {
         if self.way == Way::NewAndBound {
             world.account(world.name, &self.name).await;
         }
@@ -61,7 +61,7 @@ impl Pair {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_that_meets_its_identity_on_the_way_is_not_forgotten() {
+async fn a_pod_created_together_with_its_identity_gets_it_or_is_reported() {
     let world = &World::alone("instant").await;
     let webhook = Webhook::ready(world, &Authority::new("webhook"), &[]).await;
     let all: Vec<Pair> = (0..PAIRS).map(Pair::new).collect();
@@ -69,13 +69,13 @@ async fn a_pod_that_meets_its_identity_on_the_way_is_not_forgotten() {
         .for_each_concurrent(AT_ONCE, |pair| world.account(world.name, &pair.name))
         .await;
     let made: Vec<(&Pair, Value)> = futures::stream::iter(&all)
-        .map(|pair| async move { (pair, pair.meet(world).await) })
+        .map(|pair| async move { (pair, pair.create(world).await) })
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
     caught_up(world, &webhook).await;
 
-    let lines = said(&webhook);
+    let lines = reports(&webhook);
     let mut counts = BTreeMap::<_, usize>::new();
     let mut wrong = Vec::new();
     for (Pair { name, way }, pod) in &made {

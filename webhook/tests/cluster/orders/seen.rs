@@ -1,4 +1,4 @@
-//! What the API server has seen of the trials, from its audit log.
+//! The calls of the trials, from the API server's audit log.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -15,7 +15,7 @@ struct Call {
     message: String,
 }
 
-/// All calls that made pods, or anything pods wait for.
+/// All calls that created pods, or what pods need.
 pub struct Seen {
     by_namespace: BTreeMap<String, Vec<Call>>,
     issuer_known: Vec<Timestamp>,
@@ -55,14 +55,14 @@ impl Seen {
             .count()
     }
 
-    /// Whether its pod was on its way before anybody was told that the binding exists.
+    /// Whether the API server received its pod before it answered the creation of the binding.
     pub fn admitted_before_bound(&self, namespace: &str) -> bool {
         let made = |what| self.calls(namespace, what).find(|call| call.code == 201);
         made("pods").unwrap().received < made("podidentitybindings").unwrap().done
     }
 
-    /// When the issuer's account was written that a pod at this time had to wait for: after it, or else last before, when
-    /// the webhook had not heard of it yet.
+    /// When the issuer's account was written that a pod at this time needed: after it, or else the last time before it, when
+    /// the webhook's copy did not have it yet.
     pub fn issuer_known(&self, at: Timestamp) -> Timestamp {
         let after = self.issuer_known.iter().filter(|known| **known >= at).min();
         *after.or(self.issuer_known.iter().max()).expect("it is written in every round")

@@ -1,5 +1,5 @@
-//! Trials: a round of them at once, all their objects in one random order, and the cluster's one issuer deleted and made
-//! again somewhere in between.
+//! Trials: many of them in a round, with all their objects in one random order; in between the cluster's one issuer is deleted
+//! and created again.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::api::{Api, accounts, bindings};
 use crate::world::{ROLE, World};
 
-/// Objects on their way to the API server at once.
+/// Concurrent requests to the API server.
 const WORKERS: usize = 8;
 /// By which the trials' pods are found.
 pub const LABEL: &str = "trial";
@@ -99,7 +99,7 @@ pub enum What {
 pub enum Step {
     /// A trial's object is made.
     Make(usize, What),
-    /// The issuer goes, comes again, is known to the operator: one after the other.
+    /// The next step of the issuer: it is deleted, created again, and gets its status.
     Issuer,
 }
 
@@ -110,11 +110,11 @@ pub fn steps(trials: usize) -> Vec<Step> {
     makes.chain([Step::Issuer; 3]).collect()
 }
 
-/// Trials whose objects are made at the same time.
+/// Trials with objects that are created at the same time.
 pub struct Round {
     pub trials: Vec<Trial>,
     steps: Mutex<VecDeque<Step>>,
-    /// How many of the issuer's steps are begun; held until one is done.
+    /// How many of the issuer's steps have started; locked until a step is done.
     issuer: tokio::sync::Mutex<usize>,
     api: Api,
 }
@@ -130,14 +130,14 @@ impl Round {
         }
     }
 
-    /// Takes all steps. What needs a namespace that is not there yet is tried again, after everything else.
+    /// Runs all steps. An object whose namespace does not exist yet is retried, after everything else.
     pub async fn run(&self) {
         futures::future::join_all((0..WORKERS).map(|_| self.work())).await;
     }
 
     async fn work(&self) {
         loop {
-            // Its own statement: the lock must not be held across the step.
+            // A separate statement, so that the lock is released before the step.
             let step = self.steps.lock().unwrap().pop_front();
             match step {
                 Some(Step::Make(trial, what)) => {
@@ -151,7 +151,7 @@ impl Round {
         }
     }
 
-    /// Returns whether the object's namespace is there.
+    /// Returns whether the object's namespace exists.
     async fn make(&self, trial: usize, what: What) -> bool {
         let trial = &self.trials[trial];
         let namespace = &trial.namespace;
@@ -193,7 +193,7 @@ impl Round {
                 self.api.create(ISSUERS, &issuer).await.unwrap();
             }
             _ => {
-                // As the operator does once it has looked.
+                // As the operator does after its first reconcile.
                 let status = json!({"status": {"accountId": "111122223333", "partition": "aws"}});
                 self.api.merge(&format!("{default}/status"), &status).await.unwrap();
             }

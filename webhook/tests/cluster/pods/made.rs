@@ -1,5 +1,5 @@
-//! Pods that an API server accepts, of every form: lists absent, empty or full, variables and volumes of ours set by hand,
-//! sidecars, fields that came after the API version this program is built with.
+//! Pods of many forms that an API server accepts: lists absent, empty or full, the injected variables and volumes set by the
+//! user, sidecars, fields newer than the API version this program is built with.
 
 use proptest::collection::vec;
 use proptest::option;
@@ -57,7 +57,7 @@ fn named(items: Vec<Value>, key: &str) -> Vec<Value> {
     kept
 }
 
-/// What is true of a container only within its pod.
+/// Completes a container with what depends on its pod.
 fn finished(mut container: Value, volumes: Option<&[Value]>, restricted: bool, sidecars: bool) -> Value {
     if let Some(mounts) = container.get_mut("volumeMounts") {
         let volumes = volumes.unwrap_or_default();
@@ -83,7 +83,7 @@ fn finished(mut container: Value, volumes: Option<&[Value]>, restricted: bool, s
     if sidecars && sidecar {
         container["restartPolicy"] = json!("Always");
     } else if sidecars {
-        // Only containers that go on running have probes and a life cycle.
+        // Only containers that keep running may have probes and a life cycle.
         for field in ["livenessProbe", "startupProbe", "lifecycle"] {
             container.as_object_mut().unwrap().remove(field);
         }
@@ -182,7 +182,7 @@ fn container_extra() -> impl Strategy<Value = (&'static str, Value)> {
     ])
 }
 
-/// Parts of the pod beside its containers: where, what, and how.
+/// Parts of the pod other than its containers: where, which field, and its value.
 fn extras() -> impl Strategy<Value = Vec<(&'static str, &'static str, Value)>> {
     let extra = select(vec![
         ("metadata", "labels", json!({"app": "app", "a.b/c-d": ""})),

@@ -1,5 +1,6 @@
-//! Who may call: optionally only who shows a client certificate of a given CA, as an API server does that was told to
-//! (`AdmissionConfiguration`, `kubeConfigFile`). Without it every pod can ask which role a `ServiceAccount` has.
+//! Which callers are accepted: optionally only those with a client certificate of a given CA, as an API server has that is
+//! configured for it (`AdmissionConfiguration`, `kubeConfigFile`). Without it every pod can ask which role a `ServiceAccount`
+//! has.
 
 use std::sync::Arc;
 
@@ -12,23 +13,23 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCer
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::tls::provider;
+use crate::serving::tls::provider;
 
-/// Why a CA cannot be used.
+/// Why a CA is not usable.
 #[derive(Debug, Error)]
 pub enum CallersError {
     /// Not PEM.
-    #[error("not PEM: CERTIFICATE sections of whole lines are wanted")]
-    Pem, // why is not told: the decoder quotes the line, and somebody may have put a key here
+    #[error("not PEM: CERTIFICATE sections of whole lines are expected")]
+    Pem, // the decoder's message is not repeated: it quotes the line, which may contain a key
     /// Not a CA's certificate.
     #[error(transparent)]
     Certificate(#[from] rustls::Error),
-    /// Nothing to verify with.
+    /// No certificate to verify with.
     #[error(transparent)]
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// Accepts certificates of one CA, and of them, if any are given, only those with one of these common names.
+/// Accepts client certificates of one CA; where names are given, only those with one of these common names.
 #[derive(Debug)]
 pub struct Callers {
     chain: Arc<dyn ClientCertVerifier>,
@@ -36,7 +37,7 @@ pub struct Callers {
 }
 
 impl Callers {
-    /// `ca` is PEM; no `names` lets in whoever the CA has signed.
+    /// `ca` is PEM; without `names` all certificates of the CA are accepted.
     pub fn new(ca: &[u8], names: &[String]) -> Result<Self, CallersError> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(ca) {
@@ -46,10 +47,10 @@ impl Callers {
         Ok(Self { chain, names: names.to_vec() })
     }
 
-    fn is_named(&self, certificate: &CertificateDer<'_>) -> bool {
+    fn has_accepted_name(&self, certificate: &CertificateDer<'_>) -> bool {
         let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return false };
         let mut common = parsed.subject().iter_common_name().filter_map(|name| name.as_str().ok());
-        self.names.is_empty() || common.any(|name| self.names.iter().any(|wanted| wanted == name))
+        self.names.is_empty() || common.any(|name| self.names.iter().any(|accepted| accepted == name))
     }
 }
 
@@ -65,7 +66,7 @@ impl ClientCertVerifier for Callers {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
-        if self.is_named(end_entity) {
+        if self.has_accepted_name(end_entity) {
             Ok(verified)
         } else {
             Err(CertificateError::ApplicationVerificationFailure.into())

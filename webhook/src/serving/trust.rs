@@ -1,6 +1,7 @@
-//! Whether the API server would accept our certificate: the live webhook configuration's `caBundle`, watched by name and
-//! tried on the certificate just as the API server tries it. Until it does, a replica that has just started takes no calls;
-//! afterwards a mismatch is a metric, since who deletes the configuration (the emergency stop) does not mean to stop us.
+//! Whether the API server accepts the serving certificate: the `caBundle` of the live webhook configuration is watched by
+//! name, and the certificate is verified against it as the API server does. Until it is accepted, a replica that has just
+//! started is not ready; afterwards a mismatch is a metric, so that deleting the configuration (the emergency stop) does not
+//! stop the replicas.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -15,16 +16,16 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::tls::{Certificate, provider};
+use crate::serving::tls::{Certificate, provider};
 
-/// Whether the live configuration trusts us.
+/// Whether the live configuration trusts the certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trusted {
     /// Every entry does.
     Yes,
-    /// There is no configuration, so nobody calls.
+    /// There is no configuration, so there are no calls.
     NoConfiguration,
-    /// It has not been looked at yet.
+    /// It has not been read yet.
     Unknown,
     /// This entry does not.
     NotBy(Arc<str>),
@@ -34,35 +35,35 @@ pub enum Trusted {
 #[derive(Debug)]
 pub struct Trust {
     certificate: Arc<Certificate>,
-    /// `None` until it was looked for.
-    entries: RwLock<Option<Arc<[Entry]>>>,
+    /// `None` until the configuration was read; empty where there is none.
+    entries: RwLock<Option<Arc<[ConfiguredEntry]>>>,
 }
 
-/// One entry of it.
+/// An entry of the configuration.
 #[derive(Debug)]
-struct Entry {
+struct ConfiguredEntry {
     name: Arc<str>,
-    /// Whom the API server expects to answer.
+    /// The host name that the API server verifies.
     host: String,
     /// The CAs it trusts; `None` where that cannot be read, or is empty.
     bundle: Option<Arc<RootCertStore>>,
 }
 
 impl Trust {
-    /// Nothing is known yet.
+    /// Without a configuration so far.
     #[must_use]
     pub fn new(certificate: Arc<Certificate>) -> Self {
         Self { certificate, entries: RwLock::default() }
     }
 
-    /// Watches the configuration; returns only if the watch ends, which it never does by itself.
+    /// Watches the configuration; returns only if the watch ends, which it does not do by itself.
     pub async fn follow(&self, client: Client, name: &str) {
-        // A list or watch narrowed to one name is what RBAC's resourceNames lets through.
+        // RBAC's resourceNames permits a list or watch only with this field selector.
         let config = process::watch::config().fields(&format!("metadata.name={name}"));
-        self.take_all(watcher(Api::<MutatingWebhookConfiguration>::all(client), config)).await;
+        self.apply_all(watcher(Api::<MutatingWebhookConfiguration>::all(client), config)).await;
     }
 
-    async fn take_all(
+    async fn apply_all(
         &self,
         events: impl Stream<Item = watcher::Result<Event<MutatingWebhookConfiguration>>>,
     ) {
@@ -73,19 +74,19 @@ impl Trust {
                 Ok(Event::Init) => listed = false,
                 Ok(Event::InitApply(configuration) | Event::Apply(configuration)) => {
                     listed = true;
-                    self.take(Some(&configuration));
+                    self.apply(Some(&configuration));
                 }
                 Ok(Event::InitDone) if listed => {}
-                Ok(Event::InitDone | Event::Delete(_)) => self.take(None),
+                Ok(Event::InitDone | Event::Delete(_)) => self.apply(None),
                 Err(error) => {
-                    tracing::warn!(error = %error, "the watch of the webhook configuration failed and is tried again");
+                    tracing::warn!(error = %error, "the watch of the webhook configuration failed and is retried");
                 }
             }
         }
     }
 
-    /// Notes the configuration as it stands now.
-    pub fn take(&self, configuration: Option<&MutatingWebhookConfiguration>) {
+    /// Applies the current configuration; `None` where there is none.
+    pub fn apply(&self, configuration: Option<&MutatingWebhookConfiguration>) {
         let webhooks = configuration.and_then(|configuration| configuration.webhooks.as_deref());
         let entries = webhooks.unwrap_or_default().iter().map(|webhook| {
             let config = &webhook.client_config;
@@ -96,7 +97,7 @@ impl Trust {
                 Some(authority.rsplit_once(':').map_or(authority, |(host, _)| host).to_owned())
             };
             let bundle = config.ca_bundle.as_ref().and_then(|bundle| roots(&bundle.0)).map(Arc::new);
-            Entry {
+            ConfiguredEntry {
                 name: webhook.name.as_str().into(),
                 host: service.or_else(url).unwrap_or_default(),
                 bundle,
@@ -104,7 +105,7 @@ impl Trust {
         });
         let entries = entries.collect();
         *self.entries.write().unwrap_or_else(PoisonError::into_inner) = Some(entries);
-        tracing::info!(trusted = ?self.trusted(), "webhook configuration");
+        tracing::info!(trusted = ?self.trusted(), "webhook configuration read");
     }
 
     /// Whether it trusts the certificate that is served now.
@@ -121,7 +122,7 @@ impl Trust {
     }
 }
 
-impl Entry {
+impl ConfiguredEntry {
     fn accepts(&self, chain: &[CertificateDer<'_>]) -> bool {
         let (Some(bundle), [leaf, intermediates @ ..]) = (&self.bundle, chain) else { return false };
         let Ok(host) = ServerName::try_from(self.host.as_str()) else { return false };

@@ -1,15 +1,15 @@
-//! PURE: the admission protocol on the wire: what is read of an `AdmissionReview`, and how answers are written.
+//! PURE: the JSON of the admission protocol: what is read of an `AdmissionReview`, and how answers are written.
 //!
-//! Most pods need nothing. To find that out takes a few words of the review ([`Probe`]), read in one pass that builds
-//! nothing; only a pod that has an identity is read as a [`crate::mutate::Pod`].
+//! Most pods need nothing. To find that out takes a few fields of the review ([`PodSummary`]), read in one pass without
+//! allocation; only a pod that has an identity is read as a [`crate::identity::pod::Pod`].
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::mutate::TOKEN_VOLUME;
-use crate::text::Text;
+use crate::identity::mutate::TOKEN_VOLUME;
+use crate::json::text::Text;
 
-/// The versions answered; both have the same shape.
+/// The versions that are answered; both have the same fields.
 pub const API_VERSIONS: [&str; 2] = ["admission.k8s.io/v1", "admission.k8s.io/v1beta1"];
 
 /// An `AdmissionReview` whose object is read as an `O`.
@@ -22,19 +22,19 @@ pub struct Review<'a, O> {
     /// `AdmissionReview`.
     #[serde(borrow)]
     pub kind: Text<'a>,
-    /// What is asked.
+    /// The request.
     #[serde(borrow)]
     pub request: Request<'a, O>,
 }
 
-/// What is asked.
+/// The request of a review.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", bound(deserialize = "O: Deserialize<'de>"))]
 pub struct Request<'a, O> {
     /// Repeated in the answer.
     #[serde(borrow)]
     pub uid: Text<'a>,
-    /// What kind of object.
+    /// The object's kind.
     #[serde(borrow, default)]
     pub kind: Kind<'a>,
     /// Empty for the object itself.
@@ -43,18 +43,18 @@ pub struct Request<'a, O> {
     /// `CREATE`.
     #[serde(borrow, default)]
     pub operation: Text<'a>,
-    /// The object's namespace; the object itself need not say it.
+    /// The object's namespace; the object itself may lack it.
     #[serde(borrow, default)]
     pub namespace: Text<'a>,
-    /// Whether the pod will not be made.
+    /// Whether the pod will not be stored.
     #[serde(default)]
     pub dry_run: Option<bool>,
     /// The object; `None` where it is missing or null.
-    #[serde(default = "nothing")]
+    #[serde(default = "none")]
     pub object: Option<O>,
 }
 
-fn nothing<O>() -> Option<O> {
+fn none<O>() -> Option<O> {
     None
 }
 
@@ -69,33 +69,33 @@ pub struct Kind<'a> {
     pub kind: Text<'a>,
 }
 
-/// The few words of a pod that say whether anything has to be done.
+/// The few fields of a pod that show whether anything has to be done.
 #[derive(Debug, Deserialize)]
-pub struct Probe<'a> {
-    /// What it is called.
+pub struct PodSummary<'a> {
+    /// Its name.
     #[serde(borrow, default)]
-    pub metadata: Option<Names<'a>>,
-    /// Whose it is.
+    pub metadata: Option<NameFields<'a>>,
+    /// Its `ServiceAccount` and volumes.
     #[serde(borrow)]
-    pub spec: Account<'a>,
+    pub spec: SpecSummary<'a>,
 }
 
-/// What a pod is called.
+/// A pod's name.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Names<'a> {
-    /// Its name; empty for what a controller makes.
+pub struct NameFields<'a> {
+    /// Its name; empty for a pod that a controller creates.
     #[serde(borrow, default)]
     pub name: Option<Text<'a>>,
-    /// What its name will begin with.
+    /// The prefix of the name that will be generated.
     #[serde(borrow, default)]
     pub generate_name: Option<Text<'a>>,
 }
 
-/// Whose a pod is.
+/// The part of a pod's specification that [`PodSummary`] reads.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Account<'a> {
+pub struct SpecSummary<'a> {
     /// Absent for mirror pods; for all others the API server has filled in `default`.
     #[serde(borrow, default)]
     pub service_account_name: Option<Text<'a>>,
@@ -104,8 +104,8 @@ pub struct Account<'a> {
     pub volumes: Option<&'a RawValue>,
 }
 
-impl Probe<'_> {
-    /// Whether it is worth reading whole in search of our token.
+impl PodSummary<'_> {
+    /// Whether the pod may have a token already; only the whole pod shows whether it has.
     #[must_use]
     pub fn may_have_token(&self) -> bool {
         self.spec.volumes.is_some_and(|volumes| volumes.get().contains(TOKEN_VOLUME))
@@ -117,18 +117,18 @@ impl Probe<'_> {
         self.spec.service_account_name.as_deref().filter(|name| !name.is_empty())
     }
 
-    /// The pod's name, or what it will begin with.
+    /// The pod's name, or the prefix of it.
     #[must_use]
     pub fn name(&self) -> &str {
-        let Some(Names { name, generate_name }) = &self.metadata else { return "" };
-        let given = |name: &'_ Option<Text<'_>>| name.as_deref().is_some_and(|name| !name.is_empty());
-        if given(name) { name.as_deref() } else { generate_name.as_deref() }.unwrap_or_default()
+        let Some(NameFields { name, generate_name }) = &self.metadata else { return "" };
+        let is_set = |name: &'_ Option<Text<'_>>| name.as_deref().is_some_and(|name| !name.is_empty());
+        if is_set(name) { name.as_deref() } else { generate_name.as_deref() }.unwrap_or_default()
     }
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Reply<'a> {
+struct AnsweredReview<'a> {
     api_version: &'a str,
     kind: &'static str,
     response: Response<'a>,
@@ -138,11 +138,11 @@ struct Reply<'a> {
 #[derive(Debug, Serialize, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Response<'a> {
-    /// The request's.
+    /// The request's uid.
     pub uid: &'a str,
     /// Whether the pod is admitted.
     pub allowed: bool,
-    /// Why not.
+    /// Why it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<Status<'a>>,
     /// `JSONPatch` where there is one.
@@ -151,7 +151,7 @@ pub struct Response<'a> {
     /// The patch, base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patch: Option<String>,
-    /// Shown to whoever made the pod.
+    /// Shown to the user who creates the pod.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
@@ -167,20 +167,20 @@ pub struct Status<'a> {
 }
 
 impl<'a> Response<'a> {
-    /// One that does not admit the pod.
+    /// A response that does not admit the pod.
     #[must_use]
     pub fn refusal(code: u16, reason: &'static str, message: &'a str) -> Self {
         let status = Some(Status { result: "Failure", code, reason, message });
         Self { status, ..Self::default() }
     }
 
-    /// The review that carries it.
+    /// The review with this response, as JSON.
     #[must_use]
     pub fn write(self, api_version: &str) -> Vec<u8> {
         let mut body = Vec::with_capacity(256 + self.patch.as_ref().map_or(0, String::len));
-        let reply = Reply { api_version, kind: "AdmissionReview", response: self };
-        // Strings, numbers and flags into memory: nothing that can fail.
-        let _ = serde_json::to_writer(&mut body, &reply);
+        let review = AnsweredReview { api_version, kind: "AdmissionReview", response: self };
+        // Writing strings, numbers and flags into memory cannot fail.
+        let _ = serde_json::to_writer(&mut body, &review);
         body
     }
 }

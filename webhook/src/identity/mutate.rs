@@ -1,42 +1,44 @@
-//! PURE: what is added to a pod that has an identity: the pod's JSON and the identity in, a JSON patch out.
+//! PURE: makes the JSON patch that adds an identity to a pod.
 //!
-//! The pod is read through [`Pod`] (in [`crate::pod`]), which knows only what the rules look at and is never written back:
-//! the patch is made of additions at exact places, so that fields this program has never heard of cannot be lost. Appending
-//! at the end of a container's lists and inserting one volume in front moves nothing that a later operation points at.
+//! The pod is read as a [`Pod`], which has only the fields that the rules read and is never written back: the patch consists
+//! of additions at exact paths, so that fields this program does not know cannot be lost. Appending to a container's lists
+//! and inserting one volume in front does not change the paths of later operations.
 //!
-//! Variables, volume, mount and their order are those of the EKS Pod Identity Webhook. `envFrom` is not looked at: in
-//! Kubernetes `env` wins over it, so what is injected here wins, too.
+//! Variables, volume, mount and their order are those of the EKS Pod Identity Webhook. `envFrom` is not considered: in
+//! Kubernetes `env` takes precedence over it, so the injected variables do, too.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use thiserror::Error;
 
-use crate::identity::{Identity, Means, parse_expiration};
-use crate::patch::{Addition, Patch, Value};
-use crate::pod::{Container, Mount, Pod, Variable, Volume};
-use crate::settings::Settings;
+use crate::identity::expiration::parse_expiration;
+use crate::identity::model::{CredentialMethod, Identity};
+use crate::identity::pod::{Container, Mount, Pod, Variable, Volume};
+use crate::identity::settings::Settings;
+use crate::json::patch::{Addition, Patch, Value};
 
-/// Appended to the volume's name, or to the mount path, where something else has it.
-const OTHER: &str = "-podidentity";
+/// Appended to the volume's name, or to the mount path, where the pod uses that for something else.
+const ALTERNATIVE_SUFFIX: &str = "-podidentity";
 /// The token's file in its volume.
 const TOKEN_FILE: &str = "token";
-/// The projected token's volume, as the reference calls it.
+/// The name of the projected token's volume in the EKS webhook.
 pub const TOKEN_VOLUME: &str = "aws-iam-token";
-/// What EKS's agent knows its pods by. The same whatever the annotations' prefix is, as in the reference.
+/// The label by which EKS's agent recognizes its pods. It does not depend on the prefix of annotations, as in the EKS
+/// webhook.
 const LABEL: (&str, &str) = ("eks.amazonaws.com/pod-identity", "enabled");
-/// A life of exactly this long is shortened by up to [`JITTER_SECONDS`] where that is wanted, as the reference does it.
+/// A lifetime of exactly this length is shortened by up to [`JITTER_SECONDS`] where jitter is enabled, as in the EKS webhook.
 const JITTERED_SECONDS: i64 = 86_400;
 const JITTER_SECONDS: u64 = 7_200;
-/// STS takes so many characters for a session's name.
-const SESSION_NAME: std::ops::RangeInclusive<usize> = 2..=64;
+/// The length of a session name that STS accepts.
+const SESSION_NAME_LENGTH: std::ops::RangeInclusive<usize> = 2..=64;
 
-/// The additions, and what the user should know about them.
+/// The patch, and what the user should know about it.
 #[derive(Debug, Default)]
 pub struct Mutation<'a> {
-    /// Empty where nothing is missing.
+    /// Empty where the pod lacks nothing.
     pub patch: Patch<'a>,
-    /// Containers that get no identity although nobody asked for that.
+    /// Containers that get no identity although no annotation excludes them.
     pub left_out: Vec<String>,
     /// Admission warnings.
     pub warnings: Vec<String>,
@@ -45,42 +47,44 @@ pub struct Mutation<'a> {
 /// Why a pod cannot be given its identity.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum MutateError {
-    /// Both names are taken by volumes that are no token.
-    #[error("volumes {0} and {0}{OTHER} are not the AWS token of this ServiceAccount: rename one of them")]
+    /// Both names are used by volumes that do not contain the token.
+    #[error(
+        "volumes {0} and {0}{ALTERNATIVE_SUFFIX} are not the AWS token of this ServiceAccount: rename one of them"
+    )]
     VolumeNamesTaken(String),
 }
 
-/// Whether the pod has a token of ours already: an earlier entry of the webhook configuration gave it its identity.
+/// Whether the pod already has a token: an earlier entry of the webhook configuration gave it its identity.
 #[must_use]
 pub fn has_token(pod: &Pod<'_>) -> bool {
     let ours = |volume: &Volume<'_>| {
-        volume.name.strip_prefix(TOKEN_VOLUME).is_some_and(|rest| ["", OTHER].contains(&rest))
+        volume.name.strip_prefix(TOKEN_VOLUME).is_some_and(|rest| ["", ALTERNATIVE_SUFFIX].contains(&rest))
     };
-    pod.volumes().iter().any(|volume| ours(volume) && volume.is_token(TOKEN_FILE)) && pod.names_a_token()
+    pod.volumes().iter().any(|volume| ours(volume) && volume.is_token(TOKEN_FILE)) && pod.has_token_variable()
 }
 
-/// How one means of getting credentials looks in a pod.
-struct Wiring<'a> {
+/// The names and paths of one credential method in a pod.
+struct TokenLayout<'a> {
     volume: &'a str,
     directory: &'a str,
     file: &'a str,
-    /// The first variable, with its value.
+    /// The variable that names the role or the agent, with its value.
     first: (Variable, &'a str),
-    /// The one that names the token's file.
+    /// The variable with the path of the token's file.
     file_variable: Variable,
 }
 
-impl<'a> Wiring<'a> {
+impl<'a> TokenLayout<'a> {
     fn of(identity: &'a Identity<'_>, settings: &'a Settings) -> Self {
-        match &identity.means {
-            Means::Role(arn) => Self {
+        match &identity.method {
+            CredentialMethod::Role(arn) => Self {
                 volume: TOKEN_VOLUME,
                 directory: &settings.mount_path,
                 file: TOKEN_FILE,
                 first: (Variable::RoleArn, arn),
                 file_variable: Variable::TokenFile,
             },
-            Means::ContainerCredentials => {
+            CredentialMethod::ContainerCredentials => {
                 let container = &settings.container_credentials;
                 Self {
                     volume: &container.volume_name,
@@ -94,26 +98,26 @@ impl<'a> Wiring<'a> {
     }
 }
 
-/// What `pod` lacks of `identity`. `seed` spreads what is to differ from pod to pod; the review's uid serves.
+/// What `pod` lacks of `identity`. `seed` is what jitter is derived from; it differs from pod to pod, as the review's uid does.
 pub fn mutate<'a>(
     pod: &'a Pod<'_>,
     identity: &'a Identity<'_>,
     settings: &'a Settings,
     seed: &str,
 ) -> Result<Mutation<'a>, MutateError> {
-    let wiring = Wiring::of(identity, settings);
+    let layout = TokenLayout::of(identity, settings);
     let mut mutation = Mutation::default();
-    if identity.means == Means::ContainerCredentials {
+    if identity.method == CredentialMethod::ContainerCredentials {
         label(pod, &mut mutation);
     }
-    let (volume, present) = token_volume(pod.volumes(), &wiring)?;
-    if volume != wiring.volume {
-        let warning = format!("volume {} is not the AWS token; {volume} is added beside it", wiring.volume);
+    let (volume, present) = token_volume(pod.volumes(), &layout)?;
+    if volume != layout.volume {
+        let warning = format!("volume {} is not the AWS token; {volume} is added beside it", layout.volume);
         mutation.warnings.push(warning);
     }
     if !present {
         let seconds = expiration(pod, identity, settings, seed, &mut mutation.warnings);
-        let value = Value::token(volume.clone(), identity.audience, seconds, wiring.file);
+        let value = Value::token(volume.clone(), identity.audience, seconds, layout.file);
         mutation.patch.push(match &pod.spec.volumes {
             Some(_) => Addition::new("/spec/volumes/0".into(), value),
             None => Addition::new("/spec/volumes".into(), Value::List(vec![value])),
@@ -129,28 +133,28 @@ pub fn mutate<'a>(
 
     let windows = pod.is_windows();
     let session = session(pod, identity, settings, &mut mutation.warnings);
-    let injection = Injection { identity, wiring, volume, windows, session };
+    let injection = Injection { identity, layout, volume, windows, session };
     for (list, containers) in lists {
         for (index, container) in containers.iter().enumerate() {
             if skipped.contains(&*container.name) {
                 continue;
             }
-            let Needs { env, mount } = injection.needs(container, &mut mutation);
-            let place = |field: &str| format!("/spec/{list}/{index}/{field}");
-            mutation.patch.append(&place("env"), container.env.is_some(), env);
-            mutation.patch.append(&place("volumeMounts"), container.volume_mounts.is_some(), mount);
+            let MissingParts { env, mount } = injection.missing_parts(container, &mut mutation);
+            let path = |field: &str| format!("/spec/{list}/{index}/{field}");
+            mutation.patch.append(&path("env"), container.env.is_some(), env);
+            mutation.patch.append(&path("volumeMounts"), container.volume_mounts.is_some(), mount);
         }
     }
     Ok(mutation)
 }
 
-/// The label that the reference adds in container-credentials mode. A pod that has another value under that key keeps it.
+/// Adds the label that the EKS webhook adds in container-credentials mode. A pod with another value under that key keeps it.
 fn label(pod: &Pod<'_>, mutation: &mut Mutation<'_>) {
     let (key, value) = LABEL;
     let labels = pod.metadata.as_ref().and_then(|metadata| metadata.labels.as_ref());
     match labels.and_then(|labels| labels.get(key)) {
         Some(found) if **found == *value => {}
-        Some(_) => mutation.warnings.push(format!("label {key} is not {value}: left as it is")),
+        Some(_) => mutation.warnings.push(format!("label {key} is not {value}: not changed")),
         None => {
             let addition = match (&pod.metadata, labels) {
                 (None, _) => {
@@ -167,18 +171,18 @@ fn label(pod: &Pod<'_>, mutation: &mut Mutation<'_>) {
     }
 }
 
-/// The name of the token's volume, and whether the pod has it already.
+/// The name of the token's volume, and whether the pod already has it.
 fn token_volume<'a>(
     volumes: &[Volume<'_>],
-    wiring: &Wiring<'a>,
+    layout: &TokenLayout<'a>,
 ) -> Result<(Cow<'a, str>, bool), MutateError> {
-    [Cow::Borrowed(wiring.volume), format!("{}{OTHER}", wiring.volume).into()]
+    [Cow::Borrowed(layout.volume), format!("{}{ALTERNATIVE_SUFFIX}", layout.volume).into()]
         .into_iter()
         .find_map(|name| match volumes.iter().find(|volume| *volume.name == *name) {
             None => Some((name, false)),
-            Some(volume) => volume.is_token(wiring.file).then_some((name, true)),
+            Some(volume) => volume.is_token(layout.file).then_some((name, true)),
         })
-        .ok_or_else(|| MutateError::VolumeNamesTaken(wiring.volume.to_owned()))
+        .ok_or_else(|| MutateError::VolumeNamesTaken(layout.volume.to_owned()))
 }
 
 fn expiration(
@@ -192,20 +196,20 @@ fn expiration(
         .annotation(&settings.token_expiration)
         .and_then(|text| parse_expiration(text, &settings.annotation_prefix, warnings))
         .unwrap_or(identity.expiration_seconds);
-    let jitter = settings.expiration_jitter || identity.means == Means::ContainerCredentials;
-    if seconds == JITTERED_SECONDS && jitter { seconds - shortened(seed) } else { seconds }
+    let jitter = settings.expiration_jitter || identity.method == CredentialMethod::ContainerCredentials;
+    if seconds == JITTERED_SECONDS && jitter { seconds - jitter_seconds(seed) } else { seconds }
 }
 
-/// Seconds to take off, the same for the same seed: between 0 and [`JITTER_SECONDS`], evenly (FNV-1a).
-fn shortened(seed: &str) -> i64 {
+/// The seconds to subtract, the same for the same seed: between 0 and [`JITTER_SECONDS`], evenly distributed (FNV-1a).
+fn jitter_seconds(seed: &str) -> i64 {
     let hash = seed.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     i64::try_from(hash % (JITTER_SECONDS + 1)).unwrap_or_default()
 }
 
-/// The annotation is one CSV record. Container names hold neither blanks nor quotes, so both are cut off, and a name
-/// after `, ` counts (the reference skips nothing there).
+/// The annotation is one CSV record. Container names contain neither blanks nor quotes, so both are removed, and a name
+/// after `, ` counts (the EKS webhook ignores it).
 fn skipped_containers<'a>(pod: &'a Pod<'_>, settings: &Settings) -> BTreeSet<&'a str> {
     pod.annotation(&settings.skip_containers)
         .and_then(|text| text.lines().find(|line| !line.is_empty()))
@@ -216,13 +220,13 @@ fn skipped_containers<'a>(pod: &'a Pod<'_>, settings: &Settings) -> BTreeSet<&'a
         .collect()
 }
 
-/// Whether `AWS_ROLE_SESSION_NAME` is injected. A name that is generated always fits, and is not there yet.
+/// Whether `AWS_ROLE_SESSION_NAME` is injected. A generated name always fits, and is not known yet.
 fn session(pod: &Pod<'_>, identity: &Identity<'_>, settings: &Settings, warnings: &mut Vec<String>) -> bool {
-    if !settings.role_session_name || identity.means == Means::ContainerCredentials {
+    if !settings.role_session_name || identity.method == CredentialMethod::ContainerCredentials {
         return false;
     }
     let name = pod.metadata.as_ref().and_then(|metadata| metadata.name.as_deref()).unwrap_or_default();
-    let fits = name.is_empty() || SESSION_NAME.contains(&name.len());
+    let fits = name.is_empty() || SESSION_NAME_LENGTH.contains(&name.len());
     if !fits {
         warnings
             .push(format!("the pod's name is too short or too long for {}", Variable::SessionName.name()));
@@ -230,39 +234,39 @@ fn session(pod: &Pod<'_>, identity: &Identity<'_>, settings: &Settings, warnings
     fits
 }
 
-/// What every container of one pod is given.
+/// What is the same for every container of a pod.
 struct Injection<'a> {
     identity: &'a Identity<'a>,
-    wiring: Wiring<'a>,
+    layout: TokenLayout<'a>,
     volume: Cow<'a, str>,
     windows: bool,
     session: bool,
 }
 
-/// What one container lacks.
+/// What a container lacks.
 #[derive(Default)]
-struct Needs<'a> {
+struct MissingParts<'a> {
     env: Vec<Value<'a>>,
     mount: Vec<Value<'a>>,
 }
 
 impl<'a> Injection<'a> {
-    fn needs(&self, container: &Container<'_>, mutation: &mut Mutation<'_>) -> Needs<'a> {
-        let (first, value) = self.wiring.first;
-        // Whatever sets it: `value` and `valueFrom` count alike.
+    fn missing_parts(&self, container: &Container<'_>, mutation: &mut Mutation<'_>) -> MissingParts<'a> {
+        let (first, value) = self.layout.first;
+        // Both `value` and `valueFrom` count as set.
         let set = container.env.unwrap_or_default();
-        let (has_first, has_file) = (set.has(first), set.has(self.wiring.file_variable));
+        let (has_first, has_file) = (set.has(first), set.has(self.layout.file_variable));
         let has_identity = has_first || has_file;
         let has_region = set.has(Variable::Region) || set.has(Variable::DefaultRegion);
         let has_sts = set.has(Variable::StsRegionalEndpoints);
         if has_identity && has_region && has_sts {
-            return Needs::default();
+            return MissingParts::default();
         }
         if has_first != has_file {
             let (own, missing) = if has_first {
-                (first, self.wiring.file_variable)
+                (first, self.layout.file_variable)
             } else {
-                (self.wiring.file_variable, first)
+                (self.layout.file_variable, first)
             };
             mutation.warnings.push(format!(
                 "container {} sets {} itself, so {} is not injected",
@@ -272,8 +276,9 @@ impl<'a> Injection<'a> {
             ));
         }
 
-        let mut needs = Needs::default();
-        let mut push = |variable: Variable, value| needs.env.push(Value::Variable(variable.name(), value));
+        let mut missing_parts = MissingParts::default();
+        let mut push =
+            |variable: Variable, value| missing_parts.env.push(Value::Variable(variable.name(), value));
         if self.identity.sts_regional_endpoints && !has_sts {
             push(Variable::StsRegionalEndpoints, Cow::Borrowed("regional"));
         }
@@ -281,63 +286,63 @@ impl<'a> Injection<'a> {
             push(Variable::DefaultRegion, Cow::Borrowed(region));
             push(Variable::Region, Cow::Borrowed(region));
         }
-        match self.place(container, has_identity) {
-            Place::At { directory, mounted } => {
+        match self.mount_place(container, has_identity) {
+            MountPlace::At { directory, mounted } => {
                 if !has_identity {
                     push(first, Cow::Borrowed(value));
-                    push(self.wiring.file_variable, self.token_file(&directory).into());
+                    push(self.layout.file_variable, self.token_file(&directory).into());
                     if self.session && !set.has(Variable::SessionName) {
-                        needs.env.push(Value::PodName(Variable::SessionName.name()));
+                        missing_parts.env.push(Value::PodName(Variable::SessionName.name()));
                     }
                 }
                 if !mounted {
-                    needs.mount.push(Value::Mount(self.volume.clone(), directory));
+                    missing_parts.mount.push(Value::Mount(self.volume.clone(), directory));
                 }
             }
-            Place::Own => {}
-            Place::Taken => {
+            MountPlace::OwnIdentity => {}
+            MountPlace::NoFreePath => {
                 mutation.warnings.push(format!(
                     "container {} mounts other volumes at {}: it gets no AWS identity",
-                    container.name, self.wiring.directory
+                    container.name, self.layout.directory
                 ));
                 mutation.left_out.push(container.name.to_string());
             }
         }
-        needs
+        missing_parts
     }
 
-    /// Where the container finds the token. Two mounts at one path would make the API server refuse the pod.
-    fn place(&self, container: &Container<'_>, has_identity: bool) -> Place<'a> {
+    /// Where the token is mounted in the container. The API server refuses a pod with two mounts at one path.
+    fn mount_place(&self, container: &Container<'_>, has_identity: bool) -> MountPlace<'a> {
         let mounts = container.volume_mounts.as_deref().unwrap_or_default();
         if let Some(Mount { mount_path, .. }) = mounts.iter().find(|mount| *mount.name == *self.volume) {
             let directory = mount_path.trim_end_matches('/').to_owned().into();
-            return Place::At { directory, mounted: true };
+            return MountPlace::At { directory, mounted: true };
         }
         let free = |path: &str| mounts.iter().all(|mount| mount.mount_path.trim_end_matches('/') != path);
-        let other = format!("{}{OTHER}", self.wiring.directory);
-        if free(self.wiring.directory) {
-            Place::At { directory: Cow::Borrowed(self.wiring.directory), mounted: false }
+        let other = format!("{}{ALTERNATIVE_SUFFIX}", self.layout.directory);
+        if free(self.layout.directory) {
+            MountPlace::At { directory: Cow::Borrowed(self.layout.directory), mounted: false }
         } else if has_identity {
-            Place::Own
+            MountPlace::OwnIdentity
         } else if free(&other) {
-            Place::At { directory: other.into(), mounted: false }
+            MountPlace::At { directory: other.into(), mounted: false }
         } else {
-            Place::Taken
+            MountPlace::NoFreePath
         }
     }
 
     fn token_file(&self, directory: &str) -> String {
-        let file = format!("{directory}/{}", self.wiring.file);
+        let file = format!("{directory}/{}", self.layout.file);
         if self.windows { format!("C:{}", file.replace('/', r"\")) } else { file }
     }
 }
 
-/// Where a container finds the token.
-enum Place<'a> {
-    /// In this directory.
+/// Where the token is mounted in a container.
+enum MountPlace<'a> {
+    /// At this directory.
     At { directory: Cow<'a, str>, mounted: bool },
-    /// The container has its own variables and its own volume at our path: an identity made by hand.
-    Own,
-    /// Nowhere.
-    Taken,
+    /// Nowhere: the container has its own variables and its own volume at the path, so an identity of its own.
+    OwnIdentity,
+    /// Nowhere: other volumes are mounted at both paths.
+    NoFreePath,
 }

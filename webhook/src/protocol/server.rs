@@ -1,5 +1,5 @@
-//! The HTTPS listener: TLS 1.3, one path for each entry of the webhook configuration, with a limit on everything a caller
-//! can make big, slow or many.
+//! The HTTPS listener: TLS 1.3, one path for each entry of the webhook configuration, and limits on size, time and number of
+//! everything that a caller sends.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -21,70 +21,72 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioTimer;
-use process::crowd::{Crowd, Guest};
-use process::door::Doorkeeper;
-use tower::{Service as Tower, service_fn};
+use process::acceptor::LimitingAcceptor;
+use process::limiter::{CapacityLimiter, Permit};
+use tower::{Service, service_fn};
 
-use crate::admit::{Admission, Answer, Entry, failure};
-use crate::metrics::{Metrics, Outcome, Without};
+use crate::metrics::Metrics;
+use crate::model::{MissingIdentityReason, Outcome, WebhookEntry};
+use crate::protocol::admit::Admission;
+use crate::protocol::respond::{Answer, failure};
 
-/// A TLS handshake may take this long.
+/// The longest time for a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may be idle, before its first review or between two. The API server closes its own after 90 s
 /// (client-go's `IdleConnTimeout`), some of them never used: Go sends a request on whichever connection comes free first. If
-/// we closed one before, a review that is just being sent on it would be lost, since nobody repeats a POST. Who only sits
-/// there makes room for others long before.
+/// this listener closed one earlier, a review that is just being sent on it would be lost, since a POST is not retried. At
+/// the limit of connections idle ones are evicted long before.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
-/// A review's headers are a few hundred bytes.
+/// The limits of a request's headers; those of a review are a few hundred bytes.
 const HEADER_BYTES: u32 = 16 << 10;
 const HEADERS: usize = 64;
 /// Reviews at once on one connection. The API server calls a Service over HTTP/1.1, so as to reach all replicas
 /// (kubernetes#75791), and only a URL on its own host over HTTP/2.
 const STREAMS: u32 = 1000;
-/// How much one caller may send before it is read: more costs memory for each connection, less costs round trips.
+/// How much a caller may send before it is read: more costs memory for each connection, less costs round trips.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
-/// What a request takes beside its body, or without one: what is held of a stream and its headers.
+/// The memory a request takes in addition to its body: that of a stream and its headers.
 const REQUEST_BYTES: usize = 4 << 10;
-/// Fewer, larger frames for what is too large for one.
+/// The largest frame: larger frames mean fewer for a body that needs several.
 const FRAME: u32 = 64 << 10;
-/// A connection whose other end is gone without a word is found and closed.
+/// HTTP/2 pings find connections whose other end vanished without closing them.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the listener serves.
+/// The service behind the listener.
 #[derive(Clone)]
-pub struct Service {
+pub struct ReviewService {
     /// Answers reviews.
     pub admission: Admission,
-    /// Counts them.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
     /// How long a review may take, from its headers to the answer.
     pub request_timeout: Duration,
     /// Longest review accepted, in bytes.
     pub max_body_bytes: usize,
-    /// Room for the bytes of all reviews that are still arriving; for the longest, at least.
-    pub bodies: Arc<Crowd>,
-    /// Room for connections.
-    pub connections: Arc<Crowd>,
-    /// Set when the process is asked to stop: connections are then given back after the answer, so that none is closed
-    /// while the next review is on its way.
+    /// Limits the bytes of all reviews that are still arriving; at least one of the longest fits.
+    pub bodies: Arc<CapacityLimiter>,
+    /// Limits the connections.
+    pub connections: Arc<CapacityLimiter>,
+    /// Set when the process is to stop: HTTP/1.1 connections are then closed with the answer, so that none is closed while
+    /// the next review is being sent on it.
     pub stopping: Arc<AtomicBool>,
 }
 
-/// Serves until `handle` says otherwise and the calls under way are answered.
+/// Serves until `handle` stops it and all calls in progress are answered.
 pub async fn serve(
     listener: TcpListener,
     tls: RustlsConfig,
-    service: Service,
+    service: ReviewService,
     handle: Handle<SocketAddr>,
 ) -> io::Result<()> {
-    let doorkeeper = Doorkeeper(Arc::clone(&service.connections));
+    let acceptor = LimitingAcceptor(Arc::clone(&service.connections));
     let mut server = axum_server::from_tcp(listener)?
         .map(|_| {
             axum_server::tls_rustls::RustlsAcceptor::new(tls)
                 .handshake_timeout(HANDSHAKE_TIMEOUT)
-                .acceptor(doorkeeper)
+                .acceptor(acceptor)
         })
         .first_request_timeout(IDLE_TIMEOUT)
         .handle(handle);
@@ -104,15 +106,16 @@ pub async fn serve(
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
     let service = Arc::new(service);
-    let connection = service_fn(move |_: SocketAddr| ready(Ok::<_, Infallible>(Calls(Arc::clone(&service)))));
+    let connection =
+        service_fn(move |_: SocketAddr| ready(Ok::<_, Infallible>(ConnectionService(Arc::clone(&service)))));
     server.serve(connection).await
 }
 
-/// What one connection's calls are given to, before it is known which connection that is.
+/// The service of a connection, without the connection's permit, which each request has among its extensions.
 #[derive(Clone)]
-struct Calls(Arc<Service>);
+struct ConnectionService(Arc<ReviewService>);
 
-impl Tower<Request<Incoming>> for Calls {
+impl Service<Request<Incoming>> for ConnectionService {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
@@ -127,7 +130,7 @@ impl Tower<Request<Incoming>> for Calls {
     }
 }
 
-impl Service {
+impl ReviewService {
     async fn call(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let closes = request.version() == Version::HTTP_11 && self.stopping.load(Ordering::Relaxed);
         let mut response = self.respond(request).await;
@@ -143,61 +146,67 @@ impl Service {
         if path == "/healthz" {
             return respond(StatusCode::OK, "text/plain", Bytes::from_static(b"ok"));
         }
-        let Some(entry) = Entry::ALL.into_iter().find(|entry| entry.path() == path) else {
+        let Some(entry) = WebhookEntry::ALL.into_iter().find(|entry| entry.path() == path) else {
             return respond(StatusCode::NOT_FOUND, "text/plain", Bytes::from_static(b"not found"));
         };
         if request.method() != Method::POST {
             return respond(StatusCode::METHOD_NOT_ALLOWED, "text/plain", Bytes::from_static(b"POST only"));
         }
-        let guest = request.extensions().get::<Arc<Guest>>().cloned();
-        let answering = AssertUnwindSafe(self.answer(entry, request, guest.as_ref())).catch_unwind();
+        let permit = request.extensions().get::<Arc<Permit>>().cloned();
+        let answering = AssertUnwindSafe(self.answer(entry, request, permit.as_ref())).catch_unwind();
         let answer = match tokio::time::timeout(self.request_timeout, answering).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => {
                 tracing::error!("a defect of the webhook: answering a review panicked");
-                failure(500, "InternalError", "the webhook failed; its log says where", Outcome::Panicked)
+                failure(500, "InternalError", "the webhook failed; its log has the place", Outcome::Panicked)
             }
             Err(_) => {
                 tracing::warn!(timeout = ?self.request_timeout, "review not answered in time");
                 failure(504, "Timeout", "the review was not answered in time", Outcome::Unavailable)
             }
         };
-        if let Some(guest) = guest.filter(|_| answer.status == 200) {
-            guest.useful();
+        if let Some(permit) = permit.filter(|_| answer.status == 200) {
+            permit.note_answer();
         }
-        // Nobody got as far as finding out whose pod it is; the log of what failed is all there is to name it by.
-        if entry == Entry::Pods && matches!(answer.status, 429 | 500 | 504) {
-            self.metrics.without_identity(Without::Unknown);
+        // The review was not read, so the pod's name is not known; the log of the failure is all there is.
+        if entry == WebhookEntry::Pods && matches!(answer.status, 429 | 500 | 504) {
+            self.metrics.without_identity(MissingIdentityReason::Unknown);
         }
-        self.metrics.reviewed(entry.as_str(), &answer, started.elapsed());
+        let Answer { outcome, source, lookup, .. } = answer;
+        self.metrics.reviewed(entry, outcome, source, lookup, started.elapsed());
         let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         respond(status, "application/json", answer.body.into())
     }
 
-    async fn answer(&self, entry: Entry, request: Request<Incoming>, guest: Option<&Arc<Guest>>) -> Answer {
+    async fn answer(
+        &self,
+        entry: WebhookEntry,
+        request: Request<Incoming>,
+        permit: Option<&Arc<Permit>>,
+    ) -> Answer {
         if !is_json(request.headers()) {
             let message = "Content-Type must be application/json";
             return failure(415, "UnsupportedMediaType", message, Outcome::Malformed);
         }
-        let peer = guest.map_or(Ipv6Addr::UNSPECIFIED.into(), |guest| guest.peer());
+        let peer = permit.map_or(Ipv6Addr::UNSPECIFIED.into(), |permit| permit.peer());
         match self.body(request, peer).await {
-            // The body's room is given back with the answer, too: it may take as long as a look at the API server.
-            Ok((body, _room)) => {
-                let _work = guest.map(Guest::work);
+            // The body's permit is held until the answer, which may take as long as a live lookup.
+            Ok((body, _body_permit)) => {
+                let _active = permit.map(Permit::begin_request);
                 self.admission.answer(entry, &body, peer).await
             }
             Err(answer) => answer,
         }
     }
 
-    /// The whole body. What has arrived of it takes room among all that is arriving: many slow ones make room for others
-    /// instead of keeping them waiting.
-    async fn body(&self, request: Request<Incoming>, peer: IpAddr) -> Result<(Bytes, Guest), Answer> {
-        let guest = self.bodies.enter(REQUEST_BYTES, peer);
-        if guest.gone().is_cancelled() {
+    /// The whole body. The bytes received so far count against the limit of all bodies: at the limit slow ones are evicted
+    /// in favour of others, which do not wait.
+    async fn body(&self, request: Request<Incoming>, peer: IpAddr) -> Result<(Bytes, Permit), Answer> {
+        let permit = self.bodies.acquire(REQUEST_BYTES, peer);
+        if permit.evicted().is_cancelled() {
             return Err(busy());
         }
-        let mut room = REQUEST_BYTES;
+        let mut permitted = REQUEST_BYTES;
         let length =
             request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if length.is_some_and(|length: usize| length > self.max_body_bytes) {
@@ -209,7 +218,7 @@ impl Service {
         loop {
             let frame = tokio::select! {
                 biased;
-                () = guest.gone().cancelled() => return Err(busy()),
+                () = permit.evicted().cancelled() => return Err(busy()),
                 frame = body.frame() => frame,
             };
             let data = match frame {
@@ -218,22 +227,22 @@ impl Service {
                     return Err(failure(
                         400,
                         "BadRequest",
-                        "the review did not arrive whole",
+                        "the review did not arrive completely",
                         Outcome::Malformed,
                     ));
                 }
-                // One frame is most reviews, and needs no copy.
-                None if all.is_empty() => return Ok((first, guest)),
-                None => return Ok((all.freeze(), guest)),
+                // Most reviews arrive in one frame, which needs no copy.
+                None if all.is_empty() => return Ok((first, permit)),
+                None => return Ok((all.freeze(), permit)),
             };
             let arrived = first.len().max(all.len()) + data.len();
             if arrived > self.max_body_bytes {
                 return Err(self.too_long());
             }
-            if !guest.grow(arrived.saturating_sub(room)) {
+            if !permit.grow(arrived.saturating_sub(permitted)) {
                 return Err(busy());
             }
-            room = room.max(arrived);
+            permitted = permitted.max(arrived);
             if first.is_empty() {
                 first = data;
             } else {
@@ -254,7 +263,7 @@ impl Service {
 }
 
 fn busy() -> Answer {
-    let message = "too many reviews are arriving: this one made room for others";
+    let message = "too many reviews are arriving: this one was evicted in favour of others";
     tracing::warn!(message, "review refused");
     failure(429, "TooManyRequests", message, Outcome::Unavailable)
 }
@@ -266,7 +275,7 @@ fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Respo
     response
 }
 
-/// Parameters such as `charset` are let pass: JSON is UTF-8 whatever they say.
+/// Whether the content type is JSON. Parameters such as `charset` are ignored: JSON is UTF-8 in any case.
 fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")

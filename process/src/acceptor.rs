@@ -1,4 +1,5 @@
-//! The door of every listener: every connection takes a place in a [`Crowd`], and goes when that is needed.
+//! The acceptor of every listener: each connection holds a permit of a [`CapacityLimiter`], and is closed when that is
+//! evicted.
 
 use std::future::{Ready, ready};
 use std::io;
@@ -14,84 +15,84 @@ use tokio::net::TcpStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tower::Service;
 
-use crate::crowd::{Crowd, Guest};
+use crate::limiter::{CapacityLimiter, Permit};
 
-/// Gives every connection its place among all, before anything is read of it, and ends it when its place is needed.
+/// Acquires a permit for each connection before anything is read from it.
 #[derive(Clone)]
-pub struct Doorkeeper(pub Arc<Crowd>);
+pub struct LimitingAcceptor(pub Arc<CapacityLimiter>);
 
-impl<S> Accept<TcpStream, S> for Doorkeeper {
-    type Stream = Seated;
-    type Service = Known<S>;
-    type Future = Ready<io::Result<(Seated, Known<S>)>>;
+impl<S> Accept<TcpStream, S> for LimitingAcceptor {
+    type Stream = LimitedStream;
+    type Service = PermitService<S>;
+    type Future = Ready<io::Result<(LimitedStream, PermitService<S>)>>;
 
-    fn accept(&self, stream: TcpStream, calls: S) -> Self::Future {
-        ready(self.seat(stream).map(|seated| {
-            let guest = Arc::clone(&seated.guest);
-            (seated, Known { calls, guest })
+    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        ready(self.limited(stream).map(|stream| {
+            let permit = Arc::clone(&stream.permit);
+            (stream, PermitService { service, permit })
         }))
     }
 }
 
-impl Doorkeeper {
-    fn seat(&self, stream: TcpStream) -> io::Result<Seated> {
+impl LimitingAcceptor {
+    fn limited(&self, stream: TcpStream) -> io::Result<LimitedStream> {
         stream.set_nodelay(true)?;
-        let guest = Arc::new(self.0.enter(1, stream.peer_addr()?.ip()));
-        let gone = Box::pin(guest.gone().clone().cancelled_owned());
-        Ok(Seated { stream, guest, spoke: false, gone })
+        let permit = Arc::new(self.0.acquire(1, stream.peer_addr()?.ip()));
+        let evicted = Box::pin(permit.evicted().clone().cancelled_owned());
+        Ok(LimitedStream { stream, permit, received_data: false, evicted })
     }
 }
 
-/// A connection's calls; each has the connection's [`Guest`] among its extensions.
+/// The service of one connection; adds the connection's [`Permit`] to the extensions of each request.
 #[derive(Clone)]
-pub struct Known<S> {
-    calls: S,
-    guest: Arc<Guest>,
+pub struct PermitService<S> {
+    service: S,
+    permit: Arc<Permit>,
 }
 
-impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for Known<S> {
+impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for PermitService<S> {
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.calls.poll_ready(context)
+        self.service.poll_ready(context)
     }
 
     fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(Arc::clone(&self.guest));
-        self.calls.call(request)
+        request.extensions_mut().insert(Arc::clone(&self.permit));
+        self.service.call(request)
     }
 }
 
-/// A stream that breaks off when its place is needed.
-pub struct Seated {
+/// A stream that fails once its permit is evicted.
+pub struct LimitedStream {
     stream: TcpStream,
-    guest: Arc<Guest>,
-    spoke: bool,
-    gone: Pin<Box<WaitForCancellationFutureOwned>>,
+    permit: Arc<Permit>,
+    received_data: bool,
+    evicted: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-impl AsyncRead for Seated {
+impl AsyncRead for LimitedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.gone.as_mut().poll(context).is_ready() {
+        if self.evicted.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if !self.spoke && buffer.filled().len() > before {
-            self.spoke = true;
-            self.guest.spoke();
+        if !self.received_data && buffer.filled().len() > before {
+            self.received_data = true;
+            self.permit.note_data();
         }
         read
     }
 }
 
-impl AsyncWrite for Seated {
+impl AsyncWrite for LimitedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

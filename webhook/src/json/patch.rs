@@ -1,5 +1,4 @@
-//! PURE: a JSON patch (RFC 6902) of additions only, written straight to bytes. What is added is known, so no tree of JSON
-//! values is built on the way.
+//! PURE: a JSON patch (RFC 6902) of additions only, serialized without a tree of JSON values.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -44,7 +43,7 @@ pub enum Value<'a> {
         /// The token's only source.
         source: TokenSource<'a>,
     },
-    /// A whole list, where there was none.
+    /// A new list.
     List(Vec<Value<'a>>),
 }
 
@@ -58,12 +57,12 @@ pub struct TokenSource<'a> {
 }
 
 impl<'a> Patch<'a> {
-    /// One more operation.
+    /// Appends an operation.
     pub fn push(&mut self, addition: Addition<'a>) {
         self.0.push(addition);
     }
 
-    /// Operations that append `values` to the list at `path`, or make it.
+    /// Appends operations that append `values` to the list at `path`, or create it.
     pub fn append(&mut self, path: &str, exists: bool, values: Vec<Value<'a>>) {
         if exists {
             self.0.extend(values.into_iter().map(|value| Addition { path: format!("{path}/-"), value }));
@@ -72,7 +71,7 @@ impl<'a> Patch<'a> {
         }
     }
 
-    /// Whether nothing is added.
+    /// Whether there is no operation.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -147,7 +146,7 @@ impl Serialize for Value<'_> {
                 map.end()
             }
             Self::PodName(name) => {
-                // As the API server would default it, so that a second pass and a diff see no difference.
+                // With the API server's defaults, so that a second pass and a diff find no difference.
                 let field_ref = FieldRef { api_version: "v1", field_path: "metadata.name" };
                 let mut map = serializer.serialize_map(Some(2))?;
                 map.serialize_entry("name", name)?;

@@ -1,4 +1,4 @@
-//! PURE: what the rules of [`crate::mutate`] look at in a pod. It is never written back.
+//! PURE: the fields of a pod that the rules of [`crate::identity::mutate`] read. A pod is never written back.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::text::Text;
+use crate::json::text::Text;
 
 /// A pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -22,7 +22,7 @@ pub struct Pod<'a> {
 /// A pod's metadata.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Metadata<'a> {
-    /// Empty for what a controller makes.
+    /// Empty for a pod that a controller creates.
     #[serde(borrow, default)]
     pub name: Option<Text<'a>>,
     /// By key.
@@ -63,7 +63,7 @@ pub struct Container<'a> {
     /// Its name.
     #[serde(borrow, default)]
     pub name: Text<'a>,
-    /// Which of our variables it sets; `None` where it has no list of variables.
+    /// Which of the injected variables it sets; `None` where it has no list of variables.
     #[serde(default)]
     pub env: Option<Variables>,
     /// Its mounts.
@@ -78,7 +78,7 @@ pub struct Mount<'a> {
     /// The volume's name.
     #[serde(borrow, default)]
     pub name: Text<'a>,
-    /// Where it is mounted.
+    /// The path in the container.
     #[serde(borrow, default)]
     pub mount_path: Text<'a>,
 }
@@ -125,15 +125,15 @@ impl Pod<'_> {
         self.spec.init_containers.as_deref().unwrap_or_default()
     }
 
-    /// Whether a container of either list is told where a token is.
+    /// Whether a container of either list has a variable with the path of a token.
     #[must_use]
-    pub fn names_a_token(&self) -> bool {
-        let told = |container: &Container<'_>| {
+    pub fn has_token_variable(&self) -> bool {
+        let has_variable = |container: &Container<'_>| {
             container
                 .env
                 .is_some_and(|env| env.has(Variable::TokenFile) || env.has(Variable::AuthorizationFile))
         };
-        self.init_containers().iter().chain(self.containers()).any(told)
+        self.init_containers().iter().chain(self.containers()).any(has_variable)
     }
 
     /// Its volumes.
@@ -148,7 +148,7 @@ impl Pod<'_> {
         self.metadata.as_ref()?.annotations.as_ref()?.get(key).map(|value| &**value)
     }
 
-    /// Affinities are not looked at, as in the reference.
+    /// Whether it runs on Windows. Affinities are not considered, as in the EKS webhook.
     #[must_use]
     pub fn is_windows(&self) -> bool {
         let selector = self.spec.node_selector.as_ref();
@@ -160,7 +160,7 @@ impl Pod<'_> {
 }
 
 impl Volume<'_> {
-    /// Whether it holds a token in a file of that name.
+    /// Whether it contains a token in a file of that name.
     #[must_use]
     pub fn is_token(&self, file: &str) -> bool {
         let sources = self.projected.as_ref().and_then(|projected| projected.sources.as_deref());
@@ -178,7 +178,7 @@ pub enum Variable {
     RoleArn,
     /// The token's file, for STS.
     TokenFile,
-    /// What the session is called in `CloudTrail`.
+    /// The name of the session in `CloudTrail`.
     SessionName,
     /// The agent's address.
     CredentialsUri,
@@ -204,7 +204,7 @@ impl Variable {
         Self::StsRegionalEndpoints,
     ];
 
-    /// As SDKs know it.
+    /// Its name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -220,18 +220,18 @@ impl Variable {
     }
 }
 
-/// Which of our variables a container sets, whatever else it sets: a list of hundreds leaves nothing else behind.
+/// Which of the injected variables a container sets; nothing else is kept of its list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Variables(u8);
 
 impl Variables {
-    /// Whether that one is set.
+    /// Whether the variable is set.
     #[must_use]
     pub const fn has(self, variable: Variable) -> bool {
         self.0 & (1 << variable as u8) != 0
     }
 
-    fn note(&mut self, name: &str) {
+    fn insert(&mut self, name: &str) {
         if name.starts_with("AWS_") {
             let found = Variable::ALL.into_iter().filter(|variable| variable.name() == name);
             self.0 = found.fold(self.0, |set, variable| set | 1 << variable as u8);
@@ -241,8 +241,8 @@ impl Variables {
 
 impl<'de> Deserialize<'de> for Variables {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct List;
-        impl<'de> Visitor<'de> for List {
+        struct VariablesVisitor;
+        impl<'de> Visitor<'de> for VariablesVisitor {
             type Value = Variables;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -252,11 +252,11 @@ impl<'de> Deserialize<'de> for Variables {
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Variables, A::Error> {
                 let mut variables = Variables::default();
                 while let Some(Named { name }) = list.next_element()? {
-                    variables.note(&name);
+                    variables.insert(&name);
                 }
                 Ok(variables)
             }
         }
-        deserializer.deserialize_seq(List)
+        deserializer.deserialize_seq(VariablesVisitor)
     }
 }

@@ -1,5 +1,5 @@
 //! PURE: which `ServiceAccount`s are in container-credentials mode: the file `{"identities": [{"namespace": …,
-//! "serviceAccount": …}]}` that EKS Pod Identity's control plane writes for the reference.
+//! "serviceAccount": …}]}` that EKS Pod Identity's control plane writes for the EKS webhook.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,29 +8,29 @@ use serde_json::{Map, Value};
 
 /// The `ServiceAccount`s, by namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Identities(HashMap<Box<str>, HashSet<Box<str>>>);
+pub struct ContainerCredentialsList(HashMap<Box<str>, HashSet<Box<str>>>);
 
 #[derive(Deserialize)]
-struct File {
+struct ListFile {
     #[serde(default)]
-    identities: Vec<Entry>,
+    identities: Vec<ListedServiceAccount>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Entry {
+struct ListedServiceAccount {
     namespace: Box<str>,
     service_account: Box<str>,
 }
 
-impl Identities {
-    /// What the file says; an error where it is not that JSON, so that a file that is being written changes nothing.
+impl ContainerCredentialsList {
+    /// Reads the file; an error where it is not that JSON, so that a file that is being written changes nothing.
     pub fn read(content: &[u8]) -> Result<Self, serde_json::Error> {
-        // An object first of all: serde would also take a list for the fields in their order.
+        // An object first of all: serde would also accept a list of the fields in their order.
         let file: Map<String, Value> = serde_json::from_slice(content)?;
-        let file: File = serde_json::from_value(file.into())?;
+        let file: ListFile = serde_json::from_value(file.into())?;
         let mut identities = Self::default();
-        for Entry { namespace, service_account } in file.identities {
+        for ListedServiceAccount { namespace, service_account } in file.identities {
             identities.0.entry(namespace).or_default().insert(service_account);
         }
         Ok(identities)
@@ -38,8 +38,8 @@ impl Identities {
 
     /// Whether the `ServiceAccount` is among them.
     #[must_use]
-    pub fn contains(&self, namespace: &str, account: &str) -> bool {
-        self.0.get(namespace).is_some_and(|accounts| accounts.contains(account))
+    pub fn contains(&self, namespace: &str, service_account: &str) -> bool {
+        self.0.get(namespace).is_some_and(|names| names.contains(service_account))
     }
 
     /// How many there are.

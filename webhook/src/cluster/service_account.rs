@@ -1,9 +1,10 @@
-//! A `ServiceAccount` as it is asked for and read: its metadata only, and of that only what counts. `managedFields` alone
-//! is most of what the API server sends, and a cluster has a hundred thousand of these.
+//! `ServiceAccount`s as they are requested and read: only the metadata, and of that only a few fields. `managedFields` alone
+//! are most of what the API server sends, and a cluster may have a hundred thousand `ServiceAccount`s.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::ready;
+use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::NamespaceResourceScope;
@@ -12,11 +13,21 @@ use kube::runtime::watcher::{self, Config, Event};
 use kube::{Api, Client, Resource};
 use serde::{Deserialize, Deserializer};
 
+use crate::identity::facts::Annotations;
+
 /// Metadata of a `ServiceAccount`: name, namespace, resource version and annotations.
 #[derive(Debug, Clone, Default)]
-pub struct Account(ObjectMeta);
+pub struct ServiceAccountMetadata(ObjectMeta);
 
-impl Resource for Account {
+impl ServiceAccountMetadata {
+    /// Its annotations under `prefix`, if there are any.
+    #[must_use]
+    pub fn annotations(&self, prefix: &str) -> Option<Arc<Annotations>> {
+        Annotations::read(self.0.annotations.as_ref()?, prefix).map(Arc::new)
+    }
+}
+
+impl Resource for ServiceAccountMetadata {
     type DynamicType = ();
     type Scope = NamespaceResourceScope;
 
@@ -36,7 +47,7 @@ impl Resource for Account {
         "serviceaccounts".into()
     }
 
-    /// Asks for `PartialObjectMetadata`.
+    /// Makes kube request `PartialObjectMetadata`.
     fn metadata_api() -> bool {
         true
     }
@@ -50,7 +61,7 @@ impl Resource for Account {
     }
 }
 
-impl<'de> Deserialize<'de> for Account {
+impl<'de> Deserialize<'de> for ServiceAccountMetadata {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Object {
@@ -70,19 +81,22 @@ impl<'de> Deserialize<'de> for Account {
     }
 }
 
-/// Every `ServiceAccount`, and what becomes of them.
+/// A watch of all `ServiceAccount`s.
 ///
-/// Streamed one by one (Kubernetes' streaming lists), which takes half the time of pages of 500 and holds none of them. Such
-/// a list is as fresh as the API server's own cache: a `ServiceAccount` that it lacks is looked for anyway, and one it has
-/// of a moment ago is what a watch might show, too. An API server that refuses to stream or does not come to an end within
-/// a watch's time is asked for pages from then on.
-pub fn watch(client: Client, config: Config) -> impl Stream<Item = watcher::Result<Event<Account>>> {
-    let api = Api::<Account>::all(client);
+/// The initial list is streamed object by object (Kubernetes' streaming lists), which takes half the time of pages of 500 and
+/// needs no memory for a page. Such a list is as fresh as the API server's own cache: a `ServiceAccount` that it lacks is
+/// looked up live anyway, and an outdated one is what a watch may have, too. Where the API server refuses to stream, or does
+/// not finish within the time of a watch, the list is requested in pages from then on.
+pub fn watch(
+    client: Client,
+    config: Config,
+) -> impl Stream<Item = watcher::Result<Event<ServiceAccountMetadata>>> {
+    let api = Api::<ServiceAccountMetadata>::all(client);
     let streamed = kube::runtime::watcher(api.clone(), config.clone().streaming_lists());
     let listed = kube::runtime::watcher(api, config);
     let mut begun = false;
     let streamed = streamed.take_while(move |event| {
-        let goes_on = match event {
+        let continues = match event {
             Ok(Event::Init) => !std::mem::replace(&mut begun, true),
             Ok(Event::InitDone) => {
                 begun = false;
@@ -93,10 +107,10 @@ pub fn watch(client: Client, config: Config) -> impl Stream<Item = watcher::Resu
             }
             _ => true,
         };
-        if !goes_on {
-            tracing::info!("the API server does not stream ServiceAccounts: they are listed");
+        if !continues {
+            tracing::info!("the API server does not stream ServiceAccounts; they are listed in pages");
         }
-        ready(goes_on)
+        ready(continues)
     });
     streamed.chain(listed)
 }

@@ -1,6 +1,6 @@
-//! The serving certificate: taken from a watched Secret or from files, and swapped without a restart.
+//! The serving certificate: read from a watched Secret or from files, and replaced without a restart.
 //!
-//! What cannot be used changes nothing: the last good certificate goes on serving until it ends.
+//! A certificate that is not usable changes nothing: the last usable one is served until it expires.
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -21,18 +21,18 @@ use rustls::sign::CertifiedKey;
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::files;
 use crate::metrics::Metrics;
+use crate::serving::files;
 
-/// Why a certificate and key cannot serve.
+/// Why a certificate and its key are not usable.
 #[derive(Debug, Error)]
 pub enum CertificateError {
     /// One of the two is missing, or empty.
     #[error("there is no {0}")]
     Missing(&'static str),
-    /// Not PEM, or nothing of the wanted kind in it. Why is not told: the decoder quotes the line, which may hold a key, even
-    /// in a file that should hold only certificates.
-    #[error("{0} is not usable PEM: sections of whole lines are wanted, {1} among them")]
+    /// Not PEM, or without a section of the expected kind. The decoder's own message is not repeated: it quotes the line, which
+    /// may contain a key, even in a file that should contain only certificates.
+    #[error("{0} is not usable PEM: sections of whole lines are expected, with at least one {1} section")]
     Pem(&'static str, &'static str),
     /// The certificate is not X.509.
     #[error("tls.crt is not an X.509 certificate")]
@@ -40,50 +40,31 @@ pub enum CertificateError {
     /// The key is of an unknown kind, or of another certificate.
     #[error("tls.key does not fit tls.crt: {0}")]
     Key(#[from] rustls::Error),
-    /// The certificate's life is over.
-    #[error("tls.crt ended {0} seconds ago")]
+    /// The certificate has expired.
+    #[error("tls.crt expired {0} seconds ago")]
     Expired(i64),
 }
 
 /// The certificate that is served now.
 #[derive(Debug)]
 pub struct Certificate {
-    served: RwLock<Served>,
+    served: RwLock<ServedCertificates>,
     metrics: Arc<Metrics>,
 }
 
 #[derive(Debug, Default)]
-struct Served {
-    current: Option<Current>,
-    /// One whose life has not begun, while the current one's lasts.
-    next: Option<Current>,
+struct ServedCertificates {
+    current: Option<UsableCertificate>,
+    /// One that is not valid yet, while the current one is valid.
+    next: Option<UsableCertificate>,
 }
 
 #[derive(Debug, Clone)]
-struct Current {
+struct UsableCertificate {
     key: Arc<CertifiedKey>,
     /// Seconds since 1970.
     not_before: i64,
     not_after: i64,
-}
-
-/// Where the certificate comes from.
-#[derive(Debug, Clone, Copy)]
-pub enum Origin<'a> {
-    /// A `kubernetes.io/tls` Secret.
-    Secret {
-        /// Its namespace.
-        namespace: &'a str,
-        /// Its name.
-        name: &'a str,
-    },
-    /// PEM files.
-    Files {
-        /// The certificate, possibly with intermediates behind it.
-        certificate: &'a Path,
-        /// Its key.
-        key: &'a Path,
-    },
 }
 
 impl Certificate {
@@ -93,34 +74,34 @@ impl Certificate {
         Self { served: RwLock::default(), metrics }
     }
 
-    /// Keeps the certificate equal to the Secret; returns only if the watch ends, which it never does by itself.
+    /// Keeps the certificate equal to the Secret; returns only if the watch ends, which it does not do by itself.
     pub async fn follow_secret(&self, client: Client, namespace: &str, secret: &str) {
-        // A list or watch narrowed to one name is what RBAC's resourceNames lets through.
+        // RBAC's resourceNames permits a list or watch only with this field selector.
         let config = process::watch::config().fields(&format!("metadata.name={secret}"));
-        self.take_all(watcher(Api::<Secret>::namespaced(client, namespace), config)).await;
+        self.apply_all(watcher(Api::<Secret>::namespaced(client, namespace), config)).await;
     }
 
-    /// Keeps the certificate equal to the files, for ever.
+    /// Keeps the certificate equal to the files; does not return.
     pub async fn follow_files(&self, certificate: &Path, key: &Path) {
         files::follow([certificate, key], |[certificate, key]| {
-            self.take(&certificate.unwrap_or_default(), &key.unwrap_or_default());
+            self.apply(&certificate.unwrap_or_default(), &key.unwrap_or_default());
         })
         .await;
     }
 
-    async fn take_all(&self, events: impl Stream<Item = watcher::Result<Event<Secret>>>) {
+    async fn apply_all(&self, events: impl Stream<Item = watcher::Result<Event<Secret>>>) {
         let mut events = std::pin::pin!(events.backoff(process::watch::backoff()));
         while let Some(event) = events.next().await {
             match event {
                 Ok(Event::InitApply(secret) | Event::Apply(secret)) => {
                     let data = secret.data.unwrap_or_default();
                     let part = |key| data.get(key).map(|bytes| bytes.0.as_slice()).unwrap_or_default();
-                    self.take(part("tls.crt"), part("tls.key"));
+                    self.apply(part("tls.crt"), part("tls.key"));
                 }
                 Ok(Event::Init | Event::InitDone) => {}
                 Ok(Event::Delete(_)) => {
                     tracing::warn!(
-                        "the Secret with the serving certificate is gone; the last one is still served"
+                        "the Secret with the serving certificate was deleted; the last certificate is still served"
                     );
                 }
                 Err(error) => tracing::warn!(error = %error, "the watch of the certificate's Secret failed"),
@@ -128,45 +109,45 @@ impl Certificate {
         }
     }
 
-    /// Serves this certificate with this key (PEM) from now on, if they can be used.
-    pub fn take(&self, certificate: &[u8], key: &[u8]) {
+    /// Serves this certificate with this key (PEM) from now on, if they are usable.
+    pub fn apply(&self, certificate: &[u8], key: &[u8]) {
         match read(certificate, key) {
             Ok(new) => {
-                let Current { not_before, not_after, .. } = new;
+                let UsableCertificate { not_before, not_after, .. } = new;
                 let mut served = self.served.write().unwrap_or_else(PoisonError::into_inner);
-                if not_before > now() && served.now().is_some_and(Current::is_valid) {
-                    tracing::warn!(not_before, "this certificate is served once its life begins");
+                if not_before > now() && served.now().is_some_and(UsableCertificate::is_valid) {
+                    tracing::warn!(not_before, "this certificate is served once it is valid");
                     served.next = Some(new);
                     drop(served);
                     self.metrics.certificate(not_before, not_after);
                     return;
                 }
-                let swapped = served.current.is_some();
-                *served = Served { current: Some(new), next: None };
+                let replaced = served.current.is_some();
+                *served = ServedCertificates { current: Some(new), next: None };
                 drop(served);
                 self.metrics.certificate(not_before, not_after);
-                tracing::info!(not_after, swapped, "serving certificate taken");
+                tracing::info!(not_after, replaced, "serving certificate loaded");
             }
             Err(error) => {
                 self.metrics.certificate_refused();
-                tracing::error!(error = %error, "this certificate cannot be used; nothing is changed");
+                tracing::error!(error = %error, "this certificate is not usable; the last usable one is still served");
             }
         }
     }
 
-    /// Whether a certificate is there and in its life.
+    /// Whether there is a certificate, and it is valid now.
     #[must_use]
     pub fn is_valid(&self) -> bool {
         self.current().is_some_and(|current| current.is_valid())
     }
 
-    /// The certificate that is served now, and those between it and its root.
+    /// The certificate that is served now, and its intermediates.
     #[must_use]
     pub fn chain(&self) -> Option<Vec<CertificateDer<'static>>> {
         self.current().map(|current| current.key.cert.clone())
     }
 
-    /// TLS 1.3 only, HTTP/2 first; with `callers` only for those whose certificate it accepts.
+    /// TLS 1.3 only, HTTP/2 preferred; with `callers` only for clients whose certificate it accepts.
     pub fn server_config(
         self: &Arc<Self>,
         callers: Option<Arc<dyn ClientCertVerifier>>,
@@ -182,18 +163,18 @@ impl Certificate {
         Ok(config)
     }
 
-    fn current(&self) -> Option<Current> {
+    fn current(&self) -> Option<UsableCertificate> {
         self.served.read().unwrap_or_else(PoisonError::into_inner).now().cloned()
     }
 }
 
-impl Served {
-    fn now(&self) -> Option<&Current> {
+impl ServedCertificates {
+    fn now(&self) -> Option<&UsableCertificate> {
         self.next.as_ref().filter(|next| next.not_before <= now()).or(self.current.as_ref())
     }
 }
 
-impl Current {
+impl UsableCertificate {
     fn is_valid(&self) -> bool {
         (self.not_before..self.not_after).contains(&now())
     }
@@ -205,11 +186,11 @@ impl ResolvesServerCert for Certificate {
     }
 }
 
-fn read(certificate: &[u8], key: &[u8]) -> Result<Current, CertificateError> {
-    let given =
+fn read(certificate: &[u8], key: &[u8]) -> Result<UsableCertificate, CertificateError> {
+    let not_empty =
         |name, pem: &'_ [u8]| if pem.is_empty() { Err(CertificateError::Missing(name)) } else { Ok(()) };
-    given("tls.crt", certificate)?;
-    given("tls.key", key)?;
+    not_empty("tls.crt", certificate)?;
+    not_empty("tls.key", key)?;
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(certificate)
         .collect::<Result<_, _>>()
         .map_err(|_| CertificateError::Pem("tls.crt", "CERTIFICATE"))?;
@@ -222,12 +203,12 @@ fn read(certificate: &[u8], key: &[u8]) -> Result<Current, CertificateError> {
     if not_after <= now() {
         return Err(CertificateError::Expired(now() - not_after));
     }
-    // Compares the public keys of the two.
+    // Fails if the two have different public keys.
     let key = Arc::new(CertifiedKey::from_der(chain, key, &provider())?);
-    Ok(Current { key, not_before, not_after })
+    Ok(UsableCertificate { key, not_before, not_after })
 }
 
-/// The one implementation of cryptography in this process.
+/// The only cryptography provider of this process.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
@@ -250,14 +231,12 @@ mod tests {
         let refused = |certificate: &str, key: &str| {
             read(certificate.as_bytes(), key.as_bytes()).err().map(|error| error.to_string())
         };
-        // As it comes out of a template or an environment variable.
+        // As a template or an environment variable may produce it.
         for broken in [key.replace('\n', "\\n"), key.replace('\n', "\\n") + "\n", key.replace('\n', " ")] {
-            let told =
-                "tls.key is not usable PEM: sections of whole lines are wanted, PRIVATE KEY among them";
-            assert_eq!(refused(&pem, &broken).as_deref(), Some(told), "{broken:?}");
-            let told =
-                "tls.crt is not usable PEM: sections of whole lines are wanted, CERTIFICATE among them";
-            assert_eq!(refused(&(broken.clone() + &pem), &key).as_deref(), Some(told), "{broken:?}");
+            let message = "tls.key is not usable PEM: sections of whole lines are expected, with at least one PRIVATE KEY section";
+            assert_eq!(refused(&pem, &broken).as_deref(), Some(message), "{broken:?}");
+            let message = "tls.crt is not usable PEM: sections of whole lines are expected, with at least one CERTIFICATE section";
+            assert_eq!(refused(&(broken.clone() + &pem), &key).as_deref(), Some(message), "{broken:?}");
         }
         Ok(())
     }

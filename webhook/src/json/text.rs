@@ -1,4 +1,4 @@
-//! PURE: a JSON string that is borrowed from the body where it stands there as it is, and owned only where it was escaped.
+//! PURE: a JSON string that is borrowed from the body, and owned only where it contains escapes.
 
 use std::borrow::{Borrow, Cow};
 use std::fmt;
@@ -33,8 +33,8 @@ impl Borrow<str> for Text<'_> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Strings;
-        impl<'de> Visitor<'de> for Strings {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
             type Value = Text<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,6 +49,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
                 Ok(Text(Cow::Owned(text.to_owned())))
             }
         }
-        deserializer.deserialize_str(Strings)
+        deserializer.deserialize_str(TextVisitor)
     }
 }

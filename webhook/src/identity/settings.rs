@@ -1,18 +1,18 @@
-//! PURE: what the flags say about identities and pods, worked out once.
+//! PURE: the flags about identities and pods, parsed once.
 
-/// How identities are made and where in a pod they go.
+/// How identities are made and where in a pod they are added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Prefix of the annotations read from `ServiceAccount`s and pods, without the slash.
     pub annotation_prefix: String,
-    /// The token's audience where nothing else says.
+    /// The token's audience where no other source sets one.
     pub audience: String,
-    /// The token's life in seconds where nothing else says.
+    /// The token's lifetime in seconds where no other source sets one.
     pub expiration_seconds: i64,
-    /// Whether a life of exactly 24 h is shortened by up to 2 h, differently for each pod, so that the pods of a rollout
-    /// do not all renew at once.
+    /// Whether a lifetime of exactly 24 h is shortened by up to 2 h, differently for each pod, so that the pods of a rollout
+    /// do not all renew at the same time.
     pub expiration_jitter: bool,
-    /// The region of those who are not bound; for a binding, where neither it nor its issuer names one.
+    /// The region of `ServiceAccount`s without a binding; for a binding, where neither it nor its issuer names one.
     pub region: Option<String>,
     /// `AWS_STS_REGIONAL_ENDPOINTS` for annotated `ServiceAccount`s; a binding has its own default, true.
     pub sts_regional_endpoints: bool,
@@ -20,13 +20,13 @@ pub struct Settings {
     pub role_session_name: bool,
     /// Directory the token is mounted at, without a slash at its end.
     pub mount_path: String,
-    /// Whose role an annotation names that is no ARN.
-    pub composed: Composed,
-    /// EKS Pod Identity's way.
+    /// How a role annotation that is not an ARN is interpreted.
+    pub role_names: RoleNames,
+    /// EKS Pod Identity.
     pub container_credentials: ContainerCredentials,
-    /// The pod's annotation with containers to leave alone.
+    /// The pod's annotation that lists containers to skip.
     pub skip_containers: String,
-    /// The pod's annotation with its token's life.
+    /// The pod's annotation with its token's lifetime.
     pub token_expiration: String,
 }
 
@@ -43,7 +43,7 @@ impl Settings {
             sts_regional_endpoints: false,
             role_session_name: false,
             mount_path: "/var/run/secrets/eks.amazonaws.com/serviceaccount".into(),
-            composed: Composed::Never,
+            role_names: RoleNames::Verbatim,
             container_credentials: ContainerCredentials::default(),
             skip_containers: format!("{annotation_prefix}/skip-containers"),
             token_expiration: format!("{annotation_prefix}/token-expiration"),
@@ -51,16 +51,16 @@ impl Settings {
     }
 }
 
-/// What becomes of a role annotation that is no ARN but a name, or a path and a name.
+/// How a role annotation is interpreted that is not an ARN but a name, or a path and a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Composed {
-    /// It is injected as it is, as the reference does without `--compose-role-arn`.
-    Never,
+pub enum RoleNames {
+    /// It is injected unchanged, as by the EKS webhook without `--compose-role-arn`.
+    Verbatim,
     /// It is a role of this account.
-    Of {
-        /// Twelve digits; the issuer's account where none is given.
+    OfAccount {
+        /// Twelve digits; `None`: the default issuer's account.
         account: Option<String>,
-        /// For example `aws`; the issuer's partition where none is given.
+        /// For example `aws`; `None`: the default issuer's partition.
         partition: Option<String>,
     },
 }

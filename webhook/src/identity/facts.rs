@@ -1,0 +1,225 @@
+//! PURE: what is kept of each object the webhook watches. A cluster may have a hundred thousand `ServiceAccount`s, so of each
+//! only the name and what it says about AWS is kept.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crds::condition::{ConditionType, is_true};
+use crds::holder::Claim;
+use crds::names::DEFAULT_ISSUER;
+use crds::{OidcIssuer, PodIdentityBinding};
+use k8s_openapi::jiff::Timestamp;
+
+/// The annotations of a `ServiceAccount` that count, not yet interpreted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Annotations {
+    /// `role-arn`.
+    pub role_arn: Option<Box<str>>,
+    /// `audience`.
+    pub audience: Option<Box<str>>,
+    /// `sts-regional-endpoints`.
+    pub sts_regional_endpoints: Option<Box<str>>,
+    /// `token-expiration`.
+    pub token_expiration: Option<Box<str>>,
+}
+
+/// The longest ARN that AWS accepts (IAM's `arnType`). Kubernetes accepts a quarter of a megabyte of annotations in each
+/// `ServiceAccount`, and users create as many of those as they like: what is kept of each is limited.
+const LONGEST_ARN: usize = 2048;
+/// The longest audience of an OIDC provider (IAM's `clientIDType`); the other annotations are a word.
+const LONGEST_WORD: usize = 255;
+
+impl Annotations {
+    /// The annotations under `prefix`; `None` where there is none, as for most `ServiceAccount`s.
+    #[must_use]
+    pub fn read(all: &BTreeMap<String, String>, prefix: &str) -> Option<Self> {
+        let mut found = Self::default();
+        for (key, value) in all {
+            let Some(key) = key.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/')) else {
+                continue;
+            };
+            let (field, longest) = match key {
+                "role-arn" => (&mut found.role_arn, LONGEST_ARN),
+                "audience" => (&mut found.audience, LONGEST_WORD),
+                "sts-regional-endpoints" => (&mut found.sts_regional_endpoints, LONGEST_WORD),
+                "token-expiration" => (&mut found.token_expiration, LONGEST_WORD),
+                _ => continue,
+            };
+            *field = Some(value[..value.floor_char_boundary(longest)].into());
+        }
+        (found != Self::default()).then_some(found)
+    }
+
+    /// The role, unless it is empty, which the EKS webhook treats as absent.
+    #[must_use]
+    pub fn role(&self) -> Option<&str> {
+        self.role_arn.as_deref().filter(|arn| !arn.is_empty())
+    }
+}
+
+/// What is kept of a `PodIdentityBinding`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BindingFacts {
+    /// The binding's name.
+    pub name: Box<str>,
+    /// The `ServiceAccount`, in the binding's own namespace.
+    pub service_account: Box<str>,
+    /// When it was created.
+    pub created: Option<Timestamp>,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Whether it is Stalled and never had a role. One that had a role keeps it while it is Stalled: running pods use it.
+    pub stalled_without_role: bool,
+    /// `spec.issuerRef.name` where it is not `default`, which is what almost all bindings use.
+    pub issuer: Option<Box<str>>,
+    /// `spec.roleArn`: an existing role.
+    pub role_arn: Option<Box<str>>,
+    /// `spec.audience`.
+    pub audience: Option<Box<str>>,
+    /// `spec.tokenExpirationSeconds`.
+    pub expiration_seconds: Option<i64>,
+    /// `spec.stsRegionalEndpoints`.
+    pub sts_regional_endpoints: Option<bool>,
+    /// `spec.region`.
+    pub region: Option<Box<str>>,
+}
+
+impl BindingFacts {
+    /// Name of the `OidcIssuer` that the binding uses.
+    #[must_use]
+    pub fn issuer_name(&self) -> &str {
+        self.issuer.as_deref().unwrap_or(DEFAULT_ISSUER)
+    }
+}
+
+impl Claim for BindingFacts {
+    fn created(&self) -> Option<Timestamp> {
+        self.created
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl From<PodIdentityBinding> for BindingFacts {
+    fn from(binding: PodIdentityBinding) -> Self {
+        let stalled_without_role = binding.status.as_ref().is_some_and(|status| {
+            status.role_arn.is_none() && is_true(&status.conditions, ConditionType::Stalled)
+        });
+        let spec = &binding.spec;
+        Self {
+            name: binding.metadata.name.as_deref().unwrap_or_default().into(),
+            service_account: spec.service_account_name.as_str().into(),
+            created: binding.metadata.creation_timestamp.as_ref().map(|time| time.0),
+            deleting: binding.metadata.deletion_timestamp.is_some(),
+            stalled_without_role,
+            issuer: Some(spec.issuer_name()).filter(|name| *name != DEFAULT_ISSUER).map(Into::into),
+            role_arn: spec.role_arn.as_deref().map(Into::into),
+            audience: spec.audience.as_deref().map(Into::into),
+            expiration_seconds: spec.token_expiration_seconds,
+            sts_regional_endpoints: spec.sts_regional_endpoints,
+            region: spec.region.as_deref().map(Into::into),
+        }
+    }
+}
+
+/// Whether annotations or bindings give a `ServiceAccount` an identity. The ConfigMap and the container-credentials file may
+/// give one that has none from those.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdentityState {
+    /// There is neither a role annotation nor a binding, or all bindings are being deleted.
+    Absent,
+    /// There are only bindings that are Stalled and never had a role: an identity is wanted, but cannot be given.
+    Stalled,
+    /// There is a role annotation, or a binding that is neither being deleted nor Stalled without a role.
+    Present,
+}
+
+/// Whether a `ServiceAccount` with these annotations and bindings has an identity.
+#[must_use]
+pub fn identity_state(annotations: Option<&Annotations>, bindings: &[Arc<BindingFacts>]) -> IdentityState {
+    if annotations.is_some_and(|annotations| annotations.role().is_some()) {
+        return IdentityState::Present;
+    }
+    let mut state = IdentityState::Absent;
+    for binding in bindings.iter().filter(|binding| !binding.deleting) {
+        if !binding.stalled_without_role {
+            return IdentityState::Present;
+        }
+        state = IdentityState::Stalled;
+    }
+    state
+}
+
+/// What is kept of an `OidcIssuer`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct IssuerFacts {
+    /// Its name.
+    pub name: Box<str>,
+    /// `spec.clusterName`: part of the role's name.
+    pub cluster_name: Box<str>,
+    /// The AWS account, once the operator has written it into the status.
+    pub account: Option<Box<str>>,
+    /// The partition: that of the status, or else that of the region.
+    pub partition: Box<str>,
+    /// The region of its bucket.
+    pub region: Box<str>,
+    /// Its first audience.
+    pub audience: Box<str>,
+}
+
+impl From<OidcIssuer> for IssuerFacts {
+    fn from(issuer: OidcIssuer) -> Self {
+        let (spec, status) = (&issuer.spec, issuer.status.as_ref());
+        let partition = status.and_then(|status| status.partition.as_deref());
+        Self {
+            name: issuer.metadata.name.as_deref().unwrap_or_default().into(),
+            cluster_name: spec.cluster_name.as_str().into(),
+            account: status.and_then(|status| status.account_id.as_deref()).map(Into::into),
+            partition: partition.unwrap_or_else(|| spec.partition().id).into(),
+            region: spec.s3.region.as_str().into(),
+            audience: spec.audience().into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_annotation_no_more_is_kept_than_aws_could_accept() {
+        let long = "é".repeat(128 << 10);
+        let all = ["role-arn", "audience", "sts-regional-endpoints", "token-expiration"]
+            .map(|key| (format!("eks.amazonaws.com/{key}"), long.clone()));
+        let kept = Annotations::read(&all.into(), "eks.amazonaws.com").unwrap_or_default();
+        let lengths = [kept.role_arn, kept.audience, kept.sts_regional_endpoints, kept.token_expiration]
+            .map(|value| value.map_or(0, |value| value.len()));
+        assert_eq!(lengths, [2048, 254, 254, 254]);
+    }
+    #[test]
+    fn a_role_annotation_or_a_usable_binding_is_an_identity() {
+        let role = Annotations { role_arn: Some("arn".into()), ..Annotations::default() };
+        let audience = Annotations { audience: Some("a".into()), ..Annotations::default() };
+        let binding = |deleting, stalled_without_role| {
+            Arc::new(BindingFacts { deleting, stalled_without_role, ..BindingFacts::default() })
+        };
+        let (usable, stalled) = (binding(false, false), binding(false, true));
+        let [deleting, deleting_and_stalled] = [binding(true, false), binding(true, true)];
+        for (annotations, bindings, expected) in [
+            (None, vec![], IdentityState::Absent),
+            (Some(&audience), vec![], IdentityState::Absent),
+            (Some(&role), vec![], IdentityState::Present),
+            (Some(&role), vec![&stalled], IdentityState::Present),
+            (None, vec![&usable], IdentityState::Present),
+            (None, vec![&deleting], IdentityState::Absent),
+            (None, vec![&deleting_and_stalled], IdentityState::Absent),
+            (None, vec![&stalled], IdentityState::Stalled),
+            (None, vec![&deleting, &stalled, &usable], IdentityState::Present),
+        ] {
+            let bindings: Vec<_> = bindings.into_iter().cloned().collect();
+            assert_eq!(identity_state(annotations, &bindings), expected, "{annotations:?} {bindings:?}");
+        }
+    }
+}
