@@ -12,6 +12,7 @@ use cluster::image::{File, Image};
 use cluster::{Addresses, Node, NodeOptions, until};
 
 use crate::binaries::{Binaries, root};
+use crate::processes::{Process, processes};
 
 /// Account, region and names of `examples/minimal.yaml`.
 pub const ACCOUNT: &str = "111122223333";
@@ -193,6 +194,11 @@ impl Lab {
         self.node.run(command).await.map(|_| ())
     }
 
+    /// Every process of a program in this lab's pods.
+    pub fn processes(&self, program: &str) -> anyhow::Result<Vec<Process>> {
+        processes(&self.node.cgroup(), program)
+    }
+
     /// Runs the workload under a `ServiceAccount` to its end.
     pub async fn run_pod(
         &self,
@@ -227,50 +233,6 @@ impl Lab {
         };
         until(&what, Duration::from_mins(2), holds).await
     }
-}
-
-/// A process in a pod; the host sees those of the node, too.
-#[derive(Debug, Clone)]
-pub struct Process {
-    /// Its pid on the host.
-    pub pid: u32,
-    /// Its cgroups; their names contain the pod's uid.
-    pub cgroups: String,
-    /// Its resident memory in KiB.
-    pub memory: u64,
-    /// The most of it that it has had, in KiB.
-    pub peak: u64,
-}
-
-impl Process {
-    /// Ends it with SIGKILL: nothing of it is asked.
-    pub fn kill(&self) -> anyhow::Result<()> {
-        let status = Command::new("kill").args(["-KILL", &self.pid.to_string()]).status()?;
-        ensure!(status.success(), "kill ended with {status}");
-        Ok(())
-    }
-}
-
-/// Every process of one of our programs that runs in a pod.
-pub fn processes(program: &str) -> anyhow::Result<Vec<Process>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc")?.flatten() {
-        let read = |file: &str| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
-        let cgroups = read("cgroup");
-        if read("comm").trim() != program || !cgroups.contains("podidentity-") {
-            continue;
-        }
-        let status = read("status");
-        let kib = |key: &str| -> Option<u64> {
-            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-            line.split_whitespace().next()?.parse().ok()
-        };
-        let pid = entry.file_name().to_string_lossy().parse().ok();
-        if let (Some(pid), Some(memory), Some(peak)) = (pid, kib("VmRSS:"), kib("VmHWM:")) {
-            found.push(Process { pid, cgroups, memory, peak });
-        }
-    }
-    Ok(found)
 }
 
 /// A jsonpath to a condition's field.

@@ -2,5 +2,6 @@
 
 pub mod binaries;
 pub mod lab;
+pub mod processes;
 pub mod story;
 pub mod terminal;

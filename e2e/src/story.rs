@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use crds::names::{role_arn, role_name};
 
 use crate::binaries::root;
-use crate::lab::{ACCOUNT, BUCKET, DATA_BUCKET, Lab, SYSTEM, condition, processes};
+use crate::lab::{ACCOUNT, BUCKET, DATA_BUCKET, Lab, SYSTEM, condition};
 use crate::terminal::Terminal;
 
 /// The file a user keeps in Git.
@@ -163,7 +163,7 @@ pub async fn look(lab: &Lab, terminal: &mut Terminal) -> anyhow::Result<()> {
     ensure!(denied.is_empty(), "AWS denied: {}", denied.join(", "));
     for program in ["operator", "webhook"] {
         let memory: Vec<String> =
-            processes(program)?.iter().map(|one| format!("{} MiB", one.memory.div_ceil(1024))).collect();
+            lab.processes(program)?.iter().map(|one| format!("{} MiB", one.memory.div_ceil(1024))).collect();
         terminal.proof(&format!("memory of {program}: {}", memory.join(", ")));
     }
     terminal
