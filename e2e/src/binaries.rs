@@ -1,4 +1,4 @@
-//! Our own programs, as the images are made of.
+//! This project's programs, which the images contain.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,11 +14,11 @@ pub struct Binaries {
 
 const PROGRAMS: [&str; 4] = ["operator", "webhook", "aws-sim", "workload"];
 
-/// What each program is made of.
+/// The folders that each program is built from.
 const SOURCES: [(&str, &[&str]); 4] = [
     ("operator", &["operator/src", "process/src", "crds/src"]),
     ("webhook", &["webhook/src", "process/src", "crds/src"]),
-    ("aws-sim", &["e2e/aws-sim/src"]),
+    ("aws-sim", &["e2e/aws-sim/src", "e2e/aws-sim-api/src"]),
     ("workload", &["e2e/workload/src"]),
 ];
 
@@ -40,7 +40,7 @@ impl Binaries {
         Self::built()
     }
 
-    /// Those that stand beside the running program: `cargo test` has built them for their packages' own tests.
+    /// Those beside the running program: `cargo test` has built them for their packages' own tests.
     pub fn built() -> anyhow::Result<Self> {
         let own = std::env::current_exe()?;
         let directory = own.ancestors().skip(1).find(|folder| folder.join("operator").is_file());
@@ -50,7 +50,7 @@ impl Binaries {
     }
 
     /// [`Self::built`], and an error where one is older than a source: `cargo test --test system` alone builds none of
-    /// them, and what it then tests is yesterday's.
+    /// them, and would test old programs.
     pub fn fresh() -> anyhow::Result<Self> {
         let binaries = Self::built()?;
         for (program, folders) in SOURCES {

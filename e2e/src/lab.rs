@@ -1,4 +1,5 @@
-//! The laboratory: a node with real pods, AWS under its own host names beside it, and an administrator's shell inside.
+//! The lab: a node with real pods, simulated AWS under AWS's host names in the node's network, and commands that run there
+//! as the administrator.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -6,11 +7,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use aws_sim_api::{Call, Credentials, NewPolicy, State};
 use cluster::image::{File, Image};
 use cluster::{Addresses, Node, NodeOptions, until};
 
-use crate::aws::{Call, Keys, State};
 use crate::binaries::{Binaries, root};
+use crate::processes::{Process, processes};
 
 /// Account, region and names of `examples/minimal.yaml`.
 pub const ACCOUNT: &str = "111122223333";
@@ -23,7 +25,7 @@ pub const DATA_BUCKET: &str = "vault-data-111122223333";
 /// The operator's namespace.
 pub const SYSTEM: &str = "podidentity-system";
 
-/// A running laboratory. Dropping it ends it, unless it was detached before.
+/// A running lab. Dropping it ends it, unless it was detached before.
 pub struct Lab {
     /// The node.
     pub node: Node,
@@ -40,15 +42,15 @@ pub struct Ended {
 }
 
 impl Lab {
-    /// Starts node and AWS. `progress` is told each part.
+    /// Starts node and AWS. `progress` is called with each part that starts.
     pub async fn start(state: PathBuf, binaries: Binaries, progress: &dyn Fn(&str)) -> anyhow::Result<Self> {
         let node = Node::start(&NodeOptions::new(state), progress).await?;
         let lab = Self { node, binaries };
-        lab.start_aws().await.context("the AWS stand-in did not start")?;
+        lab.start_aws().await.context("aws-sim did not start")?;
         Ok(lab)
     }
 
-    /// One that was detached.
+    /// A running lab that was detached.
     pub fn attach(state: &Path) -> anyhow::Result<Self> {
         Ok(Self { node: Node::attach(state)?, binaries: Binaries::built()? })
     }
@@ -58,41 +60,41 @@ impl Lab {
         command
             .arg("serve")
             .arg(format!("--listen={}:443", Addresses::OUTSIDE))
-            .arg(format!("--control={}", door()));
+            .arg(format!("--control={}", control_address()));
         command.arg("--ca-dir").arg(self.node.state().join("aws"));
         self.node.daemon("aws-sim", command)?;
-        until("the AWS stand-in", Duration::from_secs(20), || async {
-            self.console("GET", "/calls", "").await.map(|_| ())
+        until("aws-sim's control API", Duration::from_secs(20), || async {
+            self.control("GET", "/calls", "").await.map(|_| ())
         })
         .await
     }
 
-    /// The private CA of AWS's names.
+    /// The private CA that signs the certificates of AWS's host names.
     #[must_use]
     pub fn ca(&self) -> PathBuf {
         self.node.state().join("aws/ca.crt")
     }
 
-    /// Somebody with the console.
-    pub async fn console(&self, method: &str, path: &str, body: &str) -> anyhow::Result<String> {
+    /// Sends a request to aws-sim's control API, and returns the response.
+    pub async fn control(&self, method: &str, path: &str, body: &str) -> anyhow::Result<String> {
         let mut command = self.node.inside(self.binaries.path("aws-sim"));
-        command.args(["call", &format!("--control={}", door()), method, path, body]);
+        command.args(["call", &format!("--control={}", control_address()), method, path, body]);
         self.node.run(command).await
     }
 
-    /// What stands in AWS.
+    /// Everything in the AWS account.
     pub async fn state(&self) -> anyhow::Result<State> {
-        Ok(serde_json::from_str(&self.console("GET", "/state", "").await?)?)
+        Ok(serde_json::from_str(&self.control("GET", "/state", "").await?)?)
     }
 
-    /// All calls AWS has seen.
+    /// All calls to AWS.
     pub async fn calls(&self) -> anyhow::Result<Vec<Call>> {
-        Ok(serde_json::from_str(&self.console("GET", "/calls", "").await?)?)
+        Ok(serde_json::from_str(&self.control("GET", "/calls", "").await?)?)
     }
 
     /// A command of the administrator: kubeconfig, AWS keys and the private CA are in its environment.
     pub async fn administrator(&self, program: impl AsRef<OsStr>) -> anyhow::Result<Command> {
-        let keys: Keys = serde_json::from_str(&self.console("GET", "/administrator", "").await?)?;
+        let keys: Credentials = serde_json::from_str(&self.control("GET", "/administrator", "").await?)?;
         let mut command = self.node.inside(program);
         command
             .env("PATH", self.node.search_path())
@@ -125,24 +127,25 @@ impl Lab {
         self.kubectl(&["apply", "--filename", &file.display().to_string()]).await.map(|_| ())
     }
 
-    /// What an account has before we come: a bucket with data, and a policy that allows to read it.
-    pub async fn furnish(&self) -> anyhow::Result<()> {
-        self.console("PUT", &format!("/buckets/{DATA_BUCKET}"), "").await?;
-        self.console("PUT", &format!("/buckets/{DATA_BUCKET}/greeting"), "hello from S3").await?;
-        let policy = serde_json::json!({"name": "vault-storage", "document": {
+    /// Creates what a user has before: a bucket with data, and a policy that allows to read it.
+    pub async fn create_user_resources(&self) -> anyhow::Result<()> {
+        self.control("PUT", &format!("/buckets/{DATA_BUCKET}"), "").await?;
+        self.control("PUT", &format!("/buckets/{DATA_BUCKET}/greeting"), "hello from S3").await?;
+        let document = serde_json::json!({
             "Version": "2012-10-17",
             "Statement": [{
                 "Effect": "Allow", "Action": "s3:GetObject", "Resource": format!("arn:aws:s3:::{DATA_BUCKET}/*"),
             }],
-        }});
-        self.console("POST", "/policies", &policy.to_string()).await.map(|_| ())
+        });
+        let policy = NewPolicy { name: "vault-storage".into(), document };
+        self.control("POST", "/policies", &serde_json::to_string(&policy)?).await.map(|_| ())
     }
 
-    /// Makes our images known to the node.
+    /// Imports the images of operator, webhook and workload into the node.
     pub async fn load_images(&self) -> anyhow::Result<()> {
         let roots = std::fs::read("/etc/ssl/certs/ca-certificates.crt").unwrap_or_default();
         let private = std::fs::read(self.ca())?;
-        // The workload's image trusts AWS's names; the operator learns of them by the chart's extraCA.
+        // The workload's image trusts the private CA; the operator gets it by the chart's extraCA.
         for (program, certificates) in [("operator", roots), ("webhook", Vec::new()), ("workload", private)] {
             let files = vec![File {
                 path: "etc/ssl/certs/ca-certificates.crt".into(),
@@ -191,6 +194,11 @@ impl Lab {
         self.node.run(command).await.map(|_| ())
     }
 
+    /// Every process of a program in this lab's pods.
+    pub fn processes(&self, program: &str) -> anyhow::Result<Vec<Process>> {
+        processes(&self.node.cgroup(), program)
+    }
+
     /// Runs the workload under a `ServiceAccount` to its end.
     pub async fn run_pod(
         &self,
@@ -227,57 +235,13 @@ impl Lab {
     }
 }
 
-/// A process in a pod; the host sees those of the node, too.
-#[derive(Debug, Clone)]
-pub struct Process {
-    /// Its pid on the host.
-    pub pid: u32,
-    /// Its cgroups; their names contain the pod's uid.
-    pub cgroups: String,
-    /// Its resident memory in KiB.
-    pub memory: u64,
-    /// The most of it that it has had, in KiB.
-    pub peak: u64,
-}
-
-impl Process {
-    /// Ends it with SIGKILL: nothing of it is asked.
-    pub fn kill(&self) -> anyhow::Result<()> {
-        let status = Command::new("kill").args(["-KILL", &self.pid.to_string()]).status()?;
-        ensure!(status.success(), "kill ended with {status}");
-        Ok(())
-    }
-}
-
-/// Every process of one of our programs that runs in a pod.
-pub fn processes(program: &str) -> anyhow::Result<Vec<Process>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc")?.flatten() {
-        let read = |file: &str| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
-        let cgroups = read("cgroup");
-        if read("comm").trim() != program || !cgroups.contains("podidentity-") {
-            continue;
-        }
-        let status = read("status");
-        let kib = |key: &str| -> Option<u64> {
-            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-            line.split_whitespace().next()?.parse().ok()
-        };
-        let pid = entry.file_name().to_string_lossy().parse().ok();
-        if let (Some(pid), Some(memory), Some(peak)) = (pid, kib("VmRSS:"), kib("VmHWM:")) {
-            found.push(Process { pid, cgroups, memory, peak });
-        }
-    }
-    Ok(found)
-}
-
 /// A jsonpath to a condition's field.
 #[must_use]
 pub fn condition(type_: &str, field: &str) -> String {
     format!(".status.conditions[?(@.type==\"{type_}\")].{field}")
 }
 
-fn door() -> String {
+fn control_address() -> String {
     format!("{}:8080", Addresses::OUTSIDE)
 }
 
@@ -285,7 +249,7 @@ fn image(program: &str) -> String {
     format!("podidentity.local/{program}:demo")
 }
 
-/// An ordinary pod: nothing in it speaks of AWS.
+/// An ordinary pod, without any AWS configuration.
 fn pod(namespace: &str, service_account: &str, name: &str, arguments: &[&str]) -> serde_json::Value {
     serde_json::json!({
         "apiVersion": "v1",

@@ -1,7 +1,7 @@
-//! The whole system on one machine: a real Kubernetes, an AWS that verifies, our binaries as pods.
+//! The whole system on one machine: a real Kubernetes, a simulated AWS that verifies, this project's programs as pods.
 
-pub mod aws;
 pub mod binaries;
 pub mod lab;
+pub mod processes;
 pub mod story;
 pub mod terminal;

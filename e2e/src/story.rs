@@ -1,4 +1,4 @@
-//! The main job, step by step; each step fails if what it shows is not so.
+//! The main job, step by step. Each step fails unless what it shows is true.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use crds::names::{role_arn, role_name};
 
 use crate::binaries::root;
-use crate::lab::{ACCOUNT, BUCKET, DATA_BUCKET, Lab, SYSTEM, condition, processes};
+use crate::lab::{ACCOUNT, BUCKET, DATA_BUCKET, Lab, SYSTEM, condition};
 use crate::terminal::Terminal;
 
 /// The file a user keeps in Git.
@@ -15,14 +15,14 @@ pub fn example() -> String {
     root().join("examples/minimal.yaml").display().to_string()
 }
 
-/// As the administrator: publish, register, make boundary and operator's role.
+/// As the administrator: publishes, registers, creates boundary and operator's role.
 pub async fn bootstrap(lab: &Lab, terminal: &mut Terminal) -> anyhow::Result<()> {
     terminal.step("Bootstrap, once, as administrator: operator bootstrap -f examples/minimal.yaml");
-    lab.furnish().await?;
-    let said = lab.operator(&["bootstrap", "-f", &example()]).await?;
-    terminal.shown(&said);
+    lab.create_user_resources().await?;
+    let printed = lab.operator(&["bootstrap", "-f", &example()]).await?;
+    terminal.shown(&printed);
     ensure!(
-        said.contains("# this API server issues tokens under it already"),
+        printed.contains("# this API server issues tokens under it already"),
         "the API server has another issuer"
     );
     let again = lab.operator(&["bootstrap", "-f", &example()]).await?;
@@ -32,7 +32,7 @@ pub async fn bootstrap(lab: &Lab, terminal: &mut Terminal) -> anyhow::Result<()>
     Ok(())
 }
 
-/// The chart, by helm, with further values (`key=value`).
+/// Installs the chart with helm, with further values (`key=value`).
 pub async fn install(lab: &Lab, values: &[&str], terminal: &mut Terminal) -> anyhow::Result<()> {
     terminal.step("Install the chart with helm: operator and webhook run as pods, without a static key");
     lab.load_images().await?;
@@ -42,7 +42,7 @@ pub async fn install(lab: &Lab, values: &[&str], terminal: &mut Terminal) -> any
     Ok(())
 }
 
-/// What the step [`apply`] took.
+/// How long the step [`apply`] took.
 #[derive(Debug, Clone, Copy)]
 pub struct Applied {
     /// From apply to the issuer's Ready.
@@ -51,7 +51,7 @@ pub struct Applied {
     pub binding: Duration,
 }
 
-/// The smallest pair that works.
+/// Applies the smallest issuer and binding.
 pub async fn apply(lab: &Lab, terminal: &mut Terminal) -> anyhow::Result<Applied> {
     terminal.step("Apply one OidcIssuer and one PodIdentityBinding: kubectl apply -f examples/minimal.yaml");
     for namespace in ["vault", "shop"] {
@@ -83,7 +83,8 @@ pub async fn apply(lab: &Lab, terminal: &mut Terminal) -> anyhow::Result<Applied
         binding.as_secs_f64()
     ));
 
-    let role = lab.state().await?.role(&role_name("homelab", "vault", "vault"))?;
+    let (state, name) = (lab.state().await?, role_name("homelab", "vault", "vault"));
+    let role = state.role(&name).with_context(|| format!("there is no role {name}"))?;
     ensure!(role.arn == role_arn("aws", ACCOUNT, "homelab", "vault", "vault"), "its ARN is {}", role.arn);
     ensure!(role.attached == [format!("arn:aws:iam::{ACCOUNT}:policy/vault-storage")], "{:?}", role.attached);
     let annotation = lab
@@ -100,29 +101,28 @@ pub async fn apply(lab: &Lab, terminal: &mut Terminal) -> anyhow::Result<Applied
     Ok(Applied { issuer, binding })
 }
 
-impl crate::aws::State {
-    fn role(&self, name: &str) -> anyhow::Result<crate::aws::Role> {
-        self.roles.get(name).cloned().with_context(|| format!("there is no role {name}"))
-    }
-}
-
 /// An ordinary SDK program gets credentials where a binding says so, and nowhere else.
 pub async fn workloads(lab: &Lab, terminal: &mut Terminal) -> anyhow::Result<()> {
     let read = ["get", DATA_BUCKET, "greeting"];
-    terminal
-        .step("Run an ordinary AWS SDK program in a pod: nothing in it speaks of roles, tokens or endpoints");
+    terminal.step(
+        "Run an ordinary AWS SDK program in a pod, without any configuration of roles, tokens or endpoints",
+    );
     let ended = lab.run_pod("vault", "vault", "reader", &read).await?;
     terminal.shown(&ended.log);
     let role = role_name("homelab", "vault", "vault");
     ensure!(ended.succeeded, "it failed: {}", ended.log);
-    ensure!(ended.log.contains(&format!("assumed-role/{role}/")), "it is somebody else: {}", ended.log);
-    ensure!(ended.log.contains("object: hello from S3"), "it read something else: {}", ended.log);
+    ensure!(ended.log.contains(&format!("assumed-role/{role}/")), "it has another identity: {}", ended.log);
+    ensure!(ended.log.contains("object: hello from S3"), "it read another object: {}", ended.log);
     terminal.proof("it is the binding's role, and reads the object its policy allows");
     terminal.done();
 
     terminal.step("The same program without a binding, and with a binding that no grant covers");
     let nobody = lab.run_pod("vault", "nobody", "reader-nobody", &read).await?;
-    ensure!(!nobody.succeeded && nobody.log.contains("no credentials"), "a stranger got in: {}", nobody.log);
+    ensure!(
+        !nobody.succeeded && nobody.log.contains("no credentials"),
+        "it has credentials without a binding: {}",
+        nobody.log
+    );
     terminal.proof("ServiceAccount vault/nobody, without a binding: no credentials");
     lab.apply(&serde_json::json!({
         "apiVersion": "podidentity.dev/v1alpha1",
@@ -137,20 +137,20 @@ pub async fn workloads(lab: &Lab, terminal: &mut Terminal) -> anyhow::Result<()>
     let object = ["podidentitybinding/shop", "--namespace=shop"];
     lab.until_field(&object, &condition("Ready", "reason"), "WaitingForGrant").await?;
     let shop = lab.run_pod("shop", "shop", "reader", &read).await?;
-    ensure!(!shop.succeeded, "a binding without a grant got in: {}", shop.log);
+    ensure!(!shop.succeeded, "it has credentials without a grant: {}", shop.log);
     let message = format!("-o=jsonpath={{{}}}", condition("Ready", "message"));
     let why = lab.kubectl(&[&["get"], object.as_slice(), &[message.as_str()]].concat()).await?;
     ensure!(why.contains("namespace shop"), "the status does not say why: {why}");
     terminal.proof(&format!("PodIdentityBinding shop/shop: no credentials, and its status says why:\n{why}"));
     ensure!(
         !lab.state().await?.roles.contains_key(&role_name("homelab", "shop", "shop")),
-        "a role was made for it"
+        "a role was created for it"
     );
     terminal.done();
     Ok(())
 }
 
-/// What the user sees.
+/// Shows objects, memory and AWS calls.
 pub async fn look(lab: &Lab, terminal: &mut Terminal) -> anyhow::Result<()> {
     terminal.step("kubectl get oidcissuers,podidentitybindings -A");
     terminal.shown(&lab.kubectl(&["get", "oidcissuers,podidentitybindings", "-A"]).await?);
@@ -163,7 +163,7 @@ pub async fn look(lab: &Lab, terminal: &mut Terminal) -> anyhow::Result<()> {
     ensure!(denied.is_empty(), "AWS denied: {}", denied.join(", "));
     for program in ["operator", "webhook"] {
         let memory: Vec<String> =
-            processes(program)?.iter().map(|one| format!("{} MiB", one.memory.div_ceil(1024))).collect();
+            lab.processes(program)?.iter().map(|one| format!("{} MiB", one.memory.div_ceil(1024))).collect();
         terminal.proof(&format!("memory of {program}: {}", memory.join(", ")));
     }
     terminal
@@ -172,9 +172,9 @@ pub async fn look(lab: &Lab, terminal: &mut Terminal) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Everything goes the way it came, and nothing is left in AWS.
+/// Removes everything in the documented order, and nothing is left in AWS.
 pub async fn leave(lab: &Lab, terminal: &mut Terminal) -> anyhow::Result<()> {
-    terminal.step("Leave: delete workloads and bindings, then the issuer, then the chart");
+    terminal.step("Uninstall: delete workloads and bindings, then the issuer, then the chart");
     for namespace in ["vault", "shop"] {
         lab.kubectl(&["delete", "pods", "--all", "--namespace", namespace, "--wait=false"]).await?;
         lab.kubectl(&["delete", "podidentitybindings", "--all", "--namespace", namespace, "--timeout=60s"])

@@ -1,9 +1,9 @@
-//! A story told in a terminal: numbered steps, what proves each, how long it took.
+//! The demo's output: numbered steps, the proofs of each, how long it took.
 
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::time::{Duration, Instant};
 
-/// Where the story is told.
+/// Writes to standard output.
 #[derive(Debug)]
 pub struct Terminal {
     color: bool,
@@ -27,14 +27,14 @@ impl Terminal {
         println!("\n{number}  {}", self.paint("1", title));
     }
 
-    /// What proves it.
+    /// Prints a fact that proves the step.
     pub fn proof(&self, text: &str) {
         for line in text.lines() {
             println!("    {} {line}", self.paint("32", "✔"));
         }
     }
 
-    /// What a command printed.
+    /// Prints the output of a command.
     pub fn shown(&self, text: &str) {
         for line in text.trim_end().lines() {
             println!("    {}", self.paint("2", line));
@@ -46,13 +46,13 @@ impl Terminal {
         println!("    {}", self.paint("2", &format!("{:.1} s", self.begun.elapsed().as_secs_f64())));
     }
 
-    /// Since the step began.
+    /// The time since the step began.
     #[must_use]
     pub fn since_step(&self) -> Duration {
         self.begun.elapsed()
     }
 
-    /// The story's end.
+    /// Prints the last line, with the total time.
     pub fn end(&self, text: &str) {
         println!(
             "\n{}  {text}  {:.0} s in all",
@@ -66,7 +66,7 @@ impl Terminal {
     }
 }
 
-/// Progress of something long.
+/// Prints a line of progress to standard error.
 pub fn progress(line: &str) {
     let _ = writeln!(stderr(), "      {line}");
 }

@@ -1,14 +1,10 @@
-//! The demo as a person meets it when something is not as it should be.
+//! The demo when something is wrong. Each runs under a `TMPDIR` of its own, beside a demo that may be running.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
-
-/// Where the demo keeps a cluster: one at a time.
-const STATE: &str = "/tmp/podidentity-demo";
 
 #[test]
 fn without_root_it_says_so_in_one_line() {
@@ -18,27 +14,29 @@ fn without_root_it_says_so_in_one_line() {
     std::fs::copy(env!("CARGO_BIN_EXE_demo"), &program).unwrap();
     let output = Command::new(&program).current_dir("/").uid(65534).gid(65534).output().unwrap();
     assert!(!output.status.success());
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(said.contains("needs root"), "{said}");
+    let printed = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(printed.lines().count(), 1, "{printed}");
+    assert!(printed.contains("needs root"), "{printed}");
 }
 
 #[test]
-fn nothing_to_attach_to_is_said() {
-    assert!(!Path::new(STATE).exists(), "a demo is running: end it with `cargo demo -- down`");
+fn without_a_running_demo_exec_says_so() {
+    let folder = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_demo"))
+        .env("TMPDIR", folder.path())
         .args(["exec", "--", "kubectl", "get", "pods"])
         .output()
         .unwrap();
     assert!(!output.status.success());
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("cargo demo -- up"), "{said}");
+    let printed = String::from_utf8(output.stderr).unwrap();
+    assert!(printed.contains("cargo demo -- up"), "{printed}");
 }
 
 #[test]
 fn interrupted_it_leaves_nothing() {
-    assert!(!Path::new(STATE).exists(), "a demo is running: end it with `cargo demo -- down`");
+    let folder = tempfile::tempdir().unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_demo"))
+        .env("TMPDIR", folder.path())
         .arg("--no-build")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -53,12 +51,13 @@ fn interrupted_it_leaves_nothing() {
     assert!(!child.wait().unwrap().success());
     assert!(last.contains("nothing is left"), "{last}");
 
-    assert!(!Path::new(STATE).exists());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    let folder = folder.path().to_str().unwrap();
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert!(!mounts.contains(STATE));
+    assert!(!mounts.contains(folder));
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        assert!(!line.contains(STATE), "{line}");
+        assert!(!line.contains(folder), "{line}");
     }
 }

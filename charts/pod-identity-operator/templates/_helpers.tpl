@@ -10,6 +10,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 app.kubernetes.io/part-of: podidentity
 {{- end }}
 
+{{- /* A program's image. Arguments: root, program. */}}
+{{- define "podidentity.image" -}}
+{{- $image := (index (index . 0).Values (index . 1)).image -}}
+{{- $message := printf "%s.image.repository is required, since no images are published: build both images with the Containerfile (docs/install.md, section Images), push them, and set operator.image.repository and webhook.image.repository, for example to registry.example.com/podidentity/%s" (index . 1) (index . 1) -}}
+{{- printf "%s:%s" (required $message $image.repository) ($image.tag | default (index . 0).Chart.AppVersion) -}}
+{{- end }}
+
 {{- define "podidentity.containerSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true

@@ -1,13 +1,14 @@
-//! Who calls, and whether they may: IAM's evaluation of identity policies, boundary, session policy and resource policy
-//! (IAM user guide, "Policy evaluation logic"). Every call goes through [`authorize`].
+//! Authentication and authorisation: IAM's evaluation of identity policies, boundary, session policy and resource policy
+//! (IAM user guide, "Policy evaluation logic"). Every call to IAM and S3 passes [`authorize`].
 
+use aws_sim_api::{Credentials, Tags};
 use serde_json::Value;
 
+use crate::account::{Account, Session};
+use crate::model::Settings;
 use crate::policy::{Context, Principal, Query, Verdict, evaluate};
 use crate::sigv4::Authorization;
-use crate::wire::{Fail, Request};
-use crate::world::{Session, State};
-use crate::{Credentials, Settings};
+use crate::wire::{ApiError, Request};
 
 /// A caller whose signature was checked.
 #[derive(Debug)]
@@ -28,17 +29,21 @@ pub(crate) enum Caller {
 pub(crate) fn administrator() -> Credentials {
     Credentials {
         access_key_id: "AKIASIMADMINISTRATOR".into(),
-        secret_access_key: "administrators-secret-of-the-stand-in".into(),
+        secret_access_key: "administrators-secret-of-aws-sim".into(),
     }
 }
 
 impl Caller {
-    /// Checks the signature and finds out whose it is.
-    pub(crate) fn identify(state: &State, settings: &Settings, request: &Request) -> Result<Self, Fail> {
-        let now = state.now();
+    /// Finds the principal of the access key and checks the signature.
+    pub(crate) fn identify(
+        known: &Account,
+        settings: &Settings,
+        request: &Request,
+    ) -> Result<Self, ApiError> {
+        let now = known.now();
         let Some(authorization) = Authorization::of(&request.headers)? else {
             if request.service != "s3" {
-                return Err(Fail::new(
+                return Err(ApiError::new(
                     403,
                     "MissingAuthenticationToken",
                     "Request is missing Authentication Token",
@@ -57,31 +62,31 @@ impl Caller {
             });
         }
         let unknown = || match request.service {
-            "s3" => Fail::new(
+            "s3" => ApiError::new(
                 403,
                 "InvalidAccessKeyId",
                 "The AWS Access Key Id you provided does not exist in our records.",
             ),
-            _ => Fail::new(
+            _ => ApiError::new(
                 403,
                 "InvalidClientTokenId",
                 "The security token included in the request is invalid.",
             ),
         };
-        let session = state.sessions.get(authorization.access_key).ok_or_else(unknown)?.clone();
+        let session = known.sessions.get(authorization.access_key).ok_or_else(unknown)?.clone();
         if request.header("x-amz-security-token") != session.token {
             return Err(unknown());
         }
         authorization.verify(request, &session.secret, region, now)?;
         if session.expires <= now {
-            return Err(Fail::new(
+            return Err(ApiError::new(
                 403,
                 "ExpiredToken",
                 "The security token included in the request is expired",
             ));
         }
-        // A session dies with its role.
-        if state.roles.get(&session.role.to_lowercase()).is_none_or(|role| role.id != session.role_id) {
+        // A session ends when its role is deleted.
+        if known.state.role(&session.role).is_none_or(|role| role.id != session.role_id) {
             return Err(unknown());
         }
         let arn = format!("arn:aws:sts::{account}:assumed-role/{}/{}", session.role, session.name);
@@ -137,29 +142,39 @@ impl Caller {
     }
 }
 
-/// What a call wants to do.
-pub(crate) struct Ask<'a> {
+/// One action on one resource.
+pub(crate) struct AccessRequest<'a> {
     pub action: &'a str,
     pub resource: &'a str,
-    /// The resource's own policy, where it has one.
+    /// The resource's policy, where it has one.
     pub resource_policy: Option<&'a Value>,
     /// Further condition keys.
     pub context: Vec<(String, String)>,
 }
 
-impl<'a> Ask<'a> {
+impl<'a> AccessRequest<'a> {
     pub(crate) fn new(action: &'a str, resource: &'a str) -> Self {
         Self { action, resource, resource_policy: None, context: Vec::new() }
     }
 }
 
-/// Allows or refuses, with AWS's words.
-pub(crate) fn authorize(state: &State, caller: &Caller, ask: &Ask<'_>) -> Result<(), Fail> {
-    let Ask { action, resource, resource_policy, context } = ask;
-    let (context, principal) = (caller.context(state.now(), context), caller.principal());
+/// Condition keys of a call that creates something with these tags.
+pub(crate) fn tag_context(tags: &Tags) -> Vec<(String, String)> {
+    let keys = tags.keys().map(|key| ("aws:TagKeys".to_owned(), key.clone()));
+    tags.iter().map(|(key, value)| (format!("aws:RequestTag/{key}"), value.clone())).chain(keys).collect()
+}
+
+/// Allows, or refuses with AWS's message.
+pub(crate) fn authorize(
+    account: &Account,
+    caller: &Caller,
+    access: &AccessRequest<'_>,
+) -> Result<(), ApiError> {
+    let AccessRequest { action, resource, resource_policy, context } = access;
+    let (context, principal) = (caller.context(account.now(), context), caller.principal());
     let query = Query { action, resource: Some(resource), principal: None, context: &context };
-    let of_resource = resource_policy
-        .map_or(Verdict::Silent, |policy| evaluate(policy, Query { principal: Some(&principal), ..query }));
+    let by_resource = resource_policy
+        .map_or(Verdict::NoMatch, |policy| evaluate(policy, Query { principal: Some(&principal), ..query }));
     let refuse = |why: &str| {
         let message = match caller {
             Caller::Anonymous => "Access Denied".to_owned(),
@@ -168,21 +183,21 @@ pub(crate) fn authorize(state: &State, caller: &Caller, ask: &Ask<'_>) -> Result
                 caller.arn()
             ),
         };
-        Err(Fail::denied(message))
+        Err(ApiError::denied(message))
     };
-    let silent = |kind: &str| format!("because no {kind} policy allows the {action} action");
-    if of_resource == Verdict::Deny {
+    let no_policy = |kind: &str| format!("because no {kind} policy allows the {action} action");
+    if by_resource == Verdict::Deny {
         return refuse("with an explicit deny in a resource-based policy");
     }
     match caller {
-        Caller::Anonymous if of_resource == Verdict::Allow => Ok(()),
+        Caller::Anonymous if by_resource == Verdict::Allow => Ok(()),
         Caller::Anonymous => refuse(""),
         Caller::Administrator { .. } => Ok(()),
         Caller::Session { session, .. } => {
-            let Some(role) = state.roles.get(&session.role.to_lowercase()) else { return refuse("") };
-            // A policy that is gone says nothing.
+            let Some(role) = account.state.role(&session.role) else { return refuse("") };
+            // A deleted policy has no statement that applies.
             let managed = |arn: &String| {
-                state.policy_document(arn).map_or(Verdict::Silent, |document| evaluate(&document, query))
+                account.policy_document(arn).map_or(Verdict::NoMatch, |document| evaluate(&document, query))
             };
             let inline = role.inline.values().map(|document| evaluate(document, query));
             let identity: Vec<Verdict> = role.attached.iter().map(managed).chain(inline).collect();
@@ -197,14 +212,14 @@ pub(crate) fn authorize(state: &State, caller: &Caller, ask: &Ask<'_>) -> Result
             if session == Some(Verdict::Deny) {
                 return refuse("with an explicit deny in a session policy");
             }
-            if !identity.contains(&Verdict::Allow) && of_resource != Verdict::Allow {
-                return refuse(&silent("identity-based"));
+            if !identity.contains(&Verdict::Allow) && by_resource != Verdict::Allow {
+                return refuse(&no_policy("identity-based"));
             }
-            if boundary == Some(Verdict::Silent) {
+            if boundary == Some(Verdict::NoMatch) {
                 return refuse(&format!("because no permissions boundary allows the {action} action"));
             }
-            if session == Some(Verdict::Silent) {
-                return refuse(&silent("session"));
+            if session == Some(Verdict::NoMatch) {
+                return refuse(&no_policy("session"));
             }
             Ok(())
         }

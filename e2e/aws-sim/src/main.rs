@@ -1,20 +1,20 @@
-//! The stand-in as a process.
+//! The simulator as a process.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use aws_sim::server::{Authority, control, fetch_over_https, serve};
-use aws_sim::{Settings, Sim};
+use aws_sim::server::{fetch_over_https, serve};
+use aws_sim::{Authority, Settings, Sim, control};
 use clap::{Args, Parser};
 use tokio::net::TcpListener;
 
-/// An AWS stand-in that refuses what AWS refuses.
+/// A simulator of AWS that refuses what AWS refuses.
 #[derive(Debug, Parser)]
 enum Command {
-    /// Serve AWS's names.
+    /// Serve AWS's host names.
     Serve(Flags),
-    /// Knock at the control door of one that runs, and print what it answers.
+    /// Send a request to the control API of a running simulator, and print the response.
     Call {
         /// HTTP method.
         method: String,
@@ -23,7 +23,7 @@ enum Command {
         /// Body.
         #[arg(default_value = "")]
         body: String,
-        /// The door.
+        /// Address of the control API.
         #[arg(long, default_value = "127.0.0.1:8080")]
         control: SocketAddr,
     },
@@ -31,16 +31,16 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Flags {
-    /// Where AWS's host names are served over TLS.
+    /// Address at which AWS's host names are served over TLS.
     #[arg(long, default_value = "127.0.0.1:8443")]
     listen: SocketAddr,
-    /// Where the control door is served over plain HTTP.
-    #[arg(long, default_value = "127.0.0.1:8080")]
-    control: SocketAddr,
-    /// Directory of `ca.crt` and `ca.key`, made if they are missing.
+    /// Address at which the control API is served over plain HTTP.
+    #[arg(long = "control", default_value = "127.0.0.1:8080")]
+    control_address: SocketAddr,
+    /// Directory of `ca.crt` and `ca.key`, which are generated if they are missing.
     #[arg(long)]
     ca_dir: PathBuf,
-    /// The account.
+    /// The account's id.
     #[arg(long, default_value = "111122223333")]
     account: String,
     /// The region.
@@ -51,10 +51,10 @@ struct Flags {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let Flags { listen, control: door, ca_dir, account, region } = match Command::parse() {
+    let Flags { listen, control_address, ca_dir, account, region } = match Command::parse() {
         Command::Serve(flags) => flags,
         Command::Call { method, path, body, control } => {
-            print!("{}", aws_sim::server::call(control, &method, &path, body).await?);
+            print!("{}", control::call(control, &method, &path, body).await?);
             return Ok(());
         }
     };
@@ -65,10 +65,10 @@ async fn main() -> anyhow::Result<()> {
     let bind = async |address| {
         TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
     };
-    let (tls, console) = (bind(listen).await?, bind(door).await?);
-    println!("serving AWS on {listen}, control on {door}");
+    let (tls, plain) = (bind(listen).await?, bind(control_address).await?);
+    println!("serving AWS on {listen}, control API on {control_address}");
     tokio::select! {
         ended = serve(sim.clone(), tls, authority) => ended,
-        ended = control(sim, console) => ended,
+        ended = control::serve(sim, plain) => ended,
     }
 }

@@ -1,5 +1,5 @@
 //! PURE: evaluation of one policy document, after the IAM user guide's "policy evaluation logic" and "condition operators".
-//! Only what our policies and those of our tests use; a document with anything else is refused when it is put.
+//! Only what this project's policies and tests use is supported; a document with anything else is refused when it is put.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use serde_json::Value;
 /// Condition keys of a request, lower case, with their values.
 pub type Context = BTreeMap<String, Vec<String>>;
 
-/// Who asks.
+/// The principal of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
-    /// Nobody in particular.
+    /// An anonymous caller.
     Anonymous,
-    /// An IAM principal: every ARN it goes by (session, role), and its account.
+    /// An IAM principal: all its ARNs (session, role), and its account.
     Aws {
         /// ARNs.
         arns: Vec<String>,
@@ -24,34 +24,34 @@ pub enum Principal {
     Federated(String),
 }
 
-/// What is asked.
+/// The request that a document is evaluated for.
 #[derive(Debug, Clone, Copy)]
 pub struct Query<'a> {
     /// `service:Action`.
     pub action: &'a str,
     /// ARN; `None` in a trust policy, which has no resource.
     pub resource: Option<&'a str>,
-    /// Who asks; `None` for identity policies, which have no principal.
+    /// The principal; `None` for identity policies, which name no principal.
     pub principal: Option<&'a Principal>,
     /// Condition keys.
     pub context: &'a Context,
 }
 
-/// What one document says.
+/// The result of one document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// A statement denies: nothing can allow it.
+    /// A statement denies. No other document can allow the request.
     Deny,
     /// A statement allows, none denies.
     Allow,
-    /// It says nothing.
-    Silent,
+    /// No statement applies.
+    NoMatch,
 }
 
 /// Evaluates a document.
 #[must_use]
 pub fn evaluate(document: &Value, query: Query<'_>) -> Verdict {
-    let mut verdict = Verdict::Silent;
+    let mut verdict = Verdict::NoMatch;
     for statement in list(&document["Statement"]) {
         if applies(statement, query) {
             if statement["Effect"] == "Deny" {
@@ -76,19 +76,19 @@ fn applies(statement: &Value, query: Query<'_>) -> bool {
         });
     let allows = statement["Effect"] == "Allow";
     let principals =
-        query.principal.is_none_or(|principal| named(&statement["Principal"], principal, allows));
+        query.principal.is_none_or(|principal| matches_principal(&statement["Principal"], principal, allows));
     actions && resources && principals && conditions(&statement["Condition"], query.context)
 }
 
-/// Whether a statement speaks of a principal. An Allow for the whole account only leaves it to that account's identity
-/// policies, so by itself it allows nobody.
-fn named(element: &Value, principal: &Principal, allows: bool) -> bool {
-    let everybody = |v: &Value| v == "*";
-    if everybody(element) {
+/// Whether a `Principal` element matches. An Allow for a whole account delegates to that account's identity policies, so by
+/// itself it matches no principal.
+fn matches_principal(element: &Value, principal: &Principal, allows: bool) -> bool {
+    let anybody = |v: &Value| v == "*";
+    if anybody(element) {
         return true;
     }
     match principal {
-        Principal::Anonymous => list(&element["AWS"]).iter().any(|v| everybody(v)),
+        Principal::Anonymous => list(&element["AWS"]).iter().any(|v| anybody(v)),
         Principal::Aws { arns, account } => list(&element["AWS"]).iter().any(|v| {
             let v = text(v);
             let root = v.starts_with("arn:") && v.ends_with(&format!("::{account}:root"));
@@ -150,7 +150,7 @@ fn compare(operator: &str, value: &str, wanted: &str) -> bool {
                 (wanted.splitn(6, ':').collect(), value.splitn(6, ':').collect());
             w.len() == v.len() && w.iter().zip(&v).all(|(w, v)| matches(w, v))
         }
-        "DateLessThan" => value < wanted, // RFC 3339 in UTC: order of text is order of time
+        "DateLessThan" => value < wanted, // RFC 3339 in UTC sorts as text
         "DateGreaterThan" => value > wanted,
         _ => false,
     }
@@ -172,18 +172,18 @@ const OPERATORS: [&str; 13] = [
     "DateGreaterThan",
 ];
 
-/// What kind of policy a document is to be.
+/// The kind of a policy document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Attached to an identity: a resource, no principal.
     Identity,
     /// A role's trust policy: a principal, no resource.
     Trust,
-    /// A resource's: both.
+    /// Attached to a resource: both.
     Resource,
 }
 
-/// Parses a document and refuses what AWS refuses as `MalformedPolicyDocument`, or what we cannot evaluate.
+/// Parses a document. Refuses what AWS refuses as `MalformedPolicyDocument`, and what [`evaluate`] does not support.
 pub fn parse(document: &str, kind: Kind) -> Result<Value, String> {
     let parsed: Value =
         serde_json::from_str(document).map_err(|_| "This policy contains invalid Json".to_owned())?;
@@ -237,18 +237,18 @@ pub fn parse(document: &str, kind: Kind) -> Result<Value, String> {
     Ok(parsed)
 }
 
-/// Whether S3 calls a bucket policy public: an Allow for everybody that nothing pins (S3 user guide, "The meaning of
-/// public"). No condition that we support pins one.
+/// Whether S3 calls a bucket policy public: an Allow for any principal that no condition limits to fixed values (S3 user
+/// guide, "The meaning of public"). None of the supported conditions counts as such a limit.
 #[must_use]
 pub fn is_public(document: &Value) -> bool {
     list(&document["Statement"]).iter().any(|statement| {
         let principal = &statement["Principal"];
-        let everybody = principal == "*" || list(&principal["AWS"]).iter().any(|v| *v == "*");
-        statement["Effect"] == "Allow" && everybody
+        let anybody = principal == "*" || list(&principal["AWS"]).iter().any(|v| *v == "*");
+        statement["Effect"] == "Allow" && anybody
     })
 }
 
-/// `*` any characters, `?` one; everything else itself.
+/// Wildcards: `*` matches any characters, `?` one, every other character itself.
 #[must_use]
 pub fn matches(pattern: &str, value: &str) -> bool {
     let (pattern, value): (Vec<char>, Vec<char>) = (pattern.chars().collect(), value.chars().collect());
@@ -276,7 +276,7 @@ pub fn matches(pattern: &str, value: &str) -> bool {
     pattern[p..].iter().all(|c| *c == '*')
 }
 
-/// One element stands for a list of one, everywhere in a policy.
+/// A list, or a single element as a list of one, which a policy allows everywhere.
 pub(crate) fn list(value: &Value) -> Vec<&Value> {
     match value {
         Value::Null => Vec::new(),
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deny_wins_and_silence_is_no_allow() {
+    fn a_deny_wins_and_no_match_is_no_allow() {
         let document = json!({"Statement": [
             {"Effect": "Allow", "Action": "s3:*", "Resource": "*"},
             {"Effect": "Deny", "NotAction": ["s3:Get*"], "Resource": "arn:aws:s3:::b/*"},
@@ -313,7 +313,7 @@ mod tests {
         assert_eq!(ask(&document, "s3:GetObject", "arn:aws:s3:::b/k", &[]), Verdict::Allow);
         assert_eq!(ask(&document, "s3:PutObject", "arn:aws:s3:::b/k", &[]), Verdict::Deny);
         assert_eq!(ask(&document, "S3:putobject", "arn:aws:s3:::c/k", &[]), Verdict::Allow);
-        assert_eq!(ask(&document, "iam:GetRole", "x", &[]), Verdict::Silent);
+        assert_eq!(ask(&document, "iam:GetRole", "x", &[]), Verdict::NoMatch);
     }
 
     #[test]

@@ -1,23 +1,25 @@
-//! S3: buckets with their configuration, and small objects, by virtual host or path.
+//! S3: buckets with their configuration, and small objects, by virtual host or by path.
 
 use std::collections::BTreeMap;
 
+use aws_sim_api::{Bucket, Object, Tags};
 use bytes::Bytes;
 use http::Response;
 use serde_json::Value;
 
-use crate::authz::{Ask, Caller, authorize};
+use crate::account::Account;
+use crate::authz::{AccessRequest, Caller, authorize};
+use crate::digest::sha256_hex;
+use crate::model::{LogFields, Settings};
 use crate::policy::{Kind, is_public, list, parse};
-use crate::wire::{Fail, Request, answer, element, xml_text, xml_texts};
-use crate::world::{Bucket, Object, State, Tags};
-use crate::{Log, Settings};
+use crate::wire::{ApiError, Request, element, response, xml_text, xml_texts};
 
-/// The API operation a request asks for.
+/// The API operation of a request.
 pub(crate) fn action(request: &Request) -> &'static str {
     const SUBRESOURCES: [&str; 5] =
         ["tagging", "policy", "publicAccessBlock", "ownershipControls", "location"];
     const NO_SUBRESOURCE: [&str; 2] = ["x-id", "list-type"];
-    // A query that we do not know asks for something else than its path says.
+    // An unknown query parameter selects another operation than method and path alone.
     if request.names().any(|name| !SUBRESOURCES.contains(&name) && !NO_SUBRESOURCE.contains(&name)) {
         return "Unknown";
     }
@@ -45,7 +47,7 @@ pub(crate) fn action(request: &Request) -> &'static str {
     }
 }
 
-/// The permission an operation needs; names differ where AWS's do.
+/// The permission that an operation needs. Some names differ from the operation's, as on AWS.
 fn permission(action: &str) -> &'static str {
     match action {
         "GetBucketTagging" => "s3:GetBucketTagging",
@@ -66,15 +68,15 @@ fn permission(action: &str) -> &'static str {
 }
 
 pub(crate) fn dispatch(
-    state: &mut State,
+    account: &mut Account,
     settings: &Settings,
     caller: &Caller,
     request: &Request,
     action: &str,
-    log: &mut Log,
-) -> Result<Response<Bytes>, Fail> {
+    log: &mut LogFields,
+) -> Result<Response<Bytes>, ApiError> {
     if action == "Unknown" || action == "ListBuckets" {
-        return Err(Fail::new(501, "NotImplemented", "not in this stand-in"));
+        return Err(ApiError::new(501, "NotImplemented", "not implemented in aws-sim"));
     }
     let name = request.bucket.clone().unwrap_or_default();
     let key = &request.key;
@@ -82,32 +84,41 @@ pub(crate) fn dispatch(
         if key.is_empty() { format!("arn:aws:s3:::{name}") } else { format!("arn:aws:s3:::{name}/{key}") };
     arn.clone_into(&mut log.resource);
     if action == "CreateBucket" {
-        return create(state, settings, caller, request, &name, &arn);
+        return create(account, settings, caller, request, &name, &arn);
     }
-    let no_bucket = || Fail::new(404, "NoSuchBucket", "The specified bucket does not exist");
-    let bucket = state.buckets.get(&name).ok_or_else(no_bucket)?;
+    let no_bucket = || ApiError::new(404, "NoSuchBucket", "The specified bucket does not exist");
+    let bucket = account.state.buckets.get(&name).ok_or_else(no_bucket)?;
     let expected = request.header("x-amz-expected-bucket-owner");
-    let foreign = bucket.owner != settings.account;
-    if foreign || (!expected.is_empty() && expected != bucket.owner) {
-        return Err(Fail::new(403, "AccessDenied", "Access Denied"));
+    let of_another = bucket.owner != settings.account;
+    if of_another || (!expected.is_empty() && expected != bucket.owner) {
+        return Err(ApiError::new(403, "AccessDenied", "Access Denied"));
     }
-    // RestrictPublicBuckets silences a public policy towards strangers.
-    let silenced = matches!(caller, Caller::Anonymous)
+    // RestrictPublicBuckets: a public policy does not apply to anonymous callers.
+    let restricted = matches!(caller, Caller::Anonymous)
         && bucket.public_access_block[3]
         && bucket.policy.as_ref().is_some_and(is_public);
-    let resource_policy = bucket.policy.as_ref().filter(|_| !silenced);
-    authorize(state, caller, &Ask { resource_policy, ..Ask::new(permission(action), &arn) })?;
+    let resource_policy = bucket.policy.as_ref().filter(|_| !restricted);
+    authorize(
+        account,
+        caller,
+        &AccessRequest { resource_policy, ..AccessRequest::new(permission(action), &arn) },
+    )?;
     let may_list = || {
         let bucket_arn = format!("arn:aws:s3:::{name}");
-        authorize(state, caller, &Ask { resource_policy, ..Ask::new("s3:ListBucket", &bucket_arn) }).is_ok()
+        authorize(
+            account,
+            caller,
+            &AccessRequest { resource_policy, ..AccessRequest::new("s3:ListBucket", &bucket_arn) },
+        )
+        .is_ok()
     };
     match action {
         "GetObject" | "HeadObject" => {
             let missing = || {
                 if may_list() {
-                    Fail::new(404, "NoSuchKey", "The specified key does not exist.")
+                    ApiError::new(404, "NoSuchKey", "The specified key does not exist.")
                 } else {
-                    Fail::new(403, "AccessDenied", "Access Denied")
+                    ApiError::new(403, "AccessDenied", "Access Denied")
                 }
             };
             let object = bucket.objects.get(key).ok_or_else(missing)?;
@@ -117,17 +128,17 @@ pub(crate) fn dispatch(
             headers.extend(object.cache_control.as_deref().map(|c| ("cache-control", c)));
             if action == "HeadObject" {
                 headers.push(("content-length", &length));
-                return Ok(answer(200, &headers, ""));
+                return Ok(response(200, &headers, ""));
             }
-            Ok(answer(200, &headers, object.body.clone()))
+            Ok(response(200, &headers, object.body.clone()))
         }
         "GetBucketTagging" if bucket.tags.is_empty() => {
-            Err(Fail::new(404, "NoSuchTagSet", "The TagSet does not exist"))
+            Err(ApiError::new(404, "NoSuchTagSet", "The TagSet does not exist"))
         }
         "GetBucketTagging" => Ok(xml("Tagging", &format!("<TagSet>{}</TagSet>", tags_xml(&bucket.tags)))),
         "GetBucketPolicy" => match &bucket.policy {
-            Some(_) => Ok(answer(200, &[("content-type", "application/json")], bucket.policy_text.clone())),
-            None => Err(Fail::new(404, "NoSuchBucketPolicy", "The bucket policy does not exist")),
+            Some(_) => Ok(response(200, &[("content-type", "application/json")], bucket.policy_text.clone())),
+            None => Err(ApiError::new(404, "NoSuchBucketPolicy", "The bucket policy does not exist")),
         },
         "GetPublicAccessBlock" => {
             let flags: String = PAB
@@ -141,17 +152,17 @@ pub(crate) fn dispatch(
             let rule = format!("<Rule>{}</Rule>", element("ObjectOwnership", &bucket.ownership));
             Ok(xml("OwnershipControls", &rule))
         }
-        "GetBucketLocation" => Ok(answer(
+        "GetBucketLocation" => Ok(response(
             200,
             &[("content-type", "application/xml")],
             element("LocationConstraint", &bucket.region),
         )),
-        "HeadBucket" => Ok(answer(200, &[("x-amz-bucket-region", &bucket.region)], "")),
+        "HeadBucket" => Ok(response(200, &[("x-amz-bucket-region", &bucket.region)], "")),
         "ListObjectsV2" => Ok(listing(&name, bucket)),
-        _ => match state.buckets.get_mut(&name) {
-            Some(bucket) => change(bucket, request, action, &arn).map(|(response, gone)| {
-                if gone {
-                    state.buckets.remove(&name);
+        _ => match account.state.buckets.get_mut(&name) {
+            Some(bucket) => change(bucket, request, action, &arn).map(|(response, deleted)| {
+                if deleted {
+                    account.state.buckets.remove(&name);
                 }
                 response
             }),
@@ -172,18 +183,18 @@ fn listing(name: &str, bucket: &Bucket) -> Response<Bytes> {
 
 const PAB: [&str; 4] = ["BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"];
 
-/// Everything that changes a bucket; whether it is gone afterwards.
+/// Everything that changes a bucket, and whether the call deletes it.
 fn change(
     bucket: &mut Bucket,
     request: &Request,
     action: &str,
     arn: &str,
-) -> Result<(Response<Bytes>, bool), Fail> {
-    let done = || Ok((answer(200, &[], ""), false));
+) -> Result<(Response<Bytes>, bool), ApiError> {
+    let done = || Ok((response(200, &[], ""), false));
     match action {
         "PutBucketPolicy" => {
             let text = String::from_utf8_lossy(&request.body).into_owned();
-            let malformed = |why: String| Fail::new(400, "MalformedPolicy", why);
+            let malformed = |why: String| ApiError::new(400, "MalformedPolicy", why);
             let policy = parse(&text, Kind::Resource).map_err(malformed)?;
             let inside = |resource: &&Value| {
                 let rest = resource.as_str().and_then(|r| r.strip_prefix(arn));
@@ -193,7 +204,7 @@ fn change(
                 return Err(malformed("Policy has invalid resource".into()));
             }
             if bucket.public_access_block[2] && is_public(&policy) {
-                return Err(Fail::new(
+                return Err(ApiError::new(
                     403,
                     "AccessDenied",
                     format!(
@@ -203,11 +214,11 @@ fn change(
             }
             bucket.policy = Some(policy);
             bucket.policy_text = text;
-            Ok((answer(204, &[], ""), false))
+            Ok((response(204, &[], ""), false))
         }
         "DeleteBucketPolicy" => {
             bucket.policy = None;
-            Ok((answer(204, &[], ""), false))
+            Ok((response(204, &[], ""), false))
         }
         "PutPublicAccessBlock" => {
             for (flag, name) in bucket.public_access_block.iter_mut().zip(PAB) {
@@ -217,84 +228,89 @@ fn change(
         }
         "PutBucketOwnershipControls" => {
             let wanted = xml_text(&request.body, "ObjectOwnership");
-            bucket.ownership = wanted
-                .ok_or_else(|| Fail::new(400, "MalformedXML", "The XML you provided was not well-formed"))?;
+            bucket.ownership = wanted.ok_or_else(|| {
+                ApiError::new(400, "MalformedXML", "The XML you provided was not well-formed")
+            })?;
             done()
         }
         "PutObject" => {
-            let standing = bucket.objects.get(&request.key);
+            let current = bucket.objects.get(&request.key);
             let (only_new, only_over) = (request.header("if-none-match") == "*", request.header("if-match"));
-            let unmet = (only_new && standing.is_some())
-                || (!only_over.is_empty() && standing.is_none_or(|o| o.etag != only_over));
+            let unmet = (only_new && current.is_some())
+                || (!only_over.is_empty() && current.is_none_or(|o| o.etag != only_over));
             if unmet {
-                return Err(Fail::new(
+                return Err(ApiError::new(
                     412,
                     "PreconditionFailed",
                     "At least one of the pre-conditions you specified did not hold",
                 ));
             }
             let cache = Some(request.header("cache-control")).filter(|c| !c.is_empty());
-            let object = Object::new(request.body.clone(), request.header("content-type"), cache);
-            let response = answer(200, &[("etag", object.etag.as_str())], "");
+            let object = object(request.body.clone(), request.header("content-type"), cache);
+            let put = response(200, &[("etag", object.etag.as_str())], "");
             bucket.objects.insert(request.key.clone(), object);
-            Ok((response, false))
+            Ok((put, false))
         }
         "DeleteObject" => {
             bucket.objects.remove(&request.key);
-            Ok((answer(204, &[], ""), false))
+            Ok((response(204, &[], ""), false))
         }
-        "DeleteBucket" if bucket.objects.is_empty() => Ok((answer(204, &[], ""), true)),
+        "DeleteBucket" if bucket.objects.is_empty() => Ok((response(204, &[], ""), true)),
         "DeleteBucket" => {
-            Err(Fail::new(409, "BucketNotEmpty", "The bucket you tried to delete is not empty"))
+            Err(ApiError::new(409, "BucketNotEmpty", "The bucket you tried to delete is not empty"))
         }
-        _ => Err(Fail::new(501, "NotImplemented", "not in this stand-in")),
+        _ => Err(ApiError::new(501, "NotImplemented", "not implemented in aws-sim")),
     }
 }
 
 fn create(
-    state: &mut State,
+    account: &mut Account,
     settings: &Settings,
     caller: &Caller,
     request: &Request,
     name: &str,
     arn: &str,
-) -> Result<Response<Bytes>, Fail> {
+) -> Result<Response<Bytes>, ApiError> {
     let (keys, values) = (xml_texts(&request.body, "Key"), xml_texts(&request.body, "Value"));
     let tags: Tags = keys.into_iter().zip(values).collect();
     let ownership = request.header("x-amz-object-ownership");
-    authorize(state, caller, &Ask::new("s3:CreateBucket", arn))?;
+    authorize(account, caller, &AccessRequest::new("s3:CreateBucket", arn))?;
     if !tags.is_empty() {
-        authorize(state, caller, &Ask::new("s3:TagResource", arn))?;
+        authorize(account, caller, &AccessRequest::new("s3:TagResource", arn))?;
     }
     if !ownership.is_empty() {
-        authorize(state, caller, &Ask::new("s3:PutBucketOwnershipControls", arn))?;
+        authorize(account, caller, &AccessRequest::new("s3:PutBucketOwnershipControls", arn))?;
     }
     let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     if !(3..=63).contains(&name.len()) || !name.chars().all(label) {
-        return Err(Fail::new(400, "InvalidBucketName", "The specified bucket is not valid."));
+        return Err(ApiError::new(400, "InvalidBucketName", "The specified bucket is not valid."));
     }
     let region = xml_text(&request.body, "LocationConstraint").unwrap_or_else(|| "us-east-1".into());
     if region != settings.region {
         let message = format!(
             "The {region} location constraint is incompatible for the region specific endpoint this request was sent to."
         );
-        return Err(Fail::new(400, "IllegalLocationConstraintException", message));
+        return Err(ApiError::new(400, "IllegalLocationConstraintException", message));
     }
     let regional = name.ends_with("-an");
     let own = name.ends_with(&format!("-{}-{region}-an", settings.account));
     if regional != (request.header("x-amz-bucket-namespace") == "account-regional") || (regional && !own) {
-        return Err(Fail::new(400, "InvalidBucketName", "The bucket name does not fit its namespace."));
+        return Err(ApiError::new(400, "InvalidBucketName", "The bucket name does not fit its namespace."));
     }
-    match state.buckets.get(name) {
+    match account.state.buckets.get(name) {
         Some(bucket) if bucket.owner == settings.account => {
-            return Err(Fail::new(
+            return Err(ApiError::new(
                 409,
                 "BucketAlreadyOwnedByYou",
                 "Your previous request to create the named bucket succeeded and you already own it.",
             ));
         }
         Some(_) => {
-            return Err(Fail::new(409, "BucketAlreadyExists", "The requested bucket name is not available."));
+            return Err(ApiError::new(
+                409,
+                "BucketAlreadyExists",
+                "The requested bucket name is not available.",
+            ));
         }
         None => {}
     }
@@ -308,8 +324,18 @@ fn create(
         ownership: if ownership.is_empty() { "BucketOwnerEnforced".into() } else { ownership.to_owned() },
         objects: BTreeMap::new(),
     };
-    state.buckets.insert(name.to_owned(), bucket);
-    Ok(answer(200, &[("location", &format!("/{name}"))], ""))
+    account.state.buckets.insert(name.to_owned(), bucket);
+    Ok(response(200, &[("location", &format!("/{name}"))], ""))
+}
+
+/// An object of that content.
+pub(crate) fn object(body: Bytes, content_type: &str, cache_control: Option<&str>) -> Object {
+    Object {
+        etag: format!("\"{}\"", &sha256_hex(&body)[..32]),
+        body,
+        content_type: content_type.to_owned(),
+        cache_control: cache_control.map(str::to_owned),
+    }
 }
 
 fn tags_xml(tags: &Tags) -> String {
@@ -320,5 +346,5 @@ fn xml(root: &str, inner: &str) -> Response<Bytes> {
     let text = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{root} xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{inner}</{root}>"
     );
-    answer(200, &[("content-type", "application/xml")], text)
+    response(200, &[("content-type", "application/xml")], text)
 }

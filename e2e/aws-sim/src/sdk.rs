@@ -1,5 +1,5 @@
-//! An HTTP client for the AWS SDK that talks to a [`Sim`] in the same process: error parsing, retries and encodings of
-//! the SDK stay under test, sockets do not take part.
+//! An HTTP client for the AWS SDK that calls a [`Sim`] in the same process, without a socket. The SDK's own encoding, error
+//! parsing and retries are part of the test.
 
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
@@ -12,9 +12,10 @@ use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 
-use crate::{ConnectionLost, Sim};
+use crate::model::ConnectionLost;
+use crate::sim::Sim;
 
-/// A client over this stand-in.
+/// A client whose requests this simulator answers.
 #[must_use]
 pub fn http_client(sim: &Sim) -> SharedHttpClient {
     SharedHttpClient::new(Connector(sim.clone()))

@@ -1,13 +1,13 @@
 //! Signature Version 4, verified as AWS verifies it (IAM user guide, "AWS Signature Version 4 for API requests"). The
-//! `aws-sigv4` crate only signs; signing anew with it would hide what the client got wrong in its canonical request.
+//! `aws-sigv4` crate only signs; to sign again and compare would hide errors in the client's canonical request.
 
 use aws_lc_rs::hmac;
 use http::HeaderMap;
-use sha2::{Digest, Sha256};
 
-use crate::wire::{Fail, Request};
+use crate::digest::{hex, sha256_hex};
+use crate::wire::{ApiError, Request};
 
-/// What an `Authorization` header says.
+/// The parts of an `Authorization` header.
 #[derive(Debug)]
 pub(crate) struct Authorization<'a> {
     pub access_key: &'a str,
@@ -19,8 +19,8 @@ pub(crate) struct Authorization<'a> {
 }
 
 impl<'a> Authorization<'a> {
-    /// The header's parts; `None` for an anonymous request.
-    pub(crate) fn of(headers: &'a HeaderMap) -> Result<Option<Self>, Fail> {
+    /// Parses the header; `None` for an anonymous request.
+    pub(crate) fn of(headers: &'a HeaderMap) -> Result<Option<Self>, ApiError> {
         let Some(header) = headers.get("authorization").and_then(|h| h.to_str().ok()) else {
             return Ok(None);
         };
@@ -43,12 +43,18 @@ impl<'a> Authorization<'a> {
         };
         parse()
             .map(Some)
-            .ok_or_else(|| Fail::new(400, "IncompleteSignature", "Authorization header is malformed"))
+            .ok_or_else(|| ApiError::new(400, "IncompleteSignature", "Authorization header is malformed"))
     }
 
     /// Checks the signature over the request, its time and its region.
-    pub(crate) fn verify(&self, request: &Request, secret: &str, region: &str, now: i64) -> Result<(), Fail> {
-        let wrong = |message: &str| Fail::new(403, "SignatureDoesNotMatch", message);
+    pub(crate) fn verify(
+        &self,
+        request: &Request,
+        secret: &str,
+        region: &str,
+        now: i64,
+    ) -> Result<(), ApiError> {
+        let wrong = |message: &str| ApiError::new(403, "SignatureDoesNotMatch", message);
         let date = request.header("x-amz-date");
         let sent = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", date)
             .and_then(|time| time.to_zoned(jiff::tz::TimeZone::UTC))
@@ -56,7 +62,7 @@ impl<'a> Authorization<'a> {
         let skew = if self.service == "s3" { 900 } else { 300 };
         if (sent.timestamp().as_second() - now).abs() > skew {
             return Err(match self.service {
-                "s3" => Fail::new(
+                "s3" => ApiError::new(
                     403,
                     "RequestTimeTooSkewed",
                     "The difference between the request time and the current time is too large.",
@@ -75,7 +81,7 @@ impl<'a> Authorization<'a> {
             stated => {
                 let literal = stated.starts_with("UNSIGNED-PAYLOAD") || stated.starts_with("STREAMING-");
                 if !literal && stated != sha256_hex(&request.raw_body) {
-                    return Err(Fail::new(
+                    return Err(ApiError::new(
                         400,
                         "XAmzContentSHA256Mismatch",
                         "The provided 'x-amz-content-sha256' header does not match what was computed.",
@@ -116,16 +122,4 @@ impl<'a> Authorization<'a> {
             ))
         }
     }
-}
-
-pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -1,5 +1,7 @@
-//! STS: who am I, and a web identity token for credentials — verified as AWS verifies it: against the documents that the
-//! issuer publishes, read as a stranger, then against the role's trust policy.
+//! STS: `GetCallerIdentity`, and the exchange of a web identity token for credentials. A token is verified as AWS verifies
+//! it: against the documents that the issuer publishes, read anonymously, then against the role's trust policy.
+
+use std::sync::Mutex;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,21 +11,26 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, JwkSet};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde_json::Value;
 
+use crate::account::{Account, Session};
 use crate::authz::Caller;
+use crate::digest::sha256_hex;
+use crate::model::{Fetch, LogFields, Settings, lock};
 use crate::policy::{Context, Kind, Principal, Query, Verdict, evaluate, parse};
-use crate::wire::{Fail, Request, element, result};
-use crate::world::Session;
-use crate::{Log, Settings, Sim, lock};
+use crate::wire::{ApiError, Request, element, query_response};
 
 /// Seconds of grace after `exp`, and before `iat` and `nbf` (IAM user guide, create OIDC provider).
 const GRACE: i64 = 300;
 /// STS gives up on an issuer that takes longer.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+const FETCH_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
-pub(crate) fn dispatch(caller: &Caller, settings: &Settings, action: &str) -> Result<Response<Bytes>, Fail> {
+pub(crate) fn dispatch(
+    caller: &Caller,
+    settings: &Settings,
+    action: &str,
+) -> Result<Response<Bytes>, ApiError> {
     if action != "GetCallerIdentity" {
         let message = format!("Could not find operation {action} for version 2011-06-15");
-        return Err(Fail::new(400, "InvalidAction", message));
+        return Err(ApiError::new(400, "InvalidAction", message));
     }
     let id = match caller {
         Caller::Session { session, .. } => format!("{}:{}", session.role_id, session.name),
@@ -31,31 +38,31 @@ pub(crate) fn dispatch(caller: &Caller, settings: &Settings, action: &str) -> Re
     };
     let inner =
         element("Arn", caller.arn()) + &element("UserId", &id) + &element("Account", &settings.account);
-    Ok(result("sts", action, &inner))
+    Ok(query_response("sts", action, &inner))
 }
 
-fn invalid(message: impl Into<String>) -> Fail {
-    Fail::new(400, "InvalidIdentityToken", message)
+fn invalid(message: impl Into<String>) -> ApiError {
+    ApiError::new(400, "InvalidIdentityToken", message)
 }
 
-fn no_key() -> Fail {
-    // Two blanks, as AWS writes it.
+fn no_key() -> ApiError {
+    // Two spaces, as in AWS's message.
     invalid(
         "Couldn't retrieve verification key from your identity provider,  please reference AssumeRoleWithWebIdentity documentation for requirements",
     )
 }
 
-fn not_authorized() -> Fail {
-    Fail::new(403, "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity")
+fn not_authorized() -> ApiError {
+    ApiError::new(403, "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity")
 }
 
-fn constraint(field: &str, rule: &str) -> Fail {
-    Fail::validation(format!(
+fn constraint(field: &str, rule: &str) -> ApiError {
+    ApiError::validation(format!(
         "1 validation error detected: Value at '{field}' failed to satisfy constraint: Member must {rule}"
     ))
 }
 
-/// What the caller asks for, within STS's bounds.
+/// The call's parameters, within STS's constraints.
 struct Parameters<'a> {
     role_arn: &'a str,
     session_name: &'a str,
@@ -65,7 +72,7 @@ struct Parameters<'a> {
 }
 
 impl<'a> Parameters<'a> {
-    fn of(request: &'a Request) -> Result<Self, Fail> {
+    fn of(request: &'a Request) -> Result<Self, ApiError> {
         let role_arn = request.required("RoleArn")?;
         let session_name = request.required("RoleSessionName")?;
         let token = request.required("WebIdentityToken")?;
@@ -83,12 +90,13 @@ impl<'a> Parameters<'a> {
         let seconds = seconds.ok().filter(|s| (900..=43_200).contains(s));
         let seconds = seconds
             .ok_or_else(|| constraint("durationSeconds", "have value greater than or equal to 900"))?;
-        let policy = request.parameter("Policy").map(|p| parse(p, Kind::Identity).map_err(Fail::malformed));
+        let policy =
+            request.parameter("Policy").map(|p| parse(p, Kind::Identity).map_err(ApiError::malformed));
         Ok(Self { role_arn, session_name, token, seconds, policy: policy.transpose()? })
     }
 }
 
-/// The claims STS looks at.
+/// The claims that STS reads.
 struct Claims {
     issuer: String,
     subject: String,
@@ -98,20 +106,21 @@ struct Claims {
 }
 
 pub(crate) async fn assume_role_with_web_identity(
-    sim: &Sim,
+    account: &Mutex<Account>,
+    fetch: &Fetch,
     request: &Request,
-    log: &mut Log,
-) -> Result<Response<Bytes>, Fail> {
+    log: &mut LogFields,
+) -> Result<Response<Bytes>, ApiError> {
     let parameters = Parameters::of(request)?;
     parameters.role_arn.clone_into(&mut log.resource);
     let (header, claims) = parts(parameters.token)?;
     let issuer = claims["iss"].as_str().ok_or_else(|| invalid("Missing a required claim: iss"))?.to_owned();
 
-    let account = parameters.role_arn.split(':').nth(4).unwrap_or_default();
+    let account_id = parameters.role_arn.split(':').nth(4).unwrap_or_default();
     let bare = issuer.strip_prefix("https://").unwrap_or("/").to_owned();
-    let provider_arn = format!("arn:aws:iam::{account}:oidc-provider/{bare}");
+    let provider_arn = format!("arn:aws:iam::{account_id}:oidc-provider/{bare}");
     let (provider, role) = {
-        let state = lock(&sim.0.state);
+        let state = &lock(account).state;
         let role = state.roles.values().find(|role| role.arn == parameters.role_arn).cloned();
         (state.providers.get(&provider_arn).cloned(), role)
     };
@@ -119,34 +128,34 @@ pub(crate) async fn assume_role_with_web_identity(
         .ok_or_else(|| invalid(format!("No OpenIDConnect provider found in your account for {issuer}")))?;
     let role = role.ok_or_else(not_authorized)?;
     if parameters.seconds > role.max_session_duration {
-        return Err(Fail::validation(
+        return Err(ApiError::validation(
             "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.",
         ));
     }
-    let now = sim.now();
-    let claims = required(claims, issuer, now)?;
+    let now = lock(account).now();
+    let claims = required_claims(claims, issuer, now)?;
     if !provider.client_ids.contains(&claims.audience) {
         return Err(invalid("Incorrect token audience"));
     }
-    let keys = published_keys(sim, &claims.issuer).await?;
+    let keys = published_keys(fetch, &claims.issuer).await?;
     verify(parameters.token, &header, &keys)?;
     if now > claims.expires + GRACE {
         let message = format!(
             "Token expired: current date/time {now} must be before the expiration date/time {}",
             claims.expires
         );
-        return Err(Fail::new(400, "ExpiredTokenException", message));
+        return Err(ApiError::new(400, "ExpiredTokenException", message));
     }
-    trusted(&role.trust, &provider_arn, &bare, &claims)?;
+    check_trust(&role.trust, &provider_arn, &bare, &claims)?;
 
-    let mut state = lock(&sim.0.state);
-    let number = state.next();
+    let mut account = lock(account);
+    let number = account.next();
     let session = Session {
         role: role.name.clone(),
         role_arn: role.arn.clone(),
         role_id: role.id.clone(),
         name: parameters.session_name.to_owned(),
-        secret: format!("session-secret-{number}-{}", crate::sigv4::sha256_hex(parameters.token.as_bytes())),
+        secret: format!("session-secret-{number}-{}", sha256_hex(parameters.token.as_bytes())),
         token: format!("session-token-{number}-{}", role.id),
         expires: now + parameters.seconds,
         provider: Some(provider_arn),
@@ -155,7 +164,7 @@ pub(crate) async fn assume_role_with_web_identity(
     let key = format!("ASIASIM{number:013}");
     let expiration = jiff::Timestamp::from_second(session.expires).map(|t| t.to_string()).unwrap_or_default();
     let (id, name) = (element("AssumedRoleId", &format!("{}:{}", role.id, session.name)), &role.name);
-    let arn = element("Arn", &format!("arn:aws:sts::{account}:assumed-role/{name}/{}", session.name));
+    let arn = element("Arn", &format!("arn:aws:sts::{account_id}:assumed-role/{name}/{}", session.name));
     let credentials = [
         element("AccessKeyId", &key),
         element("SecretAccessKey", &session.secret),
@@ -169,12 +178,12 @@ pub(crate) async fn assume_role_with_web_identity(
         format!("<Credentials>{}</Credentials>", credentials.concat()),
         element("Provider", &claims.issuer),
     ];
-    state.sessions.insert(key, session);
-    Ok(result("sts", "AssumeRoleWithWebIdentity", &inner.concat()))
+    account.sessions.insert(key, session);
+    Ok(query_response("sts", "AssumeRoleWithWebIdentity", &inner.concat()))
 }
 
 /// Header and claims, unverified.
-fn parts(token: &str) -> Result<(Value, Value), Fail> {
+fn parts(token: &str) -> Result<(Value, Value), ApiError> {
     let no_jwt = || {
         invalid(
             "The ID Token provided is not a valid JWT. (You may see this error if you sent an Access Token)",
@@ -192,13 +201,13 @@ fn parts(token: &str) -> Result<(Value, Value), Fail> {
     Ok((json(header).ok_or_else(no_jwt)?, json(claims).ok_or_else(no_jwt)?))
 }
 
-fn required(claims: Value, issuer: String, now: i64) -> Result<Claims, Fail> {
+fn required_claims(claims: Value, issuer: String, now: i64) -> Result<Claims, ApiError> {
     let missing = |name: &str| invalid(format!("Missing a required claim: {name}"));
     let time = |name: &str| claims[name].as_i64().ok_or_else(|| missing(name));
     let subject = claims["sub"].as_str().filter(|s| !s.is_empty()).ok_or_else(|| missing("sub"))?.to_owned();
-    let (expires, made) = (time("exp")?, time("iat")?);
+    let (expires, issued_at) = (time("exp")?, time("iat")?);
     let early = |at: i64| at > now + GRACE;
-    if early(made) || claims["nbf"].as_i64().is_some_and(early) {
+    if early(issued_at) || claims["nbf"].as_i64().is_some_and(early) {
         return Err(invalid("The web identity token provided could not be validated: it is not valid yet"));
     }
     let audiences: Vec<&str> = match &claims["aud"] {
@@ -219,15 +228,15 @@ fn required(claims: Value, issuer: String, now: i64) -> Result<Claims, Fail> {
     Ok(Claims { issuer, subject, audience, expires, all: claims })
 }
 
-/// Both documents, as a stranger reads them.
-async fn published_keys(sim: &Sim, issuer: &str) -> Result<JwkSet, Fail> {
-    let discovery = document(sim, format!("{issuer}/.well-known/openid-configuration")).await?;
+/// The keys of an issuer, from its two published documents.
+async fn published_keys(fetch: &Fetch, issuer: &str) -> Result<JwkSet, ApiError> {
+    let discovery = document(fetch, format!("{issuer}/.well-known/openid-configuration")).await?;
     let members =
         ["response_types_supported", "subject_types_supported", "id_token_signing_alg_values_supported"];
     if discovery["issuer"] != issuer || members.iter().any(|m| discovery[*m].is_null()) {
         return Err(no_key());
     }
-    let jwks = document(sim, discovery["jwks_uri"].as_str().unwrap_or_default().to_owned()).await?;
+    let jwks = document(fetch, discovery["jwks_uri"].as_str().unwrap_or_default().to_owned()).await?;
     let keys: JwkSet = serde_json::from_value(jwks).map_err(|_| no_key())?;
     let rsa = keys.keys.iter().filter(|k| matches!(k.algorithm, AlgorithmParameters::RSA(_))).count();
     let elliptic =
@@ -238,16 +247,16 @@ async fn published_keys(sim: &Sim, issuer: &str) -> Result<JwkSet, Fail> {
     Ok(keys)
 }
 
-async fn document(sim: &Sim, url: String) -> Result<Value, Fail> {
+async fn document(fetch: &Fetch, url: String) -> Result<Value, ApiError> {
     if !url.starts_with("https://") {
         return Err(no_key());
     }
-    let answer = tokio::time::timeout(PATIENCE, sim.read(url)).await.map_err(|_| no_key())?;
-    let (200, body) = answer.map_err(|_| no_key())? else { return Err(no_key()) };
+    let fetched = tokio::time::timeout(FETCH_TIMEOUT, fetch(url)).await.map_err(|_| no_key())?;
+    let (200, body) = fetched.map_err(|_| no_key())? else { return Err(no_key()) };
     serde_json::from_slice(&body).map_err(|_| no_key())
 }
 
-fn verify(token: &str, header: &Value, keys: &JwkSet) -> Result<(), Fail> {
+fn verify(token: &str, header: &Value, keys: &JwkSet) -> Result<(), ApiError> {
     let refused = || invalid("The web identity token provided could not be validated");
     let algorithm = match header["alg"].as_str().unwrap_or_default() {
         "RS256" => Algorithm::RS256,
@@ -269,14 +278,14 @@ fn verify(token: &str, header: &Value, keys: &JwkSet) -> Result<(), Fail> {
     }
     let key = DecodingKey::from_jwk(jwk).map_err(|_| no_key())?;
     let mut validation = Validation::new(algorithm);
-    // Times and audience have been looked at, with AWS's grace and words.
+    // Times and audience are checked already, with AWS's grace and messages.
     (validation.validate_exp, validation.validate_nbf, validation.validate_aud) = (false, false, false);
     validation.required_spec_claims.clear();
     decode::<Value>(token, &key, &validation).map(|_| ()).map_err(|_| refused())
 }
 
-/// The trust policy, with the condition keys a generic issuer has and no others.
-fn trusted(trust: &Value, provider_arn: &str, url: &str, claims: &Claims) -> Result<(), Fail> {
+/// Evaluates the trust policy, with the condition keys of a generic OIDC issuer and no others.
+fn check_trust(trust: &Value, provider_arn: &str, url: &str, claims: &Claims) -> Result<(), ApiError> {
     let key = |name: &str| format!("{url}:{name}").to_lowercase();
     let mut context = Context::from([
         (key("sub"), vec![claims.subject.clone()]),
@@ -300,6 +309,6 @@ fn trusted(trust: &Value, provider_arn: &str, url: &str, claims: &Claims) -> Res
     };
     match evaluate(trust, query) {
         Verdict::Allow => Ok(()),
-        Verdict::Deny | Verdict::Silent => Err(not_authorized()),
+        Verdict::Deny | Verdict::NoMatch => Err(not_authorized()),
     }
 }

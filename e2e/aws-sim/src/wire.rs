@@ -1,11 +1,12 @@
-//! Requests taken apart, answers and errors put together: the query protocol of IAM and STS, and S3's REST with XML.
+//! Requests parsed, responses and errors written: the query protocol of IAM and STS, and S3's REST with XML.
 
+use aws_sim_api::Tags;
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use quick_xml::escape::escape;
 
-/// A request, taken apart once.
+/// A request, parsed once.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub service: &'static str,
@@ -17,7 +18,7 @@ pub(crate) struct Request {
     pub raw_path: String,
     pub raw_query: String,
     pub headers: HeaderMap,
-    /// As it came.
+    /// As it was sent.
     pub raw_body: Bytes,
     /// Without aws-chunked framing.
     pub body: Bytes,
@@ -25,8 +26,8 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Routes by the host name, as AWS does.
-    pub(crate) fn new(request: http::Request<Bytes>) -> Result<Self, Fail> {
+    /// Parses a request. The host name decides the service, as on AWS.
+    pub(crate) fn new(request: http::Request<Bytes>) -> Result<Self, ApiError> {
         let (parts, raw_body) = request.into_parts();
         let host = parts.headers.get("host").and_then(|h| h.to_str().ok()).map(str::to_owned);
         let host = host.or_else(|| parts.uri.authority().map(ToString::to_string)).unwrap_or_default();
@@ -44,7 +45,13 @@ impl Request {
             [bucket @ .., "s3", _, "amazonaws", "com"] if !bucket.is_empty() => {
                 ("s3", Some(bucket.join(".")), bare)
             }
-            _ => return Err(Fail::new(400, "InvalidHost", format!("no such host in this stand-in: {host}"))),
+            _ => {
+                return Err(ApiError::new(
+                    400,
+                    "InvalidHost",
+                    format!("aws-sim does not serve the host {host}"),
+                ));
+            }
         };
         let raw_query = parts.uri.query().unwrap_or_default().to_owned();
         let mut parameters = pairs(&raw_query);
@@ -75,16 +82,16 @@ impl Request {
         self.headers.get(name).and_then(|h| h.to_str().ok()).unwrap_or_default()
     }
 
-    /// A parameter of query or form.
+    /// A parameter of the query or the form.
     pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// A parameter that must be there.
-    pub(crate) fn required(&self, name: &str) -> Result<&str, Fail> {
+    /// A parameter that must not be absent or empty.
+    pub(crate) fn required(&self, name: &str) -> Result<&str, ApiError> {
         self.parameter(name).filter(|v| !v.is_empty()).ok_or_else(|| {
             let field = name[..1].to_lowercase() + &name[1..];
-            Fail::validation(format!("1 validation error detected: Value null at '{field}' failed to satisfy constraint: Member must not be null"))
+            ApiError::validation(format!("1 validation error detected: Value null at '{field}' failed to satisfy constraint: Member must not be null"))
         })
     }
 
@@ -94,7 +101,7 @@ impl Request {
     }
 
     /// `Tags.member.N.Key` and `.Value`.
-    pub(crate) fn tags(&self) -> crate::world::Tags {
+    pub(crate) fn tags(&self) -> Tags {
         (1..)
             .map_while(|n| {
                 let key = self.parameter(&format!("Tags.member.{n}.Key"))?;
@@ -106,7 +113,7 @@ impl Request {
             .collect()
     }
 
-    /// Names of the query's parameters: S3's subresources among them.
+    /// Names of the query's parameters, S3's subresources included.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.parameters.iter().map(|(name, _)| name.as_str())
     }
@@ -137,22 +144,22 @@ fn unchunk(body: &Bytes) -> Bytes {
     out.into()
 }
 
-/// A refusal, in AWS's words.
+/// An error with AWS's status, code and message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fail {
+pub(crate) struct ApiError {
     pub status: u16,
     pub code: String,
     pub message: String,
-    /// Whether it was the evaluation of policies that refused.
+    /// Whether the evaluation of policies refused the call.
     pub denied: bool,
 }
 
-impl Fail {
+impl ApiError {
     pub(crate) fn new(status: u16, code: &str, message: impl Into<String>) -> Self {
         Self { status, code: code.into(), message: message.into(), denied: false }
     }
 
-    /// What the evaluation of policies refused.
+    /// The evaluation of policies refused the call.
     pub(crate) fn denied(message: impl Into<String>) -> Self {
         Self { denied: true, ..Self::new(403, "AccessDenied", message) }
     }
@@ -185,12 +192,12 @@ impl Fail {
                 "<ErrorResponse><Error><Type>{kind}</Type><Code>{code}</Code><Message>{message}</Message></Error><RequestId>00000000-0000-4000-8000-000000000000</RequestId></ErrorResponse>"
             )
         };
-        answer(self.status, &[("content-type", if s3 { "application/xml" } else { "text/xml" })], xml)
+        response(self.status, &[("content-type", if s3 { "application/xml" } else { "text/xml" })], xml)
     }
 }
 
-/// An answer.
-pub(crate) fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Response<Bytes> {
+/// A response.
+pub(crate) fn response(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Response<Bytes> {
     let mut response = Response::new(body.into());
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in headers {
@@ -203,8 +210,8 @@ pub(crate) fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Byte
     response
 }
 
-/// The query protocol's envelope.
-pub(crate) fn result(service: &str, action: &str, inner: &str) -> Response<Bytes> {
+/// A successful response of the query protocol.
+pub(crate) fn query_response(service: &str, action: &str, inner: &str) -> Response<Bytes> {
     let (namespace, id) = match service {
         "iam" => ("https://iam.amazonaws.com/doc/2010-05-08/", "00000000-0000-4000-8000-000000000000"),
         _ => ("https://sts.amazonaws.com/doc/2011-06-15/", "00000000-0000-4000-8000-000000000001"),
@@ -212,7 +219,7 @@ pub(crate) fn result(service: &str, action: &str, inner: &str) -> Response<Bytes
     let xml = format!(
         "<{action}Response xmlns=\"{namespace}\"><{action}Result>{inner}</{action}Result><ResponseMetadata><RequestId>{id}</RequestId></ResponseMetadata></{action}Response>"
     );
-    answer(200, &[("content-type", "text/xml"), ("x-amzn-requestid", id)], xml)
+    response(200, &[("content-type", "text/xml"), ("x-amzn-requestid", id)], xml)
 }
 
 /// `<name>escaped text</name>`.
@@ -220,7 +227,7 @@ pub(crate) fn element(name: &str, text: &str) -> String {
     format!("<{name}>{}</{name}>", escape(text))
 }
 
-/// The text of the first element of that name: our bodies are flat enough.
+/// The text of the first element of that name, at any depth.
 pub(crate) fn xml_text(body: &[u8], name: &str) -> Option<String> {
     xml_texts(body, name).into_iter().next()
 }

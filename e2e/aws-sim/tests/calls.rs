@@ -1,4 +1,4 @@
-//! IAM and S3 as the SDK meets them: what AWS refuses is refused in its words, and every policy has its say.
+//! IAM and S3 through the AWS SDK: what AWS refuses is refused with AWS's error codes, and every policy is evaluated.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use aws_credential_types::Credentials;
@@ -51,7 +51,7 @@ impl Clients {
     async fn role(&self, name: &str, path: &str, trust: &Value) -> String {
         let made =
             self.iam.create_role().role_name(name).path(path).assume_role_policy_document(trust.to_string());
-        said(made.send().await)
+        outcome(made.send().await)
     }
 
     async fn bucket(&self) {
@@ -69,10 +69,10 @@ impl Clients {
     }
 
     async fn put(&self, key: &str) -> String {
-        said(self.s3.put_object().bucket(BUCKET).key(key).body(b"x".to_vec().into()).send().await)
+        outcome(self.s3.put_object().bucket(BUCKET).key(key).body(b"x".to_vec().into()).send().await)
     }
 
-    async fn stranger_reads(&self, key: &str) -> u16 {
+    async fn anonymous_read(&self, key: &str) -> u16 {
         let url = format!("https://{BUCKET}.s3.eu-central-1.amazonaws.com/{key}");
         let request = http::Request::get(url).body(bytes::Bytes::new()).unwrap();
         self.sim.handle(request).await.unwrap().status().as_u16()
@@ -80,14 +80,14 @@ impl Clients {
 }
 
 /// `ok`, or AWS's error code.
-fn said<T, E, R>(answer: Result<T, aws_sdk_iam::error::SdkError<E, R>>) -> String
+fn outcome<T, E, R>(result: Result<T, aws_sdk_iam::error::SdkError<E, R>>) -> String
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     R: std::fmt::Debug + Send + Sync + 'static,
 {
-    match answer {
+    match result {
         Ok(_) => "ok".into(),
-        Err(error) => error.as_service_error().and_then(|e| e.code()).unwrap_or("no answer").to_owned(),
+        Err(error) => error.as_service_error().and_then(|e| e.code()).unwrap_or("no response").to_owned(),
     }
 }
 
@@ -127,8 +127,9 @@ async fn iam_refuses_what_iam_refuses() {
     long["Statement"][0]["Sid"] = json!("x".repeat(2048));
     assert_eq!(aws.role("b", "/", &long).await, "LimitExceeded");
 
-    let attach =
-        async |arn: String| said(aws.iam.attach_role_policy().role_name("app").policy_arn(arn).send().await);
+    let attach = async |arn: String| {
+        outcome(aws.iam.attach_role_policy().role_name("app").policy_arn(arn).send().await)
+    };
     assert_eq!(attach(format!("arn:aws:iam::{ACCOUNT}:policy/missing")).await, "NoSuchEntity");
     for n in 0..10 {
         let arn = aws.sim.put_managed_policy(&format!("p{n}"), allow("s3:GetObject", "*"));
@@ -137,12 +138,12 @@ async fn iam_refuses_what_iam_refuses() {
     }
     let eleventh = aws.sim.put_managed_policy("p10", allow("s3:GetObject", "*"));
     assert_eq!(attach(eleventh).await, "LimitExceeded");
-    assert_eq!(said(aws.iam.delete_role().role_name("app").send().await), "DeleteConflict");
-    assert_eq!(said(aws.iam.get_role().role_name("nobody").send().await), "NoSuchEntity");
+    assert_eq!(outcome(aws.iam.delete_role().role_name("app").send().await), "DeleteConflict");
+    assert_eq!(outcome(aws.iam.get_role().role_name("missing").send().await), "NoSuchEntity");
 
     let policy = async |name: &str, path: &str| {
         let made = aws.iam.create_policy().policy_name(name).path(path);
-        said(made.policy_document(allow("s3:*", "*").to_string()).send().await)
+        outcome(made.policy_document(allow("s3:*", "*").to_string()).send().await)
     };
     assert_eq!(policy("boundary", "/one/").await, "ok");
     assert_eq!(
@@ -153,18 +154,18 @@ async fn iam_refuses_what_iam_refuses() {
     let arn = format!("arn:aws:iam::{ACCOUNT}:policy/one/boundary");
     let version = async || {
         let made = aws.iam.create_policy_version().policy_arn(&arn).set_as_default(true);
-        said(made.policy_document(allow("s3:*", "*").to_string()).send().await)
+        outcome(made.policy_document(allow("s3:*", "*").to_string()).send().await)
     };
     for _ in 0..4 {
         assert_eq!(version().await, "ok");
     }
     assert_eq!(version().await, "LimitExceeded");
     assert_eq!(
-        said(aws.iam.delete_policy_version().policy_arn(&arn).version_id("v5").send().await),
+        outcome(aws.iam.delete_policy_version().policy_arn(&arn).version_id("v5").send().await),
         "DeleteConflict"
     );
     assert_eq!(
-        said(aws.iam.delete_policy().policy_arn(&arn).send().await),
+        outcome(aws.iam.delete_policy().policy_arn(&arn).send().await),
         "DeleteConflict",
         "it has versions"
     );
@@ -176,39 +177,44 @@ async fn iam_refuses_what_iam_refuses() {
         "https://x.example.com?a=b",
     ] {
         let made = aws.iam.create_open_id_connect_provider().url(url).send().await;
-        assert_eq!(said(made), "InvalidInput", "{url}");
+        assert_eq!(outcome(made), "InvalidInput", "{url}");
     }
-    let provider =
-        async || said(aws.iam.create_open_id_connect_provider().url("https://x.example.com/a").send().await);
+    let provider = async || {
+        outcome(aws.iam.create_open_id_connect_provider().url("https://x.example.com/a").send().await)
+    };
     assert_eq!(provider().await, "ok");
     assert_eq!(provider().await, "EntityAlreadyExists");
 }
 
 #[tokio::test]
-async fn s3_is_closed_until_it_is_opened() {
+async fn s3_refuses_what_s3_refuses() {
     let aws = Clients::administrator();
     for (name, expected) in [
         ("other-999999999999-eu-central-1-an", "InvalidBucketName"), // of another account
         ("Upper", "InvalidBucketName"),
     ] {
         let made = aws.s3.create_bucket().bucket(name).bucket_namespace(BucketNamespace::AccountRegional);
-        let place =
+        let configuration =
             CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::EuCentral1);
-        assert_eq!(said(made.create_bucket_configuration(place.build()).send().await), expected, "{name}");
+        assert_eq!(
+            outcome(made.create_bucket_configuration(configuration.build()).send().await),
+            expected,
+            "{name}"
+        );
     }
     aws.bucket().await;
     assert_eq!(aws.put("open").await, "ok");
     assert_eq!(aws.put("closed").await, "ok");
-    assert_eq!(aws.stranger_reads("open").await, 403);
+    assert_eq!(aws.anonymous_read("open").await, 403);
 
     let policy = async |document: &Value| {
-        said(aws.s3.put_bucket_policy().bucket(BUCKET).policy(document.to_string()).send().await)
+        outcome(aws.s3.put_bucket_policy().bucket(BUCKET).policy(document.to_string()).send().await)
     };
     assert_eq!(policy(&public()).await, "AccessDenied", "BlockPublicPolicy");
-    let elsewhere = json!({"Version": "2012-10-17", "Statement": {
+    let of_another_bucket = json!({"Version": "2012-10-17", "Statement": {
         "Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": format!("arn:aws:s3:::{BUCKET}-other/*"),
     }});
-    assert_eq!(policy(&elsewhere).await, "MalformedPolicy");
+    assert_eq!(policy(&of_another_bucket).await, "MalformedPolicy");
     let open = async |restrict: bool| {
         let block = PublicAccessBlockConfiguration::builder()
             .block_public_policy(false)
@@ -218,37 +224,37 @@ async fn s3_is_closed_until_it_is_opened() {
     };
     open(true).await;
     assert_eq!(policy(&public()).await, "ok");
-    assert_eq!(aws.stranger_reads("open").await, 403, "RestrictPublicBuckets");
+    assert_eq!(aws.anonymous_read("open").await, 403, "RestrictPublicBuckets");
     open(false).await;
-    assert_eq!(aws.stranger_reads("open").await, 200);
-    assert_eq!(aws.stranger_reads("closed").await, 403);
-    assert_eq!(aws.stranger_reads("missing").await, 403, "who may not list learns nothing");
+    assert_eq!(aws.anonymous_read("open").await, 200);
+    assert_eq!(aws.anonymous_read("closed").await, 403);
+    assert_eq!(aws.anonymous_read("missing").await, 403, "without ListBucket, a missing key is not visible");
 
     let get = aws.s3.get_object().bucket(BUCKET).key("open").expected_bucket_owner("999999999999");
-    assert_eq!(said(get.send().await), "AccessDenied");
+    assert_eq!(outcome(get.send().await), "AccessDenied");
     let put = aws.s3.put_object().bucket(BUCKET).key("open").if_none_match("*");
-    assert_eq!(said(put.send().await), "PreconditionFailed");
+    assert_eq!(outcome(put.send().await), "PreconditionFailed");
     let put = aws.s3.put_object().bucket(BUCKET).key("open").if_match("\"stale\"");
-    assert_eq!(said(put.send().await), "PreconditionFailed");
-    assert_eq!(said(aws.s3.delete_bucket().bucket(BUCKET).send().await), "BucketNotEmpty");
+    assert_eq!(outcome(put.send().await), "PreconditionFailed");
+    assert_eq!(outcome(aws.s3.delete_bucket().bucket(BUCKET).send().await), "BucketNotEmpty");
     assert_eq!(
-        said(aws.s3.list_object_versions().bucket(BUCKET).send().await),
+        outcome(aws.s3.list_object_versions().bucket(BUCKET).send().await),
         "NotImplemented",
-        "never a wrong answer"
+        "an unknown operation is refused, not guessed"
     );
 }
 
 #[tokio::test]
-async fn who_signs_wrongly_is_nobody() {
+async fn a_wrong_signature_is_refused() {
     let aws = Clients::administrator();
     let keys = aws.sim.administrator();
     let with = |id: &str, secret: &str, token: Option<&str>| {
         Clients::of(&aws.sim, Credentials::new(id, secret, token.map(str::to_owned), None, "test"))
     };
-    let get = async |clients: Clients| said(clients.iam.get_role().role_name("x").send().await);
+    let get = async |clients: Clients| outcome(clients.iam.get_role().role_name("x").send().await);
     assert_eq!(get(with(&keys.access_key_id, &keys.secret_access_key, None)).await, "NoSuchEntity");
     assert_eq!(get(with(&keys.access_key_id, "wrong", None)).await, "SignatureDoesNotMatch");
-    assert_eq!(get(with("AKIANOBODY", &keys.secret_access_key, None)).await, "InvalidClientTokenId");
+    assert_eq!(get(with("AKIAUNKNOWN", &keys.secret_access_key, None)).await, "InvalidClientTokenId");
     aws.sim.shift_clock(3600);
     assert_eq!(get(with(&keys.access_key_id, &keys.secret_access_key, None)).await, "SignatureDoesNotMatch");
 }

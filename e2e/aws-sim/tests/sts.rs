@@ -1,9 +1,8 @@
-//! `AssumeRoleWithWebIdentity`: one token and trust policy that are accepted, and a table of those that must be refused,
-//! each with AWS's error code.
+//! `AssumeRoleWithWebIdentity`: a token and trust policy that are accepted, and a table of changes after which the call must
+//! be refused, each with AWS's error code.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use aws_sim::world::{Provider, Tags};
-use aws_sim::{Settings, Sim};
+use aws_sim::{Provider, Settings, Sim, Tags};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -20,7 +19,7 @@ fn issuer() -> String {
     format!("https://{HOST}/homelab")
 }
 
-/// Everything a case may spoil.
+/// A call that succeeds, in parts that a row of the table may change.
 struct Case {
     sim: Sim,
     key: KeyPair,
@@ -70,7 +69,7 @@ fn trust(effect: &str, operator: &str, subject: &str, audience: &str) -> Value {
 }
 
 impl Case {
-    fn good() -> Self {
+    fn valid() -> Self {
         let sim = Sim::new(Settings::default());
         let key = KeyPair::generate().unwrap();
         sim.put_bucket(BUCKET, ACCOUNT);
@@ -148,7 +147,7 @@ impl Case {
 
 #[tokio::test]
 async fn a_token_of_the_published_issuer_is_exchanged() {
-    let case = Case::good();
+    let case = Case::valid();
     let (status, body) = case.assume().await;
     assert_eq!(status, 200, "{body}");
     for part in [
@@ -161,22 +160,22 @@ async fn a_token_of_the_published_issuer_is_exchanged() {
     }
     let read: Vec<_> = case.sim.calls().into_iter().filter(|c| c.action == "GetObject").collect();
     assert_eq!(read.len(), 2, "both documents are read");
-    assert!(read.iter().all(|c| c.principal == "anonymous"), "as a stranger");
+    assert!(read.iter().all(|c| c.principal == "anonymous"), "anonymously");
 }
 
 #[tokio::test]
 #[allow(clippy::too_many_lines, reason = "a table")]
-async fn what_is_wrong_is_refused_in_aws_words() {
-    type Spoil = fn(&mut Case);
+async fn what_aws_refuses_is_refused_with_its_error_code() {
+    type Change = fn(&mut Case);
     let invalid = (400, "InvalidIdentityToken");
     let denied = (403, "AccessDenied");
     let validation = (400, "ValidationError");
-    let cases: &[(&str, Spoil, (u16, &str))] = &[
+    let cases: &[(&str, Change, (u16, &str))] = &[
         ("no JWT at all", |c| c.token = Some("junkjunk".into()), invalid),
         ("two parts", |c| c.token = Some("abcd.efgh".into()), invalid),
         ("payload that is no object", |c| c.token = Some("e30.WzFd.AA".into()), invalid),
         ("no issuer", |c| drop(c.claims.as_object_mut().unwrap().remove("iss")), invalid),
-        ("another issuer", |c| c.claims["iss"] = json!("https://elsewhere.example.com"), invalid),
+        ("another issuer", |c| c.claims["iss"] = json!("https://other.example.com"), invalid),
         ("issuer with a trailing slash", |c| c.claims["iss"] = json!(issuer() + "/"), invalid),
         ("issuer over http", |c| c.claims["iss"] = json!(issuer().replace("https", "http")), invalid),
         ("issuer in other case", |c| c.claims["iss"] = json!(issuer().to_uppercase()), invalid),
@@ -244,7 +243,7 @@ async fn what_is_wrong_is_refused_in_aws_words() {
             "a discovery document of another issuer",
             |c| {
                 let mut other = discovery();
-                other["issuer"] = json!("https://elsewhere.example.com");
+                other["issuer"] = json!("https://other.example.com");
                 c.publish(&other, &json!({"keys": [jwk(&c.key, "one")]}));
             },
             invalid,
@@ -286,7 +285,7 @@ async fn what_is_wrong_is_refused_in_aws_words() {
             invalid,
         ),
         (
-            "public policy silenced by RestrictPublicBuckets",
+            "a public policy under RestrictPublicBuckets",
             |c| {
                 c.sim.change(|s| s.buckets.get_mut(BUCKET).unwrap().public_access_block[3] = true);
             },
@@ -313,7 +312,7 @@ async fn what_is_wrong_is_refused_in_aws_words() {
             denied,
         ),
         (
-            "a wildcard that StringEquals does not know",
+            "a wildcard under StringEquals",
             |c| {
                 c.set_trust(trust(
                     "Allow",
@@ -357,12 +356,16 @@ async fn what_is_wrong_is_refused_in_aws_words() {
         ("a session longer than the role's", |c| c.seconds = "7200".into(), validation),
         ("a session shorter than STS's", |c| c.seconds = "899".into(), validation),
         ("a session name with a slash", |c| c.session_name = "a/b".into(), validation),
-        ("a session policy that is none", |c| c.policy = Some("{}".into()), (400, "MalformedPolicyDocument")),
+        (
+            "a session policy without statements",
+            |c| c.policy = Some("{}".into()),
+            (400, "MalformedPolicyDocument"),
+        ),
     ];
     assert!(cases.len() >= 30);
-    for (what, spoil, (status, code)) in cases {
-        let mut case = Case::good();
-        spoil(&mut case);
+    for (what, change, (status, code)) in cases {
+        let mut case = Case::valid();
+        change(&mut case);
         let (found, body) = case.assume().await;
         assert_eq!(found, *status, "{what}: {body}");
         assert!(body.contains(&format!("<Code>{code}</Code>")), "{what}: {body}");
@@ -371,7 +374,7 @@ async fn what_is_wrong_is_refused_in_aws_words() {
 
 #[tokio::test]
 async fn the_grace_after_expiry_is_five_minutes() {
-    let mut case = Case::good();
+    let mut case = Case::valid();
     case.claims["exp"] = json!(now() - 200);
     assert_eq!(case.assume().await.0, 200);
 }

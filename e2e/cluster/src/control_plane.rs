@@ -10,6 +10,10 @@ use crate::pki::Pki;
 use crate::process::{Reaper, daemon, log_tails, output, until};
 use crate::tools::Tools;
 
+/// The issuer of the demo: known before its bucket exists.
+pub(crate) const ISSUER: &str =
+    "https://oidc-111122223333-eu-central-1-an.s3.eu-central-1.amazonaws.com/homelab";
+
 /// How the API server is started.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -26,7 +30,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { issuer: crate::node::ISSUER.into(), flags: Vec::new(), state: None, controllers: false }
+        Self { issuer: ISSUER.into(), flags: Vec::new(), state: None, controllers: false }
     }
 }
 
@@ -104,16 +108,16 @@ impl ControlPlane {
 
 fn free_ports() -> anyhow::Result<[u16; 3]> {
     let mut ports = [0; 3];
-    let mut held = Vec::new();
+    let mut listeners = Vec::new();
     for port in &mut ports {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         *port = listener.local_addr()?.port();
-        held.push(listener);
+        listeners.push(listener);
     }
     Ok(ports)
 }
 
-/// etcd that forgets fsync: nothing here outlives a crash.
+/// etcd without fsync: its data need not outlive a crash.
 pub(crate) fn etcd(tools: &Tools, state: &Path, client: u16, peer: u16) -> Command {
     let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
     let mut command = Command::new(tools.path("etcd"));
@@ -129,7 +133,7 @@ pub(crate) fn etcd(tools: &Tools, state: &Path, client: u16, peer: u16) -> Comma
     command
 }
 
-/// What both tiers' API servers share: real tokens under the given issuer, RBAC, client certificates.
+/// What the API servers of both tiers share: real tokens under the given issuer, RBAC, client certificates.
 pub(crate) fn api_server(tools: &Tools, state: &Path, issuer: &str, etcd: u16) -> Command {
     let pki = |file: &str| state.join("pki").join(file).display().to_string();
     let mut command = Command::new(tools.path("kube-apiserver"));
@@ -140,7 +144,7 @@ pub(crate) fn api_server(tools: &Tools, state: &Path, issuer: &str, etcd: u16) -
         .arg(format!("--client-ca-file={}", pki("ca.crt")))
         .arg(format!("--service-account-key-file={}", pki("sa.pub")))
         .arg(format!("--service-account-signing-key-file={}", pki("sa.key")))
-        // As docs/issuer-flags.md tells users: the first signs, the second stays accepted.
+        // As in docs/issuer-flags.md: tokens are issued under the first, and those of the second stay accepted.
         .arg(format!("--service-account-issuer={issuer}"))
         .arg("--service-account-issuer=https://kubernetes.default.svc")
         .arg("--api-audiences=https://kubernetes.default.svc")
@@ -153,7 +157,7 @@ pub(crate) fn api_server(tools: &Tools, state: &Path, issuer: &str, etcd: u16) -
     command
 }
 
-/// As administrator: it is the only user here, and nothing is kept from it.
+/// It runs as administrator, the only user here.
 fn controller_manager(tools: &Tools, state: &Path) -> Command {
     let path = |file: &str| state.join(file).display().to_string();
     let mut command = Command::new(tools.path("kube-controller-manager"));
@@ -161,7 +165,7 @@ fn controller_manager(tools: &Tools, state: &Path) -> Command {
         .arg(format!("--kubeconfig={}", path("kubeconfig")))
         .arg(format!("--service-account-private-key-file={}", path("pki/sa.key")))
         .arg(format!("--root-ca-file={}", path("pki/ca.crt")))
-        // No port: nobody asks it anything.
+        // No port: nothing connects to it.
         .args(["--secure-port=0", "--leader-elect=false", "--use-service-account-credentials"])
         .args(["--kube-api-qps=1000", "--kube-api-burst=1000"]);
     command

@@ -22,7 +22,7 @@ pub struct File {
     pub mode: u32,
 }
 
-/// What an image is made of.
+/// The contents of an image.
 #[derive(Debug, Clone)]
 pub struct Image<'a> {
     /// Name and tag.
@@ -50,7 +50,7 @@ impl Image<'_> {
             "aarch64" => "arm64",
             other => other,
         };
-        // Not compressed: it goes no further than this machine, and its digest is then the layer's own, too.
+        // Not compressed: it does not leave this machine, and its digest is then the layer's `diff_id`, too.
         let layer = put("application/vnd.oci.image.layer.v1.tar", self.layer()?);
         let entry = std::iter::once(format!("/{}", self.file_name()))
             .chain(self.arguments.iter().map(|a| (*a).to_owned()));
@@ -128,13 +128,13 @@ fn digest(content: &[u8]) -> String {
 fn libraries(program: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let output = Command::new("ldd").arg(program).output().context("ldd")?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        if said.contains("not a dynamic executable")
+        let printed = String::from_utf8_lossy(&output.stderr);
+        if printed.contains("not a dynamic executable")
             || String::from_utf8_lossy(&output.stdout).contains("not a dynamic")
         {
             return Ok(Vec::new());
         }
-        bail!("ldd {}: {said}", program.display());
+        bail!("ldd {}: {printed}", program.display());
     }
     let text = String::from_utf8(output.stdout)?;
     let mut found: Vec<PathBuf> = text

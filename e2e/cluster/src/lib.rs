@@ -1,14 +1,17 @@
 //! A real Kubernetes from Go modules, started in seconds: the control plane alone (no root), or one node with real pods
 //! in private namespaces (root). No Docker, no kind, no image registry.
 
+mod boot;
 mod control_plane;
 pub mod image;
 mod node;
 mod pki;
+mod preflight;
 mod process;
 mod tools;
 
 pub use control_plane::{ControlPlane, Options};
-pub use node::{Addresses, Network, Node, NodeOptions, preflight};
+pub use node::{Addresses, Network, Node, NodeOptions};
+pub use preflight::preflight;
 pub use process::until;
 pub use tools::Tools;

@@ -2,34 +2,29 @@
 //! the host, and the end of one process ends all of it. Needs root, runc, busybox and dnsmasq.
 //!
 //! Inside: the API server at 10.0.0.1:443, which is also its `ClusterIP` (there is no kube-proxy); the node at 198.18.0.1;
-//! 198.18.0.2 for whoever plays the world outside, with DNS names pointing there; pods in 10.88.0.0/24.
-
-mod boot;
+//! 198.18.0.2 for a server outside the cluster, with DNS names that resolve to it; pods in 10.88.0.0/24.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use data_encoding::HEXLOWER;
 use nix::sched::{CloneFlags, setns};
 use sha2::{Digest, Sha256};
 
+use crate::control_plane::ISSUER;
 use crate::image::Image;
-use crate::process::{Reaper, daemon, log_tails, output};
+use crate::process::{Reaper, daemon, output};
 use crate::tools::Tools;
 
-/// The issuer of the demo: computable before anything exists.
-pub(crate) const ISSUER: &str =
-    "https://oidc-111122223333-eu-central-1-an.s3.eu-central-1.amazonaws.com/homelab";
-
-/// Where things are inside.
+/// Addresses inside.
 #[derive(Debug, Clone, Copy)]
 pub struct Addresses;
 
 impl Addresses {
     /// The node and its name server.
     pub const NODE: &str = "198.18.0.1";
-    /// The world outside.
+    /// A server outside the cluster.
     pub const OUTSIDE: &str = "198.18.0.2";
     /// The API server.
     pub const API_SERVER: &str = "10.0.0.1";
@@ -42,12 +37,12 @@ pub struct NodeOptions {
     pub state: PathBuf,
     /// The first `--service-account-issuer`.
     pub issuer: String,
-    /// DNS suffixes that lead to [`Addresses::OUTSIDE`].
+    /// DNS suffixes that resolve to [`Addresses::OUTSIDE`].
     pub outside: Vec<String>,
 }
 
 impl NodeOptions {
-    /// The demo's issuer, AWS's suffixes, ends with its owner.
+    /// With the demo's issuer and AWS's suffix.
     #[must_use]
     pub fn new(state: PathBuf) -> Self {
         Self { state, issuer: ISSUER.into(), outside: vec!["amazonaws.com".into()] }
@@ -56,11 +51,11 @@ impl NodeOptions {
 
 /// A running node. Dropping it ends it, unless it was detached before.
 pub struct Node {
-    state: PathBuf,
+    pub(crate) state: PathBuf,
     /// Process 1 of the namespaces.
-    init: u32,
-    tools: Tools,
-    reaper: Option<Reaper>,
+    pub(crate) init: u32,
+    pub(crate) tools: Tools,
+    pub(crate) reaper: Option<Reaper>,
 }
 
 /// The node's network, for threads of the caller.
@@ -74,61 +69,8 @@ impl Network {
     }
 }
 
-/// One clear line where this machine cannot run a node; on Debian, what is missing is installed.
-pub fn preflight() -> anyhow::Result<()> {
-    if !nix::unistd::geteuid().is_root() {
-        bail!(
-            "a node with real pods needs root (containerd, kubelet and network namespaces): run this as root"
-        );
-    }
-    let programs = [
-        ("runc", "runc"),
-        ("busybox", "busybox-static"),
-        ("dnsmasq", "dnsmasq-base"),
-        ("ip", "iproute2"),
-        ("nsenter", "util-linux"),
-    ];
-    let missing =
-        || programs.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package);
-    if missing().next().is_some() {
-        install(&missing().collect::<Vec<_>>());
-    }
-    let still: Vec<&str> = missing().collect();
-    if !still.is_empty() {
-        bail!(
-            "a node with real pods needs these packages, which could not be installed: {}",
-            still.join(" ")
-        );
-    }
-    let unshare = Command::new("unshare").args(["--mount", "--pid", "--net", "--fork", "true"]).output();
-    match unshare {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => bail!(
-            "a node with real pods needs private namespaces (CAP_SYS_ADMIN, CAP_NET_ADMIN): {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        ),
-        Err(error) => bail!("a node with real pods needs unshare: {error}"),
-    }
-}
-
-fn install(packages: &[&str]) {
-    let apt = |arguments: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
-        let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    };
-    apt(&["update", "-qq"]);
-    apt(&[&["install", "-y", "-qq", "--no-install-recommends"], packages].concat());
-}
-
-fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(usual).map(|dir| dir.join(program)).find(|file| file.is_file())
-}
-
 /// Ends the namespaces, then removes cgroups and files. Safe to repeat.
-const CLEAN_UP: &str = r#"state=$1 group=$2
+pub(crate) const CLEAN_UP: &str = r#"state=$1 group=$2
 read -r pid <"$state/pid"
 tr '\0' ' ' <"/proc/$pid/cmdline" | grep -q "$state" && kill -9 "$pid"
 groups() { find /sys/fs/cgroup -type d -name "$group"; }
@@ -147,26 +89,7 @@ rm -rf --one-file-system "$state"
 "#;
 
 impl Node {
-    /// Starts it and returns once the node is Ready. `progress` is told each part.
-    pub async fn start(options: &NodeOptions, progress: &dyn Fn(&str)) -> anyhow::Result<Self> {
-        preflight()?;
-        let tools = Tools::node(progress)?;
-        let state = options.state.clone();
-        std::fs::create_dir(&state)
-            .with_context(|| format!("{} must not exist: is another one running?", state.display()))?;
-        let group = cgroup(&state);
-        let mut node = Self { state, init: 0, tools, reaper: None };
-        node.reaper = Some(Reaper::new(CLEAN_UP, &[&node.state.display().to_string(), &group])?);
-        let started = node.boot(options, &group, progress).await;
-        if let Err(error) = started {
-            let error = error.context(format!("the node did not start\n{}", log_tails(&node.state)));
-            node.stop().await?;
-            return Err(error);
-        }
-        Ok(node)
-    }
-
-    /// Lets it outlive its owner, until somebody attaches to it and stops it.
+    /// Lets it outlive its owner, until it is attached to and stopped.
     pub fn detach(mut self) -> anyhow::Result<()> {
         self.reaper.take().map_or(Ok(()), Reaper::disarm)
     }
@@ -182,7 +105,7 @@ impl Node {
     /// Ends it and removes every trace; of a detached node, too.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         if self.reaper.take().is_some() {
-            return Ok(()); // dropping it did all that
+            return Ok(()); // dropping it removed everything
         }
         Self::remove(&self.state).await
     }
@@ -190,7 +113,7 @@ impl Node {
     /// Removes whatever a node of that state folder has left, running or not.
     pub async fn remove(state: &Path) -> anyhow::Result<()> {
         let mut command = Command::new("sh");
-        command.args(["-c", CLEAN_UP, "clean-up"]).arg(state).arg(cgroup(state));
+        command.args(["-c", CLEAN_UP, "clean-up"]).arg(state).arg(cgroup_of(state));
         output(command).await.map(|_| ())
     }
 
@@ -204,6 +127,12 @@ impl Node {
     #[must_use]
     pub fn state(&self) -> &Path {
         &self.state
+    }
+
+    /// The name of the cgroup that all its pods are below. Another node on this machine has another one.
+    #[must_use]
+    pub fn cgroup(&self) -> String {
+        cgroup_of(&self.state)
     }
 
     /// A kubeconfig of `system:masters`; the server it names is reachable inside only.
@@ -264,25 +193,26 @@ impl Node {
         Ok(())
     }
 
-    fn ctr(&self) -> Command {
+    pub(crate) fn ctr(&self) -> Command {
         let mut command = self.inside(self.tools.path("ctr"));
         command.arg("--address").arg(self.socket()).args(["--namespace", "k8s.io"]);
         command
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.state.join("containerd.sock")
     }
 
     /// A command, moved inside.
-    fn enter(&self, command: &Command) -> Command {
+    pub(crate) fn enter(&self, command: &Command) -> Command {
         let mut entered = self.inside(command.get_program());
         entered.args(command.get_args());
         entered
     }
 
-    /// The tools first, then the system's.
-    fn path(&self) -> std::ffi::OsString {
+    /// `PATH` inside: kubectl, helm and containerd's commands first, then the system's.
+    #[must_use]
+    pub fn search_path(&self) -> std::ffi::OsString {
         let folders =
             ["containerd", "kubectl", "helm"].map(|tool| self.tools.path(tool).parent().map(Path::to_owned));
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -290,23 +220,17 @@ impl Node {
         let all = folders.into_iter().flatten().chain(std::env::split_paths(&path)).chain(usual);
         std::env::join_paths(all).unwrap_or(path)
     }
-
-    /// `PATH` for a person inside: kubectl and helm are found.
-    #[must_use]
-    pub fn search_path(&self) -> std::ffi::OsString {
-        self.path()
-    }
 }
 
 /// The one child of `unshare --fork`.
-fn child_of(pid: u32) -> anyhow::Result<u32> {
+pub(crate) fn child_of(pid: u32) -> anyhow::Result<u32> {
     let children =
         std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).context("it has ended")?;
     children.trim().parse().context("the namespaces have no first process: it has ended")
 }
 
-/// A cgroup of our own, told from others by the state folder.
-fn cgroup(state: &Path) -> String {
+/// A cgroup name that no other state folder has.
+pub(crate) fn cgroup_of(state: &Path) -> String {
     let digest = Sha256::digest(state.as_os_str().as_encoded_bytes());
     format!("podidentity-{}", HEXLOWER.encode(&digest[..4]))
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-/// Asks again until the condition holds; the error names what was waited for, and what was last seen.
+/// Polls until the condition holds. The error names the condition, and why it did not hold the last time.
 pub async fn until<F>(what: &str, limit: Duration, mut holds: impl FnMut() -> F) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>>,
@@ -28,8 +28,8 @@ where
     }
 }
 
-/// Runs a clean-up script when its owner lets go, or dies in whatever way: it waits for the end of a pipe that only the
-/// owner holds.
+/// Runs a clean-up script when it is dropped, or when its owner ends in any way: it waits for the end of a pipe that only
+/// the owner has open.
 pub(crate) struct Reaper {
     child: Child,
     pipe: Option<ChildStdin>,
@@ -44,7 +44,7 @@ impl Reaper {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .process_group(0) // Ctrl-C is for the owner
+            .process_group(0) // Ctrl-C ends the owner first
             .spawn()
             .context("sh")?;
         let pipe = child.stdin.take();
@@ -53,7 +53,7 @@ impl Reaper {
 }
 
 impl Reaper {
-    /// The script is not run any more.
+    /// The script will not run.
     pub(crate) fn disarm(mut self) -> anyhow::Result<()> {
         Ok(self.child.kill()?)
     }
@@ -79,20 +79,20 @@ pub(crate) fn daemon(state: &Path, name: &str, mut command: Command) -> anyhow::
     Ok(())
 }
 
-/// Runs a command to its end; the error carries what it said.
+/// Runs a command to its end. The error contains its output.
 pub(crate) async fn output(command: Command) -> anyhow::Result<String> {
     let name = command.get_program().display().to_string();
     let mut command = tokio::process::Command::from(command);
     let output =
         command.stdin(Stdio::null()).kill_on_drop(true).output().await.with_context(|| name.clone())?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
-        bail!("{name} ended with {}: {}{said}", output.status, String::from_utf8_lossy(&output.stderr));
+        bail!("{name} ended with {}: {}{printed}", output.status, String::from_utf8_lossy(&output.stderr));
     }
-    Ok(said)
+    Ok(printed)
 }
 
-/// The ends of a cluster's logs, for an error that says more than "it did not start".
+/// The last lines of a cluster's logs, for errors.
 pub(crate) fn log_tails(state: &Path) -> String {
     let mut text = String::new();
     for entry in std::fs::read_dir(state.join("log")).into_iter().flatten().flatten() {

@@ -1,5 +1,5 @@
-//! The Go commands a cluster is made of, and those a chart is tried with: built from the modules under `e2e/tools`, kept for the next run, or taken from
-//! `KUBEBUILDER_ASSETS` where that names them.
+//! The Go commands of a cluster, and those that test a chart: built from the modules under `e2e/tools` and kept for the next
+//! run, or taken from `KUBEBUILDER_ASSETS` where that is set.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -42,7 +42,7 @@ const CONTROL_PLANE: Module = Module {
 const HELM: Module =
     Module { directory: "helm", tags: "", stamped: false, commands: &[("helm", "helm.sh/helm/v4/cmd/helm")] };
 
-/// Without the clouds that Prometheus could find its targets in.
+/// Without Prometheus' service discovery, which links every cloud's SDK.
 const PROMETHEUS: Module = Module {
     directory: "prometheus",
     tags: "remove_all_sd",
@@ -85,7 +85,7 @@ const NODE: [Module; 4] = [
 ];
 
 impl Tools {
-    /// etcd, kube-apiserver and kubectl. `progress` is told what is being built.
+    /// etcd, kube-apiserver and kubectl. `progress` is called with each command that is built.
     pub fn control_plane(progress: &dyn Fn(&str)) -> anyhow::Result<Self> {
         if let Some(tools) = Self::assets(&[&CONTROL_PLANE]) {
             return Ok(tools);
@@ -93,7 +93,7 @@ impl Tools {
         Self::build(&[&CONTROL_PLANE], progress)
     }
 
-    /// Everything a node needs, and helm. `KUBEBUILDER_ASSETS` counts only if all of Kubernetes is there at one version.
+    /// Everything a node needs, and helm. `KUBEBUILDER_ASSETS` is used only if it has all of Kubernetes at one version.
     pub fn node(progress: &dyn Fn(&str)) -> anyhow::Result<Self> {
         let modules: Vec<&Module> = std::iter::once(&CONTROL_PLANE).chain(&NODE).collect();
         if let Some(tools) = Self::assets(&modules).filter(Self::of_one_version) {
@@ -102,7 +102,7 @@ impl Tools {
         Self::build(&modules, progress)
     }
 
-    /// What a chart is tried with: helm and promtool.
+    /// What a chart is tested with: helm and promtool.
     pub fn chart(progress: &dyn Fn(&str)) -> anyhow::Result<Self> {
         Self::build(&[&HELM, &PROMETHEUS], progress)
     }
@@ -172,7 +172,7 @@ impl Module {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools").join(self.directory)
     }
 
-    /// A folder name that changes with everything the binaries are made of.
+    /// A folder name that changes with everything the binaries depend on.
     fn key(&self, go: &str) -> anyhow::Result<String> {
         let mut hash = Sha256::new();
         for file in ["go.mod", "go.sum"] {

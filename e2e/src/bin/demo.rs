@@ -1,4 +1,4 @@
-//! `cargo demo`: the main job on a laptop.
+//! `cargo demo`: the main job on one machine.
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use e2e::lab::Lab;
 use e2e::story;
 use e2e::terminal::{Terminal, progress};
 
-/// From nothing to a pod with AWS credentials: a real Kubernetes, an AWS that verifies, no Docker, no AWS account.
+/// From nothing to a pod with AWS credentials: a real Kubernetes, a simulated AWS that verifies, no Docker, no AWS account.
 #[derive(Debug, Parser)]
 #[command(name = "cargo demo")]
 struct Cli {
@@ -37,7 +37,7 @@ enum Command {
     Down,
 }
 
-/// `up`, `exec` and `down` meet here.
+/// The folder of the one running demo, which `exec` and `down` find. A second demo runs beside it under another `TMPDIR`.
 fn state() -> PathBuf {
     std::env::temp_dir().join("podidentity-demo")
 }
@@ -64,16 +64,16 @@ async fn run() -> anyhow::Result<()> {
         }
         command => {
             let up = command.is_some();
-            // Dropping the story ends everything it has started.
+            // Dropping the future ends everything that it has started.
             tokio::select! {
-                told = tell(up, no_build) => told,
+                ended = demo(up, no_build) => ended,
                 _ = tokio::signal::ctrl_c() => anyhow::bail!("stopped; nothing is left running"),
             }
         }
     }
 }
 
-async fn tell(up: bool, no_build: bool) -> anyhow::Result<()> {
+async fn demo(up: bool, no_build: bool) -> anyhow::Result<()> {
     let mut terminal = Terminal::default();
     preflight()?;
     if state().exists() {

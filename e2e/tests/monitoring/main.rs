@@ -71,6 +71,7 @@ fn the_chart_brings_them() {
         .arg("--set=aws.roleArn=arn:aws:iam::111122223333:role/podidentity-system/podidentity-operator.homelab")
         .args(["--set=monitoring.rules.enabled=true", "--set=monitoring.dashboard.enabled=true"])
         .args(["--set=monitoring.rules.labels.release=prometheus"])
+        .args(["--set=operator.image.repository=operator", "--set=webhook.image.repository=webhook"])
         // helm keeps its own files in HOME.
         .env("HOME", home.path());
     let rendered = run(&mut helm);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use crds::names::WEBHOOK;
-use e2e::lab::{Lab, SYSTEM, processes};
+use e2e::lab::{Lab, SYSTEM};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
@@ -44,7 +44,7 @@ pub async fn idle_connections_keep_nobody_out(lab: &Lab) {
     });
     let pod = load::pod("vault", "vault", &json!({}));
     let (held, outcome) = load::during(lab, pod, attack).await;
-    let peaks: Vec<u64> = processes("webhook").unwrap().iter().map(|one| one.peak / 1024).collect();
+    let peaks: Vec<u64> = lab.processes("webhook").unwrap().iter().map(|one| one.peak / 1024).collect();
     println!("{} idle connections, the webhook's peaks {peaks:?} MiB: {outcome}", held.unwrap());
     outcome.assert_nothing_lost();
     assert!(peaks.len() == 2 && peaks.iter().all(|peak| *peak <= MOST_MIB), "{peaks:?}");

@@ -13,6 +13,7 @@ mod rotation;
 
 use std::time::Duration;
 
+use aws_sim_api::NewRole;
 use e2e::binaries::Binaries;
 use e2e::lab::{ACCOUNT, BUCKET, DATA_BUCKET, Lab, SYSTEM};
 use e2e::story;
@@ -59,11 +60,13 @@ async fn a_pod_with_every_right_on_s3_cannot_replace_the_signing_keys(lab: &Lab)
         "Action": "sts:AssumeRoleWithWebIdentity",
         "Condition": {"StringEquals": {(format!("{PROVIDER}:sub")): "system:serviceaccount:vault:admin"}},
     }]});
-    let role = json!({
-        "path": "/", "name": "terraform-admin", "trust": trust,
-        "attached": ["arn:aws:iam::aws:policy/AmazonS3FullAccess"],
-    });
-    let arn = lab.console("POST", "/roles", &role.to_string()).await.unwrap();
+    let role = NewRole {
+        path: "/".into(),
+        name: "terraform-admin".into(),
+        trust,
+        attached: vec!["arn:aws:iam::aws:policy/AmazonS3FullAccess".into()],
+    };
+    let arn = lab.control("POST", "/roles", &serde_json::to_string(&role).unwrap()).await.unwrap();
     lab.kubectl(&["create", "serviceaccount", "admin", "--namespace=vault"]).await.unwrap();
     lab.apply(&json!({
         "apiVersion": "podidentity.dev/v1alpha1",
@@ -91,7 +94,7 @@ async fn a_pod_with_every_right_on_s3_cannot_replace_the_signing_keys(lab: &Lab)
         assert!(tried.log.contains("explicit deny in a resource-based policy"), "{name}: {}", tried.log);
     }
     assert_eq!(lab.state().await.unwrap().buckets[BUCKET], before);
-    lab.console("DELETE", "/roles/terraform-admin", "").await.unwrap();
+    lab.control("DELETE", "/roles/terraform-admin", "").await.unwrap();
 }
 
 /// Somebody who owns the bucket (not a pod) replaces the keys. The operator lives on: its credentials are good for an hour.
@@ -117,7 +120,7 @@ async fn forged_keys_are_refused_and_put_back(lab: &Lab) {
         Ok(())
     };
     cluster::until("the operator to look", Duration::from_mins(1), looked).await.unwrap();
-    lab.console("PUT", &format!("/buckets/{BUCKET}/{JWKS}"), &forged.to_string()).await.unwrap();
+    lab.control("PUT", &format!("/buckets/{BUCKET}/{JWKS}"), &forged.to_string()).await.unwrap();
     let read = ["get", DATA_BUCKET, "greeting"];
     let refused = lab.run_pod("vault", "vault", "meanwhile", &read).await.unwrap();
     assert!(!refused.succeeded && refused.log.contains("InvalidIdentityToken"), "{}", refused.log);

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use e2e::lab::{Lab, SYSTEM, processes};
+use e2e::lab::{Lab, SYSTEM};
+use e2e::processes::processes;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
@@ -80,13 +81,14 @@ pub async fn lose_no_pod_that_can_be_kept(lab: &Lab) {
 async fn seen(lab: &Lab, end: End, pods: Pods) -> Seen {
     let open = || inside(lab, async |client| failed_open(&client, "pods.podidentity.dev").await);
     let before = open().await;
-    let ends = inside(lab, async move |client| ends(&client, end).await);
+    let cgroup = lab.node.cgroup();
+    let ends = inside(lab, async move |client| ends(&client, &cgroup, end).await);
     let ((), outcome) = load::during(lab, pods.draft(), ends).await;
     Seen { end, pods, outcome, open: open().await - before }
 }
 
 /// Ends replicas, and waits until all are there again.
-async fn ends(client: &Client, end: End) {
+async fn ends(client: &Client, cgroup: &str, end: End) {
     let pods = Api::<Pod>::namespaced(client.clone(), SYSTEM);
     let mut gone = replicas(client).await.unwrap();
     if end != End::Rollout {
@@ -105,7 +107,7 @@ async fn ends(client: &Client, end: End) {
             pods.delete(&one.name, &DeleteParams::default()).await.unwrap();
         }
         End::Kill => {
-            let all = processes("webhook").unwrap();
+            let all = processes(cgroup, "webhook").unwrap();
             let process = all.iter().find(|process| process.cgroups.contains(&one.uid)).unwrap();
             process.kill().unwrap();
         }

@@ -1,4 +1,4 @@
-//! How a node comes up: namespaces, keys, then one daemon after another.
+//! Starts a node: namespaces, keys, then one daemon after another.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,17 +9,18 @@ use serde_json::json;
 
 use crate::control_plane::{api_server, etcd};
 use crate::image::Image;
+use crate::node::{Addresses, CLEAN_UP, Node, NodeOptions, cgroup_of, child_of};
 use crate::pki::Pki;
-use crate::process::{output, until};
-
-use super::{Addresses, Node, NodeOptions, child_of, find};
+use crate::preflight::{find, preflight};
+use crate::process::{Reaper, log_tails, output, until};
+use crate::tools::Tools;
 
 const NODE_NAME: &str = "node";
 const PAUSE: &str = "podidentity.local/pause:1";
 /// Waiting for a part of the cluster; starts take seconds, but a loaded machine may take its time.
-const PATIENCE: Duration = Duration::from_mins(2);
+const TIMEOUT: Duration = Duration::from_mins(2);
 
-/// Process 1: makes the namespaces a home and waits; it also reaps what is orphaned.
+/// Process 1: prepares addresses and mounts, then waits; it also reaps orphaned processes.
 const INIT: &str = r#"set -e
 S=$1
 ip link set lo up
@@ -43,7 +44,26 @@ wait $!
 "#;
 
 impl Node {
-    pub(super) async fn boot(
+    /// Starts it and returns once the node is Ready. `progress` is called with each part that starts.
+    pub async fn start(options: &NodeOptions, progress: &dyn Fn(&str)) -> anyhow::Result<Self> {
+        preflight()?;
+        let tools = Tools::node(progress)?;
+        let state = options.state.clone();
+        std::fs::create_dir(&state)
+            .with_context(|| format!("{} must not exist: is another one running?", state.display()))?;
+        let group = cgroup_of(&state);
+        let mut node = Self { state, init: 0, tools, reaper: None };
+        node.reaper = Some(Reaper::new(CLEAN_UP, &[&node.state.display().to_string(), &group])?);
+        let started = node.boot(options, &group, progress).await;
+        if let Err(error) = started {
+            let error = error.context(format!("the node did not start\n{}", log_tails(&node.state)));
+            node.stop().await?;
+            return Err(error);
+        }
+        Ok(node)
+    }
+
+    async fn boot(
         &mut self,
         options: &NodeOptions,
         group: &str,
@@ -78,12 +98,12 @@ impl Node {
             command.arg("version");
             output(command).await.map(|_| ())
         };
-        until("containerd", PATIENCE, answers).await?;
+        until("containerd", TIMEOUT, answers).await?;
         let busybox = find("busybox").context("busybox")?;
         let pause =
             Image { name: PAUSE, program: &busybox, arguments: &["sleep", "infinity"], files: Vec::new() };
         self.load(&pause).await?;
-        until("the API server", PATIENCE, || async {
+        until("the API server", TIMEOUT, || async {
             self.kubectl(&["get", "--raw", "/readyz"]).await.map(|_| ())
         })
         .await?;
@@ -98,11 +118,11 @@ impl Node {
                 other => Err(anyhow!("its Ready condition is {other:?}")),
             }
         };
-        until("the node to be Ready", PATIENCE, ready).await?;
+        until("the node to be Ready", TIMEOUT, ready).await?;
         let account = || async {
             self.kubectl(&["get", "serviceaccount/default", "configmap/kube-root-ca.crt"]).await.map(|_| ())
         };
-        until("the default ServiceAccount", PATIENCE, account).await
+        until("the default ServiceAccount", TIMEOUT, account).await
     }
 
     /// Makes the namespaces.
@@ -129,8 +149,9 @@ impl Node {
         let child = command.spawn().context("unshare")?;
         std::fs::write(self.state.join("pid"), child.id().to_string())?;
         let ready = self.state.join("ready");
-        let made =
-            || async { ready.is_file().then_some(()).ok_or_else(|| anyhow!("init has not got that far")) };
+        let made = || async {
+            ready.is_file().then_some(()).ok_or_else(|| anyhow!("init has not prepared them yet"))
+        };
         until("the namespaces", Duration::from_secs(10), made).await?;
         self.init = child_of(child.id())?;
         Ok(())
@@ -226,7 +247,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.blockfile","io.containerd.snap
         let mut command = Command::new(self.tools.path("containerd"));
         command.arg("--config").arg(file).args(["--log-level", "warn"]);
         let mut command = self.enter(&command);
-        command.env("PATH", self.path()); // the shim is found by name
+        command.env("PATH", self.search_path()); // the shim is found by name
         self.daemon("containerd", command)
     }
 
@@ -296,7 +317,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.blockfile","io.containerd.snap
             .arg(format!("--cert-dir={}", self.state.join("kubelet/pki").display()))
             .args([&format!("--hostname-override={NODE_NAME}"), &format!("--node-ip={}", Addresses::NODE)]);
         let mut command = self.enter(&command);
-        command.env("PATH", self.path());
+        command.env("PATH", self.search_path());
         self.daemon("kubelet", command)
     }
 }

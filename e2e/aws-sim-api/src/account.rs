@@ -1,0 +1,130 @@
+//! What the simulated account holds.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Tags by key.
+pub type Tags = BTreeMap<String, String>;
+
+/// Everything in the account.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Roles by lower-case name: IAM compares without regard to case.
+    pub roles: BTreeMap<String, Role>,
+    /// Managed policies by ARN.
+    pub policies: BTreeMap<String, Policy>,
+    /// OIDC providers by ARN.
+    pub providers: BTreeMap<String, Provider>,
+    /// Buckets by name, including those of other accounts.
+    pub buckets: BTreeMap<String, Bucket>,
+}
+
+impl State {
+    /// The role of that name.
+    #[must_use]
+    pub fn role(&self, name: &str) -> Option<&Role> {
+        self.roles.get(&name.to_lowercase())
+    }
+}
+
+/// A role.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Role {
+    /// Its name, as it was created.
+    pub name: String,
+    /// Its path, `/…/`.
+    pub path: String,
+    /// Its ARN, path included.
+    pub arn: String,
+    /// Its unique id.
+    pub id: String,
+    /// The trust policy.
+    pub trust: Value,
+    /// Tags.
+    pub tags: Tags,
+    /// ARNs of attached managed policies.
+    pub attached: Vec<String>,
+    /// Inline policies by name.
+    pub inline: BTreeMap<String, Value>,
+    /// ARN of the permissions boundary.
+    pub boundary: Option<String>,
+    /// Description.
+    pub description: String,
+    /// Longest session in seconds.
+    pub max_session_duration: i64,
+}
+
+/// A managed policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Its name.
+    pub name: String,
+    /// Its path.
+    pub path: String,
+    /// Tags.
+    pub tags: Tags,
+    /// Versions, oldest first: id, document.
+    pub versions: Vec<(String, Value)>,
+    /// Id of the default version.
+    pub default: String,
+}
+
+impl Policy {
+    /// The document of the default version.
+    #[must_use]
+    pub fn document(&self) -> &Value {
+        self.versions
+            .iter()
+            .find(|(id, _)| *id == self.default)
+            .map_or(&Value::Null, |(_, document)| document)
+    }
+}
+
+/// An OIDC provider.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Provider {
+    /// The URL, without scheme.
+    pub url: String,
+    /// Audiences.
+    pub client_ids: Vec<String>,
+    /// Tags.
+    pub tags: Tags,
+}
+
+/// A bucket.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Bucket {
+    /// Id of the owner's account, twelve digits.
+    pub owner: String,
+    /// Region.
+    pub region: String,
+    /// Tags.
+    pub tags: Tags,
+    /// The bucket policy.
+    pub policy: Option<Value>,
+    /// The text of the policy as it was put. Not part of the JSON.
+    #[serde(skip)]
+    pub policy_text: String,
+    /// `BlockPublicAcls`, `IgnorePublicAcls`, `BlockPublicPolicy`, `RestrictPublicBuckets`.
+    pub public_access_block: [bool; 4],
+    /// Object ownership.
+    pub ownership: String,
+    /// Objects by key.
+    pub objects: BTreeMap<String, Object>,
+}
+
+/// An object.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Object {
+    /// The content. Not part of the JSON, where the entity tag represents it.
+    #[serde(skip)]
+    pub body: bytes::Bytes,
+    /// The entity tag, with its quotes.
+    pub etag: String,
+    /// `Content-Type`.
+    pub content_type: String,
+    /// `Cache-Control`.
+    pub cache_control: Option<String>,
+}

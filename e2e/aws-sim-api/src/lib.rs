@@ -1,0 +1,65 @@
+//! The types of aws-sim's control API, shared by the simulator and by whoever drives it over HTTP: what the account holds
+//! (`GET /state`), the call log (`GET /calls`), the administrator's keys (`GET /administrator`), faults (`POST /faults`),
+//! and roles and policies that a test creates (`POST /roles`, `POST /policies`). All bodies are JSON.
+
+mod account;
+mod faults;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use account::{Bucket, Object, Policy, Provider, Role, State, Tags};
+pub use faults::{Fault, FaultKind};
+
+/// Long-lived keys of an IAM user.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Credentials {
+    /// Access key.
+    pub access_key_id: String,
+    /// Secret key.
+    pub secret_access_key: String,
+}
+
+/// One call in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// `iam`, `sts` or `s3`.
+    pub service: String,
+    /// The API operation.
+    pub action: String,
+    /// What the call is about: an ARN.
+    pub resource: String,
+    /// ARN of the caller, or `anonymous`.
+    pub principal: String,
+    /// HTTP status.
+    pub status: u16,
+    /// AWS's error code.
+    pub code: Option<String>,
+    /// Whether authorisation refused it.
+    pub denied: bool,
+    /// Whether the operation changes something.
+    pub write: bool,
+}
+
+/// Body of `POST /roles`: a role that is not created through IAM. The response is its ARN.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NewRole {
+    /// Its path, `/…/`.
+    pub path: String,
+    /// Its name.
+    pub name: String,
+    /// The trust policy.
+    pub trust: Value,
+    /// ARNs of attached managed policies.
+    #[serde(default)]
+    pub attached: Vec<String>,
+}
+
+/// Body of `POST /policies`: a managed policy that is not created through IAM. The response is its ARN.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NewPolicy {
+    /// Its name; the path is `/`.
+    pub name: String,
+    /// The policy document.
+    pub document: Value,
+}

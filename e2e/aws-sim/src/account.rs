@@ -1,0 +1,64 @@
+//! The account: the state that tests see, and what only the simulator needs beside it.
+
+use std::collections::BTreeMap;
+
+use aws_sim_api::State;
+use serde_json::{Value, json};
+
+/// The account. All services answer from it.
+#[derive(Debug, Default)]
+pub(crate) struct Account {
+    pub state: State,
+    /// Sessions that STS issued, by access key.
+    pub sessions: BTreeMap<String, Session>,
+    /// How far AWS's clock is ahead, in seconds.
+    pub clock: i64,
+    counter: u64,
+}
+
+/// A session that STS issued. Its keys sign later calls.
+#[derive(Debug, Clone)]
+pub(crate) struct Session {
+    pub role: String,
+    pub role_arn: String,
+    pub role_id: String,
+    pub name: String,
+    pub secret: String,
+    pub token: String,
+    /// Seconds since 1970.
+    pub expires: i64,
+    /// ARN of the provider that the web identity token belongs to.
+    pub provider: Option<String>,
+    pub policy: Option<Value>,
+}
+
+impl Account {
+    /// The document of a managed policy's default version; of AWS's own policies, too.
+    pub(crate) fn policy_document(&self, arn: &str) -> Option<Value> {
+        self.state.policies.get(arn).map(|policy| policy.document().clone()).or_else(|| aws_managed(arn))
+    }
+
+    /// Seconds since 1970 by AWS's clock.
+    pub(crate) fn now(&self) -> i64 {
+        jiff::Timestamp::now().as_second() + self.clock
+    }
+
+    /// A number that was not returned before.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+}
+
+/// The two of AWS's own policies that are known here (AWS managed policy reference).
+fn aws_managed(arn: &str) -> Option<Value> {
+    let actions = match arn.strip_prefix("arn:aws:iam::aws:policy/")? {
+        "AmazonS3ReadOnlyAccess" => json!(["s3:Get*", "s3:List*", "s3:Describe*"]),
+        "AmazonS3FullAccess" => json!("s3:*"),
+        _ => return None,
+    };
+    Some(json!({
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": actions, "Resource": "*"}],
+    }))
+}

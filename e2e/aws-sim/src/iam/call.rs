@@ -1,0 +1,72 @@
+//! One call to IAM: its parameters, its authorisation, and the account it reads and changes.
+
+use aws_sim_api::Role;
+
+use crate::account::Account;
+use crate::authz::{AccessRequest, Caller, authorize};
+use crate::model::LogFields;
+use crate::wire::{ApiError, Request};
+
+/// The call. Each resource's file adds the operations on that resource; they return the inner XML of the response.
+pub(super) struct IamCall<'a> {
+    pub account: &'a mut Account,
+    pub account_id: &'a str,
+    pub caller: &'a Caller,
+    pub request: &'a Request,
+    pub action: &'a str,
+    pub log: &'a mut LogFields,
+}
+
+impl IamCall<'_> {
+    pub(super) fn authorize(
+        &mut self,
+        action: &str,
+        resource: &str,
+        context: Vec<(String, String)>,
+    ) -> Result<(), ApiError> {
+        resource.clone_into(&mut self.log.resource);
+        let action = format!("iam:{action}");
+        authorize(
+            self.account,
+            self.caller,
+            &AccessRequest { context, ..AccessRequest::new(&action, resource) },
+        )
+    }
+
+    /// Authorises the action on the role that the request names, and returns the role.
+    pub(super) fn role(&mut self) -> Result<Role, ApiError> {
+        let name = self.request.required("RoleName")?.to_owned();
+        let found = self.account.state.role(&name).cloned();
+        // The path of a role that does not exist is unknown.
+        let arn =
+            found.as_ref().map_or(format!("arn:aws:iam::{}:role/{name}", self.account_id), |r| r.arn.clone());
+        let mut context = Vec::new();
+        if let Some(boundary) = found.as_ref().and_then(|r| r.boundary.clone()) {
+            context.push(("iam:PermissionsBoundary".to_owned(), boundary));
+        }
+        if let Some(boundary) = self.request.parameter("PermissionsBoundary") {
+            context = vec![("iam:PermissionsBoundary".to_owned(), boundary.to_owned())];
+        }
+        if let Some(policy) = self.request.parameter("PolicyArn") {
+            context.push(("iam:PolicyARN".to_owned(), policy.to_owned()));
+        }
+        for (key, value) in found.iter().flat_map(|r| &r.tags) {
+            context.push((format!("aws:ResourceTag/{key}"), value.clone()));
+        }
+        self.authorize(self.action, &arn, context)?;
+        found.ok_or_else(|| ApiError::no_such("role", &name))
+    }
+
+    pub(super) fn change_role(&mut self, name: &str, change: impl FnOnce(&mut Role)) {
+        if let Some(role) = self.account.state.roles.get_mut(&name.to_lowercase()) {
+            change(role);
+        }
+    }
+
+    pub(super) fn policy_must_exist(&self, arn: &str) -> Result<(), ApiError> {
+        if self.account.policy_document(arn).is_some() {
+            return Ok(());
+        }
+        Err(ApiError::new(404, "NoSuchEntity", format!("Policy {arn} does not exist or is not attachable.")))
+    }
+}

@@ -1,0 +1,140 @@
+//! Managed policies and their versions.
+
+use aws_sim_api::Policy;
+
+use super::call::IamCall;
+use super::validate::{check_name, check_path, check_tags};
+use super::xml::{CREATE_DATE, encoded, list, tags_xml};
+use crate::authz::tag_context;
+use crate::policy::{Kind, parse};
+use crate::wire::{ApiError, element};
+
+const QUOTA_VERSIONS: usize = 5;
+
+impl IamCall<'_> {
+    pub(super) fn create_policy(&mut self) -> Result<String, ApiError> {
+        let request = self.request;
+        let name = request.required("PolicyName")?;
+        let path = request.parameter("Path").unwrap_or("/");
+        check_name("policyName", name, 128)?;
+        check_path(path)?;
+        let (arn, tags) = (format!("arn:aws:iam::{}:policy{path}{name}", self.account_id), request.tags());
+        self.authorize("CreatePolicy", &arn, tag_context(&tags))?;
+        check_tags(&tags)?;
+        let document =
+            parse(request.required("PolicyDocument")?, Kind::Identity).map_err(ApiError::malformed)?;
+        // Names are unique per account, whatever their path.
+        if self.account.state.policies.values().any(|policy| policy.name.eq_ignore_ascii_case(name)) {
+            return Err(ApiError::new(
+                409,
+                "EntityAlreadyExists",
+                format!("A policy called {name} already exists. Duplicate names are not allowed."),
+            ));
+        }
+        let policy = Policy {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            tags,
+            versions: vec![("v1".into(), document)],
+            default: "v1".into(),
+        };
+        let xml = policy_xml(&arn, &policy);
+        self.account.state.policies.insert(arn, policy);
+        Ok(xml)
+    }
+
+    /// Every operation on an existing policy.
+    pub(super) fn policy(&mut self) -> Result<String, ApiError> {
+        let arn = self.request.required("PolicyArn")?.to_owned();
+        self.authorize(self.action, &arn, Vec::new())?;
+        let missing = || ApiError::new(404, "NoSuchEntity", format!("Policy {arn} was not found."));
+        let attached = self
+            .account
+            .state
+            .roles
+            .values()
+            .any(|r| r.attached.contains(&arn) || r.boundary.as_ref() == Some(&arn));
+        let policy = self.account.state.policies.get_mut(&arn).ok_or_else(missing)?;
+        let version = |policy: &Policy, id: &str| {
+            element("VersionId", id)
+                + &element("IsDefaultVersion", &(policy.default == id).to_string())
+                + &element("CreateDate", CREATE_DATE)
+        };
+        match self.action {
+            "GetPolicy" => Ok(policy_xml(&arn, policy)),
+            "ListPolicyVersions" => Ok(list(
+                "Versions",
+                &policy
+                    .versions
+                    .iter()
+                    .rev()
+                    .map(|(id, _)| format!("<member>{}</member>", version(policy, id)))
+                    .collect::<String>(),
+            )),
+            "GetPolicyVersion" => {
+                let id = self.request.required("VersionId")?;
+                let (id, document) = policy.versions.iter().find(|(v, _)| v == id).ok_or_else(missing)?;
+                Ok(format!(
+                    "<PolicyVersion>{}{}</PolicyVersion>",
+                    version(policy, id),
+                    element("Document", &encoded(document))
+                ))
+            }
+            "CreatePolicyVersion" => {
+                let document = parse(self.request.required("PolicyDocument")?, Kind::Identity)
+                    .map_err(ApiError::malformed)?;
+                if policy.versions.len() >= QUOTA_VERSIONS {
+                    return Err(ApiError::new(
+                        409,
+                        "LimitExceeded",
+                        "A managed policy can have up to 5 versions. Before you create a new version, you must delete an existing version.",
+                    ));
+                }
+                let last =
+                    policy.versions.last().and_then(|(v, _)| v[1..].parse::<u32>().ok()).unwrap_or_default();
+                let id = format!("v{}", last + 1);
+                policy.versions.push((id.clone(), document));
+                if self.request.parameter("SetAsDefault") == Some("true") {
+                    policy.default.clone_from(&id);
+                }
+                Ok(format!("<PolicyVersion>{}</PolicyVersion>", version(policy, &id)))
+            }
+            "DeletePolicyVersion" => {
+                let id = self.request.required("VersionId")?;
+                if policy.default == id {
+                    return Err(ApiError::new(
+                        409,
+                        "DeleteConflict",
+                        "Cannot delete the default version of a policy.",
+                    ));
+                }
+                policy.versions.retain(|(v, _)| v != id);
+                Ok(String::new())
+            }
+            _ if attached => {
+                Err(ApiError::new(409, "DeleteConflict", "Cannot delete a policy attached to entities."))
+            }
+            _ if policy.versions.len() > 1 => Err(ApiError::new(
+                409,
+                "DeleteConflict",
+                "This policy has more than one version. Before you delete a policy, you must delete the policy's versions.",
+            )),
+            _ => {
+                self.account.state.policies.remove(&arn);
+                Ok(String::new())
+            }
+        }
+    }
+}
+
+fn policy_xml(arn: &str, policy: &Policy) -> String {
+    let members = [
+        element("PolicyName", &policy.name),
+        element("Arn", arn),
+        element("Path", &policy.path),
+        element("DefaultVersionId", &policy.default),
+        element("CreateDate", CREATE_DATE),
+        tags_xml(&policy.tags),
+    ];
+    format!("<Policy>{}</Policy>", members.concat())
+}

@@ -1,0 +1,81 @@
+//! OIDC providers.
+
+use aws_sim_api::Provider;
+
+use super::call::IamCall;
+use super::validate::check_tags;
+use super::xml::tags_xml;
+use crate::authz::tag_context;
+use crate::wire::{ApiError, element};
+
+const QUOTA_PROVIDERS: usize = 100;
+
+impl IamCall<'_> {
+    pub(super) fn create_provider(&mut self) -> Result<String, ApiError> {
+        let request = self.request;
+        let url = request.required("Url")?;
+        let bare = url.strip_prefix("https://").unwrap_or_default();
+        let (arn, tags) = (format!("arn:aws:iam::{}:oidc-provider/{bare}", self.account_id), request.tags());
+        self.authorize("CreateOpenIDConnectProvider", &arn, tag_context(&tags))?;
+        if !tags.is_empty() {
+            self.authorize("TagOpenIDConnectProvider", &arn, tag_context(&tags))?;
+        }
+        let host = bare.split('/').next().unwrap_or_default();
+        if bare.is_empty() || url.len() > 255 || url.contains('?') || host.contains(':') || url.ends_with('/')
+        {
+            return Err(ApiError::new(400, "InvalidInput", "Invalid Open ID Connect Provider URL"));
+        }
+        check_tags(&tags)?;
+        if self.account.state.providers.contains_key(&arn) {
+            return Err(ApiError::new(
+                409,
+                "EntityAlreadyExists",
+                format!("Provider with url {url} already exists."),
+            ));
+        }
+        if self.account.state.providers.len() >= QUOTA_PROVIDERS {
+            return Err(ApiError::new(
+                409,
+                "LimitExceeded",
+                format!("Cannot exceed quota for OpenIdConnectProvidersPerAccount: {QUOTA_PROVIDERS}"),
+            ));
+        }
+        let provider = Provider { url: bare.to_owned(), client_ids: request.members("ClientIDList"), tags };
+        self.account.state.providers.insert(arn.clone(), provider);
+        Ok(element("OpenIDConnectProviderArn", &arn))
+    }
+
+    /// Every operation on an existing provider.
+    pub(super) fn provider(&mut self) -> Result<String, ApiError> {
+        let arn = self.request.required("OpenIDConnectProviderArn")?.to_owned();
+        self.authorize(self.action, &arn, Vec::new())?;
+        if self.action == "DeleteOpenIDConnectProvider" {
+            self.account.state.providers.remove(&arn);
+            return Ok(String::new());
+        }
+        let missing =
+            || ApiError::new(404, "NoSuchEntity", format!("OpenIDConnect Provider not found for arn {arn}"));
+        let provider = self.account.state.providers.get_mut(&arn).ok_or_else(missing)?;
+        if self.action == "GetOpenIDConnectProvider" {
+            let ids: String = provider.client_ids.iter().map(|id| element("member", id)).collect();
+            return Ok(format!(
+                "{}<ClientIDList>{ids}</ClientIDList><ThumbprintList/>{}",
+                element("Url", &provider.url),
+                tags_xml(&provider.tags)
+            ));
+        }
+        let id = self.request.required("ClientID")?.to_owned();
+        provider.client_ids.retain(|have| *have != id);
+        if self.action == "AddClientIDToOpenIDConnectProvider" {
+            provider.client_ids.push(id);
+        }
+        Ok(String::new())
+    }
+
+    pub(super) fn list_providers(&mut self) -> Result<String, ApiError> {
+        self.authorize("ListOpenIDConnectProviders", "*", Vec::new())?;
+        let member = |arn: &String| format!("<member>{}</member>", element("Arn", arn));
+        let members: String = self.account.state.providers.keys().map(member).collect();
+        Ok(format!("<OpenIDConnectProviderList>{members}</OpenIDConnectProviderList>"))
+    }
+}

@@ -1,0 +1,91 @@
+//! Policies of a role: attached managed ones, and inline ones.
+
+use super::call::IamCall;
+use super::validate::check_name;
+use super::xml::{encoded, list};
+use crate::policy::{Kind, parse};
+use crate::wire::{ApiError, element};
+
+const QUOTA_ATTACHED: usize = 10;
+
+impl IamCall<'_> {
+    /// `ListAttachedRolePolicies`.
+    pub(super) fn list_attached(&mut self) -> Result<String, ApiError> {
+        let role = self.role()?;
+        let member = |arn: &String| {
+            let name = arn.rsplit('/').next().unwrap_or_default();
+            format!("<member>{}{}</member>", element("PolicyName", name), element("PolicyArn", arn))
+        };
+        Ok(list("AttachedPolicies", &role.attached.iter().map(member).collect::<String>()))
+    }
+
+    /// `AttachRolePolicy` and `DetachRolePolicy`.
+    pub(super) fn attachment(&mut self) -> Result<String, ApiError> {
+        let role = self.role()?;
+        let arn = self.request.required("PolicyArn")?.to_owned();
+        let attached = role.attached.contains(&arn);
+        if self.action == "DetachRolePolicy" {
+            if !attached {
+                return Err(ApiError::new(404, "NoSuchEntity", format!("Policy {arn} was not found.")));
+            }
+            self.change_role(&role.name, |role| role.attached.retain(|a| *a != arn));
+            return Ok(String::new());
+        }
+        self.policy_must_exist(&arn)?;
+        if !attached && role.attached.len() >= QUOTA_ATTACHED {
+            return Err(ApiError::new(
+                409,
+                "LimitExceeded",
+                format!("Cannot exceed quota for PoliciesPerRole: {QUOTA_ATTACHED}"),
+            ));
+        }
+        if !attached {
+            self.change_role(&role.name, |role| role.attached.push(arn));
+        }
+        Ok(String::new())
+    }
+
+    /// `ListRolePolicies`.
+    pub(super) fn list_inline(&mut self) -> Result<String, ApiError> {
+        let role = self.role()?;
+        Ok(list("PolicyNames", &role.inline.keys().map(|n| element("member", n)).collect::<String>()))
+    }
+
+    /// `PutRolePolicy`, `GetRolePolicy` and `DeleteRolePolicy`.
+    pub(super) fn inline(&mut self) -> Result<String, ApiError> {
+        let role = self.role()?;
+        let name = self.request.required("PolicyName")?.to_owned();
+        let missing = || ApiError::no_such("role policy", &name);
+        match self.action {
+            "PutRolePolicy" => {
+                check_name("policyName", &name, 128)?;
+                let document = parse(self.request.required("PolicyDocument")?, Kind::Identity)
+                    .map_err(ApiError::malformed)?;
+                if document.to_string().len() > 10_240 {
+                    return Err(ApiError::new(
+                        409,
+                        "LimitExceeded",
+                        "Maximum policy size of 10240 bytes exceeded for role",
+                    ));
+                }
+                self.change_role(&role.name, |role| {
+                    role.inline.insert(name, document);
+                });
+                Ok(String::new())
+            }
+            "DeleteRolePolicy" => {
+                role.inline.get(&name).ok_or_else(missing)?;
+                self.change_role(&role.name, |role| {
+                    role.inline.remove(&name);
+                });
+                Ok(String::new())
+            }
+            _ => {
+                let document = role.inline.get(&name).ok_or_else(missing)?;
+                Ok(element("RoleName", &role.name)
+                    + &element("PolicyName", &name)
+                    + &element("PolicyDocument", &encoded(document)))
+            }
+        }
+    }
+}

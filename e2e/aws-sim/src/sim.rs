@@ -1,0 +1,246 @@
+//! [`Sim`]: answers requests, logs them, and applies injected faults.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use aws_sim_api::{Bucket, Call, Credentials, Fault, FaultKind, Policy, Role, State, Tags};
+use bytes::Bytes;
+use http::{Request as HttpRequest, Response};
+
+use crate::account::Account;
+use crate::authz::{self, Caller};
+use crate::faults::Active;
+use crate::model::{ConnectionLost, Fetch, LogFields, Settings, lock};
+use crate::wire::{ApiError, Request};
+use crate::{iam, s3, sts};
+
+/// The simulator. Cheap to clone; all clones share one account.
+#[derive(Clone)]
+pub struct Sim(Arc<Inner>);
+
+struct Inner {
+    settings: Settings,
+    account: Mutex<Account>,
+    calls: Mutex<Vec<Call>>,
+    faults: Mutex<Vec<Active>>,
+    fetch: Mutex<Option<Fetch>>,
+}
+
+impl Sim {
+    /// An empty account.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self(Arc::new(Inner {
+            settings,
+            account: Mutex::default(),
+            calls: Mutex::default(),
+            faults: Mutex::default(),
+            fetch: Mutex::default(),
+        }))
+    }
+
+    /// Id and region of the account.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// Keys of an IAM user with every right.
+    #[must_use]
+    pub fn administrator(&self) -> Credentials {
+        authz::administrator()
+    }
+
+    /// Sets how STS reads an issuer's documents. The default is an anonymous request to this simulator's own S3.
+    pub fn fetch_with(&self, fetch: Fetch) {
+        *lock(&self.0.fetch) = Some(fetch);
+    }
+
+    /// Sets how far AWS's clock is ahead, in seconds.
+    pub fn shift_clock(&self, seconds: i64) {
+        lock(&self.0.account).clock = seconds;
+    }
+
+    /// All calls since the last [`Self::clear_calls`], in the order in which they ended.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
+        lock(&self.0.calls).clone()
+    }
+
+    /// Empties the call log.
+    pub fn clear_calls(&self) {
+        lock(&self.0.calls).clear();
+    }
+
+    /// Adds a fault.
+    pub fn inject(&self, fault: Fault) {
+        lock(&self.0.faults).push(Active::new(fault));
+    }
+
+    /// Removes all faults.
+    pub fn clear_faults(&self) {
+        lock(&self.0.faults).clear();
+    }
+
+    /// A copy of everything in the account.
+    #[must_use]
+    pub fn state(&self) -> State {
+        lock(&self.0.account).state.clone()
+    }
+
+    /// Changes the account directly: not authorised, not validated, not logged.
+    pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut lock(&self.0.account).state)
+    }
+
+    /// Creates or replaces a managed policy directly. Returns its ARN.
+    pub fn put_managed_policy(&self, name: &str, document: serde_json::Value) -> String {
+        let arn = format!("arn:aws:iam::{}:policy/{name}", self.0.settings.account);
+        let policy = Policy {
+            name: name.to_owned(),
+            path: "/".into(),
+            tags: Tags::new(),
+            versions: vec![("v1".into(), document)],
+            default: "v1".into(),
+        };
+        self.change(|state| state.policies.insert(arn.clone(), policy));
+        arn
+    }
+
+    /// Creates or replaces a bucket directly. `owner` may be another account.
+    pub fn put_bucket(&self, name: &str, owner: &str) {
+        let bucket = Bucket {
+            owner: owner.to_owned(),
+            region: self.0.settings.region.clone(),
+            tags: Tags::new(),
+            policy: None,
+            policy_text: String::new(),
+            public_access_block: [true; 4],
+            ownership: "BucketOwnerEnforced".into(),
+            objects: BTreeMap::new(),
+        };
+        self.change(|state| state.buckets.insert(name.to_owned(), bucket));
+    }
+
+    /// Writes an object directly. The metadata of an existing object is kept.
+    pub fn put_object(&self, bucket: &str, key: &str, body: impl Into<Bytes>) {
+        self.change(|state| {
+            if let Some(bucket) = state.buckets.get_mut(bucket) {
+                let old = bucket.objects.get(key);
+                let (content_type, cache) = old.map_or(("application/octet-stream".to_owned(), None), |o| {
+                    (o.content_type.clone(), o.cache_control.clone())
+                });
+                let object = s3::object(body.into(), &content_type, cache.as_deref());
+                bucket.objects.insert(key.to_owned(), object);
+            }
+        });
+    }
+
+    /// Creates or replaces a role directly. Returns its ARN.
+    pub fn put_role(&self, path: &str, name: &str, trust: serde_json::Value, attached: &[&str]) -> String {
+        let arn = format!("arn:aws:iam::{}:role{path}{name}", self.0.settings.account);
+        let mut account = lock(&self.0.account);
+        let role = Role {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            arn: arn.clone(),
+            id: format!("AROASIM{:013}", account.next()),
+            trust,
+            tags: Tags::new(),
+            attached: attached.iter().map(|a| (*a).to_owned()).collect(),
+            inline: BTreeMap::new(),
+            boundary: None,
+            description: String::new(),
+            max_session_duration: 3600,
+        };
+        account.state.roles.insert(name.to_lowercase(), role);
+        arn
+    }
+
+    /// Answers a request, logs it, and applies the first fault that matches.
+    pub async fn handle(&self, request: HttpRequest<Bytes>) -> Result<Response<Bytes>, ConnectionLost> {
+        let request = match Request::new(request) {
+            Ok(request) => request,
+            Err(error) => return Ok(error.response(None)),
+        };
+        let action = match request.service {
+            "s3" => s3::action(&request).to_owned(),
+            _ => request.parameter("Action").unwrap_or_default().to_owned(),
+        };
+        let fault = lock(&self.0.faults).iter_mut().find_map(|fault| fault.apply(request.service, &action));
+        let mut log = LogFields { principal: "anonymous".into(), resource: String::new() };
+        let outcome = match &fault {
+            Some(FaultKind::Error { status, code, message }) => {
+                Err(ApiError::new(*status, code, message.clone()))
+            }
+            Some(FaultKind::LostRequest) => return Err(ConnectionLost),
+            Some(FaultKind::Delay { milliseconds }) => {
+                tokio::time::sleep(std::time::Duration::from_millis(*milliseconds)).await;
+                self.dispatch(&request, &action, &mut log).await
+            }
+            Some(FaultKind::LostResponse | FaultKind::Silence) | None => {
+                self.dispatch(&request, &action, &mut log).await
+            }
+        };
+        let (status, code) = match &outcome {
+            Ok(response) => (response.status().as_u16(), None),
+            Err(error) => (error.status, Some(error.code.clone())),
+        };
+        let denied = log.principal != "anonymous" && outcome.as_ref().is_err_and(|error| error.denied);
+        let reads = ["Get", "List", "Head", "Assume"].iter().any(|prefix| action.starts_with(prefix));
+        lock(&self.0.calls).push(Call {
+            service: request.service.to_owned(),
+            action,
+            resource: log.resource,
+            principal: log.principal,
+            status,
+            code,
+            denied,
+            write: !reads,
+        });
+        match fault {
+            Some(FaultKind::LostResponse) => return Err(ConnectionLost),
+            Some(FaultKind::Silence) => std::future::pending().await,
+            _ => {}
+        }
+        Ok(outcome.unwrap_or_else(|error| error.response(Some(&request))))
+    }
+
+    async fn dispatch(
+        &self,
+        request: &Request,
+        action: &str,
+        log: &mut LogFields,
+    ) -> Result<Response<Bytes>, ApiError> {
+        let Inner { settings, account, .. } = &*self.0;
+        if action == "AssumeRoleWithWebIdentity" {
+            // The one call that is not signed.
+            return sts::assume_role_with_web_identity(account, &self.fetch(), request, log).await;
+        }
+        let mut account = lock(account);
+        let caller = Caller::identify(&account, settings, request)?;
+        caller.arn().clone_into(&mut log.principal);
+        match request.service {
+            "iam" => iam::dispatch(&mut account, settings, &caller, request, action, log),
+            "sts" => sts::dispatch(&caller, settings, action),
+            _ => s3::dispatch(&mut account, settings, &caller, request, action, log),
+        }
+    }
+
+    /// How STS reads an issuer's documents.
+    fn fetch(&self) -> Fetch {
+        if let Some(fetch) = lock(&self.0.fetch).clone() {
+            return fetch;
+        }
+        let sim = self.clone();
+        Arc::new(move |url| {
+            let sim = sim.clone();
+            Box::pin(async move {
+                let request = HttpRequest::get(&url).body(Bytes::new()).map_err(|e| e.to_string())?;
+                let response =
+                    sim.handle(request).await.map_err(|ConnectionLost| "connection lost".to_owned())?;
+                Ok((response.status().as_u16(), response.into_body()))
+            })
+        })
+    }
+}
