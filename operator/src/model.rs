@@ -79,6 +79,7 @@ pub struct Plan<S, F, N> {
 
 /// One thing to do: one remote call.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "a plan has a handful of steps and lives for one pass")]
 pub enum Step<S> {
     /// Put our finalizer on the object.
     AddFinalizer,

@@ -62,7 +62,9 @@ impl Teardown<'_> {
             changes.extend(boundary::removal(&installation, policy.as_ref()).map_err(unchanged)?);
         }
         if dry_run {
-            changes.iter().for_each(|change| terminal.planned(&change.describe()));
+            for change in &changes {
+                terminal.planned(&change.describe());
+            }
             terminal.line("dry run: nothing was changed");
             return Ok(());
         }

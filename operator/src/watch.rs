@@ -32,7 +32,11 @@ pub async fn run<K: Kind>(
         .await;
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "the signature that the controller requires")]
+#[allow(
+    clippy::needless_pass_by_value,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that the controller requires"
+)]
 fn never_fails<K: Kind>(_: Arc<K::Object>, failure: &Infallible, _: Arc<Driver<K>>) -> Action {
     match *failure {}
 }

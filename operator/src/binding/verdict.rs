@@ -73,12 +73,10 @@ fn role_ready(case: &Case<'_>) -> Wanted {
             return Wanted::unknown(C::RoleReady, no_target(view));
         }
     };
-    let to_be_done = || match blocking {
-        Some(finding) => Wanted::no(C::RoleReady, finding.clone()),
-        None => {
-            let message = format!("to be done: {}", attributes(steps.iter().filter_map(Step::change)));
-            Wanted::no(C::RoleReady, Finding::new(Reason::Progressing, message))
-        }
+    let to_be_done = || {
+        let attributes = || attributes(steps.iter().filter_map(Step::change));
+        let progress = || Finding::new(Reason::Progressing, format!("to be done: {}", attributes()));
+        Wanted::no(C::RoleReady, blocking.cloned().unwrap_or_else(progress))
     };
     match &observed.role {
         Err(error) => not_observed(error.finding()),

@@ -77,7 +77,9 @@ impl Bootstrap<'_> {
         let once = self.once(&installation).await?;
         let changes = || parts.iter().flat_map(|part| &part.changes).chain(&once);
         if dry_run {
-            changes().for_each(|change| terminal.planned(&change.describe()));
+            for change in changes() {
+                terminal.planned(&change.describe());
+            }
             terminal.line("dry run: nothing was changed");
             return Ok(());
         }
@@ -258,6 +260,7 @@ pub async fn found(
 }
 
 /// An error before anything was changed.
+#[allow(clippy::needless_pass_by_value, reason = "the signature that map_err requires")]
 pub fn unchanged(finding: Finding) -> anyhow::Error {
     anyhow!("{}. Nothing was changed", finding.message)
 }

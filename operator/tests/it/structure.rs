@@ -125,13 +125,10 @@ impl Finder<'_> {
             "crate" => Vec::new(),
             "self" => self.module.clone(),
             "super" => self.module[..self.module.len().checked_sub(1)?].to_vec(),
-            name => match self.names.get(name) {
-                Some(module) => module.clone(),
-                None => {
-                    let child = [self.module.as_slice(), &[name.to_owned()]].concat();
-                    self.known.contains(&child).then_some(child)?
-                }
-            },
+            name => self.names.get(name).cloned().or_else(|| {
+                let child = [self.module.as_slice(), &[name.to_owned()]].concat();
+                self.known.contains(&child).then_some(child)
+            })?,
         };
         for part in rest {
             if part == "super" {

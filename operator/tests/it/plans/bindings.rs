@@ -31,7 +31,7 @@ impl Case {
     fn view(&self) -> View {
         let issuer = self.issuer.as_ref().map(|spec| {
             let mut issuer = OidcIssuer::new("default", spec.clone());
-            issuer.metadata.deletion_timestamp = self.issuer_deleting.then(|| Time(self.clock.wall));
+            issuer.metadata.deletion_timestamp = self.issuer_deleting.then_some(Time(self.clock.wall));
             issuer
         });
         let target = match (&issuer, &self.account) {

@@ -26,16 +26,16 @@ fn keys() -> Keys {
     Keys::parse(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap()
 }
 
-fn api(issuer: &str, keys: Keys) -> Result<ApiServer, Finding> {
-    Ok(ApiServer { issuer: issuer.into(), keys })
+fn api(issuer: &str, keys: Keys) -> ApiServer {
+    ApiServer { issuer: issuer.into(), keys }
 }
 
 fn unreachable() -> Finding {
     Finding::new(Reason::APIServerUnreachable, "no answer")
 }
 
-fn refused() -> Option<Evidence> {
-    Some(Evidence::Bad(Finding::new(Reason::TokenExchangeFailed, "no")))
+fn refused() -> Evidence {
+    Evidence::Bad(Finding::new(Reason::TokenExchangeFailed, "no"))
 }
 
 impl Case {
@@ -72,7 +72,7 @@ impl Case {
             was_ready: true,
             published: true,
             observed: Observed {
-                api: api(&spec.issuer_url(), keys()),
+                api: Ok(api(&spec.issuer_url(), keys())),
                 aws: Ok(AwsState { bucket: Some(bucket), provider: Some(provider) }),
                 dependents: Vec::new(),
             },
@@ -175,7 +175,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
         (
             "another issuer, never Ready: published all the same, reported at once",
             |l| {
-                l.observed.api = api(OTHER, keys());
+                l.observed.api = Ok(api(OTHER, keys()));
                 (l.was_ready, l.memory.verification) = (false, None);
             },
             &["read"],
@@ -184,7 +184,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "another issuer, for the first time: it may be one restarting API server",
-            |l| l.observed.api = api(OTHER, keys()),
+            |l| l.observed.api = Ok(api(OTHER, keys())),
             &[],
             "True Ready",
             "-IssuerMismatch +Verified +Verified +Verified +Verified",
@@ -194,7 +194,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
             |l| {
                 let jwk = json!({"kty": "RSA", "kid": "two", "n": "AQAB", "e": "AQAB"});
                 let keys = Keys::parse(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap();
-                l.observed.api = api(OTHER, keys);
+                l.observed.api = Ok(api(OTHER, keys));
                 l.was_ready = false;
             },
             &[],
@@ -204,7 +204,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
         (
             "another issuer for two minutes",
             |l| {
-                l.observed.api = api(OTHER, keys());
+                l.observed.api = Ok(api(OTHER, keys()));
                 l.memory.bad_since = l.clock.instant.checked_sub(Duration::from_mins(2));
             },
             &[],
@@ -315,7 +315,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
             |l| {
                 l.account = Err(aws_error(Class::Credentials));
                 l.observed.aws = Err(aws_error(Class::Credentials));
-                l.observed.api = api(OTHER, keys());
+                l.observed.api = Ok(api(OTHER, keys()));
                 l.was_ready = false;
             },
             &[],
@@ -346,7 +346,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
         (
             "refused once",
             |l| {
-                l.evidence().exchange = refused();
+                l.evidence().exchange = Some(refused());
             },
             &[],
             "True Ready",
@@ -355,7 +355,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
         (
             "refused for two minutes",
             |l| {
-                l.evidence().exchange = refused();
+                l.evidence().exchange = Some(refused());
                 l.memory.bad_since = l.clock.instant.checked_sub(Duration::from_mins(2));
             },
             &[],
@@ -365,7 +365,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
         (
             "refused right after a write: not yet",
             |l| {
-                l.evidence().exchange = refused();
+                l.evidence().exchange = Some(refused());
                 (l.memory.last_write, l.was_ready) = (Some(l.clock.instant), false);
             },
             &[],
