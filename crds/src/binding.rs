@@ -2,7 +2,6 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::names::DEFAULT_ISSUER;
@@ -30,8 +29,9 @@ use crate::names::DEFAULT_ISSUER;
         json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
     ),
     printcolumn(name = "SERVICEACCOUNT", type_ = "string", json_path = ".spec.serviceAccountName"),
-    printcolumn(name = "ROLE", type_ = "string", json_path = ".status.roleArn"),
+    printcolumn(name = "ROLE", type_ = "string", json_path = ".status.roleName"),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "ARN", type_ = "string", json_path = ".status.roleARN", priority = 1),
     printcolumn(
         name = "MESSAGE",
         type_ = "string",
@@ -45,15 +45,14 @@ use crate::names::DEFAULT_ISSUER;
         .message("spec.serviceAccountName is immutable: make a new PodIdentityBinding"),
     validation = Rule::new("(has(self.issuerRef) ? self.issuerRef.name : 'default') == (has(oldSelf.issuerRef) ? oldSelf.issuerRef.name : 'default')")
         .message("spec.issuerRef is immutable: make a new PodIdentityBinding"),
-    validation = Rule::new("has(self.role) != has(self.roleArn)")
-        .message("exactly one of spec.role (make a role) and spec.roleArn (use an existing role) must be set"),
+    validation = Rule::new("has(self.role) != has(self.roleARN)")
+        .message("exactly one of spec.role (make a role) and spec.roleARN (use an existing role) must be set"),
 )]
 pub struct PodIdentityBindingSpec {
     /// The one `ServiceAccount`, in the binding's own namespace; immutable. It need not exist yet.
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
-    )]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
+        .message("a ServiceAccount's name has lower-case letters, digits, hyphens and dots, and no namespace: it is in the binding's own"))]
     pub service_account_name: String,
 
     /// The `OidcIssuer` under which the `ServiceAccount`'s tokens are exchanged; immutable. Default: the one named
@@ -66,16 +65,17 @@ pub struct PodIdentityBindingSpec {
     pub role: Option<RoleSpec>,
 
     /// Use this existing role, in any account; it is never read or written in IAM. Its own trust policy is the fence.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(max = 2048),
-        regex(pattern = r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$")
-    )]
+    #[serde(default, rename = "roleARN", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    #[x_kube(validation = Rule::new("self.matches('^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$')")
+        .message("a role's ARN is arn:aws:iam::<account>:role/<path and name>"))]
     pub role_arn: Option<String>,
 
     /// Audience of the injected token. Default: the issuer's first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
+    #[x_kube(validation = Rule::new("!self.contains('$')")
+        .message("an audience has no $: IAM would read a policy variable"))]
     pub audience: Option<String>,
 
     /// Life of the injected token in seconds, 600 to 86400. Default: 86400.
@@ -89,19 +89,20 @@ pub struct PodIdentityBindingSpec {
 
     /// The region injected where the pod sets none. Default: the issuer's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z]{2,4}(-[a-z]+)+-[0-9]+$"))]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z]{2,4}(-[a-z]+)+-[0-9]+$')")
+        .message("a region is written as eu-central-1"))]
     pub region: Option<String>,
 }
 
 /// Names an `OidcIssuer` of the cluster.
-#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IssuerRef {
     /// `metadata.name` of the `OidcIssuer`.
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
-    )]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
+        .message("an OidcIssuer's name has lower-case letters, digits, hyphens and dots"))]
     pub name: String,
 }
 
@@ -114,19 +115,15 @@ impl PodIdentityBindingSpec {
 }
 
 /// The role to make. Name, path, trust policy and permissions boundary are computed, never chosen.
-#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct RoleSpec {
     /// Managed policies; the role's attachments are kept exactly equal to this list. IAM allows at most 25 and 10
     /// unless the account's quota was raised.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(
-        length(max = 25),
-        inner(
-            length(max = 2048),
-            regex(pattern = r"^arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9+=,.@_/-]+$")
-        )
-    )]
+    #[serde(default, rename = "policyARNs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 25), inner(length(max = 2048)))]
+    #[x_kube(validation = Rule::new("self.all(arn, arn.matches('^arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9+=,.@_/-]+$'))")
+        .message("each is the ARN of a managed policy, arn:aws:iam::<account or aws>:policy/<name>"))]
     pub policy_arns: Vec<String>,
 }
 
@@ -142,7 +139,7 @@ pub struct PodIdentityBindingStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
     /// ARN of the role, once it exists.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, rename = "roleARN", skip_serializing_if = "Option::is_none")]
     pub role_arn: Option<String>,
     /// Name of the role, once it exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{self, Partition, tag};
@@ -31,10 +30,10 @@ use crate::names::{self, Partition, tag};
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
     ),
-    printcolumn(name = "ISSUER", type_ = "string", json_path = ".status.issuerUrl"),
-    printcolumn(name = "ACCOUNT", type_ = "string", json_path = ".status.accountId"),
+    printcolumn(name = "ISSUER", type_ = "string", json_path = ".status.issuerURL"),
+    printcolumn(name = "ACCOUNT", type_ = "string", json_path = ".status.accountID"),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "PROVIDER", type_ = "string", json_path = ".status.providerArn", priority = 1),
+    printcolumn(name = "PROVIDER", type_ = "string", json_path = ".status.providerARN", priority = 1),
     printcolumn(
         name = "MESSAGE",
         type_ = "string",
@@ -46,96 +45,120 @@ use crate::names::{self, Partition, tag};
 #[x_kube(
     validation = Rule::new("self.clusterName == oldSelf.clusterName")
         .message("spec.clusterName is immutable: role names and ownership tags carry it; make a new OidcIssuer"),
-    validation = Rule::new("has(self.issuerUrl) == has(oldSelf.issuerUrl) && (!has(self.issuerUrl) || self.issuerUrl == oldSelf.issuerUrl)")
-        .message("spec.issuerUrl and its presence are immutable: a new URL is a new OidcIssuer"),
+    validation = Rule::new("has(self.issuerURL) == has(oldSelf.issuerURL) && (!has(self.issuerURL) || self.issuerURL == oldSelf.issuerURL)")
+        .message("spec.issuerURL and its presence are immutable: a new URL is a new OidcIssuer"),
     validation = Rule::new("self.audiences[0] == oldSelf.audiences[0]")
         .message("spec.audiences[0] is immutable: it is in the tokens of running pods and in the operator's own; further audiences may come and go"),
-    validation = Rule::new("has(self.issuerUrl) || (self.s3.bucket == oldSelf.s3.bucket && self.s3.region == oldSelf.s3.region && has(self.s3.prefix) == has(oldSelf.s3.prefix) && (!has(self.s3.prefix) || self.s3.prefix == oldSelf.s3.prefix))")
-        .message("spec.s3.bucket, spec.s3.region and spec.s3.prefix are immutable while spec.issuerUrl is absent: the issuer URL is made of them"),
-    validation = Rule::new("!self.s3.bucket.contains('.') || (has(self.issuerUrl) && !self.issuerUrl.startsWith('https://' + self.s3.bucket + '.s3.'))")
+    validation = Rule::new("has(self.issuerURL) || !has(self.s3) || !has(oldSelf.s3) || (self.s3.bucket == oldSelf.s3.bucket && self.s3.region == oldSelf.s3.region && has(self.s3.prefix) == has(oldSelf.s3.prefix) && (!has(self.s3.prefix) || self.s3.prefix == oldSelf.s3.prefix))")
+        .message("spec.s3.bucket, spec.s3.region and spec.s3.prefix are immutable while spec.issuerURL is absent: the issuer URL is made of them"),
+    validation = Rule::new("!has(self.s3) || !self.s3.bucket.contains('.') || (has(self.issuerURL) && !self.issuerURL.startsWith('https://' + self.s3.bucket + '.s3.'))")
         .message("spec.s3.bucket must not contain dots where the issuer is the bucket's own S3 URL: S3's TLS certificate covers one label only"),
-    validation = Rule::new("!has(self.issuerUrl) || self.issuerUrl.matches('^https://[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)+(/[A-Za-z0-9._~-]+)*$')")
-        .message("spec.issuerUrl must be https://host[/path] in lower-case host letters, without port, query, fragment or trailing slash: AWS compares it byte for byte with the token's iss"),
 )]
 pub struct OidcIssuerSpec {
     /// Name of this cluster in AWS: part of role names, paths and ownership tags. A DNS label of at most 32 characters;
     /// immutable.
-    #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
+        .message("a cluster name has lower-case letters, digits and hyphens, and begins and ends with a letter or digit"))]
     pub cluster_name: String,
 
     /// The issuer URL, `https://host[/path]`, at most 255 characters, immutable. Default:
     /// `https://<bucket>.s3.<region>.<partition suffix>/<prefix>`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, rename = "issuerURL", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
+    #[x_kube(validation = Rule::new("self.matches('^https://[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)+(/[A-Za-z0-9._-]+)*$')")
+        .message("an issuer URL is https://host[/path] with lower-case letters, digits, dots and hyphens in the host, letters, digits, dots, hyphens and underscores in the path, and no port, query, fragment or trailing slash: AWS compares it byte for byte with the token's iss"))]
     pub issuer_url: Option<String>,
 
     /// Audiences of this cluster's AWS tokens; the IAM provider's client ids are kept equal to this list. The first is
     /// the one the webhook injects and the operator's own token carries; it is immutable.
     #[serde(default = "default_audiences")]
     #[schemars(length(min = 1, max = 100), inner(length(min = 1, max = 255)))]
+    #[x_kube(validation = Rule::new("self.all(audience, !audience.contains('$'))")
+        .message("an audience has no $: IAM would read a policy variable"))]
     pub audiences: Vec<String>,
 
     /// Where the discovery document and the JWKS are published.
     pub s3: S3Location,
 
     /// Which namespaces may make roles with which policies. Without a grant no binding makes a role; a binding with
-    /// `roleArn` needs none.
+    /// `roleARN` needs none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub grants: Vec<Grant>,
 }
 
 /// A bucket made and kept for this cluster's two documents.
-#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct S3Location {
     /// Bucket name. Names that end in `-<account>-<region>-an` are made in the account-regional namespace, where nobody
     /// else can claim them: recommended.
-    #[schemars(length(min = 3, max = 63), regex(pattern = r"^[a-z0-9][a-z0-9.-]*[a-z0-9]$"))]
+    #[schemars(length(min = 3, max = 63))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[a-z0-9][a-z0-9.-]*[a-z0-9]$') && !self.contains('..')")
+            .message("a bucket name has lower-case letters, digits, hyphens and single dots, and begins and ends with a letter or digit"),
+        validation = Rule::new("!self.matches('^[0-9]+[.][0-9]+[.][0-9]+[.][0-9]+$')")
+            .message("a bucket name is not formatted as an IP address"),
+        validation = Rule::new("!['xn--', 'sthree-', 'amzn-s3-demo-'].exists(prefix, self.startsWith(prefix)) && !['-s3alias', '--ol-s3', '.mrap', '--x-s3', '--table-s3'].exists(suffix, self.endsWith(suffix))")
+            .message("S3 reserves bucket names that begin with xn--, sthree- or amzn-s3-demo- or end with -s3alias, --ol-s3, .mrap, --x-s3 or --table-s3")
+    )]
     pub bucket: String,
     /// The bucket's region, for example `eu-central-1`.
-    #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z]{2,4}(-[a-z]+)+-[0-9]+$"))]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^((us|eu|ap|sa|ca|me|af|il|mx)-[a-z]+-[0-9]+|(cn|us-gov|eusc-[a-z]+)-[a-z]+-[0-9]+)$')")
+        .message("this is no region of the partitions aws, aws-cn, aws-us-gov and aws-eusc; an example of one is eu-central-1"))]
     pub region: String,
     /// Key prefix of the two documents, without slashes at its ends. Default: `clusterName`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*$"))]
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$')")
+        .message("a prefix has letters, digits, dots, hyphens, underscores and single slashes, and no slash at its ends"))]
     pub prefix: Option<String>,
 }
 
 /// One grant must cover a binding whole: its namespace and everything it asks for.
-#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Grant {
+    /// Name of the grant, unique among the issuer's: messages name it, and several appliers may share the list.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
+        .message("a grant's name has lower-case letters, digits and hyphens, and begins and ends with a letter or digit"))]
+    pub name: String,
     /// Which namespaces. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<GrantNamespaces>,
     /// Managed policies a binding may attach: exact ARNs, or with `*` in the resource part, or `*` for any (the
     /// permissions boundary is then the only fence). Absent: none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(
-        length(max = 100),
-        inner(
-            length(max = 512),
-            regex(pattern = r"^([*]|arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9+=,.@_/*-]+)$")
-        )
-    )]
+    #[serde(default, rename = "policyARNs", skip_serializing_if = "Vec::is_empty")]
+    // 64 grants of 128 names and 64 policies each still fit etcd's 1.5 MiB.
+    #[schemars(length(max = 64), inner(length(max = 224)))]
+    #[x_kube(validation = Rule::new("self.all(arn, arn.matches('^([*]|arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9+=,.@_/*-]+)$'))")
+        .message("each is the ARN of a managed policy, arn:aws:iam::<account or aws>:policy/<name>, with * in the name only, or * alone for any policy"))]
     pub policy_arns: Vec<String>,
 }
 
-/// The namespaces of a grant.
-#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+/// The namespaces of a grant: by name or by selector.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.names) != has(self.selector)")
+        .message("exactly one of names and selector must be set; to grant nothing, leave namespaces out"),
+    validation = Rule::new("!has(self.selector) || ((!has(self.selector.matchLabels) || self.selector.matchLabels.size() == 0) && (!has(self.selector.matchExpressions) || self.selector.matchExpressions.size() == 0))")
+        .message("only the empty selector, {}, which is every namespace, is supported yet: name the namespaces instead"),
+)]
 pub struct GrantNamespaces {
     /// Namespaces by name.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(
-        length(max = 1000),
-        inner(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))
-    )]
-    pub names: Vec<String>,
-    /// Every namespace.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub all: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128), inner(length(min = 1, max = 63)))]
+    #[x_kube(validation = Rule::new("self.all(name, name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'))")
+        .message("a namespace's name has lower-case letters, digits and hyphens, and begins and ends with a letter or digit"))]
+    pub names: Option<Vec<String>>,
+    /// Namespaces by their labels; the empty selector is every namespace. No other is supported yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<LabelSelector>,
 }
 
 /// What was observed. Never read back to decide what to do.
@@ -150,19 +173,19 @@ pub struct OidcIssuerStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
     /// The issuer URL, as every part of AWS sees it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, rename = "issuerURL", skip_serializing_if = "Option::is_none")]
     pub issuer_url: Option<String>,
     /// Public URL of the JWKS.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, rename = "jwksURI", skip_serializing_if = "Option::is_none")]
     pub jwks_uri: Option<String>,
     /// The AWS account, twelve digits.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, rename = "accountID", skip_serializing_if = "Option::is_none")]
     pub account_id: Option<String>,
     /// The AWS partition, for example `aws`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partition: Option<String>,
     /// ARN of the IAM OIDC provider.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, rename = "providerARN", skip_serializing_if = "Option::is_none")]
     pub provider_arn: Option<String>,
     /// SHA-256 over both published documents, hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -102,6 +102,25 @@ impl Partition {
     }
 }
 
+impl Partition {
+    /// Whether a region is of one of the partitions that are known here (botocore's `partitions.json`). Others, such as the
+    /// isolated ones, have suffixes of their own.
+    #[must_use]
+    pub fn has_region(region: &str) -> bool {
+        const AREAS: [&str; 9] = ["us", "eu", "ap", "sa", "ca", "me", "af", "il", "mx"];
+        let letters = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase());
+        let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        match region.split('-').collect::<Vec<_>>()[..] {
+            [area, place, count] => {
+                (area == "cn" || AREAS.contains(&area)) && letters(place) && number(count)
+            }
+            ["us", "gov", place, count] => letters(place) && number(count),
+            ["eusc", country, place, count] => letters(country) && letters(place) && number(count),
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for Partition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.id)
@@ -229,6 +248,11 @@ mod tests {
             ("eusc-de-east-1", "aws-eusc", "amazonaws.eu"),
         ] {
             assert_eq!(Partition::of_region(region), Partition { id, dns_suffix: suffix }, "{region}");
+            assert!(Partition::has_region(region), "{region}");
+        }
+        for unknown in ["us-iso-east-1", "us-isob-east-1", "eu-isoe-west-1", "xx-central-1", "eu-central", ""]
+        {
+            assert!(!Partition::has_region(unknown), "{unknown}");
         }
     }
 

@@ -168,7 +168,7 @@ impl Lab {
             command.arg("--set").arg(format!("{program}.image.repository=podidentity.local/{program}"));
             command.arg("--set").arg(format!("{program}.image.tag=demo,{program}.image.pullPolicy=Never"));
         }
-        command.arg("--set").arg(format!("aws.roleArn={role},aws.region={REGION}"));
+        command.arg("--set").arg(format!("aws.roleARN={role},aws.region={REGION}"));
         command.arg("--set-file").arg(format!("extraCA={}", self.ca().display()));
         for value in values {
             command.arg("--set").arg(value);

@@ -130,7 +130,7 @@ pub async fn workloads(lab: &Lab, terminal: &mut Terminal) -> anyhow::Result<()>
         "metadata": {"name": "shop", "namespace": "shop"},
         "spec": {
             "serviceAccountName": "shop",
-            "role": {"policyArns": [format!("arn:aws:iam::{ACCOUNT}:policy/vault-storage")]},
+            "role": {"policyARNs": [format!("arn:aws:iam::{ACCOUNT}:policy/vault-storage")]},
         },
     }))
     .await?;

@@ -10,7 +10,7 @@ use e2e::terminal::progress;
 #[test]
 fn each_required_value_is_named_where_it_is_missing() {
     let required = [
-        ("aws.roleArn", "arn:aws:iam::111122223333:role/podidentity-system/podidentity-operator.homelab"),
+        ("aws.roleARN", "arn:aws:iam::111122223333:role/podidentity-system/podidentity-operator.homelab"),
         ("aws.region", "eu-central-1"),
         ("operator.image.repository", "registry.example.com:5000/podidentity/operator"),
         ("webhook.image.repository", "webhook"),

@@ -130,7 +130,7 @@ fn spread(mut values: Vec<f64>, digits: usize) -> String {
 // The operator's process.
 
 /// Runs the operator until it is quiet, then stops it. Nothing else in this file uses its crate. It is AWS's administrator
-/// in an empty account; the issuer never becomes Ready, which bindings with `roleArn` do not wait for.
+/// in an empty account; the issuer never becomes Ready, which bindings with `roleARN` do not wait for.
 async fn operate(kubeconfig: &Path, bindings: u64) -> Result<Figures> {
     process::logs::LogFormat::Json.install(); // what is logged costs CPU time in a real cluster, too
     let begun = Instant::now();
@@ -317,7 +317,7 @@ impl Arguments {
             let role = format!("arn:aws:iam::111122223333:role/team/{name}");
             let object = json!({
                 "apiVersion": "podidentity.dev/v1alpha1", "kind": "PodIdentityBinding", "metadata": {"name": name},
-                "spec": {"serviceAccountName": name, "roleArn": role},
+                "spec": {"serviceAccountName": name, "roleARN": role},
             });
             let path = format!("{ours}/namespaces/{}/podidentitybindings", namespace(account));
             post(client, &path, &object).await

@@ -1,7 +1,8 @@
 //! PURE: which binding may make which role. Default deny; one grant must cover a binding whole.
 
 use crds::glob::glob;
-use crds::{Finding, Grant, Reason};
+use crds::{Finding, Grant, GrantNamespaces, Reason};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 /// What a binding that makes a role asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub fn check(issuer: &str, grants: &[Grant], request: Request<'_>) -> Result<(),
     // As a boundary it takes rights away; attached it would give all that it does not deny.
     if let Some(boundary) = boundary_arn.filter(|boundary| policy_arns.iter().any(|arn| arn == boundary)) {
         return refused(format!(
-            "{boundary} is the permissions boundary and can never be attached: take it out of spec.role.policyArns"
+            "{boundary} is the permissions boundary and can never be attached: take it out of spec.role.policyARNs"
         ));
     }
     let of_namespace: Vec<&Grant> = grants.iter().filter(|g| covers_namespace(g, namespace)).collect();
@@ -35,10 +36,12 @@ pub fn check(issuer: &str, grants: &[Grant], request: Request<'_>) -> Result<(),
         policy_arns.iter().map(String::as_str).filter(|arn| !covered(arn)).collect()
     };
     // The grant that lacks least is the one the administrator most likely meant.
-    match of_namespace.into_iter().map(missing).min_by_key(Vec::len) {
-        Some(missing) if !missing.is_empty() => refused(format!(
-            "no single grant of OidcIssuer {issuer} for namespace {namespace} covers {}: add it to \
-             spec.grants[].policyArns of that grant, or take it out of spec.role.policyArns",
+    let closest = of_namespace.into_iter().map(|grant| (missing(grant), grant)).min_by_key(|(m, _)| m.len());
+    match closest {
+        Some((missing, grant)) if !missing.is_empty() => refused(format!(
+            "no single grant of OidcIssuer {issuer} for namespace {namespace} covers the binding; the closest, {}, lacks \
+             {}: add it to the policyARNs of that grant, or take it out of spec.role.policyARNs",
+            grant.name,
             missing.join(", ")
         )),
         _ => Ok(()),
@@ -46,7 +49,10 @@ pub fn check(issuer: &str, grants: &[Grant], request: Request<'_>) -> Result<(),
 }
 
 fn covers_namespace(grant: &Grant, namespace: &str) -> bool {
-    grant.namespaces.as_ref().is_some_and(|n| n.all || n.names.iter().any(|name| name == namespace))
+    let Some(GrantNamespaces { names, selector }) = &grant.namespaces else { return false };
+    // The CRD refuses any selector but the empty one.
+    let every = *selector == Some(LabelSelector::default());
+    every || names.iter().flatten().any(|name| name == namespace)
 }
 
 /// Whether a grant's policy pattern covers an ARN: equal, `*` alone for any, or with `*` in the resource part. The
@@ -66,7 +72,6 @@ fn matches(pattern: &str, arn: &str) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use crds::GrantNamespaces;
     use proptest::prelude::*;
 
     use super::*;
@@ -77,9 +82,10 @@ mod tests {
 
     fn grant(names: &[&str], policies: &[&str]) -> Grant {
         Grant {
+            name: names.join("-"),
             namespaces: Some(GrantNamespaces {
-                names: names.iter().map(ToString::to_string).collect(),
-                all: false,
+                names: Some(names.iter().map(ToString::to_string).collect()),
+                selector: None,
             }),
             policy_arns: policies.iter().map(ToString::to_string).collect(),
         }
@@ -100,6 +106,18 @@ mod tests {
             ask(&[grant(&["vault"], &[])], "vault", &[]).is_ok(),
             "a role without rights needs a namespace only"
         );
+    }
+
+    #[test]
+    fn only_the_empty_selector_is_every_namespace() {
+        let selecting = |selector: LabelSelector| {
+            let namespaces = GrantNamespaces { names: None, selector: Some(selector) };
+            [Grant { namespaces: Some(namespaces), ..grant(&[], &[VAULT]) }]
+        };
+        assert!(ask(&selecting(LabelSelector::default()), "vault", &[VAULT]).is_ok());
+        let labels = std::collections::BTreeMap::from([("team".to_owned(), "vault".to_owned())]);
+        let labelled = LabelSelector { match_labels: Some(labels), ..LabelSelector::default() };
+        assert!(ask(&selecting(labelled), "vault", &[VAULT]).is_err());
     }
 
     #[test]

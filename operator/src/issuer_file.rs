@@ -3,10 +3,9 @@
 use std::io::Read;
 use std::path::Path;
 
-use crds::names::account_of_bucket;
+use crds::names::{GROUP, Partition, VERSION, account_of_bucket};
 use crds::{Finding, OidcIssuer, OidcIssuerSpec};
 use kube::ResourceExt;
-use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
@@ -90,7 +89,16 @@ fn parse(file: &str, text: &str) -> Result<Vec<NamedIssuer>, FileError> {
 fn issuer(file: &str, document: &Value) -> Result<NamedIssuer, FileError> {
     let name = document["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let invalid = |reason: String| FileError::Invalid { file: file.to_owned(), name: name.clone(), reason };
-    let issuer = OidcIssuer::deserialize(document).map_err(|e| invalid(e.to_string()))?;
+    // The API server would drop a field it does not know: a misspelt grant would be lost unseen.
+    let mut unknown = Vec::new();
+    let issuer: OidcIssuer =
+        serde_ignored::deserialize(document, |path| unknown.push(path.to_string().replace(".?", "")))
+            .map_err(|e| invalid(e.to_string()))?;
+    if let Some(field) = unknown.iter().find(|field| field.starts_with("spec")) {
+        return Err(invalid(format!(
+            "{field} is not a field of {GROUP}/{VERSION}: see `kubectl explain oidcissuer.spec`"
+        )));
+    }
     if issuer.name_any().is_empty() {
         return Err(invalid("metadata.name is missing".into()));
     }
@@ -120,13 +128,18 @@ fn check(spec: &OidcIssuerSpec) -> Result<(), String> {
                 .into(),
         );
     }
-    if spec.audiences.is_empty() {
-        return Err("spec.audiences must not be empty".into());
+    if !Partition::has_region(&spec.s3.region) {
+        return Err(
+            "spec.s3.region is no region of the partitions aws, aws-cn, aws-us-gov and aws-eusc".into()
+        );
+    }
+    if spec.audiences.is_empty() || spec.audiences.iter().any(|audience| audience.contains('$')) {
+        return Err("spec.audiences must not be empty, and an audience has no $".into());
     }
     let url = spec.issuer_url();
-    if !url.starts_with("https://") || url.ends_with('/') || url.len() > 255 {
+    if !url.starts_with("https://") || url.ends_with('/') || url.contains('~') || url.len() > 255 {
         return Err(
-            "spec.issuerUrl must be https://host[/path] of at most 255 characters without trailing slash"
+            "spec.issuerURL must be https://host[/path] of at most 255 characters without ~ and trailing slash"
                 .into(),
         );
     }
@@ -176,6 +189,14 @@ mod tests {
             (GOOD.replace("oidc-", "OIDC-"), "spec.s3.bucket"),
             (GOOD.replace("  clusterName: homelab\n", ""), "clusterName"),
             (GOOD.replace("name: default", "labels: {}"), "metadata.name"),
+            (GOOD.replace("eu-central-1}", "us-iso-east-1}"), "spec.s3.region"),
+            (format!("{GOOD}  audiences: ['a$b']\n"), "spec.audiences"),
+            (format!("{GOOD}  grant: []\n"), "spec.grant is not a field"),
+            (
+                format!("{GOOD}  grants: [{{name: a, policyArns: ['*']}}]\n"),
+                "spec.grants.0.policyArns is not a field",
+            ),
+            (format!("{GOOD}  issuerUrl: https://x.example.com\n"), "spec.issuerUrl is not a field"),
             ("kind: Namespace".to_owned(), "holds no object of kind OidcIssuer"),
             ("{".to_owned(), "not valid YAML"),
         ] {

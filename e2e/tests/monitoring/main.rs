@@ -68,7 +68,7 @@ fn the_chart_brings_them() {
     helm.args(["template", "podidentity"])
         .arg(root().join("charts/pod-identity-operator"))
         .args(["--set=aws.region=eu-central-1", "--set=monitoring.podMonitor.enabled=true"])
-        .arg("--set=aws.roleArn=arn:aws:iam::111122223333:role/podidentity-system/podidentity-operator.homelab")
+        .arg("--set=aws.roleARN=arn:aws:iam::111122223333:role/podidentity-system/podidentity-operator.homelab")
         .args(["--set=monitoring.rules.enabled=true", "--set=monitoring.dashboard.enabled=true"])
         .args(["--set=monitoring.rules.labels.release=prometheus"])
         .args(["--set=operator.image.repository=operator", "--set=webhook.image.repository=webhook"])

@@ -148,7 +148,7 @@ async fn furnish(lab: &Lab, table: &[Vec<String>]) -> BTreeMap<(String, String),
             objects.push(binding(
                 &name,
                 BOUND,
-                &json!({"roleArn": format!("arn:aws:iam::{ACCOUNT}:role/entries")}),
+                &json!({"roleARN": format!("arn:aws:iam::{ACCOUNT}:role/entries")}),
             ));
             name
         });
@@ -219,7 +219,7 @@ pub async fn a_deployment_before_its_binding_waits(lab: &Lab) {
     assert_eq!(pods, "", "none was made");
 
     let policy = format!("arn:aws:iam::{ACCOUNT}:policy/vault-storage");
-    lab.apply(&binding("vault", "later", &json!({"role": {"policyArns": [policy]}}))).await.unwrap();
+    lab.apply(&binding("vault", "later", &json!({"role": {"policyARNs": [policy]}}))).await.unwrap();
     let appears = || async {
         let name = r#"-o=jsonpath={.items[0].spec.containers[0].env[?(@.name=="AWS_ROLE_ARN")].value}"#;
         let arn = lab.kubectl(&[&["get", "pods", name], &later[..]].concat()).await?;

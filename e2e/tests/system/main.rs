@@ -72,7 +72,7 @@ async fn a_pod_with_every_right_on_s3_cannot_replace_the_signing_keys(lab: &Lab)
         "apiVersion": "podidentity.dev/v1alpha1",
         "kind": "PodIdentityBinding",
         "metadata": {"name": "admin", "namespace": "vault"},
-        "spec": {"serviceAccountName": "admin", "roleArn": arn},
+        "spec": {"serviceAccountName": "admin", "roleARN": arn},
     }))
     .await
     .unwrap();

@@ -248,7 +248,7 @@ pub fn after_failure(plan: &Plan, view: &View, error: &AwsError) -> Vec<Wanted> 
     let (summary, unreachable) = if view.object.deleting {
         (removal::blocked(error), None)
     } else if missing_policy {
-        let message = format!("spec.role.policyArns: policy {} does not exist", error.resource);
+        let message = format!("spec.role.policyARNs: policy {} does not exist", error.resource);
         (Summary::Stalled(Finding::new(Reason::InvalidSpec, message)), None)
     } else {
         failure(view, error)

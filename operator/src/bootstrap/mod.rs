@@ -210,7 +210,7 @@ impl Bootstrap<'_> {
         let (partition, account) = (installation.partition(), installation.account());
         terminal.line("aws:");
         terminal.line(&format!(
-            "  roleArn: {}",
+            "  roleARN: {}",
             operator_role_arn(partition, account, installation.cluster_name())
         ));
         terminal.line(&format!("  region: {}", spec.s3.region));

@@ -281,7 +281,7 @@ async fn a_policy_that_does_not_exist_is_named_and_what_worked_goes_on() {
     world.bind("app", &[QUEUE]).await;
     world.binding_is("app", "InvalidSpec").await;
     let (_, _, message) = world.condition("app", C::Stalled).await;
-    assert!(message.contains(&format!("spec.role.policyArns: policy {QUEUE} does not exist")), "{message}");
+    assert!(message.contains(&format!("spec.role.policyARNs: policy {QUEUE} does not exist")), "{message}");
     assert_eq!(world.role().unwrap().attached, [STORAGE]);
     world.exchange(&world.namespace, "app", &role).await.unwrap();
     // It appears: no edit is needed.
@@ -339,7 +339,7 @@ async fn the_end_of_a_binding_that_never_had_a_role_wakes_the_next() {
 #[tokio::test]
 async fn a_service_account_may_come_later_and_somebody_elses_annotation_stays() {
     let world = World::ready().await;
-    let spec = json!({"serviceAccountName": "later", "role": {"policyArns": []}});
+    let spec = json!({"serviceAccountName": "later", "role": {"policyARNs": []}});
     world.apply_binding("later", spec).await;
     world.binding_is("later", "Ready").await;
     let (status, reason, _) = world.condition("later", C::ServiceAccountAnnotated).await;
@@ -375,7 +375,7 @@ async fn a_role_made_elsewhere_is_passed_on_and_never_read() {
     world.sim.clear_calls();
     let elsewhere = "arn:aws:iam::999999999999:role/terraform/app";
     let spec = json!({
-        "serviceAccountName": "app", "roleArn": elsewhere, "audience": "vault", "tokenExpirationSeconds": 3600,
+        "serviceAccountName": "app", "roleARN": elsewhere, "audience": "vault", "tokenExpirationSeconds": 3600,
         "stsRegionalEndpoints": false,
     });
     world.apply_binding("app", spec).await;
@@ -402,7 +402,7 @@ async fn a_binding_pointed_elsewhere_gives_its_own_role_up() {
     world.binding_is("app", "Ready").await;
     world.sim.clear_calls();
     let elsewhere = "arn:aws:iam::111122223333:role/terraform/app";
-    world.apply_binding("app", json!({"serviceAccountName": "app", "roleArn": elsewhere})).await;
+    world.apply_binding("app", json!({"serviceAccountName": "app", "roleARN": elsewhere})).await;
     world.until_aws("the role to go", |s| s.role(&world.role_name("app")).is_none()).await;
     world.binding_is("app", "Ready").await;
     assert_eq!(world.writes(), ["UpdateAssumeRolePolicy", "DetachRolePolicy", "DeleteRole"]);
@@ -428,7 +428,7 @@ async fn what_cannot_be_bound_is_told_why() {
     world.apply_issuer(&world.spec()).await;
     world.binding_is("app", "Ready").await;
 
-    let spec = json!({"serviceAccountName": "app", "role": {"policyArns": []}, "audience": "unknown"});
+    let spec = json!({"serviceAccountName": "app", "role": {"policyARNs": []}, "audience": "unknown"});
     world.apply_binding("app", spec).await;
     world.binding_is("app", "InvalidSpec").await;
     let (_, _, message) = world.condition("app", C::Stalled).await;
@@ -438,7 +438,7 @@ async fn what_cannot_be_bound_is_told_why() {
 
     // The operator's own ServiceAccount.
     let own = kube::Api::<PodIdentityBinding>::namespaced(world.client.clone(), &world.system);
-    let spec = json!({"serviceAccountName": "podidentity-operator", "role": {"policyArns": []}});
+    let spec = json!({"serviceAccountName": "podidentity-operator", "role": {"policyARNs": []}});
     apply(&own, "self", spec).await.unwrap();
     let refused = |b: Option<&PodIdentityBinding>| {
         let conditions = b.and_then(|b| b.status.as_ref()).map(|s| s.conditions.as_slice());

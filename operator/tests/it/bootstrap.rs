@@ -41,7 +41,7 @@ async fn it_makes_everything_once_and_says_what_is_left_to_do() {
     );
     for part in [
         "--service-account-issuer=https://oidc-111122223333-eu-central-1-an.s3.eu-central-1.amazonaws.com/homelab",
-        "roleArn: arn:aws:iam::111122223333:role/podidentity-system/podidentity-operator.homelab",
+        "roleARN: arn:aws:iam::111122223333:role/podidentity-system/podidentity-operator.homelab",
         "region: eu-central-1",
     ] {
         assert!(said.contains(part), "{said}");

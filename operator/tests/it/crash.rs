@@ -37,7 +37,7 @@ async fn kill_in(world: &mut World, (service, action, earlier): &(String, String
 #[tokio::test]
 async fn a_binding_survives_a_kill_after_any_call() {
     let mut world = World::ready().await;
-    let bind = json!({"serviceAccountName": "app", "role": {"policyArns": [STORAGE, QUEUE]}});
+    let bind = json!({"serviceAccountName": "app", "role": {"policyARNs": [STORAGE, QUEUE]}});
     world.sim.clear_calls();
     world.apply_binding("app", bind.clone()).await;
     world.binding_is("app", "Ready").await;

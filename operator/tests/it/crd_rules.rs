@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt::Debug;
 
-use crate::world::{STORAGE, World};
+use crate::world::{STORAGE, World, apply};
 
 /// Sets `pointer` of a good object and applies it; `null` removes.
 fn with(mut object: Value, pointer: &str, value: Value) -> Value {
@@ -55,17 +55,42 @@ async fn a_bad_issuer_is_refused_with_the_field_named() {
         ("/spec/s3/region", json!("Frankfurt"), "spec.s3.region"),
         ("/spec/s3/prefix", json!("/x"), "spec.s3.prefix"),
         ("/spec/s3/prefix", json!(""), "spec.s3.prefix"),
-        ("/spec/issuerUrl", json!("http://x.example.com"), "spec.issuerUrl"),
-        ("/spec/issuerUrl", json!("https://x.example.com/"), "spec.issuerUrl"),
-        ("/spec/issuerUrl", json!("https://x.example.com:8443"), "spec.issuerUrl"),
-        ("/spec/issuerUrl", json!("https://X.example.com"), "spec.issuerUrl"),
-        ("/spec/issuerUrl", json!("https://x.example.com?a=b"), "spec.issuerUrl"),
-        ("/spec/issuerUrl", json!(format!("https://x.example.com/{}", "y".repeat(250))), "spec.issuerUrl"),
+        ("/spec/s3/prefix", json!("a~b"), "a prefix has letters"),
+        ("/spec/s3/region", json!("us-iso-east-1"), "no region of the partitions"),
+        ("/spec/s3/region", json!("eu-isoe-west-1"), "no region of the partitions"),
+        ("/spec/s3/bucket", json!("two..dots"), "single dots"),
+        ("/spec/s3/bucket", json!("192.168.5.4"), "not formatted as an IP address"),
+        ("/spec/s3/bucket", json!("xn--bucket"), "S3 reserves bucket names"),
+        ("/spec/s3/bucket", json!("amzn-s3-demo-bucket"), "S3 reserves bucket names"),
+        ("/spec/s3/bucket", json!("bucket-s3alias"), "S3 reserves bucket names"),
+        ("/spec/s3/bucket", json!("bucket--x-s3"), "S3 reserves bucket names"),
+        ("/spec/issuerURL", json!("https://x.example.com/a~b"), "an issuer URL is https://host[/path]"),
+        ("/spec/audiences", json!(["sts.amazonaws.com", "${aws:username}"]), "an audience has no $"),
+        ("/spec/grants/0/name", Value::Null, ".spec.grants: element 0"),
+        ("/spec/grants/0/name", json!("Team A"), "a grant's name has lower-case letters"),
+        ("/spec/grants/0/namespaces", json!({}), "exactly one of names and selector"),
+        (
+            "/spec/grants/0/namespaces",
+            json!({"names": ["a"], "selector": {}}),
+            "exactly one of names and selector",
+        ),
+        (
+            "/spec/grants/0/namespaces",
+            json!({"selector": {"matchLabels": {"team": "a"}}}),
+            "only the empty selector, {}, which is every namespace, is supported yet",
+        ),
+        ("/spec/grants", json!([{"name": "a"}, {"name": "a"}]), ".spec.grants: duplicate entries"),
+        ("/spec/issuerURL", json!("http://x.example.com"), "spec.issuerURL"),
+        ("/spec/issuerURL", json!("https://x.example.com/"), "spec.issuerURL"),
+        ("/spec/issuerURL", json!("https://x.example.com:8443"), "spec.issuerURL"),
+        ("/spec/issuerURL", json!("https://X.example.com"), "spec.issuerURL"),
+        ("/spec/issuerURL", json!("https://x.example.com?a=b"), "spec.issuerURL"),
+        ("/spec/issuerURL", json!(format!("https://x.example.com/{}", "y".repeat(250))), "spec.issuerURL"),
         ("/spec/audiences", json!([]), "spec.audiences"),
         ("/spec/audiences", json!([""]), "spec.audiences"),
         ("/spec/grants/0/namespaces/names", json!(["Not_A_Name"]), "spec.grants[0].namespaces.names"),
-        ("/spec/grants/0/policyArns", json!(["vault-storage"]), "spec.grants[0].policyArns"),
-        ("/spec/grants/0/policyArns", json!(["arn:aws:iam::*:policy/x"]), "spec.grants[0].policyArns"),
+        ("/spec/grants/0/policyARNs", json!(["vault-storage"]), "spec.grants[0].policyARNs"),
+        ("/spec/grants/0/policyARNs", json!(["arn:aws:iam::*:policy/x"]), "spec.grants[0].policyARNs"),
         ("/spec/typo", json!("x"), "spec.typo"),
     ] {
         let refused = dry_run(&api, &with(good.clone(), pointer, value.clone())).await;
@@ -74,10 +99,14 @@ async fn a_bad_issuer_is_refused_with_the_field_named() {
     }
     // What looks odd and is right.
     for (pointer, value) in [
-        ("/spec/issuerUrl", json!("https://oidc.example.com/a/b.c~d")),
+        ("/spec/issuerURL", json!("https://oidc.example.com/a/b.c_d")),
+        ("/spec/grants/0/namespaces", json!({"selector": {}})),
+        ("/spec/grants/0/namespaces", Value::Null),
         ("/spec/s3/prefix", json!("a/b")),
-        ("/spec/grants/0/policyArns", json!(["*", "arn:aws-cn:iam::aws:policy/team/*"])),
+        ("/spec/grants/0/policyARNs", json!(["*", "arn:aws-cn:iam::aws:policy/team/*"])),
         ("/spec/s3/region", json!("us-gov-west-1")),
+        ("/spec/s3/region", json!("eusc-de-east-1")),
+        ("/spec/s3/region", json!("cn-northwest-1")),
     ] {
         dry_run(&api, &with(good.clone(), pointer, value)).await.unwrap();
     }
@@ -87,20 +116,43 @@ async fn a_bad_issuer_is_refused_with_the_field_named() {
         ("/spec/clusterName", json!("other"), "spec.clusterName is immutable"),
         ("/spec/audiences", json!(["other", "sts.amazonaws.com"]), "spec.audiences[0] is immutable"),
         ("/spec/audiences", json!(["other"]), "spec.audiences[0] is immutable"),
-        ("/spec/s3/bucket", json!("other-bucket"), "immutable while spec.issuerUrl is absent"),
-        ("/spec/s3/prefix", json!("other"), "immutable while spec.issuerUrl is absent"),
-        ("/spec/issuerUrl", json!("https://x.example.com"), "its presence are immutable"),
+        ("/spec/s3/bucket", json!("other-bucket"), "immutable while spec.issuerURL is absent"),
+        ("/spec/s3/prefix", json!("other"), "immutable while spec.issuerURL is absent"),
+        ("/spec/issuerURL", json!("https://x.example.com"), "its presence are immutable"),
     ] {
         let refused = dry_run(&api, &with(good.clone(), pointer, value)).await.unwrap_err();
         assert!(refused.contains(says), "{pointer}: {refused}");
     }
 }
 
+/// Whatever the schema lets through must fit the API server's limits, too: of an object's size, and of what rules cost.
+#[tokio::test]
+async fn the_largest_issuer_that_the_schema_allows_is_stored() {
+    let world = World::new().await;
+    let name = |n: usize| format!("{n:0>63}");
+    let arn = |n: usize| format!("arn:aws:iam::111122223333:policy/{n:0>191}");
+    let grant = |n: usize| {
+        json!({
+            "name": name(n),
+            "namespaces": {"names": (0..128).map(name).collect::<Vec<_>>()},
+            "policyARNs": (0..64).map(arn).collect::<Vec<_>>(),
+        })
+    };
+    let mut spec = json!(world.spec());
+    spec["grants"] = (0..64).map(grant).collect();
+    let stored = apply(&world.issuers(), "default", spec.clone()).await.unwrap();
+    assert_eq!(stored.spec.grants.len(), 64);
+    assert_eq!(stored.spec.grants[63].policy_arns[0].len(), 224);
+    spec["grants"].as_array_mut().unwrap().push(json!({"name": "one-more"}));
+    let refused = apply(&world.issuers(), "default", spec).await.unwrap_err().to_string();
+    assert!(refused.contains("spec.grants: Too many: 65"), "{refused}");
+}
+
 #[tokio::test]
 async fn a_bad_binding_is_refused_with_the_field_named() {
     let world = World::new().await;
     let api: Api<PodIdentityBinding> = world.bindings();
-    let spec = json!({"serviceAccountName": "app", "role": {"policyArns": [STORAGE]}});
+    let spec = json!({"serviceAccountName": "app", "role": {"policyARNs": [STORAGE]}});
     let good = json!({
         "apiVersion": "podidentity.dev/v1alpha1", "kind": "PodIdentityBinding", "metadata": {"name": "app"}, "spec": spec,
     });
@@ -111,12 +163,13 @@ async fn a_bad_binding_is_refused_with_the_field_named() {
         ("/spec/serviceAccountName", json!("App"), "spec.serviceAccountName"),
         ("/spec/serviceAccountName", json!("other/app"), "spec.serviceAccountName"),
         ("/spec/role", Value::Null, "exactly one of spec.role"),
-        ("/spec/roleArn", json!("arn:aws:iam::111122223333:role/x"), "exactly one of spec.role"),
-        ("/spec/roleArn", json!("x"), "spec.roleArn"),
-        ("/spec/role/policyArns", json!(["vault-storage"]), "spec.role.policyArns"),
-        ("/spec/role/policyArns", json!(["arn:aws:iam::111122223333:policy/*"]), "spec.role.policyArns"),
-        ("/spec/role/policyArns", json!(too_many), "spec.role.policyArns"),
+        ("/spec/roleARN", json!("arn:aws:iam::111122223333:role/x"), "exactly one of spec.role"),
+        ("/spec/roleARN", json!("x"), "spec.roleARN"),
+        ("/spec/role/policyARNs", json!(["vault-storage"]), "spec.role.policyARNs"),
+        ("/spec/role/policyARNs", json!(["arn:aws:iam::111122223333:policy/*"]), "spec.role.policyARNs"),
+        ("/spec/role/policyARNs", json!(too_many), "spec.role.policyARNs"),
         ("/spec/audience", json!(""), "spec.audience"),
+        ("/spec/audience", json!("a$b"), "an audience has no $"),
         ("/spec/tokenExpirationSeconds", json!(599), "spec.tokenExpirationSeconds"),
         ("/spec/tokenExpirationSeconds", json!(86_401), "spec.tokenExpirationSeconds"),
         ("/spec/region", json!("nowhere"), "spec.region"),

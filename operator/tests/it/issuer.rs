@@ -360,7 +360,7 @@ async fn an_edit_that_cannot_work_is_refused_and_breaks_nothing() {
     let mut spec = world.spec();
     spec.s3.bucket = "another-bucket".into();
     let refused = apply(&world.issuers(), "default", json!(spec)).await.unwrap_err().to_string();
-    assert!(refused.contains("immutable while spec.issuerUrl is absent"), "{refused}");
+    assert!(refused.contains("immutable while spec.issuerURL is absent"), "{refused}");
 
     // A good edit: one audience more, and it is registered.
     let mut spec = world.spec();
@@ -388,7 +388,7 @@ async fn deletion_waits_for_bindings_and_retains_everything_in_aws() {
 
     // It takes no new bindings meanwhile.
     world.service_account(&world.namespace, "late").await;
-    let spec = json!({"serviceAccountName": "late", "role": {"policyArns": []}});
+    let spec = json!({"serviceAccountName": "late", "role": {"policyARNs": []}});
     world.apply_binding("late", spec).await;
     world.binding_is("late", "DependencyNotReady").await;
     assert_eq!(world.writes(), [""; 0]);

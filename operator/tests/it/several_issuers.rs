@@ -45,7 +45,7 @@ async fn each_issuer_has_its_own_bindings_and_any_name() {
     world.service_account(&world.namespace, "web").await;
     let bind = async |name: &str, issuer: &str| {
         let spec = json!({
-            "serviceAccountName": name, "issuerRef": {"name": issuer}, "role": {"policyArns": [STORAGE]},
+            "serviceAccountName": name, "issuerRef": {"name": issuer}, "role": {"policyARNs": [STORAGE]},
         });
         world.apply_binding(name, spec).await;
     };
@@ -114,7 +114,7 @@ async fn bootstrap_and_teardown_of_one_issuer_leave_the_others_their_rights() {
     // Roles of the second issuer hold its teardown up; those of the first do not.
     world.service_account(&world.namespace, "web").await;
     let spec =
-        json!({"serviceAccountName": "web", "issuerRef": {"name": "second"}, "role": {"policyArns": []}});
+        json!({"serviceAccountName": "web", "issuerRef": {"name": "second"}, "role": {"policyARNs": []}});
     world.apply_binding("web", spec).await;
     world.binding_is("web", "Ready").await;
     let refused = world.teardown_all(&file, false).await.unwrap_err().to_string();

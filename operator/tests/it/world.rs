@@ -189,8 +189,9 @@ impl World {
             "clusterName": CLUSTER,
             "s3": {"bucket": BUCKET, "region": REGION},
             "grants": [{
+                "name": "tests",
                 "namespaces": {"names": [self.namespace]},
-                "policyArns": [STORAGE, QUEUE],
+                "policyARNs": [STORAGE, QUEUE],
             }],
         }))
         .unwrap()
@@ -409,7 +410,7 @@ impl World {
 
     /// A binding of `ServiceAccount` `app` with those policies.
     pub async fn bind(&self, name: &str, policies: &[&str]) {
-        let spec = json!({"serviceAccountName": "app", "role": {"policyArns": policies}});
+        let spec = json!({"serviceAccountName": "app", "role": {"policyARNs": policies}});
         self.apply_binding(name, spec).await;
     }
 

@@ -262,7 +262,7 @@ async fn api_server(
         "/apis/podidentity.dev/v1alpha1/podidentitybindings" => vec![json!({
             "apiVersion": "podidentity.dev/v1alpha1", "kind": "PodIdentityBinding",
             "metadata": {"namespace": "vault", "name": "vault", "creationTimestamp": "2026-11-24T10:00:00Z"},
-            "spec": {"serviceAccountName": "vault", "roleArn": ROLE},
+            "spec": {"serviceAccountName": "vault", "roleARN": ROLE},
         })],
         _ => vec![],
     };

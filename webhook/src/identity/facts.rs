@@ -72,7 +72,7 @@ pub struct BindingFacts {
     pub stalled_without_role: bool,
     /// `spec.issuerRef.name` where it is not `default`, which is what almost all bindings use.
     pub issuer: Option<Box<str>>,
-    /// `spec.roleArn`: an existing role.
+    /// `spec.roleARN`: an existing role.
     pub role_arn: Option<Box<str>>,
     /// `spec.audience`.
     pub audience: Option<Box<str>>,

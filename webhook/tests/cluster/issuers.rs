@@ -29,7 +29,7 @@ async fn create(world: &World, (name, cluster, account, region, audience): Issue
         // Another test has created the default one.
         Err(refusal) => assert_eq!((name, refusal.code), ("default", 409), "{refusal:?}"),
     }
-    let status = json!({"status": {"accountId": account, "partition": "aws"}});
+    let status = json!({"status": {"accountID": account, "partition": "aws"}});
     world.api.merge(&format!("{ISSUERS}/{name}/status"), &status).await.unwrap();
 }
 

@@ -111,7 +111,7 @@ impl World {
             "kind": "PodIdentityBinding",
             "metadata": {"name": name},
             "spec": {
-                "serviceAccountName": name, "roleArn": ROLE, "region": "eu-central-1", "audience": "sts.amazonaws.com",
+                "serviceAccountName": name, "roleARN": ROLE, "region": "eu-central-1", "audience": "sts.amazonaws.com",
             },
         });
         self.api.create(&bindings(namespace), &binding).await.unwrap();
@@ -252,7 +252,7 @@ fn configuration(control_plane: &ControlPlane, home: &Path) -> Value {
     helm.args(["template", "podidentity", "--show-only=templates/webhook.yaml"])
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/pod-identity-operator"))
         .args(["--namespace=podidentity-system", "--set=aws.region=eu-central-1"])
-        .arg("--set=aws.roleArn=arn:aws:iam::111122223333:role/podidentity-system/podidentity-operator.homelab")
+        .arg("--set=aws.roleARN=arn:aws:iam::111122223333:role/podidentity-system/podidentity-operator.homelab")
         .args(["--set=operator.image.repository=operator", "--set=webhook.image.repository=webhook"])
         // helm keeps its own files in HOME.
         .env("HOME", home);

@@ -35,7 +35,7 @@ pub fn issuer() -> Value {
             "clusterName": "homelab", "audiences": ["sts.amazonaws.com", "second"],
             "s3": {"bucket": "oidc", "region": "eu-central-1"},
         },
-        "status": {"accountId": "111122223333", "partition": "aws"},
+        "status": {"accountID": "111122223333", "partition": "aws"},
     })
 }
 
@@ -117,7 +117,7 @@ fn a_binding_gives_a_role_that_does_not_exist_yet() {
 #[test]
 fn a_binding_s_fields_are_used() {
     let spec = json!({
-        "roleArn": ELSEWHERE, "audience": "second", "tokenExpirationSeconds": 600,
+        "roleARN": ELSEWHERE, "audience": "second", "tokenExpirationSeconds": 600,
         "stsRegionalEndpoints": false, "region": "ap-south-1",
     });
     let expected = Identity {
@@ -136,7 +136,7 @@ fn a_binding_s_fields_are_used() {
 
 #[test]
 fn without_an_issuer_the_flags_count() {
-    let decision = of(&[binding("b", 0, &json!({"roleArn": ELSEWHERE}), &json!({}))], None, &[]);
+    let decision = of(&[binding("b", 0, &json!({"roleARN": ELSEWHERE}), &json!({}))], None, &[]);
     let identity = decision.identity.unwrap();
     assert_eq!((identity.audience, identity.region), ("flag.example", Some("us-east-1")));
 }
@@ -155,7 +155,7 @@ fn the_partition_is_the_issuer_s() {
 
 #[test]
 fn the_oldest_binding_holds_the_service_account() {
-    let other = |name: &str, second| binding(name, second, &json!({"roleArn": ELSEWHERE}), &json!({}));
+    let other = |name: &str, second| binding(name, second, &json!({"roleARN": ELSEWHERE}), &json!({}));
     for (what, bindings, expected) in [
         ("older first", vec![role("b", 1, &json!({})), other("a", 2)], COMPUTED),
         ("older last", vec![other("a", 2), role("b", 1, &json!({}))], COMPUTED),
@@ -170,7 +170,7 @@ fn an_unusable_binding_gives_a_warning_and_the_annotations_count() {
     let mut young_issuer = issuer();
     young_issuer["status"] = json!({});
     let deleting = json!({"metadata": {"deletionTimestamp": "2026-11-24T11:00:00Z"}});
-    let second = binding("c", 9, &json!({"roleArn": ELSEWHERE}), &json!({}));
+    let second = binding("c", 9, &json!({"roleARN": ELSEWHERE}), &json!({}));
     for (bindings, issuer, reason) in [
         (vec![role("b", 0, &deleting)], Some(issuer()), "being deleted"),
         (vec![role("b", 0, &deleting), second], Some(issuer()), "being deleted"),
@@ -193,7 +193,7 @@ fn an_unusable_binding_gives_a_warning_and_the_annotations_count() {
 #[test]
 fn the_operator_s_own_annotation_does_not_count_without_its_binding() {
     let deleting = json!({"metadata": {"deletionTimestamp": "2026-11-24T11:00:00Z"}});
-    let elsewhere = binding("b", 0, &json!({"roleArn": ELSEWHERE}), &deleting);
+    let elsewhere = binding("b", 0, &json!({"roleARN": ELSEWHERE}), &deleting);
     for (binding, annotation) in [(role("b", 0, &deleting), COMPUTED), (elsewhere, ELSEWHERE)] {
         let decision = of(&[binding], Some(&issuer()), &[("role-arn", annotation)]);
         assert_eq!(decision.identity, None);
@@ -203,7 +203,7 @@ fn the_operator_s_own_annotation_does_not_count_without_its_binding() {
 
 #[test]
 fn a_stalled_binding_that_had_a_role_keeps_it() {
-    let decision = of(&[role("b", 0, &stalled(&json!({"roleArn": COMPUTED})))], Some(&issuer()), &[]);
+    let decision = of(&[role("b", 0, &stalled(&json!({"roleARN": COMPUTED})))], Some(&issuer()), &[]);
     assert_eq!((arn(&decision), decision.warnings.len()), (Some(COMPUTED), 0));
 }
 

@@ -29,7 +29,7 @@ fn other(name: &str) -> Value {
         "spec": {
             "clusterName": "other", "audiences": ["other.example"], "s3": {"bucket": "o", "region": "cn-north-1"},
         },
-        "status": {"accountId": "444455556666", "partition": "aws-cn"},
+        "status": {"accountID": "444455556666", "partition": "aws-cn"},
     })
 }
 

@@ -68,7 +68,7 @@ impl Case {
     /// Ready, and nothing to do.
     fn good() -> Self {
         let spec =
-            serde_json::from_value(json!({"serviceAccountName": "vault", "role": {"policyArns": [STORAGE]}}));
+            serde_json::from_value(json!({"serviceAccountName": "vault", "role": {"policyARNs": [STORAGE]}}));
         let mut case = Self {
             issuer: Some(issuer_spec()),
             issuer_deleting: false,

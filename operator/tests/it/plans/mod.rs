@@ -44,7 +44,7 @@ fn issuer_spec() -> OidcIssuerSpec {
     serde_json::from_value(json!({
         "clusterName": "homelab",
         "s3": {"bucket": "oidc-111122223333-eu-central-1-an", "region": "eu-central-1"},
-        "grants": [{"namespaces": {"names": ["vault"]}, "policyArns": [STORAGE, QUEUE]}],
+        "grants": [{"name": "vault", "namespaces": {"names": ["vault"]}, "policyARNs": [STORAGE, QUEUE]}],
     }))
     .unwrap()
 }

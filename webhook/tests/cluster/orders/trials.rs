@@ -63,7 +63,7 @@ impl Trial {
         if self.computed {
             spec["role"] = json!({});
         } else {
-            spec["roleArn"] = json!(ROLE);
+            spec["roleARN"] = json!(ROLE);
         }
         json!({
             "apiVersion": "podidentity.dev/v1alpha1", "kind": "PodIdentityBinding",
@@ -194,7 +194,7 @@ impl Round {
             }
             _ => {
                 // As the operator does after its first reconcile.
-                let status = json!({"status": {"accountId": "111122223333", "partition": "aws"}});
+                let status = json!({"status": {"accountID": "111122223333", "partition": "aws"}});
                 self.api.merge(&format!("{default}/status"), &status).await.unwrap();
             }
         }
