@@ -1,4 +1,4 @@
-//! `OidcIssuer`: one (issuer URL, AWS account) pair, where its documents go, and who may bind what.
+//! `OidcIssuer`: one (issuer URL, AWS account) pair, where its documents are published, and which bindings it allows.
 
 use std::collections::BTreeMap;
 
@@ -94,8 +94,8 @@ pub struct OidcIssuerSpec {
 #[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct S3Location {
-    /// Bucket name. Names that end in `-<account>-<region>-an` are made in the account-regional namespace, where nobody
-    /// else can claim them: recommended.
+    /// Bucket name. Names that end in `-<account>-<region>-an` are made in the account-regional namespace, where no other
+    /// account can claim them: recommended.
     #[schemars(length(min = 3, max = 63))]
     #[x_kube(
         validation = Rule::new("self.matches('^[a-z0-9][a-z0-9.-]*[a-z0-9]$') && !self.contains('..')")

@@ -21,7 +21,7 @@ use crate::model::Next;
 use crate::timings::Timings;
 
 /// Which reads are due: at their age, after anything that makes memory doubtful, and always before destruction. An
-/// object that nobody has acted on has no role: `CreateRole` itself is the question.
+/// object that was never acted on has no role: `CreateRole` itself is the question.
 #[must_use]
 pub fn due(view: &View, memory: &Memory, clock: &Clock, timings: &Timings) -> Due {
     let may_have_role = view.object.finalizer || memory.acted;
