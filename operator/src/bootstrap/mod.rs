@@ -30,6 +30,8 @@ use crate::terminal::Terminal;
 
 /// How long AWS may take to accept the public policy and to serve the documents.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// The HTTP status of what does not exist.
+const NOT_FOUND: u16 = 404;
 /// How often it is asked.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -226,7 +228,8 @@ pub async fn issuers_of(client: &Client) -> anyhow::Result<Vec<NamedIssuer>> {
             .into_iter()
             .map(|issuer| NamedIssuer { name: issuer.name_any(), spec: issuer.spec })
             .collect()),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Vec::new()),
+        // Without the CRD the API server answers in plain text, and the status has no reason.
+        Err(kube::Error::Api(status)) if status.code == NOT_FOUND => Ok(Vec::new()),
         Err(error) => Err(anyhow!("the cluster's OidcIssuers cannot be listed: {error}")),
     }
 }
