@@ -21,7 +21,7 @@ pub const MANAGER_CERTIFICATES: &str = "podidentity-operator-certificates";
 /// Name under which the operator reports events.
 pub const CONTROLLER: &str = "podidentity-operator";
 
-/// The namespace both components are installed in unless told otherwise.
+/// The default namespace of both components.
 pub const SYSTEM_NAMESPACE: &str = "podidentity-system";
 /// The operator's own `ServiceAccount`.
 pub const OPERATOR_SERVICE_ACCOUNT: &str = "podidentity-operator";

@@ -30,10 +30,10 @@ pub enum OidcError {
         reason: String,
     },
     /// No key is of a type that STS verifies.
-    #[error("the API server's JWKS holds no RSA or EC key: AWS STS verifies RS256–512 and ES256–512 only")]
+    #[error("the API server's JWKS has no RSA or EC key: AWS STS verifies RS256–512 and ES256–512 only")]
     NoUsableKey,
     /// More keys than STS reads.
-    #[error("the API server's JWKS holds {count} {kty} keys: AWS STS reads at most 100")]
+    #[error("the API server's JWKS has {count} {kty} keys: AWS STS reads at most 100")]
     TooManyKeys {
         /// `RSA` or `EC`.
         kty: &'static str,
@@ -45,7 +45,7 @@ pub enum OidcError {
 /// The most keys of each type that STS reads (IAM user guide, "Create an OpenID Connect identity provider").
 const MAX_KEYS_PER_TYPE: usize = 100;
 
-/// Members of a JWK that hold private key material (RFC 7518, 6.2.2, 6.3.2 and 6.4.1). Never published.
+/// Members of a JWK that contain private key material (RFC 7518, 6.2.2, 6.3.2 and 6.4.1). Never published.
 const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
 impl Discovery {

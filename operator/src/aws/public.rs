@@ -38,7 +38,7 @@ impl PublicReader {
                 roots.add(certificate).map_err(|e| SetupError::Tls(e.to_string()))?;
             }
             if roots.len() == before {
-                return Err(SetupError::Tls("--extra-ca holds no certificate in PEM".into()));
+                return Err(SetupError::Tls("--extra-ca has no certificate in PEM".into()));
             }
         }
         let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();

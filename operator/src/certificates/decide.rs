@@ -84,33 +84,33 @@ mod tests {
     #[test]
     fn each_step_follows_from_what_is_observed() {
         let now = Timestamp::now().as_second();
-        let good = complete();
-        let certificate = good.ca.clone().unwrap().certificate;
-        assert_eq!(decide(&good, now), None);
+        let complete = complete();
+        let certificate = complete.ca.clone().unwrap().certificate;
+        assert_eq!(decide(&complete, now), None);
         assert_eq!(decide(&ObservedCertificates::default(), now), Some(CertificateStep::CreateCa));
         let bundle = CertificateStep::WriteBundle(certificate.clone());
         let emptied = Configuration { uid: "u".into(), bundles: vec![("pods".into(), Vec::new())] };
         // The bundle comes before the leaf, whatever else is missing.
-        let untrusted = ObservedCertificates { configuration: Some(emptied), leaf: None, ..good.clone() };
+        let untrusted = ObservedCertificates { configuration: Some(emptied), leaf: None, ..complete.clone() };
         assert_eq!(decide(&untrusted, now), Some(bundle));
         assert_eq!(
-            decide(&ObservedCertificates { leaf: None, ..good.clone() }, now),
+            decide(&ObservedCertificates { leaf: None, ..complete.clone() }, now),
             Some(CertificateStep::CreateLeaf)
         );
         // After the emergency stop no configuration is created, and the leaf is still renewed.
-        assert_eq!(decide(&ObservedCertificates { configuration: None, ..good.clone() }, now), None);
+        assert_eq!(decide(&ObservedCertificates { configuration: None, ..complete.clone() }, now), None);
         // Renewal is due after two thirds of the lifetime.
-        assert_eq!(decide(&good, now + 4 * DAY), None);
-        assert_eq!(decide(&good, now + 5 * DAY), Some(CertificateStep::CreateLeaf));
-        assert_eq!(decide(&good, now + 250 * DAY), Some(CertificateStep::CreateCa));
+        assert_eq!(decide(&complete, now + 4 * DAY), None);
+        assert_eq!(decide(&complete, now + 5 * DAY), Some(CertificateStep::CreateLeaf));
+        assert_eq!(decide(&complete, now + 250 * DAY), Some(CertificateStep::CreateCa));
         // The clock was set back.
-        assert_eq!(decide(&good, now - 2 * DAY), Some(CertificateStep::CreateCa));
+        assert_eq!(decide(&complete, now - 2 * DAY), Some(CertificateStep::CreateCa));
         // A new CA signs a new leaf once it is trusted.
         let next = ca(MAX_CA_LIFE).unwrap();
         let rotated = ObservedCertificates {
             ca: Some(next.clone()),
             previous: Some(certificate.clone()),
-            ..good.clone()
+            ..complete.clone()
         };
         let both = next.certificate + &certificate;
         assert_eq!(decide(&rotated, now), Some(CertificateStep::WriteBundle(both.clone())));
@@ -127,7 +127,7 @@ mod tests {
             Some(CertificateStep::CreateLeaf)
         );
         // The Secret of the CA was lost: the CA stays trusted.
-        assert_eq!(still_trusted(&ObservedCertificates { ca: None, ..good.clone() }, now), certificate);
+        assert_eq!(still_trusted(&ObservedCertificates { ca: None, ..complete.clone() }, now), certificate);
         assert_eq!(
             decide(&ObservedCertificates { managed_by_other: true, ..ObservedCertificates::default() }, now),
             None
@@ -137,19 +137,20 @@ mod tests {
     #[test]
     fn a_ca_stays_trusted_after_two_newer_ones() {
         let now = Timestamp::now().as_second();
-        let good = complete();
-        let third = good.ca.clone().unwrap().certificate;
+        let complete = complete();
+        let third = complete.ca.clone().unwrap().certificate;
         let [first, second] = [(); 2].map(|()| ca(MAX_CA_LIFE).unwrap().certificate);
         let previous = Some(second.clone() + &first);
-        let observed = ObservedCertificates { previous, ..good.clone() };
+        let observed = ObservedCertificates { previous, ..complete.clone() };
         assert_eq!(still_trusted(&observed, now), third.clone() + &second, "no more than the maximum");
         assert_eq!(
             still_trusted(&ObservedCertificates { ca: None, ..observed.clone() }, now),
             third.clone() + &second
         );
         // The leaf is signed by an earlier CA.
-        let leaf = good.leaf.clone().map(|(leaf, _)| (leaf, second.clone()));
-        let observed = ObservedCertificates { leaf, previous: Some(second.clone() + &first), ..good.clone() };
+        let leaf = complete.leaf.clone().map(|(leaf, _)| (leaf, second.clone()));
+        let observed =
+            ObservedCertificates { leaf, previous: Some(second.clone() + &first), ..complete.clone() };
         assert_eq!(still_trusted(&observed, now), third.clone() + &second);
         assert_eq!(
             still_trusted(&ObservedCertificates { ca: None, ..observed.clone() }, now),
