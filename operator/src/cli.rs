@@ -12,7 +12,7 @@ use crate::timings::Timings;
 /// IAM roles for Kubernetes `ServiceAccount`s outside EKS, without static AWS keys: publishes the cluster's issuer to AWS and
 /// manages the roles.
 #[derive(Debug, Parser)]
-#[command(name = "operator", version, about)]
+#[command(name = "operator", version)]
 pub struct Cli {
     /// The subcommand.
     #[command(subcommand)]
