@@ -1,6 +1,7 @@
 //! `PodIdentityBinding`: one `ServiceAccount` and the one role it may assume.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
@@ -125,7 +126,25 @@ pub struct RoleSpec {
     #[x_kube(validation = Rule::new("self.all(arn, arn.matches('^arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9+=,.@_/-]+$'))")
         .message("each is the ARN of a managed policy, arn:aws:iam::<account or aws>:policy/<name>"))]
     pub policy_arns: Vec<String>,
+
+    /// How long a session of the role may last, for example `4h` or `90m`; from 1h, the default, to 12h. The grant's
+    /// `maxSessionDuration` is the ceiling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') && duration(self) >= duration('1h') && duration(self) <= duration('12h')")
+        .message("a session lasts from 1h to 12h, written as hours, minutes and seconds: 4h, 90m, 1h30m"))]
+    pub max_session_duration: Option<Duration>,
+
+    /// The role's description in AWS, at most 1,000 characters. Default: which `ServiceAccount` it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1000))]
+    #[x_kube(validation = Rule::new("self.matches('^[\\\\x09\\\\x0A\\\\x0D\\\\x20-\\\\x7E\\\\x{A1}-\\\\x{FF}]*$')")
+        .message("IAM takes printable characters of Latin-1 in a description"))]
+    pub description: Option<String>,
 }
+
+/// How long a session of a role may last where nothing else is specified (IAM's own default).
+pub const DEFAULT_SESSION: std::time::Duration = std::time::Duration::from_hours(1);
 
 /// What was observed. Never read back to decide what to do.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize, Default)]

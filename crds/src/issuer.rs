@@ -1,8 +1,9 @@
-//! `OidcIssuer`: one (issuer URL, AWS account) pair, where its documents go, and who may bind what.
+//! `OidcIssuer`: one (issuer URL, AWS account) pair, where its documents are published, and which bindings it allows.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
@@ -93,8 +94,8 @@ pub struct OidcIssuerSpec {
 #[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct S3Location {
-    /// Bucket name. Names that end in `-<account>-<region>-an` are made in the account-regional namespace, where nobody
-    /// else can claim them: recommended.
+    /// Bucket name. Names that end in `-<account>-<region>-an` are made in the account-regional namespace, where no other
+    /// account can claim them: recommended.
     #[schemars(length(min = 3, max = 63))]
     #[x_kube(
         validation = Rule::new("self.matches('^[a-z0-9][a-z0-9.-]*[a-z0-9]$') && !self.contains('..')")
@@ -138,6 +139,12 @@ pub struct Grant {
     #[x_kube(validation = Rule::new("self.all(arn, arn.matches('^([*]|arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9+=,.@_/*-]+)$'))")
         .message("each is the ARN of a managed policy, arn:aws:iam::<account or aws>:policy/<name>, with * in the name only, or * alone for any policy"))]
     pub policy_arns: Vec<String>,
+    /// Longest `maxSessionDuration` that a binding may ask for, from 1h to 12h. Default: 1h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') && duration(self) >= duration('1h') && duration(self) <= duration('12h')")
+        .message("a session lasts from 1h to 12h, written as hours, minutes and seconds: 4h, 90m, 1h30m"))]
+    pub max_session_duration: Option<Duration>,
 }
 
 /// The namespaces of a grant: by name or by selector.

@@ -1,9 +1,8 @@
 //! One pass over one object, the same for both kinds: resolve → observe → decide → act → report. Everything here is about
 //! passes: time limit, memory, repeats, waits, metrics. What a pass is about is behind [`Kind`].
 
-use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::runtime::controller::Action;
@@ -14,25 +13,15 @@ use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::context::Context;
 use crate::kind::{Failure, Kind, PlanOf, Resolved, StepError};
-use crate::model::{Next, ObjectState, Step};
+use crate::memory::{Memories, Memory};
+use crate::model::{Next, ObjectState};
 use crate::report::report;
 
 /// The driver of one kind.
 pub struct Driver<K: Kind> {
     context: Arc<Context>,
     backoff: Backoff,
-    memory: Mutex<HashMap<String, Memory<K>>>,
-}
-
-/// What is remembered of one object, by its uid: an object that was deleted and made again inherits nothing.
-struct Memory<K: Kind> {
-    kind: K::Memory,
-    /// The steps of the last pass.
-    steps: Vec<Step<K::Own>>,
-    /// Failures in a row.
-    failures: u32,
-    /// Whether our finalizer is off: the cached object may outlive it by a moment, and nothing is left to be done for it.
-    gone: bool,
+    memories: Memories<K>,
 }
 
 /// The controller's reconcile. A failure is logged, counted and waited for here and never reaches the controller.
@@ -42,7 +31,7 @@ pub async fn reconcile<K: Kind>(
 ) -> Result<Action, Infallible> {
     let uid = object.uid().unwrap_or_default();
     // kube never runs two passes over one object at once, so no other pass misses the memory meanwhile.
-    let mut memory = driver.memory().remove(&uid).unwrap_or_else(Memory::new);
+    let mut memory = driver.memories.take(&uid);
     let limit = driver.context.timings.reconcile_timeout;
     let failure = match tokio::time::timeout(limit, driver.pass(&object, &mut memory)).await {
         Ok(Ok(wait)) => Ok(wait),
@@ -55,7 +44,7 @@ pub async fn reconcile<K: Kind>(
         driver.context.metrics.reconciled(K::NAME, "kubernetes");
         Some(driver.wait(&uid, &mut memory, Next::BackOff))
     });
-    driver.put_back(uid, memory);
+    driver.memories.put(uid, memory, K::store(&driver.context));
     Ok(wait.map_or_else(Action::await_change, Action::requeue))
 }
 
@@ -64,11 +53,11 @@ impl<K: Kind> Driver<K> {
     #[must_use]
     pub fn new(context: Arc<Context>) -> Self {
         let backoff = Backoff::new(context.timings.backoff_min, context.timings.backoff_max);
-        Self { context, backoff, memory: Mutex::default() }
+        Self { context, backoff, memories: Memories::default() }
     }
 
     /// The first half of a pass, which changes nothing: resolve → observe → decide.
-    async fn plan(
+    pub async fn plan(
         &self,
         object: &Arc<K::Object>,
         memory: &mut K::Memory,
@@ -144,27 +133,5 @@ impl<K: Kind> Driver<K> {
                 self.backoff.spread(uid, period)
             }
         }
-    }
-
-    /// Puts an object's memory back. What is gone is forgotten once there is much of it: an object without our finalizer
-    /// ends without a pass.
-    fn put_back(&self, uid: String, memory: Memory<K>) {
-        const SLACK: usize = 64;
-        let (mut all, store) = (self.memory(), K::store(&self.context));
-        all.insert(uid, memory);
-        if all.len() > 2 * store.len() + SLACK {
-            let existing: HashSet<String> = store.state().iter().filter_map(|object| object.uid()).collect();
-            all.retain(|uid, _| existing.contains(uid));
-        }
-    }
-
-    fn memory(&self) -> MutexGuard<'_, HashMap<String, Memory<K>>> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<K: Kind> Memory<K> {
-    fn new() -> Self {
-        Self { kind: K::Memory::default(), steps: Vec::new(), failures: 0, gone: false }
     }
 }

@@ -1,5 +1,8 @@
 //! PURE: which binding may make which role. Default deny; one grant must cover a binding whole.
 
+use std::time::Duration;
+
+use crds::binding::DEFAULT_SESSION;
 use crds::glob::glob;
 use crds::{Finding, Grant, GrantNamespaces, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -11,13 +14,15 @@ pub struct Request<'a> {
     pub namespace: &'a str,
     /// Managed policies it wants attached.
     pub policy_arns: &'a [String],
+    /// How long a session may last.
+    pub session: Duration,
     /// ARN of the permissions boundary of the cluster's roles, once the account is known.
     pub boundary_arn: Option<&'a str>,
 }
 
 /// Whether one of the grants covers the request; if none does, the message says what is missing.
 pub fn check(issuer: &str, grants: &[Grant], request: Request<'_>) -> Result<(), Finding> {
-    let Request { namespace, policy_arns, boundary_arn } = request;
+    let Request { namespace, policy_arns, session, boundary_arn } = request;
     let refused = |message: String| Err(Finding::new(Reason::NotGranted, message));
     // As a boundary it takes rights away; attached it would give all that it does not deny.
     if let Some(boundary) = boundary_arn.filter(|boundary| policy_arns.iter().any(|arn| arn == boundary)) {
@@ -31,16 +36,21 @@ pub fn check(issuer: &str, grants: &[Grant], request: Request<'_>) -> Result<(),
             "no grant of OidcIssuer {issuer} covers namespace {namespace}: add it to spec.grants[].namespaces.names"
         ));
     }
-    let missing = |grant: &Grant| -> Vec<&str> {
-        let covered = |arn: &str| grant.policy_arns.iter().any(|pattern| matches(pattern, arn));
-        policy_arns.iter().map(String::as_str).filter(|arn| !covered(arn)).collect()
+    let missing = |grant: &Grant| -> Vec<String> {
+        let covered = |arn: &&String| grant.policy_arns.iter().any(|pattern| matches(pattern, arn));
+        let policies = policy_arns.iter().filter(|arn| !covered(arn)).cloned();
+        let ceiling = grant.max_session_duration.map_or(DEFAULT_SESSION, Duration::from);
+        let longer = (session > ceiling).then(|| {
+            format!("a maxSessionDuration of {} s (it has {} s)", session.as_secs(), ceiling.as_secs())
+        });
+        policies.chain(longer).collect()
     };
     // The grant that lacks least is the one the administrator most likely meant.
     let closest = of_namespace.into_iter().map(|grant| (missing(grant), grant)).min_by_key(|(m, _)| m.len());
     match closest {
         Some((missing, grant)) if !missing.is_empty() => refused(format!(
             "no single grant of OidcIssuer {issuer} for namespace {namespace} covers the binding; the closest, {}, lacks \
-             {}: add it to the policyARNs of that grant, or take it out of spec.role.policyARNs",
+             {}: add it to that grant, or take it out of spec.role",
             grant.name,
             missing.join(", ")
         )),
@@ -88,12 +98,33 @@ mod tests {
                 selector: None,
             }),
             policy_arns: policies.iter().map(ToString::to_string).collect(),
+            max_session_duration: None,
         }
     }
     fn ask(grants: &[Grant], namespace: &str, policies: &[&str]) -> Result<(), String> {
         let policy_arns: Vec<String> = policies.iter().map(ToString::to_string).collect();
-        let request = Request { namespace, policy_arns: &policy_arns, boundary_arn: Some(BOUNDARY) };
+        ask_for(grants, Request { namespace, policy_arns: &policy_arns, ..REQUEST })
+    }
+    fn ask_for(grants: &[Grant], request: Request<'_>) -> Result<(), String> {
         check("default", grants, request).map_err(|finding| finding.message)
+    }
+    const REQUEST: Request<'_> = Request {
+        namespace: "vault",
+        policy_arns: &[],
+        session: DEFAULT_SESSION,
+        boundary_arn: Some(BOUNDARY),
+    };
+
+    #[test]
+    fn a_session_is_as_long_as_the_grant_allows_and_an_hour_where_it_says_nothing() {
+        let two_hours = Duration::from_hours(2);
+        let long = Request { session: two_hours, ..REQUEST };
+        let silent = grant(&["vault"], &[]);
+        let refused = ask_for(std::slice::from_ref(&silent), long).unwrap_err();
+        assert!(refused.contains("a maxSessionDuration of 7200 s (it has 3600 s)"), "{refused}");
+        let allowing = Grant { max_session_duration: Some(two_hours.into()), ..silent.clone() };
+        ask_for(&[allowing], long).unwrap();
+        ask_for(&[silent], REQUEST).unwrap();
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod issuer;
 pub mod issuer_file;
 pub mod kind;
 pub mod lease;
+pub mod memory;
 pub mod metrics;
 pub mod model;
 pub mod oidc;

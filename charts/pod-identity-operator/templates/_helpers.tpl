@@ -5,7 +5,7 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | replace "+" "_" | trunc 63 | q
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{- /* Labels of pods: nothing that changes with the chart's version alone, or every upgrade would restart them. */}}
+{{- /* Labels of pods: none that changes with the chart's version alone, since every upgrade would then restart them. */}}
 {{- define "podidentity.podLabels" -}}
 app.kubernetes.io/part-of: podidentity
 {{- end }}
@@ -31,7 +31,7 @@ fsGroup: 65532
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
-{{- /* What the entries of the webhook configuration share. Arguments: root, path. */}}
+{{- /* What the entries of the webhook configuration have in common. Arguments: root, path. */}}
 {{- define "podidentity.webhookEntry" -}}
 admissionReviewVersions: [v1]
 sideEffects: None
@@ -47,13 +47,13 @@ matchConditions:
     expression: "!has(object.metadata.annotations) || !('kubernetes.io/config.mirror' in object.metadata.annotations)"
 {{- end }}
 
-{{- /* Pods that ask to be left alone, in our words and in those of the EKS webhook. */}}
+{{- /* Excludes pods that opt out, by our label or by that of the EKS webhook. */}}
 {{- define "podidentity.notOptedOut" -}}
 - {key: podidentity.dev/injection, operator: NotIn, values: [disabled]}
 - {key: eks.amazonaws.com/skip-pod-identity-webhook, operator: DoesNotExist}
 {{- end }}
 
-{{- /* Where no entry may fail closed: what the cluster itself, and we, need to come up. */}}
+{{- /* Excludes namespaces in which no entry may fail closed: the cluster itself, and this release, need their pods to start. */}}
 {{- define "podidentity.strictNamespaces" -}}
 - {key: kubernetes.io/metadata.name, operator: NotIn, values: [kube-system, kube-node-lease, {{ .Release.Namespace }}]}
 - {key: podidentity.dev/injection, operator: NotIn, values: [disabled]}

@@ -7,7 +7,7 @@ use aws_sdk_iam::types::Tag;
 
 use super::call::Calls;
 use super::error::{AwsError, Class, optional, tolerate};
-use super::model::{IamWrite, NewRole, Policy, Provider, Role, Tags, Written};
+use super::model::{IamWrite, NewRole, Policy, Provider, Role, RoleSettings, Tags, Written};
 
 /// IAM of the operator's partition.
 #[derive(Clone)]
@@ -134,6 +134,14 @@ impl Iam {
                     client.put_role_permissions_boundary().role_name(role).permissions_boundary(boundary);
                 call!(self, "PutRolePermissionsBoundary", role, request)?;
             }
+            IamWrite::PutSettings { role, settings } => {
+                let request = client
+                    .update_role()
+                    .role_name(role)
+                    .max_session_duration(settings.max_session_seconds)
+                    .description(&settings.description);
+                call!(self, "UpdateRole", role, request)?;
+            }
             IamWrite::AttachPolicy { role, policy } => {
                 let request = client.attach_role_policy().role_name(role).policy_arn(policy);
                 call!(self, "AttachRolePolicy", policy, request)?;
@@ -186,7 +194,7 @@ impl Iam {
     }
 
     async fn create_role(&self, new: &NewRole) -> Result<Role, AwsError> {
-        let NewRole { name, path, trust, boundary, description, tags } = new;
+        let NewRole { name, path, trust, boundary, settings, tags } = new;
         let request = self
             .client
             .create_role()
@@ -194,7 +202,8 @@ impl Iam {
             .path(path)
             .assume_role_policy_document(trust)
             .set_permissions_boundary(boundary.clone())
-            .description(description)
+            .max_session_duration(settings.max_session_seconds)
+            .description(&settings.description)
             .set_tags(Some(tags_to(tags)));
         let answer = call!(self, "CreateRole", name, request)?;
         let mut role = answer.role.map(role_from).ok_or_else(|| AwsError {
@@ -207,6 +216,7 @@ impl Iam {
         })?;
         // CreateRole's answer leaves out what the call itself put.
         role.boundary.clone_from(boundary);
+        role.settings.clone_from(settings);
         role.tags.clone_from(tags);
         Ok(role)
     }
@@ -229,6 +239,11 @@ fn role_from(role: aws_sdk_iam::types::Role) -> Role {
         tags: tags_from(role.tags()),
         arn: role.arn,
         trust: role.assume_role_policy_document.as_deref().map(decode).unwrap_or_default(),
+        settings: RoleSettings {
+            // IAM's default, where an answer leaves it out.
+            max_session_seconds: role.max_session_duration.unwrap_or(3600),
+            description: role.description.unwrap_or_default(),
+        },
         boundary: role.permissions_boundary.and_then(|b| b.permissions_boundary_arn),
     }
 }

@@ -35,8 +35,19 @@ pub struct Role {
     pub trust: String,
     /// ARN of the permissions boundary.
     pub boundary: Option<String>,
+    /// Session limit and description.
+    pub settings: RoleSettings,
     /// Tags.
     pub tags: Tags,
+}
+
+/// What IAM's `UpdateRole` sets, always both: without a session limit it would put back its default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleSettings {
+    /// `MaxSessionDuration` in seconds, 3,600 to 43,200.
+    pub max_session_seconds: i32,
+    /// At most 1,000 characters.
+    pub description: String,
 }
 
 /// What a new role is made of.
@@ -50,8 +61,8 @@ pub struct NewRole {
     pub trust: String,
     /// ARN of the permissions boundary; the operator's own role has none.
     pub boundary: Option<String>,
-    /// At most 1,000 characters.
-    pub description: String,
+    /// Session limit and description.
+    pub settings: RoleSettings,
     /// Tags, put in the creating call, so that a crash cannot leave it without an owner.
     pub tags: Tags,
 }
@@ -156,6 +167,7 @@ pub enum IamWrite {
     CreateRole(Box<NewRole>),
     PutTrust { role: String, document: Value },
     PutBoundary { role: String, boundary: String },
+    PutSettings { role: String, settings: RoleSettings },
     AttachPolicy { role: String, policy: String },
     DetachPolicy { role: String, policy: String },
     PutInline { role: String, name: String, document: Value },

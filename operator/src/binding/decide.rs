@@ -1,5 +1,8 @@
 //! PURE: from what was observed to what is done next and what the user is told.
 
+use std::time::Duration;
+
+use crds::binding::DEFAULT_SESSION;
 use crds::condition::{ConditionType as C, Summary, Wanted};
 use crds::names::OPERATOR_SERVICE_ACCOUNT;
 use crds::{Finding, Reason};
@@ -18,7 +21,7 @@ use crate::model::Next;
 use crate::timings::Timings;
 
 /// Which reads are due: at their age, after anything that makes memory doubtful, and always before destruction. An
-/// object that nobody has acted on has no role: `CreateRole` itself is the question.
+/// object that was never acted on has no role: `CreateRole` itself is the question.
 #[must_use]
 pub fn due(view: &View, memory: &Memory, clock: &Clock, timings: &Timings) -> Due {
     let may_have_role = view.object.finalizer || memory.acted;
@@ -72,8 +75,12 @@ fn check_grant(view: &View) -> Result<(), Finding> {
     let Some(role) = &view.spec().role else { return Ok(()) };
     let issuer = view.issuer()?;
     let boundary_arn = view.target.as_ref().ok().map(|target| target.boundary.as_str());
-    let request =
-        grant::Request { namespace: &view.object.namespace, policy_arns: &role.policy_arns, boundary_arn };
+    let request = grant::Request {
+        namespace: &view.object.namespace,
+        policy_arns: &role.policy_arns,
+        session: role.max_session_duration.map_or(DEFAULT_SESSION, Duration::from),
+        boundary_arn,
+    };
     grant::check(view.spec().issuer_name(), &issuer.spec.grants, request)
 }
 

@@ -30,6 +30,8 @@ use crate::terminal::Terminal;
 
 /// How long AWS may take to accept the public policy and to serve the documents.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// The HTTP status of what does not exist.
+const NOT_FOUND: u16 = 404;
 /// How often it is asked.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -191,21 +193,27 @@ impl Bootstrap<'_> {
 
     /// What is left to a person: the API server's flags and the chart's values.
     fn advise(&self, api: &ApiServer, installation: &Installation, terminal: &mut Terminal) {
-        for NamedIssuer { spec, .. } in self.issuers {
-            let wanted = spec.issuer_url();
-            terminal.heading("API server flags (docs/issuer-flags.md says where)");
-            terminal.line(&format!("--service-account-issuer={wanted}"));
-            if api.issuer == wanted {
-                terminal.line("# this API server issues tokens under it already");
-            } else {
-                terminal.line(&format!(
-                    "--service-account-issuer={}   # stays accepted for running pods",
-                    api.issuer
-                ));
-                terminal.line(&format!("--api-audiences={}   # unless it is set already", api.issuer));
-            }
+        terminal.heading("API server flags (docs/issuer-flags.md says where)");
+        // An API server signs under one issuer: the present one, if it is in the file, else the file's first.
+        let signs = |issuer: &&NamedIssuer| issuer.spec.issuer_url() == api.issuer;
+        let Some(chosen) = self.issuers.iter().find(signs).or(self.issuers.first()) else { return };
+        terminal.line(&format!("--service-account-issuer={}", chosen.spec.issuer_url()));
+        if signs(&chosen) {
+            terminal.line("# this API server issues tokens under it already");
+        } else {
+            terminal.line(&format!(
+                "--service-account-issuer={}   # stays accepted for running pods",
+                api.issuer
+            ));
+            terminal.line(&format!("--api-audiences={}   # unless it is set already", api.issuer));
         }
-        let Some(NamedIssuer { spec, .. }) = self.issuers.first() else { return };
+        for NamedIssuer { name, spec } in self.issuers.iter().filter(|issuer| issuer.name != chosen.name) {
+            terminal.line(&format!(
+                "# to issue tokens under OidcIssuer {name} instead, put {} first",
+                spec.issuer_url()
+            ));
+        }
+        let spec = &chosen.spec;
         terminal.heading("chart values");
         let (partition, account) = (installation.partition(), installation.account());
         terminal.line("aws:");
@@ -226,7 +234,8 @@ pub async fn issuers_of(client: &Client) -> anyhow::Result<Vec<NamedIssuer>> {
             .into_iter()
             .map(|issuer| NamedIssuer { name: issuer.name_any(), spec: issuer.spec })
             .collect()),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Vec::new()),
+        // Without the CRD the API server answers in plain text, and the status has no reason.
+        Err(kube::Error::Api(status)) if status.code == NOT_FOUND => Ok(Vec::new()),
         Err(error) => Err(anyhow!("the cluster's OidcIssuers cannot be listed: {error}")),
     }
 }

@@ -5,7 +5,7 @@ use crds::Finding;
 use crds::names::{OPERATOR_ROLE_PATH, OPERATOR_SERVICE_ACCOUNT, operator_role_name, provider_arn, subject};
 use serde_json::Value;
 
-use crate::aws::model::{IamWrite, NewRole, Role, Write};
+use crate::aws::model::{IamWrite, NewRole, Role, RoleSettings, Write};
 use crate::change::Change;
 use crate::installation::Installation;
 use crate::policy::trust::{Trust, union};
@@ -13,6 +13,9 @@ use crate::policy::{equivalent, operator};
 
 /// Name of the one inline policy.
 pub const INLINE_POLICY: &str = "podidentity-operator";
+
+/// The operator's own sessions last as long as IAM's default: the SDK renews them.
+const SESSION_SECONDS: i32 = 3600;
 
 /// The role as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +90,10 @@ pub fn diff(
             path: OPERATOR_ROLE_PATH.into(),
             trust: trust.to_string(),
             boundary: None,
-            description: format!("podidentity operator of cluster {}", installation.cluster_name()),
+            settings: RoleSettings {
+                max_session_seconds: SESSION_SECONDS,
+                description: format!("podidentity operator of cluster {}", installation.cluster_name()),
+            },
             tags: installation.owner().tags().clone(),
         };
         let create = Change {

@@ -87,7 +87,7 @@ pub fn policy(installation: &Installation) -> Value {
                 "Effect": "Allow",
                 "Action": [
                     "iam:GetRole", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies",
-                    "iam:UpdateAssumeRolePolicy", "iam:DeleteRole",
+                    "iam:UpdateAssumeRolePolicy", "iam:UpdateRole", "iam:DeleteRole",
                 ],
                 "Resource": roles,
             },

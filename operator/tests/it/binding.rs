@@ -121,7 +121,7 @@ async fn a_role_from_its_first_call_to_its_last() {
 #[tokio::test]
 async fn every_drifted_attribute_is_put_back_and_named() {
     type Spoil = fn(&mut Role);
-    let table: [(&str, Spoil, &[&str]); 6] = [
+    let table: [(&str, Spoil, &[&str]); 8] = [
         (
             "trust policy",
             |r| r.trust["Statement"][0]["Condition"]["StringEquals"] = json!({}),
@@ -141,6 +141,8 @@ async fn every_drifted_attribute_is_put_back_and_named() {
             &["DeleteRolePolicy"],
         ),
         ("permissions boundary", |r| r.boundary = None, &["PutRolePermissionsBoundary"]),
+        ("maximum session duration", |r| r.max_session_duration = 43_200, &["UpdateRole"]),
+        ("description", |r| r.description = "mine".into(), &["UpdateRole"]),
         (
             "trust policy",
             |r| {
@@ -183,6 +185,45 @@ async fn every_drifted_attribute_is_put_back_and_named() {
     let annotated = |a: Option<&ServiceAccount>| a.is_some_and(|a| a.annotations().contains_key(ROLE_ARN));
     world.until(&world.accounts(), "app", "its annotation", annotated).await;
     world.binding_is("app", "Ready").await;
+    world.unbind("app").await;
+}
+
+#[tokio::test]
+async fn session_limit_and_description_are_set_in_place_up_to_the_grants_ceiling() {
+    let world = World::ready().await;
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    let made = world.role().unwrap();
+    assert_eq!(made.max_session_duration, 3600);
+    assert_eq!(made.description, format!("ServiceAccount {}/app of cluster {CLUSTER}", world.namespace));
+
+    // The grant says nothing of sessions, so an hour is the most.
+    world.sim.clear_calls();
+    let role =
+        json!({"policyARNs": [STORAGE], "maxSessionDuration": "4h", "description": "Für die Datenbank"});
+    let spec = json!({"serviceAccountName": "app", "role": role});
+    world.apply_binding("app", spec.clone()).await;
+    world.binding_is("app", "NotGranted").await;
+    let (_, _, message) = world.condition("app", C::Granted).await;
+    assert!(message.contains("the closest, tests, lacks a maxSessionDuration of 14400 s"), "{message}");
+    assert_eq!(world.writes(), [""; 0]);
+
+    let mut issuer = world.spec();
+    issuer.grants[0].max_session_duration = Some(Duration::from_hours(12).into());
+    world.apply_issuer(&issuer).await;
+    world.binding_is("app", "Ready").await;
+    assert_eq!(world.writes(), ["UpdateRole"]);
+    let role = world.role().unwrap();
+    assert_eq!((role.max_session_duration, role.description.as_str()), (14_400, "Für die Datenbank"));
+    assert_eq!(role.id, made.id, "changed in place");
+    world.unbind("app").await;
+
+    // A new role has them from its first call.
+    world.sim.clear_calls();
+    world.apply_binding("app", spec).await;
+    world.binding_is("app", "Ready").await;
+    assert_eq!(world.writes(), ["CreateRole", "AttachRolePolicy"]);
+    assert_eq!(world.role().unwrap().max_session_duration, 14_400);
     world.unbind("app").await;
 }
 

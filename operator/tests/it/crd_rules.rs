@@ -67,6 +67,7 @@ async fn a_bad_issuer_is_refused_with_the_field_named() {
         ("/spec/issuerURL", json!("https://x.example.com/a~b"), "an issuer URL is https://host[/path]"),
         ("/spec/audiences", json!(["sts.amazonaws.com", "${aws:username}"]), "an audience has no $"),
         ("/spec/grants/0/name", Value::Null, ".spec.grants: element 0"),
+        ("/spec/grants/0/maxSessionDuration", json!("13h"), "a session lasts from 1h to 12h"),
         ("/spec/grants/0/name", json!("Team A"), "a grant's name has lower-case letters"),
         ("/spec/grants/0/namespaces", json!({}), "exactly one of names and selector"),
         (
@@ -170,6 +171,12 @@ async fn a_bad_binding_is_refused_with_the_field_named() {
         ("/spec/role/policyARNs", json!(too_many), "spec.role.policyARNs"),
         ("/spec/audience", json!(""), "spec.audience"),
         ("/spec/audience", json!("a$b"), "an audience has no $"),
+        ("/spec/role/maxSessionDuration", json!("59m"), "a session lasts from 1h to 12h"),
+        ("/spec/role/maxSessionDuration", json!("12h1s"), "a session lasts from 1h to 12h"),
+        ("/spec/role/maxSessionDuration", json!("3600"), "a session lasts from 1h to 12h"),
+        ("/spec/role/maxSessionDuration", json!("1.5h"), "a session lasts from 1h to 12h"),
+        ("/spec/role/maxSessionDuration", json!(3600), "spec.role.maxSessionDuration"),
+        ("/spec/role/description", json!("日本"), "printable characters of Latin-1"),
         ("/spec/tokenExpirationSeconds", json!(599), "spec.tokenExpirationSeconds"),
         ("/spec/tokenExpirationSeconds", json!(86_401), "spec.tokenExpirationSeconds"),
         ("/spec/region", json!("nowhere"), "spec.region"),
@@ -180,6 +187,13 @@ async fn a_bad_binding_is_refused_with_the_field_named() {
         let refused = dry_run(&api, &with(good.clone(), pointer, value.clone())).await;
         let refused = refused.expect_err(&format!("{pointer} = {value} was accepted"));
         assert!(refused.contains(says), "{pointer} = {value}: {refused}");
+    }
+    for (pointer, value) in [
+        ("/spec/role/maxSessionDuration", json!("1h30m")),
+        ("/spec/role/maxSessionDuration", json!("43200s")),
+        ("/spec/role/description", json!("Für die Datenbank: reads, writes")),
+    ] {
+        dry_run(&api, &with(good.clone(), pointer, value)).await.unwrap();
     }
     world.bind("app", &[]).await;
     for (pointer, value, says) in [

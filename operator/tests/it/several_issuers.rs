@@ -31,7 +31,13 @@ async fn each_issuer_has_its_own_bindings_and_any_name() {
     let mut world = World::new().await;
     let (primary, second) = (world.spec(), second(&world));
     let file = [issuer("primary", &primary), issuer("second", &second)];
-    world.bootstrap_all(&file, Flags::default(), &world.client).await.unwrap();
+    let printed = world.bootstrap_all(&file, Flags::default(), &world.client).await.unwrap();
+    let flags = printed.lines().filter(|line| line.starts_with("--")).count();
+    assert_eq!(flags, 1, "an API server signs under one issuer: {printed}");
+    assert!(
+        printed.contains("# to issue tokens under OidcIssuer second instead, put https://second-"),
+        "{printed}"
+    );
     world.apply_issuer_as("primary", &primary).await;
     world.apply_issuer_as("second", &second).await;
     world.start().await;

@@ -32,6 +32,7 @@ pub(crate) fn dispatch(
         "ListRoles" => call.list_roles(),
         "DeleteRole" => call.delete_role(),
         "UpdateAssumeRolePolicy" => call.update_trust(),
+        "UpdateRole" => call.update_role(),
         "PutRolePermissionsBoundary" => call.put_boundary(),
         "AttachRolePolicy" | "DetachRolePolicy" => call.attachment(),
         "ListAttachedRolePolicies" => call.list_attached(),

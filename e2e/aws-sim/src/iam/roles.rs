@@ -13,6 +13,8 @@ use crate::policy::{Kind, parse};
 use crate::wire::{ApiError, element};
 
 const QUOTA_TRUST: usize = 2048;
+/// Seconds a session of a role lasts at most where nothing else was set.
+const DEFAULT_SESSION: i64 = 3600;
 
 impl IamCall<'_> {
     pub(super) fn create_role(&mut self) -> Result<String, ApiError> {
@@ -30,12 +32,7 @@ impl IamCall<'_> {
             self.authorize("TagRole", &arn, context)?;
         }
         let trust = parse_trust(request.required("AssumeRolePolicyDocument")?)?;
-        let description = request.parameter("Description").unwrap_or_default();
-        if description.len() > 1000 {
-            return Err(ApiError::validation(
-                "1 validation error detected: Value at 'description' failed to satisfy constraint: Member must have length less than or equal to 1000",
-            ));
-        }
+        let (max_session_duration, description) = self.settings()?;
         check_tags(&tags)?;
         if self.account.state.role(name).is_some() {
             return Err(ApiError::new(
@@ -57,8 +54,8 @@ impl IamCall<'_> {
             attached: Vec::new(),
             inline: BTreeMap::new(),
             boundary,
-            description: description.to_owned(),
-            max_session_duration: 3600,
+            description: description.unwrap_or_default(),
+            max_session_duration: max_session_duration.unwrap_or(DEFAULT_SESSION),
         };
         let xml = role_xml(&Role { tags: Tags::new(), boundary: None, ..role.clone() });
         self.account.state.roles.insert(name.to_lowercase(), role);
@@ -118,6 +115,36 @@ impl IamCall<'_> {
         let trust = parse_trust(self.request.required("PolicyDocument")?)?;
         self.change_role(&role.name, |role| role.trust = trust);
         Ok(String::new())
+    }
+
+    /// The session limit goes back to its default where the request has none; a description stays.
+    pub(super) fn update_role(&mut self) -> Result<String, ApiError> {
+        let role = self.role()?;
+        let (max_session_duration, description) = self.settings()?;
+        self.change_role(&role.name, |role| {
+            role.max_session_duration = max_session_duration.unwrap_or(DEFAULT_SESSION);
+            if let Some(description) = description {
+                role.description = description;
+            }
+        });
+        Ok(String::new())
+    }
+
+    fn settings(&self) -> Result<(Option<i64>, Option<String>), ApiError> {
+        let constraint =
+            |what: &str| ApiError::validation(format!("1 validation error detected: Value at {what}"));
+        let seconds = self.request.parameter("MaxSessionDuration").map(str::parse::<i64>).transpose();
+        let seconds = seconds.ok().filter(|seconds| seconds.is_none_or(|s| (3600..=43_200).contains(&s)));
+        let seconds = seconds.ok_or_else(|| {
+            constraint("'maxSessionDuration' failed to satisfy constraint: Member must have value between 3600 and 43200")
+        })?;
+        let description = self.request.parameter("Description");
+        if description.is_some_and(|description| description.chars().count() > 1000) {
+            return Err(constraint(
+                "'description' failed to satisfy constraint: Member must have length less than or equal to 1000",
+            ));
+        }
+        Ok((seconds, description.map(str::to_owned)))
     }
 
     pub(super) fn put_boundary(&mut self) -> Result<String, ApiError> {

@@ -4,13 +4,14 @@
 pub mod attached;
 pub mod boundary;
 pub mod inline;
+pub mod settings;
 pub mod trust;
 
 use std::collections::BTreeSet;
 
 use crds::{Finding, OidcIssuerSpec, PodIdentityBindingSpec, names};
 
-use crate::aws::model::{IamWrite, NewRole, Role, RolePolicies, Write};
+use crate::aws::model::{IamWrite, NewRole, Role, RolePolicies, RoleSettings, Write};
 use crate::change::Change;
 use crate::ownership::Owner;
 use crate::policy::trust::Trust;
@@ -28,8 +29,9 @@ pub struct Target {
     pub boundary: String,
     /// Managed policies.
     pub attached: BTreeSet<String>,
+    /// Session limit and description.
+    pub settings: RoleSettings,
     path: String,
-    description: String,
     owner: Owner,
 }
 
@@ -58,8 +60,11 @@ pub fn target(
         trust: trust::wanted(&trust),
         boundary: names::boundary_arn(partition, account, cluster),
         attached: attached::wanted(spec.role.as_ref().map_or(&[], |role| &role.policy_arns)),
+        settings: settings::wanted(
+            spec.role.as_ref(),
+            format!("ServiceAccount {namespace}/{service_account} of cluster {cluster}"),
+        ),
         path: names::role_path(cluster),
-        description: format!("ServiceAccount {namespace}/{service_account} of cluster {cluster}"),
         owner: Owner::of_binding(namespace, name, issuer, issuers),
     }
 }
@@ -79,7 +84,7 @@ impl Target {
             path: self.path.clone(),
             trust: self.trust.policy.to_string(),
             boundary: Some(self.boundary.clone()),
-            description: self.description.clone(),
+            settings: self.settings.clone(),
             tags: self.owner.tags().clone(),
         };
         let create = Change {
@@ -98,10 +103,11 @@ impl Target {
         let name = &self.name;
         let boundary = boundary::diff(name, role, &self.boundary);
         let trust = trust::diff(name, role, &self.trust.policy);
+        let settings = settings::diff(name, role, &self.settings);
         let rights = policies.map(|RolePolicies { attached, inline }| {
             [inline::diff(name, inline), attached::diff(name, attached, &self.attached)].concat()
         });
-        boundary.into_iter().chain(trust).chain(rights.into_iter().flatten()).collect()
+        boundary.into_iter().chain(trust).chain(settings).chain(rights.into_iter().flatten()).collect()
     }
 
     /// What ends every session of the role's `ServiceAccount` that begins from now on: the first part of a removal.

@@ -96,6 +96,7 @@ impl Case {
             arn: arn.clone(),
             trust: new.trust.clone(),
             boundary: new.boundary.clone(),
+            settings: new.settings.clone(),
             tags: new.tags.clone(),
         };
         let policies = RolePolicies { attached: vec![STORAGE.into()], inline: Vec::new() };
@@ -153,6 +154,7 @@ fn name(step: &Step) -> String {
                 format!("trust {}", document["Statement"][0]["Effect"].as_str().unwrap())
             }
             IamWrite::PutBoundary { .. } => "boundary".into(),
+            IamWrite::PutSettings { settings, .. } => format!("session {}", settings.max_session_seconds),
             IamWrite::AttachPolicy { policy, .. } => format!("attach {}", last(policy)),
             IamWrite::DetachPolicy { policy, .. } => format!("detach {}", last(policy)),
             IamWrite::DeleteInline { name, .. } => format!("remove {name}"),
@@ -193,6 +195,27 @@ fn from_what_is_observed_to_steps_and_conditions() {
             &["trust Allow"],
             "False Progressing Reconciling",
             "+Granted -Progressing +Annotated",
+        ),
+        (
+            "a session limit",
+            |l| l.role().settings.max_session_seconds = 43_200,
+            &["session 3600"],
+            "False Progressing Reconciling",
+            "+Granted -Progressing +Annotated",
+        ),
+        (
+            "a description",
+            |l| l.spec.role.as_mut().unwrap().description = Some("for Vault".into()),
+            &["session 3600"],
+            "False Progressing Reconciling",
+            "+Granted -Progressing +Annotated",
+        ),
+        (
+            "a longer session than the grant allows",
+            |l| l.spec.role.as_mut().unwrap().max_session_duration = Some(Duration::from_hours(2).into()),
+            &[],
+            "False NotGranted Stalled",
+            "-NotGranted -NotGranted +Annotated",
         ),
         (
             "boundary before trust",

@@ -1,0 +1,56 @@
+//! What is remembered between passes. Lost with the process, and then read again.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use kube::ResourceExt;
+use kube::runtime::reflector::Store;
+
+use crate::kind::Kind;
+use crate::model::Step;
+
+/// What is remembered of one object.
+pub struct Memory<K: Kind> {
+    /// What the kind remembers.
+    pub kind: K::Memory,
+    /// The steps of the last pass.
+    pub steps: Vec<Step<K::Own>>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Whether our finalizer is off: the cached object may outlive it by a moment, and nothing is left to be done for it.
+    pub gone: bool,
+}
+
+/// The memories of all objects of a kind, by uid: an object that was deleted and made again inherits nothing.
+pub struct Memories<K: Kind>(Mutex<HashMap<String, Memory<K>>>);
+
+impl<K: Kind> Default for Memories<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Kind> Memories<K> {
+    /// Takes an object's memory out for a pass; an empty one for an object that is new.
+    pub fn take(&self, uid: &str) -> Memory<K> {
+        let new = || Memory { kind: K::Memory::default(), steps: Vec::new(), failures: 0, gone: false };
+        self.lock().remove(uid).unwrap_or_else(new)
+    }
+
+    /// Puts it back after the pass. Memories of objects that are gone are dropped once there are many: an object without
+    /// our finalizer ends without a pass.
+    pub fn put(&self, uid: String, memory: Memory<K>, existing: &Store<K::Object>) {
+        const SLACK: usize = 64;
+        let mut all = self.lock();
+        all.insert(uid, memory);
+        if all.len() > 2 * existing.len() + SLACK {
+            let uids: HashSet<String> = existing.state().iter().filter_map(|object| object.uid()).collect();
+            all.retain(|uid, _| uids.contains(uid));
+        }
+    }
+
+    /// Every change is one insertion or removal: a panic leaves nothing half-done.
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Memory<K>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
