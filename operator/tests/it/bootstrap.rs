@@ -173,13 +173,13 @@ async fn keys_of_another_cluster_are_not_replaced_by_mistake() {
     assert_eq!(writes(&world), ["PutObject"]);
 }
 
-/// `bootstrap` comes before the chart: nothing of ours is in the cluster yet.
+/// `bootstrap` runs before the chart installs the CRDs.
 #[tokio::test]
 async fn a_cluster_without_our_crds_has_no_issuers() {
-    let answer = |_: http::Request<kube::client::Body>| async {
+    let respond = |_: http::Request<kube::client::Body>| async {
         let body = kube::client::Body::from(b"404 page not found\n".to_vec());
         Ok::<_, std::convert::Infallible>(http::Response::builder().status(404).body(body).unwrap())
     };
-    let client = Client::new(tower::service_fn(answer), "default");
+    let client = Client::new(tower::service_fn(respond), "default");
     assert_eq!(operator::bootstrap::issuers_of(&client).await.unwrap(), []);
 }
