@@ -1,7 +1,7 @@
-//! The closed vocabulary of conditions and reasons, and the one rule by which they are merged into a status.
+//! The closed sets of condition types and reasons, and the rule by which conditions are merged into a status.
 //!
 //! The rules are those that kstatus (Flux, Helm, kubectl) and Argo CD read: `Ready` is always present, `Reconciling` and
-//! `Stalled` exist only while True and never both, and every condition carries the generation it speaks of.
+//! `Stalled` exist only while True and never both, and every condition carries the generation that it was computed for.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::Serialize;
@@ -9,34 +9,34 @@ use serde::Serialize;
 /// The condition types of both kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum ConditionType {
-    /// The summary a user waits for.
+    /// The summary that users wait for.
     Ready,
-    /// The API server issues tokens under this issuer's URL.
+    /// The API server issues tokens with this issuer's URL.
     IssuerMatches,
-    /// Both documents stand in the bucket as wanted.
+    /// The bucket contains both documents as specified.
     Published,
-    /// The IAM OIDC provider is registered with the wanted audiences.
+    /// The IAM OIDC provider exists with the specified audiences.
     ProviderRegistered,
-    /// Anybody can read both documents over HTTPS.
+    /// Both documents can be read over HTTPS without credentials.
     PubliclyReachable,
-    /// STS gave credentials for a real token of this cluster.
+    /// STS exchanged a token of this cluster for credentials.
     TokenExchangeVerified,
-    /// Present only when False: AWS could not be asked.
+    /// Present only when False: calls to AWS fail.
     AWSReachable,
     /// A grant of the issuer covers the binding.
     Granted,
-    /// The role, its trust policy and its policies were read back as specified.
+    /// The role, its trust policy and its policies are as specified in AWS.
     RoleReady,
     /// The `ServiceAccount` carries our annotations.
     ServiceAccountAnnotated,
-    /// Present only when True: work is going on or will be tried again.
+    /// Present only when True: the operator is changing something or retries.
     Reconciling,
     /// Present only when True: a person has to change something.
     Stalled,
 }
 
 impl ConditionType {
-    /// The type's name as it stands in a status.
+    /// The type's name in a status.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -58,7 +58,7 @@ impl ConditionType {
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
-        /// Every reason a condition or event may carry. docs/reasons.md explains each; a test keeps the two equal.
+        /// Every reason a condition or event may carry. docs/reasons.md explains each; a test compares the two.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
 
@@ -66,7 +66,7 @@ macro_rules! reasons {
             /// All reasons, in the order of the documentation.
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 
-            /// The reason as it stands in a condition.
+            /// The reason's name in a condition.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name),)+ }
@@ -76,35 +76,35 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Everything was read back as specified.
+    /// Everything is as specified.
     Ready,
-    /// The check passed.
+    /// The check succeeded.
     Verified,
-    /// Steps towards the specified state are being taken.
+    /// The operator is making changes towards the specified state.
     Progressing,
-    /// A passing failure; it is tried again by itself.
+    /// Something failed, and the operator retries it.
     ProgressingWithRetry,
     /// The object is being deleted.
     Deleting,
-    /// Deletion waits for something that is named.
+    /// The deletion waits for something that the message names.
     DeletionBlocked,
-    /// The API server issues tokens under another URL.
+    /// The API server issues tokens with another issuer URL.
     IssuerMismatch,
     /// The API server's discovery document or keys could not be read.
     APIServerUnreachable,
-    /// The documents are being written or have not been read back yet.
+    /// The documents are being written, or have not been read since.
     Publishing,
-    /// The public URL does not answer with the published documents.
+    /// The public URL does not return the published documents.
     NotPublic,
-    /// STS refused the cluster's own token.
+    /// STS refused a token of the cluster.
     TokenExchangeFailed,
-    /// A change in IAM has not reached every AWS system yet.
+    /// A change in IAM has not taken effect in all of AWS yet.
     Propagating,
     /// The check has not been made yet.
     NotVerified,
-    /// The operator cannot make a token of its own `ServiceAccount`.
+    /// The operator cannot request a token of its own `ServiceAccount`.
     TokenRequestFailed,
-    /// A bucket, role, policy or provider of that name belongs to somebody else.
+    /// A bucket, role, policy or provider of that name exists and has another owner.
     NotOwned,
     /// The operator's own AWS credentials do not work.
     CredentialsUnavailable,
@@ -112,50 +112,50 @@ reasons! {
     OperatorPermissionMissing,
     /// AWS cannot be reached.
     AWSUnavailable,
-    /// AWS asks for fewer calls.
+    /// AWS throttles the operator's calls.
     Throttled,
-    /// AWS's quota is used up.
+    /// A quota of AWS is exceeded.
     QuotaExceeded,
-    /// AWS refuses the specification.
+    /// AWS refuses a value of the specification.
     InvalidSpec,
-    /// Account-level public-access block, or an organisation's, forbids the public documents.
+    /// A public-access block of the AWS account or the organisation forbids the public documents.
     PublicAccessBlocked,
     /// The `OidcIssuer` is missing or not usable yet.
     DependencyNotReady,
-    /// No grant covers the binding yet; it may still be on its way.
+    /// No grant covers the binding yet; one may be applied soon.
     WaitingForGrant,
     /// A grant of the issuer covers the binding.
     Granted,
     /// No grant covers the binding.
     NotGranted,
-    /// A role made elsewhere needs no grant.
+    /// A role that the operator does not manage needs no grant.
     NotRequired,
-    /// An older binding holds the `ServiceAccount`.
+    /// An older binding uses the same `ServiceAccount`.
     ServiceAccountAlreadyBound,
     /// The operator's own `ServiceAccount` cannot be bound.
     ReservedServiceAccount,
     /// The `ServiceAccount` does not exist yet.
     ServiceAccountNotFound,
-    /// Somebody else owns the annotation on the `ServiceAccount`.
+    /// Another field manager owns the annotation on the `ServiceAccount`.
     AnnotationOwnedByOther,
-    /// The annotations are in place.
+    /// The `ServiceAccount` has the annotations.
     Annotated,
-    /// An attribute in AWS had drifted and was put back.
+    /// An attribute in AWS had drifted and was corrected.
     DriftCorrected,
 }
 
-/// Why something is not as specified: the one form of every refusal and failure, from the check that makes it to the
-/// condition that shows it.
+/// Why something is not as specified: the common form of every refusal and failure, from the check that finds it to the
+/// condition that reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// For the condition.
+    /// The reason of the condition.
     pub reason: Reason,
-    /// For the user: what is the matter and what to do. No request ids, no times: equal states have equal messages.
+    /// For users: what is wrong and what to do. No request ids and no times, so that equal states have equal messages.
     pub message: String,
 }
 
 impl Finding {
-    /// A finding.
+    /// A finding with that reason and message.
     #[must_use]
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
@@ -165,24 +165,24 @@ impl Finding {
 /// Whether a condition holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Holds {
-    /// Seen to hold.
+    /// It holds.
     True,
-    /// Seen not to hold.
+    /// It does not hold.
     False,
-    /// Not known.
+    /// It is not known.
     Unknown,
-    /// Not observed this time: status, reason and message stay what they were; Unknown where there was no condition.
+    /// It was not observed this time: status, reason and message do not change; Unknown where there was no condition.
     AsBefore,
 }
 
-/// A condition as a decision wants it; time, generation and history are added by [`merge`].
+/// A condition as decided; [`merge`] adds times and generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Wanted {
-    /// Which condition.
+    /// The condition's type.
     pub type_: ConditionType,
     /// Whether it holds.
     pub holds: Holds,
-    /// Why.
+    /// The reason and the message.
     pub finding: Finding,
 }
 
@@ -199,39 +199,39 @@ impl Wanted {
         Self { type_, holds: Holds::False, finding }
     }
 
-    /// A condition that is not known.
+    /// A condition of which it is not known whether it holds.
     #[must_use]
     pub fn unknown(type_: ConditionType, finding: Finding) -> Self {
         Self { type_, holds: Holds::Unknown, finding }
     }
 
-    /// A condition that was not observed this time. While the object is Ready it stays as it was; otherwise it is
-    /// unknown, and `finding` says why.
+    /// A condition that was not observed this time. It does not change while the object is Ready; otherwise it is Unknown with
+    /// `finding`.
     #[must_use]
     pub fn not_observed(type_: ConditionType, was_ready: bool, finding: Finding) -> Self {
         Self { type_, holds: if was_ready { Holds::AsBefore } else { Holds::Unknown }, finding }
     }
 }
 
-/// What the summary says; the kstatus pair follows from it.
+/// The state of an object, from which `Ready`, `Reconciling` and `Stalled` follow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum Summary {
-    /// Ready; the message.
+    /// Ready, with that message.
     Ready(String),
-    /// Not ready, the operator goes on by itself: `Reconciling`.
+    /// Not ready, and the operator continues without a person: `Reconciling`.
     Reconciling(Finding),
-    /// Not ready until somebody changes something: `Stalled`.
+    /// Not ready until a person changes something: `Stalled`.
     Stalled(Finding),
 }
 
 impl Summary {
-    /// The `Ready` condition and, where the rules ask for one, its kstatus companion.
+    /// The `Ready` condition and, unless it is True, `Reconciling` or `Stalled`.
     #[must_use]
     pub fn conditions(&self) -> Vec<Wanted> {
         match self {
             Self::Ready(message) => vec![Wanted::yes(ConditionType::Ready, Reason::Ready, message)],
             Self::Reconciling(finding) => {
-                // Flux's convention: a retry is told from first progress by the companion's reason.
+                // Flux's convention: the reason of `Reconciling` distinguishes a retry from progress.
                 let companion = match finding.reason {
                     Reason::Progressing | Reason::Publishing | Reason::Deleting => Reason::Progressing,
                     _ => Reason::ProgressingWithRetry,
@@ -248,7 +248,7 @@ impl Summary {
         }
     }
 
-    /// What keeps the object from being Ready.
+    /// Why the object is not Ready.
     #[must_use]
     pub const fn finding(&self) -> Option<&Finding> {
         match self {
@@ -258,11 +258,11 @@ impl Summary {
     }
 }
 
-/// The API server refuses longer messages (metav1.Condition: 32,768); people stop reading long before.
+/// Longer messages are cut, in bytes. The API server accepts 32,768 (`metav1.Condition`); people do not read that much.
 const MESSAGE_LIMIT: usize = 1024;
 
-/// The status's new condition list: exactly `wanted`, each with `generation`, and `lastTransitionTime` moved only where
-/// the status changed.
+/// The new list of conditions of a status: exactly `wanted`, each with `generation`. `lastTransitionTime` is `now` where the
+/// status changed.
 #[must_use]
 pub fn merge(prior: &[Condition], wanted: Vec<Wanted>, generation: i64, now: &Time) -> Vec<Condition> {
     let merged = |Wanted { type_, holds, finding }: Wanted| {
@@ -291,7 +291,7 @@ pub fn merge(prior: &[Condition], wanted: Vec<Wanted>, generation: i64, now: &Ti
     wanted.into_iter().map(merged).collect()
 }
 
-/// The condition of that type, if the list has it.
+/// The condition of that type, if the list has one.
 #[must_use]
 pub fn find(conditions: &[Condition], type_: ConditionType) -> Option<&Condition> {
     conditions.iter().find(|c| c.type_ == type_.as_str())
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn transition_time_moves_only_with_the_status() {
+    fn transition_time_changes_only_with_the_status() {
         let first = merge(&[], vec![not_ready(Reason::Progressing, "a")], 1, &at(1));
         let second = merge(&first, vec![not_ready(Reason::Throttled, "b")], 2, &at(2));
         assert_eq!(second[0].last_transition_time, at(1));
@@ -326,9 +326,9 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_observed_stays_as_it_was_while_the_object_is_ready() {
-        let seen = Wanted::yes(ConditionType::Published, Reason::Verified, "seen");
-        let prior = merge(&[], vec![seen], 1, &at(1));
+    fn a_condition_that_was_not_observed_does_not_change_while_the_object_is_ready() {
+        let read = Wanted::yes(ConditionType::Published, Reason::Verified, "read");
+        let prior = merge(&[], vec![read], 1, &at(1));
         let later = |was_ready| {
             let finding = Finding::new(Reason::NotVerified, "not read");
             merge(&prior, vec![Wanted::not_observed(ConditionType::Published, was_ready, finding)], 1, &at(2))
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_message_is_cut_on_a_character() {
+    fn a_long_message_is_cut_between_characters() {
         let long = "ä".repeat(2000);
         let merged = merge(&[], vec![Wanted::yes(ConditionType::Ready, Reason::Ready, long)], 1, &at(1));
         assert_eq!(merged[0].message.len(), MESSAGE_LIMIT);

@@ -1,6 +1,6 @@
-//! Patterns as people write them in specs and maps.
+//! Patterns with `*`, as in `spec.grants` and in the ConfigMap with roles.
 
-/// `*` stands for any number of characters, everything else for itself.
+/// Whether a text matches a pattern. `*` matches any number of characters, also none; every other character matches itself.
 #[must_use]
 pub fn glob(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');

@@ -1,5 +1,5 @@
 //! The API of `podidentity.dev`: the two kinds, their conditions and reasons, and every name that more than one crate
-//! of the project must agree on. It knows no client, no clock, no AWS SDK.
+//! uses. It uses no client, no clock and no AWS SDK.
 
 #![allow(clippy::duplicated_attributes, reason = "each printcolumn has its own `type_`")]
 

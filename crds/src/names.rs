@@ -1,5 +1,5 @@
 //! Names that the operator, the webhook, the chart and the tests share: API names, field managers, annotation and tag
-//! keys, and the AWS names and ARNs that are computed and never searched for.
+//! keys, and the AWS names and ARNs, which are computed from the names of objects.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 pub const GROUP: &str = "podidentity.dev";
 /// The only served version.
 pub const VERSION: &str = "v1alpha1";
-/// Keeps an object until what it made in AWS is confirmed gone.
+/// The finalizer that keeps a deleted object until its resources in AWS are deleted, too.
 pub const FINALIZER: &str = "podidentity.dev/finalizer";
 /// Field manager of status writes.
 pub const MANAGER_STATUS: &str = "podidentity-operator-status";
@@ -21,7 +21,7 @@ pub const MANAGER_CERTIFICATES: &str = "podidentity-operator-certificates";
 /// Name under which the operator reports events.
 pub const CONTROLLER: &str = "podidentity-operator";
 
-/// The namespace both components are installed in unless told otherwise.
+/// The default namespace of both components.
 pub const SYSTEM_NAMESPACE: &str = "podidentity-system";
 /// The operator's own `ServiceAccount`.
 pub const OPERATOR_SERVICE_ACCOUNT: &str = "podidentity-operator";
@@ -39,16 +39,15 @@ pub const DEFAULT_ISSUER: &str = "default";
 /// The audience AWS's own documentation uses; any string works where token, provider and trust policy agree.
 pub const DEFAULT_AUDIENCE: &str = "sts.amazonaws.com";
 
-/// Labels and label values by which users say how the webhook treats pods; the chart's webhook configuration selects by
-/// them.
+/// Labels with which users configure the webhook for pods; the selectors of the chart's webhook configuration contain them.
 pub mod label {
-    /// `true` on a namespace or a pod: no pod without its identity.
+    /// `true` on a namespace or a pod: the webhook refuses a pod without identity.
     pub const REQUIRE: &str = "podidentity.dev/require";
-    /// `disabled` on a namespace or a pod: left alone.
+    /// `disabled` on a namespace or a pod: the webhook does not change the pod.
     pub const INJECTION: &str = "podidentity.dev/injection";
 }
 
-/// The ConfigMap in which kOps, and users of the EKS Pod Identity Webhook, map `ServiceAccount`s to roles.
+/// The ConfigMap with which kOps, and users of the EKS Pod Identity Webhook, map `ServiceAccount`s to roles.
 pub const ROLE_MAP: &str = "pod-identity-webhook";
 
 /// `ServiceAccount` annotations of the EKS Pod Identity Webhook contract.
@@ -59,25 +58,26 @@ pub mod annotation {
     pub const AUDIENCE: &str = "eks.amazonaws.com/audience";
     /// Whether SDKs use the regional STS endpoint.
     pub const STS_REGIONAL_ENDPOINTS: &str = "eks.amazonaws.com/sts-regional-endpoints";
-    /// The token's life in seconds.
+    /// The token's lifetime in seconds.
     pub const TOKEN_EXPIRATION: &str = "eks.amazonaws.com/token-expiration";
 }
 
-/// Tag keys that prove ownership of anything in AWS. Values are at most 256 characters (IAM's limit), hence one key each.
+/// Tag keys that record the owner of every resource in AWS. A value has at most 256 characters (IAM's quota), so each part of
+/// the owner has its own key.
 pub mod tag {
     /// `spec.clusterName` of the issuer.
     pub const CLUSTER: &str = "podidentity.dev/cluster";
-    /// The kind of object the resource was made for, or `Operator` for what `bootstrap` makes for the operator itself.
+    /// Kind of the object that the resource belongs to, or `Operator` for what `bootstrap` creates for the operator itself.
     pub const KIND: &str = "podidentity.dev/kind";
     /// Namespace of the object; absent for cluster-scoped ones.
     pub const NAMESPACE: &str = "podidentity.dev/namespace";
     /// Name of the object.
     pub const NAME: &str = "podidentity.dev/name";
-    /// The issuer URL. Tells two clusters apart that chose one name.
+    /// The issuer URL. It distinguishes two clusters with the same `spec.clusterName`.
     pub const ISSUER: &str = "podidentity.dev/issuer";
 }
 
-/// An AWS partition: what its ARNs begin with and where its endpoints live.
+/// An AWS partition: its part of ARNs and of the host names of endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Partition {
     /// The second part of every ARN, for example `aws-cn`.
@@ -87,7 +87,7 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// The partition a region belongs to, by the region's prefix as botocore's `partitions.json` has it.
+    /// The partition of a region, by the region's prefix (botocore's `partitions.json`).
     #[must_use]
     pub fn of_region(region: &str) -> Self {
         const PREFIXES: [(&str, Partition); 3] = [
@@ -100,11 +100,9 @@ impl Partition {
             .find(|(prefix, _)| region.starts_with(prefix))
             .map_or(Self { id: "aws", dns_suffix: "amazonaws.com" }, |(_, partition)| *partition)
     }
-}
 
-impl Partition {
-    /// Whether a region is of one of the partitions that are known here (botocore's `partitions.json`). Others, such as the
-    /// isolated ones, have suffixes of their own.
+    /// Whether a region belongs to a partition that is known here (botocore's `partitions.json`). Others, such as the isolated
+    /// ones, have other DNS suffixes.
     #[must_use]
     pub fn has_region(region: &str) -> bool {
         const AREAS: [&str; 9] = ["us", "eu", "ap", "sa", "ca", "me", "af", "il", "mx"];
@@ -128,30 +126,30 @@ impl fmt::Display for Partition {
 }
 
 /// The account in a bucket name of S3's account-regional namespace, `<name>-<account>-<region>-an`; `None` for every other
-/// name. Only that account can make such a bucket, and only in that region.
+/// name. Only that account can create such a bucket, and only in that region.
 #[must_use]
 pub fn account_of_bucket<'a>(bucket: &'a str, region: &str) -> Option<&'a str> {
     const ACCOUNT_LENGTH: usize = 12;
-    let head = bucket.strip_suffix("-an")?.strip_suffix(region)?.strip_suffix('-')?;
-    let (_, account) = head.rsplit_once('-')?;
+    let rest = bucket.strip_suffix("-an")?.strip_suffix(region)?.strip_suffix('-')?;
+    let (_, account) = rest.rsplit_once('-')?;
     (account.len() == ACCOUNT_LENGTH && account.bytes().all(|b| b.is_ascii_digit())).then_some(account)
 }
 
-/// IAM allows 64 characters in a role name: 50 that a person can read, a hyphen and [`HASH_LENGTH`] of hash.
+/// A role name has at most 64 characters (IAM's quota): up to 50 that people can read, a hyphen, and [`HASH_LENGTH`] of the hash.
 const READABLE_LENGTH: usize = 50;
-/// 12 base32 characters are 60 bits of SHA-256: a collision among a million roles is a one in two million event, and
-/// the ownership tags would name it.
+/// 12 base32 characters are 60 bits of SHA-256: among a million roles, the probability of a collision is one in two million,
+/// and the ownership tags would show it.
 const HASH_LENGTH: usize = 12;
 
-/// Path of every role and policy made for a cluster's bindings. The operator may change roles here and nowhere else.
+/// Path of every role and policy of a cluster's bindings. The operator may change only roles with this path.
 #[must_use]
 pub fn role_path(cluster: &str) -> String {
     format!("/podidentity/{cluster}/")
 }
 
-/// Name of the role of one `ServiceAccount`: readable, at most 64 characters of IAM's alphabet, and injective through
-/// the hash of `<cluster>/<namespace>/<serviceAccount>` (`/` occurs in none of the three). IAM compares role names
-/// without regard to case, and Kubernetes names are lower case, so the hash is, too.
+/// Name of the role of one `ServiceAccount`: readable, at most 64 characters that IAM allows, and different for each
+/// `ServiceAccount` because of the hash of `<cluster>/<namespace>/<serviceAccount>` (none of the three contains `/`). IAM role
+/// names are case-insensitive, so that the hash is in lower case, as Kubernetes names are.
 #[must_use]
 pub fn role_name(cluster: &str, namespace: &str, service_account: &str) -> String {
     let mut name = format!("{cluster}.{namespace}.{service_account}");
@@ -161,7 +159,7 @@ pub fn role_name(cluster: &str, namespace: &str, service_account: &str) -> Strin
     format!("{name}-{}", &hash[..HASH_LENGTH])
 }
 
-/// ARN of the role of one `ServiceAccount`; computable before the role exists.
+/// ARN of the role of one `ServiceAccount`; known before the role exists.
 #[must_use]
 pub fn role_arn(
     partition: &str,
@@ -174,20 +172,20 @@ pub fn role_arn(
     format!("arn:{partition}:iam::{account}:role{path}{name}")
 }
 
-/// Name of the permissions boundary put on every role of a cluster. IAM policy names are unique per account whatever
+/// Name of the permissions boundary of every role of a cluster. IAM policy names are unique per account whatever
 /// their path (`CreatePolicy`), so the cluster is part of the name.
 #[must_use]
 pub fn boundary_name(cluster: &str) -> String {
     format!("{cluster}.boundary")
 }
 
-/// ARN of the permissions boundary put on every role of a cluster.
+/// ARN of the permissions boundary of every role of a cluster.
 #[must_use]
 pub fn boundary_arn(partition: &str, account: &str, cluster: &str) -> String {
     format!("arn:{partition}:iam::{account}:policy{}{}", role_path(cluster), boundary_name(cluster))
 }
 
-/// Path of the operator's own role: outside [`role_path`], so that the operator cannot change itself.
+/// Path of the operator's own role: outside [`role_path`], so that the operator cannot change its own role.
 pub const OPERATOR_ROLE_PATH: &str = "/podidentity-system/";
 
 /// Name of the operator's own role. `clusterName` has at most 32 characters, so this has at most 53.
@@ -229,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_role_name_is_predictable() {
+    fn role_names_do_not_change() {
         // printf homelab/vault/vault | sha256sum | xxd -r -p | base32, first twelve, lower case.
         assert_eq!(role_name("homelab", "vault", "vault"), "homelab.vault.vault-bno5n7ilbuky");
         assert_eq!(
@@ -288,7 +286,7 @@ mod tests {
             prop_assert!(name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+=,.@-_".contains(c)));
         }
 
-        /// Names that read alike once joined (`a-b`/`c`, `a`/`b-c`, equal first 50 characters) still differ.
+        /// Role names differ even where the joined names are equal (`a-b`/`c`, `a`/`b-c`) or begin with the same 50 characters.
         #[test]
         fn role_names_are_injective(names in proptest::collection::vec((label(8), "[ab.-]{1,6}", "[ab.-]{1,60}"), 2..200)) {
             let mut seen: HashMap<String, (String, String, String)> = HashMap::new();

@@ -1,4 +1,4 @@
-//! What the chart refuses to render without.
+//! The values that the chart requires.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::Command;
@@ -8,7 +8,7 @@ use e2e::binaries::root;
 use e2e::terminal::progress;
 
 #[test]
-fn each_required_value_is_named_where_it_is_missing() {
+fn the_error_names_a_missing_required_value() {
     let required = [
         ("aws.roleARN", "arn:aws:iam::111122223333:role/podidentity-system/podidentity-operator.homelab"),
         ("aws.region", "eu-central-1"),
@@ -23,7 +23,7 @@ fn each_required_value_is_named_where_it_is_missing() {
         for (name, value) in required.iter().filter(|(name, _)| *name != without) {
             helm.arg(format!("--set={name}={value}"));
         }
-        // helm keeps its own files in HOME.
+        // helm writes its own files to HOME.
         helm.env("HOME", home.path()).output().unwrap()
     };
     let complete = render("");

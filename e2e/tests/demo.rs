@@ -1,4 +1,4 @@
-//! The demo when something is wrong. Each runs under a `TMPDIR` of its own, beside a demo that may be running.
+//! The demo when something is wrong. Every test has its own `TMPDIR`, so that another demo may be running.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader};
@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 #[test]
-fn without_root_it_says_so_in_one_line() {
+fn without_root_the_demo_prints_one_line() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let program = folder.path().join("demo");
@@ -20,7 +20,7 @@ fn without_root_it_says_so_in_one_line() {
 }
 
 #[test]
-fn without_a_running_demo_exec_says_so() {
+fn without_a_running_demo_exec_names_the_command_that_starts_one() {
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_demo"))
         .env("TMPDIR", folder.path())
@@ -33,7 +33,7 @@ fn without_a_running_demo_exec_says_so() {
 }
 
 #[test]
-fn interrupted_it_leaves_nothing() {
+fn an_interrupted_demo_leaves_no_files_mounts_or_processes() {
     let folder = tempfile::tempdir().unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_demo"))
         .env("TMPDIR", folder.path())
@@ -44,7 +44,7 @@ fn interrupted_it_leaves_nothing() {
         .unwrap();
     let stderr = BufReader::new(child.stderr.take().unwrap());
     let mut lines = stderr.lines().map_while(Result::ok);
-    assert!(lines.any(|line| line.contains("API server ready")), "it ended by itself");
+    assert!(lines.any(|line| line.contains("API server ready")), "the demo ended without an interrupt");
     let interrupt = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(interrupt.success());
     let last = lines.last().unwrap_or_default();

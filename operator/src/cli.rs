@@ -9,11 +9,12 @@ use process::logs::LogFormat;
 
 use crate::timings::Timings;
 
-/// Ends static AWS keys outside EKS: publishes a cluster's issuer to AWS and makes the roles of its `ServiceAccounts`.
+/// IAM roles for Kubernetes `ServiceAccount`s outside EKS, without static AWS keys: publishes the cluster's issuer to AWS and
+/// manages the roles.
 #[derive(Debug, Parser)]
-#[command(name = "operator", version, about)]
+#[command(name = "operator", version)]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -21,53 +22,53 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Reconcile `OidcIssuer` and `PodIdentityBinding` until stopped.
+    /// Run the controllers of `OidcIssuer` and `PodIdentityBinding` until stopped.
     Run(Box<Run>),
-    /// As an administrator: publish and register a cluster's issuer, make the boundary and the operator's own role.
+    /// As an administrator: publish and register the cluster's issuers, create the permissions boundary and the operator's role.
     Bootstrap(Bootstrap),
-    /// As an administrator: remove what `bootstrap` made. Stops while roles of bindings remain.
+    /// As an administrator: delete what `bootstrap` created. Refused while roles of bindings remain.
     Teardown(Teardown),
-    /// Print the operator's own IAM policy: the least privilege it works under.
+    /// Print the IAM policy of the operator's role: the least privileges it needs.
     IamPolicy(Offline),
-    /// Print the ARN of the role of a `ServiceAccount`, which exists once its binding is Ready.
+    /// Print the ARN of the role of a `ServiceAccount`. The role exists once the binding is Ready.
     RoleArn(RoleArn),
 }
 
 /// `operator run`.
 #[derive(Debug, Clone, Args)]
 pub struct Run {
-    /// The operator's own namespace.
+    /// The operator's namespace.
     #[arg(long, env = "POD_NAMESPACE", default_value = SYSTEM_NAMESPACE)]
     pub namespace: String,
-    /// This replica's name in the leader election.
+    /// This replica's name in the leader election; no two replicas may have the same.
     #[arg(long, env = "POD_NAME", default_value = "operator")]
     pub identity: String,
-    /// Where `/healthz`, `/readyz` and `/metrics` are served.
+    /// Address and port that serve `/healthz`, `/readyz` and `/metrics`.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub health_address: SocketAddr,
-    /// How log lines look.
+    /// Format of log lines.
     #[arg(long, value_enum, default_value = "json")]
     pub log_format: LogFormat,
     /// AWS.
     #[command(flatten)]
     pub aws: AwsArgs,
-    /// Waits and periods.
+    /// Timeouts and periods.
     #[command(flatten)]
     pub timings: Timings,
 }
 
-/// How AWS is reached.
+/// How to connect to AWS.
 #[derive(Debug, Clone, Args)]
 pub struct AwsArgs {
-    /// PEM file of a CA that is trusted in addition to the system's roots.
+    /// PEM file with CA certificates that are trusted in addition to the system's.
     #[arg(long, value_name = "FILE")]
     pub extra_ca: Option<PathBuf>,
 }
 
-/// The file that goes to Git.
+/// The file with the issuers, as it is kept in Git.
 #[derive(Debug, Clone, Args)]
 pub struct File {
-    /// YAML file with the cluster's `OidcIssuer`s, `-` for standard input; other objects in it are ignored.
+    /// YAML file with the cluster's `OidcIssuer`s, or `-` for standard input; objects of other kinds are ignored.
     #[arg(short, long, value_name = "FILE")]
     pub file: PathBuf,
 }
@@ -78,13 +79,13 @@ pub struct Bootstrap {
     /// The issuers.
     #[command(flatten)]
     pub file: File,
-    /// Print the plan and change nothing.
+    /// Print what would be changed, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// Replace published keys of which this cluster knows none.
+    /// Replace the published keys even if none of them is a key of this cluster.
     #[arg(long)]
     pub replace_keys: bool,
-    /// The operator's own namespace.
+    /// The operator's namespace.
     #[arg(long, default_value = SYSTEM_NAMESPACE)]
     pub namespace: String,
     /// AWS.
@@ -98,10 +99,10 @@ pub struct Teardown {
     /// The issuers.
     #[command(flatten)]
     pub file: File,
-    /// Print the plan and change nothing.
+    /// Print what would be changed, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// The cluster is gone: do not ask it for `OidcIssuer`s that still need the operator's role and the boundary.
+    /// Do not read from the cluster which `OidcIssuer`s still need the operator's role and the boundary: it no longer exists.
     #[arg(long)]
     pub without_cluster: bool,
     /// AWS.
@@ -109,13 +110,13 @@ pub struct Teardown {
     pub aws: AwsArgs,
 }
 
-/// What can be computed from the file alone.
+/// Input of the subcommands that need only the file.
 #[derive(Debug, Clone, Args)]
 pub struct Offline {
     /// The issuers.
     #[command(flatten)]
     pub file: File,
-    /// The AWS account, twelve digits. Default: the account of a bucket name that ends in `-<account>-<region>-an`.
+    /// The AWS account, twelve digits. Default: the account in a bucket name that ends in `-<account>-<region>-an`.
     #[arg(long)]
     pub account: Option<String>,
 }

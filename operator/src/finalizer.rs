@@ -1,4 +1,4 @@
-//! Our finalizer as two idempotent writes; when they are made is a decision of the plans.
+//! Adding and removing our finalizer. Both writes are idempotent; the plans decide when they are made.
 
 use std::fmt::Debug;
 
@@ -8,8 +8,8 @@ use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-/// Puts our finalizer on the object. The resource version in the patch makes the API server refuse it where the list of
-/// finalizers may have changed since the object was seen.
+/// Adds our finalizer to the object. The patch replaces the whole list of finalizers, so it carries the resource version: the
+/// API server answers Conflict if the object has changed since it was read.
 pub async fn add<K>(api: &Api<K>, object: &K) -> Result<(), kube::Error>
 where
     K: Resource + Clone + Debug + DeserializeOwned,
@@ -19,7 +19,7 @@ where
     set(api, object, &finalizers).await
 }
 
-/// Takes our finalizer off the object; an object that is gone has none.
+/// Removes our finalizer from the object; no error if the object no longer exists. Conflict as in [`add`].
 pub async fn remove<K>(api: &Api<K>, object: &K) -> Result<(), kube::Error>
 where
     K: Resource + Clone + Debug + DeserializeOwned,

@@ -1,16 +1,16 @@
-//! What the health port tells of the operator.
+//! Readiness and metrics of the operator, for the health port.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::metrics::Metrics;
 
-/// What is asked for it.
+/// What readiness and metrics are read from.
 #[derive(Clone)]
 pub struct Health {
-    /// Set once the API server has answered: a standby replica is as ready as the leader.
+    /// Set once the API server has answered: a replica that is not the leader is ready, too.
     pub ready: Arc<AtomicBool>,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
 }
 

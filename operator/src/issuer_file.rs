@@ -1,4 +1,4 @@
-//! The file that goes to Git, as the administrator's subcommands read it.
+//! The YAML file with the cluster's `OidcIssuer`s, which the administrator's subcommands read.
 
 use std::io::Read;
 use std::path::Path;
@@ -15,48 +15,51 @@ use crate::installation::{Installation, NamedIssuer};
 /// Why the file cannot be used.
 #[derive(Debug, Error)]
 pub enum FileError {
-    /// Not readable.
+    /// It cannot be read.
     #[error("cannot read {file}: {source}")]
     Read {
         /// The file.
         file: String,
-        /// Why.
+        /// The reason.
         #[source]
         source: std::io::Error,
     },
-    /// Not YAML.
+    /// It is not YAML.
     #[error("{file} is not valid YAML: {reason}")]
     Yaml {
         /// The file.
         file: String,
-        /// Where and why.
+        /// The place and the reason.
         reason: String,
     },
-    /// An `OidcIssuer` that cannot be one.
+    /// An `OidcIssuer` that the API server would refuse.
     #[error("{file}: OidcIssuer {name}: {reason}")]
     Invalid {
         /// The file.
         file: String,
         /// The object.
         name: String,
-        /// The field and why.
+        /// The field and the reason.
         reason: String,
     },
-    /// No issuer.
-    #[error("{file} holds no object of kind OidcIssuer: at least one is needed")]
+    /// It has no `OidcIssuer`.
+    #[error("{file} has no object of kind OidcIssuer: at least one is required")]
     None {
         /// The file.
         file: String,
     },
-    /// Issuers that cannot be of one cluster.
+    /// The issuers cannot belong to one cluster.
     #[error("{0}")]
-    Together(String),
-    /// The account is not known.
-    #[error("which AWS account? Say --account <twelve digits>: the bucket's name does not tell")]
-    Account,
+    Inconsistent(String),
+    /// The AWS account is not known.
+    #[error("--account <twelve digits> is required: no bucket name ends in -<account>-<region>-an")]
+    UnknownAccount,
 }
 
-/// All `OidcIssuer`s of a file, at least one.
+/// Reads all `OidcIssuer`s of a file, at least one.
+///
+/// # Errors
+/// If the file cannot be read, or the API server would refuse an issuer in it.
 pub fn read(File { file: path }: &File) -> Result<Vec<NamedIssuer>, FileError> {
     let file = path.display().to_string();
     let text = text(path).map_err(|source| FileError::Read { file: file.clone(), source })?;
@@ -89,7 +92,7 @@ fn parse(file: &str, text: &str) -> Result<Vec<NamedIssuer>, FileError> {
 fn issuer(file: &str, document: &Value) -> Result<NamedIssuer, FileError> {
     let name = document["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let invalid = |reason: String| FileError::Invalid { file: file.to_owned(), name: name.clone(), reason };
-    // The API server would drop a field it does not know: a misspelt grant would be lost unseen.
+    // The API server drops unknown fields without an error, so a misspelt grant would have no effect.
     let mut unknown = Vec::new();
     let issuer: OidcIssuer =
         serde_ignored::deserialize(document, |path| unknown.push(path.to_string().replace(".?", "")))
@@ -102,12 +105,12 @@ fn issuer(file: &str, document: &Value) -> Result<NamedIssuer, FileError> {
     if issuer.name_any().is_empty() {
         return Err(invalid("metadata.name is missing".into()));
     }
-    // What the API server would refuse: no bucket is made for an issuer that cannot be applied.
+    // Refuse what the API server refuses: otherwise a bucket is created for an issuer that cannot be applied.
     check(&issuer.spec).map_err(invalid)?;
     Ok(NamedIssuer { name: issuer.name_any(), spec: issuer.spec })
 }
 
-/// The rules of the CRD that decide what things in AWS are called; the API server checks all of them.
+/// The rules of the CRD for the fields that names in AWS are made from; the API server checks all rules.
 fn check(spec: &OidcIssuerSpec) -> Result<(), String> {
     let label = |text: &str, max: usize| {
         (1..=max).contains(&text.len())
@@ -119,40 +122,45 @@ fn check(spec: &OidcIssuerSpec) -> Result<(), String> {
         return Err("spec.clusterName must be a DNS label of at most 32 characters".into());
     }
     if !spec.s3.bucket.split('.').all(|part| label(part, 63)) || spec.s3.bucket.len() > 63 {
-        return Err("spec.s3.bucket is no bucket name: 3 to 63 lower-case letters, digits and hyphens".into());
+        return Err(
+            "spec.s3.bucket must be a bucket name: 3 to 63 lower-case letters, digits and hyphens".into()
+        );
     }
     if spec.issuer_url.is_none() && spec.s3.bucket.contains('.') {
         return Err(
-            "spec.s3.bucket must not contain dots where the issuer is the bucket's own S3 URL: S3's TLS \
-                    certificate covers one label only"
+            "spec.s3.bucket must not contain dots if spec.issuerURL is absent: S3's TLS certificate covers one label \
+             only"
                 .into(),
         );
     }
     if !Partition::has_region(&spec.s3.region) {
         return Err(
-            "spec.s3.region is no region of the partitions aws, aws-cn, aws-us-gov and aws-eusc".into()
+            "spec.s3.region must be a region of the partitions aws, aws-cn, aws-us-gov or aws-eusc".into()
         );
     }
     if spec.audiences.is_empty() || spec.audiences.iter().any(|audience| audience.contains('$')) {
-        return Err("spec.audiences must not be empty, and an audience has no $".into());
+        return Err("spec.audiences must not be empty, and an audience must not contain $".into());
     }
     let url = spec.issuer_url();
     if !url.starts_with("https://") || url.ends_with('/') || url.contains('~') || url.len() > 255 {
         return Err(
-            "spec.issuerURL must be https://host[/path] of at most 255 characters without ~ and trailing slash"
+            "spec.issuerURL must be https://host[/path] of at most 255 characters without ~ and without a trailing slash"
                 .into(),
         );
     }
     Ok(())
 }
 
-/// Issuers and account of the subcommands that need neither cluster nor AWS.
+/// Issuers and account, for the subcommands that use neither the cluster nor AWS.
+///
+/// # Errors
+/// As [`read`], and if the account is not known or the issuers cannot belong to one cluster.
 pub fn offline(offline: &Offline) -> Result<Installation, FileError> {
     let issuers = read(&offline.file)?;
-    let named =
+    let account_in_name =
         issuers.iter().find_map(|issuer| account_of_bucket(&issuer.spec.s3.bucket, &issuer.spec.s3.region));
-    let account = offline.account.as_deref().or(named).ok_or(FileError::Account)?.to_owned();
-    Installation::new(&account, issuers).map_err(|Finding { message, .. }| FileError::Together(message))
+    let account = offline.account.as_deref().or(account_in_name).ok_or(FileError::UnknownAccount)?.to_owned();
+    Installation::new(&account, issuers).map_err(|Finding { message, .. }| FileError::Inconsistent(message))
 }
 
 #[cfg(test)]
@@ -164,7 +172,7 @@ mod tests {
                         clusterName: homelab\n  s3: {bucket: oidc-111122223333-eu-central-1-an, region: eu-central-1}\n";
 
     #[test]
-    fn other_objects_are_passed_over_and_the_account_is_in_the_name() {
+    fn objects_of_other_kinds_are_ignored() {
         let issuers = parse("f", &format!("kind: Namespace\nmetadata: {{name: x}}\n---\n{GOOD}")).unwrap();
         let NamedIssuer { name, spec } = &issuers[0];
         assert_eq!((issuers.len(), name.as_str()), (1, "default"));
@@ -172,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_may_hold_several_issuers() {
+    fn a_file_may_contain_several_issuers() {
         let second = GOOD.replace("default", "second").replace("oidc-", "second-");
         let issuers = parse("f", &format!("{GOOD}---\n{second}")).unwrap();
         assert_eq!(
@@ -182,8 +190,8 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_names_the_field() {
-        for (text, says) in [
+    fn an_error_names_the_invalid_field() {
+        for (text, expected) in [
             (GOOD.replace("homelab", "Home_Lab"), "spec.clusterName"),
             (GOOD.replace("oidc-", "oidc."), "dots"),
             (GOOD.replace("oidc-", "OIDC-"), "spec.s3.bucket"),
@@ -197,11 +205,11 @@ mod tests {
                 "spec.grants.0.policyArns is not a field",
             ),
             (format!("{GOOD}  issuerUrl: https://x.example.com\n"), "spec.issuerUrl is not a field"),
-            ("kind: Namespace".to_owned(), "holds no object of kind OidcIssuer"),
+            ("kind: Namespace".to_owned(), "has no object of kind OidcIssuer"),
             ("{".to_owned(), "not valid YAML"),
         ] {
             let error = parse("f", &text).unwrap_err().to_string();
-            assert!(error.contains(says), "{text}: {error}");
+            assert!(error.contains(expected), "{text}: {error}");
         }
     }
 }

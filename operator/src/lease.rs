@@ -1,6 +1,6 @@
-//! Leader election on a Lease. Expiry is judged by what was observed on the local monotonic clock, never by another
-//! node's wall clock (as client-go does; no crate on this kube version does), and every write carries the resource
-//! version, so that of two candidates one loses. The lease lowers contention; correctness rests on idempotent steps.
+//! Leader election on a Lease. A lease expires by what this candidate observed on its own monotonic clock, never by another
+//! node's wall clock (as in client-go; no crate for this kube version does it), and every write carries the resource version,
+//! so that of two candidates one fails. The lease lowers contention; correctness rests on idempotent steps.
 
 use std::time::{Duration, Instant};
 
@@ -13,165 +13,183 @@ use kube::{Api, Client, ResourceExt};
 
 use crate::timings::Timings;
 
-/// A lease as it was last seen to change.
+/// The newest version of the lease that this candidate has read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct ObservedLease {
     /// The resource version.
     pub version: String,
-    /// Who holds it; `None` where it was given back.
+    /// The holder's identity; `None` where the lease was released.
     pub holder: Option<String>,
-    /// How long its holder's silence is honoured.
+    /// The lease's own `leaseDurationSeconds`: without a renewal it expires after that time.
     pub duration: Duration,
-    /// When this version was first seen here.
-    pub at: Instant,
+    /// When this version was first read here.
+    pub first_observed: Instant,
 }
 
 /// What a candidate does next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Make the lease.
+pub enum ElectionStep {
+    /// Create the lease.
     Create,
-    /// Write ourselves into that version.
+    /// Write our identity into the lease at that resource version: acquire or renew it.
     Write(String),
-    /// Look again later.
+    /// Another candidate holds the lease: retry later.
     Wait,
-    /// We led, and may not go on.
-    Lost,
+    /// This candidate was the leader and must stop leading.
+    StopLeading,
 }
 
-/// PURE: the next step. `led` is when our last successful write was begun, if we lead.
+/// PURE: the next step. `renewed` is when our last successful write was begun, `None` while we do not lead.
 #[must_use]
-pub fn step(me: &str, seen: Option<&Seen>, led: Option<Instant>, now: Instant, timings: &Timings) -> Step {
-    if led.is_some_and(|at| now.duration_since(at) + timings.lease_renew >= timings.lease_duration) {
-        return Step::Lost; // before anybody else may think so
+pub fn next_step(
+    identity: &str,
+    observed: Option<&ObservedLease>,
+    renewed: Option<Instant>,
+    now: Instant,
+    timings: &Timings,
+) -> ElectionStep {
+    // One renewal earlier than the lease expires for the other candidates, so that there are never two leaders.
+    if renewed.is_some_and(|at| now.duration_since(at) + timings.lease_renew >= timings.lease_duration) {
+        return ElectionStep::StopLeading;
     }
-    let Some(Seen { version, holder, duration, at }) = seen else { return Step::Create };
-    let mine = holder.as_deref() == Some(me);
-    match led {
-        Some(_) if mine => Step::Write(version.clone()),
-        Some(_) => Step::Lost,
-        None if mine || holder.is_none() || now.duration_since(*at) >= *duration => {
-            Step::Write(version.clone())
-        }
-        None => Step::Wait,
+    let Some(ObservedLease { version, holder, duration, first_observed }) = observed else {
+        return ElectionStep::Create;
+    };
+    let is_holder = holder.as_deref() == Some(identity);
+    let expired = now.duration_since(*first_observed) >= *duration;
+    match renewed {
+        Some(_) if is_holder => ElectionStep::Write(version.clone()),
+        Some(_) => ElectionStep::StopLeading,
+        None if is_holder || holder.is_none() || expired => ElectionStep::Write(version.clone()),
+        None => ElectionStep::Wait,
     }
 }
 
 /// One candidate.
 pub struct Elector {
     api: Api<Lease>,
-    me: String,
+    identity: String,
     timings: Timings,
-    seen: Option<Seen>,
-    led: Option<Instant>,
+    observed: Option<ObservedLease>,
+    /// When our last successful write was begun, `None` while we do not lead.
+    renewed: Option<Instant>,
 }
 
 impl Elector {
-    /// A candidate of that name, which must be unique: the pod's.
+    /// A candidate for the lease in a namespace. No two candidates may have the same identity.
     #[must_use]
-    pub fn new(client: &Client, namespace: &str, me: String, timings: Timings) -> Self {
-        Self { api: Api::namespaced(client.clone(), namespace), me, timings, seen: None, led: None }
+    pub fn new(client: &Client, namespace: &str, identity: String, timings: Timings) -> Self {
+        let api = Api::namespaced(client.clone(), namespace);
+        Self { api, identity, timings, observed: None, renewed: None }
     }
 
-    /// Returns once we lead.
+    /// Returns once this candidate leads.
     pub async fn acquire(&mut self) {
-        while !self.turn().await {
+        while !self.renew_or_acquire_once().await {
             tokio::time::sleep(self.timings.lease_retry).await;
         }
     }
 
-    /// Gives signs of life; returns once we must not lead any more.
-    pub async fn hold(&mut self) {
+    /// Renews the lease; returns once this candidate must stop leading.
+    pub async fn renew_until_lost(&mut self) {
         loop {
             tokio::time::sleep(self.timings.lease_renew / 2).await;
-            if !self.turn().await {
+            if !self.renew_or_acquire_once().await {
                 return;
             }
         }
     }
 
-    /// Gives the lease back, so that the next one need not wait.
+    /// Releases the lease, so that the next leader need not wait until it expires. A failure is logged only.
     pub async fn release(&mut self) {
-        if self.led.take().is_none() {
+        if self.renewed.take().is_none() {
             return;
         }
-        if let Err(error) = self.give_back().await {
-            tracing::warn!(%error, "the lease could not be given back; it runs out by itself");
+        if let Err(error) = self.clear_holder().await {
+            tracing::warn!(%error, "the lease could not be released; it expires");
         }
     }
 
-    async fn give_back(&mut self) -> Result<(), kube::Error> {
-        // The last sign of life may have been counted, although its answer was not awaited any more.
+    async fn clear_holder(&mut self) -> Result<(), kube::Error> {
+        // The API server may have accepted the last renewal although its response was not awaited any more.
         let found = self.api.get_opt(LEASE).await?;
-        self.look(found);
-        let ours = self.seen.as_ref().filter(|seen| seen.holder.as_ref() == Some(&self.me));
-        if let Some(version) = ours.map(|seen| seen.version.clone()) {
+        self.observe(found);
+        let held = self.observed.as_ref().filter(|lease| lease.holder.as_ref() == Some(&self.identity));
+        if let Some(version) = held.map(|lease| lease.version.clone()) {
             self.api.replace(LEASE, &PostParams::default(), &self.lease(Some(version), None)).await?;
         }
         Ok(())
     }
 
-    /// One look and one step; whether we lead after it.
-    async fn turn(&mut self) -> bool {
-        // A leader that gets no answer must know it before anybody else may take over.
-        let left = self.led.map(|at| {
+    /// One read and at most one write of the lease. Returns whether this candidate leads after it.
+    async fn renew_or_acquire_once(&mut self) -> bool {
+        // A leader that gets no response must stop before another candidate may acquire the lease.
+        let remaining = self.renewed.map(|at| {
             (at + self.timings.lease_duration)
                 .saturating_duration_since(Instant::now() + self.timings.lease_renew)
         });
-        let limit = left.map_or(self.timings.lease_renew, |left| left.min(self.timings.lease_renew));
-        match tokio::time::timeout(limit, self.try_turn()).await {
+        let limit =
+            remaining.map_or(self.timings.lease_renew, |remaining| remaining.min(self.timings.lease_renew));
+        match tokio::time::timeout(limit, self.try_renew_or_acquire()).await {
             Ok(Ok(leads)) => return leads,
             Ok(Err(error)) => tracing::warn!(%error, "the lease could not be read or written"),
-            Err(_) => tracing::warn!("the API server did not answer about the lease within {limit:?}"),
+            Err(_) => tracing::warn!("reading and writing the lease took longer than {limit:?}"),
         }
-        self.led.is_some()
-            && step(&self.me, self.seen.as_ref(), self.led, Instant::now(), &self.timings) != Step::Lost
+        self.renewed.is_some()
+            && next_step(&self.identity, self.observed.as_ref(), self.renewed, Instant::now(), &self.timings)
+                != ElectionStep::StopLeading
     }
 
-    async fn try_turn(&mut self) -> Result<bool, kube::Error> {
+    async fn try_renew_or_acquire(&mut self) -> Result<bool, kube::Error> {
         let found = self.api.get_opt(LEASE).await?;
-        self.look(found);
+        self.observe(found);
         let begun = Instant::now();
-        let written = match step(&self.me, self.seen.as_ref(), self.led, begun, &self.timings) {
-            Step::Create => self.api.create(&PostParams::default(), &self.lease(None, Some(&self.me))).await,
-            Step::Write(version) => {
-                let lease = self.lease(Some(version), Some(&self.me));
+        let step = next_step(&self.identity, self.observed.as_ref(), self.renewed, begun, &self.timings);
+        let written = match step {
+            ElectionStep::Create => {
+                self.api.create(&PostParams::default(), &self.lease(None, Some(&self.identity))).await
+            }
+            ElectionStep::Write(version) => {
+                let lease = self.lease(Some(version), Some(&self.identity));
                 self.api.replace(LEASE, &PostParams::default(), &lease).await
             }
-            Step::Wait => return Ok(false),
-            Step::Lost => {
-                self.led = None;
+            ElectionStep::Wait => return Ok(false),
+            ElectionStep::StopLeading => {
+                self.renewed = None;
                 return Ok(false);
             }
         };
         match written {
             Ok(lease) => {
-                self.look(Some(lease));
-                self.led = Some(begun);
+                self.observe(Some(lease));
+                self.renewed = Some(begun);
                 Ok(true)
             }
-            // Somebody was faster, or our own write was counted although its answer was lost: look again.
+            // Another candidate wrote first, or our own write was accepted and its response was lost: the next read shows.
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
-                Ok(self.led.is_some())
+                Ok(self.renewed.is_some())
             }
             Err(error) => Err(error),
         }
     }
 
-    fn look(&mut self, found: Option<Lease>) {
+    fn observe(&mut self, found: Option<Lease>) {
         let Some(lease) = found else {
-            self.seen = None;
+            self.observed = None;
             return;
         };
         let version = lease.resource_version().unwrap_or_default();
-        if self.seen.as_ref().is_some_and(|seen| seen.version == version) {
-            return;
+        if self.observed.as_ref().is_some_and(|observed| observed.version == version) {
+            return; // the time of the first observation counts
         }
         let spec = lease.spec.unwrap_or_default();
         let seconds = u64::try_from(spec.lease_duration_seconds.unwrap_or_default()).unwrap_or_default();
-        let holder = spec.holder_identity.filter(|holder| !holder.is_empty());
-        self.seen =
-            Some(Seen { version, holder, duration: Duration::from_secs(seconds), at: Instant::now() });
+        self.observed = Some(ObservedLease {
+            version,
+            holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
+            duration: Duration::from_secs(seconds),
+            first_observed: Instant::now(),
+        });
     }
 
     fn lease(&self, version: Option<String>, holder: Option<&str>) -> Lease {
@@ -199,34 +217,39 @@ mod tests {
 
     use super::*;
 
-    fn seen(holder: Option<&str>, at: Instant) -> Seen {
-        Seen { version: "7".into(), holder: holder.map(Into::into), duration: Duration::from_secs(15), at }
+    fn observed(holder: Option<&str>, at: Instant) -> ObservedLease {
+        let duration = Duration::from_secs(15);
+        ObservedLease { version: "7".into(), holder: holder.map(Into::into), duration, first_observed: at }
     }
 
     #[test]
-    fn a_candidate_waits_a_whole_lease_from_what_it_saw_itself() {
+    fn a_candidate_waits_a_whole_lease_duration_after_its_own_observation() {
         let (timings, start) = (Timings::default(), Instant::now());
         let after = |seconds| start + Duration::from_secs(seconds);
-        let other = seen(Some("other"), start);
-        assert_eq!(step("me", None, None, start, &timings), Step::Create);
-        assert_eq!(step("me", Some(&other), None, after(14), &timings), Step::Wait);
-        assert_eq!(step("me", Some(&other), None, after(15), &timings), Step::Write("7".into()));
-        assert_eq!(step("me", Some(&seen(None, start)), None, start, &timings), Step::Write("7".into()));
-        assert_eq!(step("me", Some(&other), Some(start), after(1), &timings), Step::Lost);
+        let step = |lease, renewed, now| next_step("a", lease, renewed, now, &timings);
+        let (by_other, released) = (observed(Some("b"), start), observed(None, start));
+        assert_eq!(step(None, None, start), ElectionStep::Create);
+        assert_eq!(step(Some(&by_other), None, after(14)), ElectionStep::Wait);
+        assert_eq!(step(Some(&by_other), None, after(15)), ElectionStep::Write("7".into()));
+        assert_eq!(step(Some(&released), None, start), ElectionStep::Write("7".into()));
+        assert_eq!(step(Some(&by_other), Some(start), after(1)), ElectionStep::StopLeading);
     }
 
     proptest! {
-        /// A leader steps down before a candidate that saw its last write may take over, whenever both look.
+        /// At any time, the leader has stopped before a candidate that observed its last write may acquire the lease.
         #[test]
-        fn never_two(write_ms in 0_u64..60_000, look_ms in 0_u64..60_000, delay_ms in 0_u64..5_000) {
+        fn there_are_never_two_leaders(write_ms in 0_u64..60_000, age_ms in 0_u64..60_000, delay_ms in 0_u64..5_000) {
             let (timings, start) = (Timings::default(), Instant::now());
             let written = start + Duration::from_millis(write_ms);
-            let now = written + Duration::from_millis(look_ms);
-            // The candidate cannot see a write before it was begun.
-            let other = seen(Some("leader"), written + Duration::from_millis(delay_ms));
-            let takes = now >= other.at && step("me", Some(&other), None, now, &timings) != Step::Wait;
-            let leads = step("leader", Some(&seen(Some("leader"), written)), Some(written), now, &timings) != Step::Lost;
-            prop_assert!(!(takes && leads));
+            let now = written + Duration::from_millis(age_ms);
+            // The candidate cannot observe a write before it was begun.
+            let by_leader = observed(Some("leader"), written + Duration::from_millis(delay_ms));
+            let acquires = now >= by_leader.first_observed
+                && next_step("candidate", Some(&by_leader), None, now, &timings) != ElectionStep::Wait;
+            let own = observed(Some("leader"), written);
+            let leads =
+                next_step("leader", Some(&own), Some(written), now, &timings) != ElectionStep::StopLeading;
+            prop_assert!(!(acquires && leads));
         }
     }
 }

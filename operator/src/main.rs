@@ -1,4 +1,4 @@
-//! The operator's process: parse, wire, go.
+//! The `operator` program: parses the command line and runs the subcommand.
 
 use std::net::TcpListener;
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // Two rustls providers could be compiled in one day; the choice is made once, here.
+    // If a dependency adds a second rustls provider, rustls cannot choose one itself and panics.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match dispatch(Cli::parse().command).await {
         Ok(code) => code,
@@ -51,7 +51,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Teardown(flags) => {
             let issuers = issuer_file::read(&flags.file)?;
-            let of_cluster = if flags.without_cluster { Vec::new() } else { of_cluster().await? };
+            let of_cluster = if flags.without_cluster { Vec::new() } else { cluster_issuers().await? };
             let accounts = administrator(&flags.aws, &issuers).await?;
             let teardown = Teardown { issuers: &issuers, of_cluster, account: accounts.own() };
             teardown.run(flags.dry_run, &mut terminal).await?;
@@ -71,13 +71,13 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The issuers that the cluster still has.
-async fn of_cluster() -> anyhow::Result<Vec<NamedIssuer>> {
+/// The issuers in the cluster.
+async fn cluster_issuers() -> anyhow::Result<Vec<NamedIssuer>> {
     let issuers = async { issuers_of(&cluster().await?).await };
-    issuers.await.context("nothing was changed. If the cluster is gone, say --without-cluster")
+    issuers.await.context("nothing was changed. If the cluster no longer exists, use --without-cluster")
 }
 
-/// AWS with an administrator's own session.
+/// AWS with the administrator's own credentials.
 async fn administrator(flags: &AwsArgs, issuers: &[NamedIssuer]) -> anyhow::Result<Accounts> {
     let region = issuers.first().map(|issuer| issuer.spec.s3.region.clone());
     aws(flags, region, &Timings::default(), Arc::default()).await
@@ -91,25 +91,25 @@ async fn run(flags: Run) -> anyhow::Result<ExitCode> {
     let health =
         TcpListener::bind(health_address).with_context(|| format!("cannot listen on {health_address}"))?;
     let client = cluster().await?;
-    // IAM and STS take the region of AWS_REGION; S3's is the issuer's.
+    // AWS_REGION is the region of IAM and STS; S3 clients use the issuer's.
     let accounts = aws(&aws_flags, None, &timings, metrics.clone()).await?;
     let stop = CancellationToken::new();
     tokio::spawn(cancel_on_signal(stop.clone()));
-    // A restarted container has its pod's name, but nothing of its predecessor's.
+    // A restarted container has the same pod name, but must not renew the lease of the process before it.
     let identity = format!("{identity}-{}", std::process::id());
     let operator = Operator { client, accounts, metrics, timings, namespace, identity };
     Ok(match operator.run(health, stop).await? {
         Ended::Stopped => ExitCode::SUCCESS,
-        Ended::LeadershipLost => ExitCode::FAILURE,
+        Ended::Aborted => ExitCode::FAILURE,
     })
 }
 
 async fn cluster() -> anyhow::Result<Client> {
     let mut config = Config::infer()
         .await
-        .context("no cluster: neither a kubeconfig nor a pod's ServiceAccount was found")?;
+        .context("no cluster: found neither a kubeconfig nor a pod's ServiceAccount token")?;
     config.read_timeout = Some(process::watch::READ_TIMEOUT);
-    config.reset_reader_on_write = true; // a pooled connection may have been idle before
+    config.reset_reader_on_write = true; // otherwise the idle time of a pooled connection counts
     Ok(Client::try_from(config)?)
 }
 

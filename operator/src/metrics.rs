@@ -1,4 +1,4 @@
-//! What the operator counts. Labels come from closed sets, so that no cluster can make their number grow.
+//! The operator's metrics. Label values come from closed sets (and the names of issuers), so that their number is bounded.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -7,7 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// All of the operator's metrics.
+/// All metrics of the operator.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -72,29 +72,29 @@ impl Default for Metrics {
             "HTTP requests to AWS by service, operation and status; retries included",
             aws_attempts.clone(),
         );
-        registry.register("drift_repairs", "Drift put back, by kind and attribute", drift.clone());
+        registry.register("drift_repairs", "Corrected drift by kind and attribute", drift.clone());
         registry.register(
             "last_verification_timestamp_seconds",
-            "When a real token of this cluster was last exchanged for credentials",
+            "When a token of this cluster was last exchanged for credentials",
             verified.clone(),
         );
         registry.register(
             "certificate_not_after_timestamp_seconds",
-            "When the webhook's certificates end",
+            "When the webhook's certificates expire",
             certificate.clone(),
         );
-        registry.register("leader", "1 while this replica leads", leader.clone());
+        registry.register("leader", "1 while this replica is the leader", leader.clone());
         Self { registry, reconciles, aws_calls, aws_attempts, drift, verified, certificate, leader }
     }
 }
 
 impl Metrics {
-    /// Counts a call, retries and all. `outcome` is `ok` or an error class.
+    /// Counts an AWS call, its retries included. `outcome` is `ok` or an error class.
     pub fn aws_call(&self, operation: &'static str, outcome: &'static str) {
         self.aws_calls.get_or_create(&AwsCall { operation, outcome }).inc();
     }
 
-    /// Counts one attempt of a call. `status` is the HTTP status, 0 where there was no answer.
+    /// Counts one HTTP request of an AWS call. `status` is the HTTP status, 0 where there was no response.
     pub fn aws_attempt(&self, service: &str, operation: &str, status: u16) {
         let attempt = AwsAttempt {
             service: service.to_ascii_lowercase(),
@@ -109,32 +109,32 @@ impl Metrics {
         self.reconciles.get_or_create(&Reconcile { kind, outcome }).inc();
     }
 
-    /// Counts a repaired attribute.
+    /// Counts an attribute that had drifted and was corrected.
     pub fn drift(&self, kind: &'static str, attribute: &'static str) {
         self.drift.get_or_create(&Drift { kind, attribute }).inc();
     }
 
-    /// Notes a successful token exchange, in seconds since 1970.
+    /// Sets the time of the last successful token exchange, in seconds since 1970.
     pub fn verified(&self, issuer: &str, at: i64) {
         self.verified.get_or_create(&Issuer { issuer: issuer.to_owned() }).set(at);
     }
 
-    /// Forgets an issuer that is gone.
+    /// Removes the metrics of a deleted issuer.
     pub fn forget(&self, issuer: &str) {
         self.verified.remove(&Issuer { issuer: issuer.to_owned() });
     }
 
-    /// Notes the end of a certificate's life, in seconds since 1970.
+    /// Sets the time at which a certificate expires, in seconds since 1970. `certificate` is `ca` or `leaf`.
     pub fn certificate(&self, certificate: &'static str, not_after: i64) {
         self.certificate.get_or_create(&Certificate { certificate }).set(not_after);
     }
 
-    /// Notes whether this replica leads.
+    /// Sets whether this replica is the leader.
     pub fn leader(&self, leads: bool) {
         self.leader.set(i64::from(leads));
     }
 
-    /// The text that Prometheus scrapes.
+    /// All metrics in the text format that Prometheus scrapes.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();

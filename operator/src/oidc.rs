@@ -1,4 +1,4 @@
-//! PURE: the discovery document and the JWKS as AWS wants to read them, made from what the API server shows.
+//! PURE: the discovery document and the JWKS in the form that AWS requires, from those that the API server serves.
 
 use std::collections::BTreeMap;
 
@@ -7,49 +7,52 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-/// What the API server itself says at `/.well-known/openid-configuration`.
+/// The API server's own discovery document, served at `/.well-known/openid-configuration`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Discovery {
-    /// The first `--service-account-issuer`: the one tokens are issued under.
+    /// The value of the first `--service-account-issuer`, which is the `iss` of every token.
     pub issuer: String,
 }
 
-/// The publishable public keys of an API server, by key id; every member of a JWK as it was.
+/// The public keys of an API server that are published, by key id. Public members of a JWK are not changed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Keys(BTreeMap<String, Map<String, Value>>);
 
 /// Why a document of the API server cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum OidcError {
-    /// Not the JSON it should be.
+    /// It is not JSON, or a required member is missing.
     #[error("the API server's {document} is not valid: {reason}")]
     Malformed {
         /// Which document.
         document: &'static str,
-        /// The parser's words.
+        /// The parser's message.
         reason: String,
     },
-    /// No key of a kind that STS verifies.
-    #[error("the API server's JWKS holds no RSA or EC key: AWS STS verifies RS256–512 and ES256–512 only")]
+    /// No key is of a type that STS verifies.
+    #[error("the API server's JWKS has no RSA or EC key: AWS STS verifies RS256–512 and ES256–512 only")]
     NoUsableKey,
     /// More keys than STS reads.
-    #[error("the API server's JWKS holds {count} {kty} keys: AWS STS reads at most 100")]
+    #[error("the API server's JWKS has {count} {kty} keys: AWS STS reads at most 100")]
     TooManyKeys {
         /// `RSA` or `EC`.
         kty: &'static str,
-        /// How many.
+        /// Their number.
         count: usize,
     },
 }
 
-/// STS reads at most so many keys of each type (IAM user guide, create OIDC provider).
+/// The most keys of each type that STS reads (IAM user guide, "Create an OpenID Connect identity provider").
 const MAX_KEYS_PER_TYPE: usize = 100;
 
-/// Members of a JWK that hold private key material (RFC 7518, 6.2.2, 6.3.2 and 6.4.1). Never published.
+/// Members of a JWK that contain private key material (RFC 7518, 6.2.2, 6.3.2 and 6.4.1). Never published.
 const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
 impl Discovery {
-    /// Reads the API server's discovery document.
+    /// Parses the API server's discovery document.
+    ///
+    /// # Errors
+    /// [`OidcError::Malformed`].
     pub fn parse(body: &[u8]) -> Result<Self, OidcError> {
         serde_json::from_slice(body)
             .map_err(|e| OidcError::Malformed { document: "discovery document", reason: e.to_string() })
@@ -57,8 +60,11 @@ impl Discovery {
 }
 
 impl Keys {
-    /// Reads the API server's JWKS and keeps what AWS STS can verify: RSA keys and EC keys on P-256, P-384 and P-521,
-    /// each with a key id. Others (ML-DSA) are left out, since STS may refuse a whole set for one key it cannot read.
+    /// Parses the API server's JWKS and keeps the keys that AWS STS verifies: RSA keys and EC keys on P-256, P-384 and P-521,
+    /// each with a key id. Others (ML-DSA) are left out: STS may refuse a whole set because of one key that it cannot read.
+    ///
+    /// # Errors
+    /// If it is malformed, no key is left, or there are more keys of a type than STS reads.
     pub fn parse(body: &[u8]) -> Result<Self, OidcError> {
         #[derive(Deserialize)]
         struct Jwks {
@@ -87,13 +93,13 @@ impl Keys {
         Ok(Self(keys))
     }
 
-    /// Key ids, sorted.
+    /// All key ids, sorted.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 }
 
-/// The signing algorithm of a key, `None` where STS has none for it.
+/// The signing algorithm of a key, `None` where STS does not support it.
 fn algorithm(jwk: &Map<String, Value>) -> Option<&str> {
     let default = match (jwk.get("kty")?.as_str()?, jwk.get("crv").and_then(Value::as_str)) {
         ("RSA", _) => "RS256",
@@ -109,20 +115,20 @@ fn algorithm(jwk: &Map<String, Value>) -> Option<&str> {
 /// The two documents of an issuer, byte for byte as they are published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Documents {
-    /// The discovery document. Generated, never copied: the API server's own names an internal `jwks_uri`.
+    /// The discovery document. It is generated, because the `jwks_uri` of the API server's own is internal.
     pub discovery: Vec<u8>,
     /// The JWKS.
     pub jwks: Vec<u8>,
 }
 
 impl Documents {
-    /// The documents of `keys` under an issuer URL. Equal keys give equal bytes, whatever order they came in.
+    /// The documents of `keys` under an issuer URL. Equal keys give equal bytes, in whatever order they were read.
     #[must_use]
     pub fn new(issuer_url: &str, jwks_uri: &str, keys: &Keys) -> Self {
         let mut algorithms: Vec<&str> = keys.0.values().filter_map(algorithm).collect();
         algorithms.sort_unstable();
         algorithms.dedup();
-        // AWS answers "Couldn't retrieve verification key" where one of these members is missing.
+        // STS fails with "Couldn't retrieve verification key" if one of these members is missing.
         let discovery = json!({
             "issuer": issuer_url,
             "jwks_uri": jwks_uri,
@@ -136,7 +142,7 @@ impl Documents {
         Self { discovery: pretty(&discovery), jwks: pretty(&jwks) }
     }
 
-    /// SHA-256 over both documents, hexadecimal.
+    /// SHA-256 of both documents, hexadecimal.
     #[must_use]
     pub fn digest(&self) -> String {
         let mut hash = Sha256::new();
@@ -169,12 +175,12 @@ mod tests {
     }
 
     #[test]
-    fn what_sts_cannot_verify_is_left_out() {
+    fn keys_that_sts_cannot_verify_are_left_out() {
         let ml_dsa = r#"{"kty":"AKP","kid":"m","alg":"ML-DSA-44","pub":"AA"}"#;
         let ed = r#"{"kty":"OKP","kid":"o","crv":"Ed25519","x":"AA"}"#;
         let pss = r#"{"kty":"RSA","kid":"p","alg":"PS256","n":"AQAB","e":"AQAB"}"#;
-        let nameless = r#"{"kty":"RSA","n":"AQAB","e":"AQAB"}"#;
-        let kept = keys(&[RSA, EC, ml_dsa, ed, pss, nameless]).unwrap();
+        let without_id = r#"{"kty":"RSA","n":"AQAB","e":"AQAB"}"#;
+        let kept = keys(&[RSA, EC, ml_dsa, ed, pss, without_id]).unwrap();
         assert_eq!(kept.ids().collect::<Vec<_>>(), ["e", "r"]);
         assert_eq!(keys(&[ml_dsa]), Err(OidcError::NoUsableKey));
         assert_eq!(keys(&[]), Err(OidcError::NoUsableKey));
@@ -190,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn private_members_are_never_published_and_unknown_ones_stay() {
+    fn private_members_are_removed_and_unknown_ones_are_kept() {
         let private = r#"{"kty":"EC","kid":"e","crv":"P-256","x":"AA","y":"BB","d":"SECRET","x5t":"kept"}"#;
         let documents = Documents::new("https://i", "https://i/j", &keys(&[private]).unwrap());
         let jwks: Value = serde_json::from_slice(&documents.jwks).unwrap();
@@ -199,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_discovery_document_has_what_aws_demands() {
+    fn the_discovery_document_has_the_members_that_aws_requires() {
         let documents =
             Documents::new("https://i/p", "https://i/p/openid/v1/jwks", &keys(&[RSA, EC]).unwrap());
         let discovery: Value = serde_json::from_slice(&documents.discovery).unwrap();
@@ -212,7 +218,7 @@ mod tests {
     }
 
     proptest! {
-        /// The same keys in another order are the same bytes: no write, no drift.
+        /// The same keys in another order give the same bytes, so that there is no drift and no write.
         #[test]
         fn documents_do_not_depend_on_the_order_of_keys(order in Just((0..8).collect::<Vec<u8>>()).prop_shuffle()) {
             let make = |ids: &[u8]| {

@@ -1,4 +1,4 @@
-//! `operator run`: wires everything. The only place that spawns; dropping the future stops all of it.
+//! `operator run`: connects all parts. The only place that spawns tasks; dropping the future aborts all of them.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -25,49 +25,53 @@ use crate::metrics::Metrics;
 use crate::timings::Timings;
 use crate::{binding, certificates, issuer, watch};
 
-/// What a replica is made of.
+/// One replica of the operator.
 pub struct Operator {
     /// The API server.
     pub client: Client,
     /// AWS.
     pub accounts: Accounts,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Waits and periods.
+    /// Timeouts and periods.
     pub timings: Timings,
     /// The operator's own namespace.
     pub namespace: String,
-    /// This replica's name, unique among replicas and restarts.
+    /// This replica's name in the leader election, unique among replicas and restarts.
     pub identity: String,
 }
 
 /// How a replica ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// It was asked to.
+    /// It was stopped.
     Stopped,
-    /// It lost the leadership: the process must end, since it may still hold half-done work.
-    LeadershipLost,
+    /// It is no longer the leader, or one of its tasks ended: the work was aborted, and the process must end.
+    Aborted,
 }
 
 impl Operator {
-    /// Serves health at once, waits to lead, and works until `stop` or the leadership is lost.
+    /// Serves the health port, waits to become the leader, and reconciles until `stop` is cancelled or it is no longer the
+    /// leader.
+    ///
+    /// # Errors
+    /// If the API server does not answer at the start.
     pub async fn run(self, health: TcpListener, stop: CancellationToken) -> anyhow::Result<Ended> {
         let ready = Arc::new(AtomicBool::new(false));
         let mut background = JoinSet::new(); // aborted when dropped
-        let told = Health { ready: ready.clone(), metrics: self.metrics.clone() };
-        background.spawn(process::health::serve(health, Arc::new(told)));
+        let served = Health { ready: ready.clone(), metrics: self.metrics.clone() };
+        background.spawn(process::health::serve(health, Arc::new(served)));
 
         self.client.apiserver_version().await.context("the API server does not answer")?;
         ready.store(true, Ordering::Relaxed);
         let mut elector =
             Elector::new(&self.client, &self.namespace, self.identity.clone(), self.timings.clone());
-        tracing::info!(identity = self.identity, "waiting to lead");
+        tracing::info!(identity = self.identity, "waiting to become the leader");
         tokio::select! {
             () = elector.acquire() => {}
             () = stop.cancelled() => return Ok(Ended::Stopped),
         }
-        tracing::info!("leading");
+        tracing::info!("this replica is the leader");
         self.metrics.leader(true);
         let ended = self.lead(&mut elector, stop).await;
         self.metrics.leader(false);
@@ -79,22 +83,22 @@ impl Operator {
 
     async fn lead(&self, elector: &mut Elector, stop: CancellationToken) -> Ended {
         let grace = self.timings.shutdown_grace;
-        let mut work = self.start(&stop);
+        let mut tasks = self.start(&stop);
         tokio::select! {
-            biased; // what ends because it was asked to has not ended by itself
-            () = stop.cancelled() => tracing::info!("stopping: running reconciles may end"),
-            () = elector.hold() => {
-                tracing::error!("the leadership is lost");
-                return Ended::LeadershipLost; // dropping the work aborts it
+            biased; // after `stop` the tasks end, too: that is no failure
+            () = stop.cancelled() => tracing::info!("stopping: waiting for running reconciles to end"),
+            () = elector.renew_until_lost() => {
+                tracing::error!("this replica is no longer the leader: its work is aborted");
+                return Ended::Aborted; // dropping the tasks aborts them
             }
-            ended = work.join_next() => {
-                tracing::error!(?ended, "a part of the operator ended by itself");
-                return Ended::LeadershipLost;
+            ended = tasks.join_next() => {
+                tracing::error!(?ended, "a task of the operator ended unexpectedly");
+                return Ended::Aborted;
             }
         }
-        let all = async { while work.join_next().await.is_some() {} };
+        let all = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(grace, all).await.is_err() {
-            tracing::warn!("reconciles did not end within {grace:?}");
+            tracing::warn!("running reconciles did not end within {grace:?} and are aborted");
         }
         Ended::Stopped
     }
@@ -114,22 +118,22 @@ impl Operator {
             namespace: self.namespace.clone(),
             started: Instant::now(),
         });
-        let of_issuers = Arc::new(Driver::<Issuer>::new(context.clone()));
-        let of_bindings = Arc::new(Driver::<Binding>::new(context));
-        let certificates = certificates::keep(
+        let issuer_driver = Arc::new(Driver::<Issuer>::new(context.clone()));
+        let binding_driver = Arc::new(Driver::<Binding>::new(context));
+        let certificates = certificates::run(
             self.client.clone(),
             self.namespace.clone(),
             self.timings.clone(),
             self.metrics.clone(),
         );
         let until_stopped = stop.clone();
-        let parts: [BoxFuture<'static, ()>; 3] = [
-            Box::pin(watch::run(issuers, of_issuers, stop.clone())),
-            Box::pin(watch::run(bindings, of_bindings, stop.clone())),
+        let tasks: [BoxFuture<'static, ()>; 3] = [
+            Box::pin(watch::run(issuers, issuer_driver, stop.clone())),
+            Box::pin(watch::run(bindings, binding_driver, stop.clone())),
             Box::pin(async move {
                 until_stopped.run_until_cancelled_owned(certificates).await;
             }),
         ];
-        parts.into_iter().collect()
+        tasks.into_iter().collect()
     }
 }

@@ -1,4 +1,4 @@
-//! What the administrator's subcommands print: one aligned line for each thing, with the time it took.
+//! What the administrator's subcommands print: one aligned line for each change, with the time it took.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -16,39 +16,39 @@ impl Default for Terminal {
 }
 
 impl Terminal {
-    /// A terminal that writes elsewhere, without colour.
+    /// Writes to `out` instead of standard output, without colour.
     #[must_use]
     pub fn to(out: Box<dyn Write>) -> Self {
         Self { out, color: false }
     }
 
-    /// A name and its value.
+    /// Prints a name and its value.
     pub fn field(&mut self, name: &str, value: &str) {
         self.line(&format!("{name:<10}{value}"));
     }
 
-    /// Something that was made.
+    /// Prints what was created or changed.
     pub fn done(&mut self, what: &str, took: Duration) {
         self.mark("✔", "32", what, took);
     }
 
-    /// Something that was removed.
+    /// Prints what was deleted.
     pub fn removed(&mut self, what: &str, took: Duration) {
         self.mark("✘", "33", what, took);
     }
 
-    /// Something that would be done.
+    /// Prints what a dry run would do.
     pub fn planned(&mut self, what: &str) {
         self.line(&format!("· {what}"));
     }
 
-    /// A heading after an empty line.
+    /// Prints an empty line and a heading.
     pub fn heading(&mut self, text: &str) {
         let text = if self.color { format!("\n\x1b[1m{text}\x1b[0m") } else { format!("\n{text}") };
         self.line(&text);
     }
 
-    /// A line. A closed pipe must not stop work that is half done.
+    /// Prints a line. A failure (a closed pipe) is ignored, so that it does not stop changes that have begun.
     pub fn line(&mut self, text: &str) {
         let _ = writeln!(self.out, "{text}");
     }

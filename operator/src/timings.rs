@@ -1,94 +1,95 @@
-//! PURE: every wait and period of the operator, each under one name: a flag of `operator run` and a chart value.
+//! PURE: every timeout and period of the operator. Each is a flag of `operator run` and a chart value of the same name.
 
 use std::time::Duration;
 
 use clap::Args;
 use humantime::parse_duration;
 
-/// Waits and periods. Flags are the field names with hyphens and take durations such as `90s`, `5m`, `1h`.
+/// Timeouts and periods. Flags are the field names with hyphens and take durations such as `90s`, `5m`, `1h`.
 #[derive(Debug, Clone, Args)]
 pub struct Timings {
-    /// How often the API server's issuer and keys are read.
+    /// How often the API server's issuer and signing keys are read.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
     pub api_server_poll: Duration,
-    /// How often bucket, documents and provider are read back.
+    /// How often bucket, documents and OIDC provider are compared with the specification.
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     pub issuer_resync: Duration,
-    /// How often a role's trust, boundary and attachments are read back.
+    /// How often a role and its policies are compared with the specification.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
     pub role_resync: Duration,
-    /// How often a real token is exchanged while all is well.
+    /// How often a token of the cluster is exchanged at AWS STS while this succeeds.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
     pub verify_period: Duration,
-    /// How soon a failed verification is repeated; evidence against a Ready issuer must stand that long.
+    /// How soon a failed verification is repeated; a Ready issuer is not Ready once it has failed for that long.
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
     pub verify_retry: Duration,
-    /// How long after an own write or a start of the process "not yet" is a fair answer of AWS.
+    /// How long after a write or a start of the operator a failed check is treated as propagation delay: changes in AWS take
+    /// effect after some seconds.
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
     pub not_yet_window: Duration,
-    /// How often AWS is asked again inside that window.
+    /// How often the check is repeated within `--not-yet-window`.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
     pub not_yet_retry: Duration,
-    /// How long the answer to "which account and role are our credentials of" is used.
+    /// How long the account and the role of the operator's credentials are cached.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
     pub identity_refresh: Duration,
-    /// How long a binding waits for its grant before it is Stalled.
+    /// How long a binding waits for a grant before it is Stalled.
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
     pub grant_grace: Duration,
-    /// How long a second binding on a `ServiceAccount` waits before it is Stalled.
+    /// How long a second binding of a `ServiceAccount` waits for the first to be deleted before it is Stalled.
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
     pub conflict_grace: Duration,
-    /// Limit of one reconcile; an unanswered request would otherwise hold its object for ever.
+    /// Timeout of one reconcile; without it a request that gets no response would stop the object's reconciles for ever.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
     pub reconcile_timeout: Duration,
-    /// First wait after a failure; doubles with every further one.
+    /// Delay of the retry after a first failure; it doubles with every further failure.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_duration)]
     pub backoff_min: Duration,
-    /// Longest wait after failures.
+    /// Longest delay of a retry.
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     pub backoff_max: Duration,
-    /// How long a leader's lease is honoured after its last sign of life.
+    /// How long the leader election's lease is valid after its last renewal.
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = parse_duration)]
     pub lease_duration: Duration,
-    /// How often the leader gives a sign of life.
+    /// Timeout of one renewal of the lease; the leader waits half of it between two renewals.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     pub lease_renew: Duration,
-    /// How often the others look.
+    /// How often a replica that is not the leader tries to acquire the lease.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
     pub lease_retry: Duration,
-    /// How long running reconciles may take to end after SIGTERM.
+    /// How long running reconciles may take after SIGTERM.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     pub shutdown_grace: Duration,
-    /// Life of the webhook's CA, at most 365 days.
+    /// Lifetime of the webhook's CA certificate, at most 365 days.
     #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = parse_duration)]
     pub ca_life: Duration,
-    /// Life of the webhook's serving certificate, at most 7 days.
+    /// Lifetime of the webhook's serving certificate, at most 7 days.
     #[arg(long, value_name = "DURATION", default_value = "168h", value_parser = parse_duration)]
     pub leaf_life: Duration,
-    /// How often the certificates' remaining life is looked at.
+    /// How often the remaining lifetime of both certificates is checked.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
     pub certificate_check: Duration,
-    /// Limit of one attempt of one AWS call.
+    /// Timeout of one attempt of one AWS call.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     pub aws_call_timeout: Duration,
-    /// Limit of one anonymous read; AWS STS gives up after 5 s, too.
+    /// Timeout of one anonymous read of a published document; AWS STS has a timeout of 5 s, too.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     pub public_read_timeout: Duration,
 }
 
 impl Timings {
-    /// Refuses values that stop the operator from working together with themselves; the words name the flags.
+    /// Refuses combinations of values with which the operator cannot work. The error names the flag.
     pub fn check(&self) -> Result<(), String> {
         const HOUR: Duration = Duration::from_hours(1);
-        // The pod's terminationGracePeriodSeconds is 30.
+        // The pod's terminationGracePeriodSeconds is 30; the rest is for the release of the lease.
         const LONGEST_GRACE: Duration = Duration::from_secs(25);
         let rules = [
-            // A leader gives up at `lease_duration` less one renewal, and looks every half renewal.
+            // A leader stops at `lease_duration` less one `lease_renew`, and renews every half `lease_renew`.
             (
                 self.lease_renew * 3 < self.lease_duration * 2,
                 "--lease-renew must be less than two thirds of --lease-duration",
             ),
-            // Certificates are renewed at two thirds of their life, which begins an hour before they are made.
+            // Certificates are renewed at two thirds of their lifetime, which begins an hour before they are created.
             (self.leaf_life >= 2 * HOUR, "--leaf-life must be at least 2h"),
             (self.ca_life >= self.leaf_life, "--ca-life must not be less than --leaf-life"),
             (
@@ -101,7 +102,7 @@ impl Timings {
                 "--shutdown-grace must be at most 25s: the pod is killed at 30s",
             ),
         ];
-        rules.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, says)| Err((*says).to_owned()))
+        rules.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, message)| Err((*message).to_owned()))
     }
 }
 
@@ -112,7 +113,7 @@ impl Default for Timings {
             #[command(flatten)]
             timings: Timings,
         }
-        // Every field has a default, so there is nothing that could fail to parse.
+        // Every flag has a default, so that parsing cannot fail.
         <Flags as clap::Parser>::parse_from(["operator"]).timings
     }
 }
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_that_stop_the_operator_are_refused_with_their_flag() {
+    fn unusable_values_are_refused_and_the_error_names_the_flag() {
         type Change = fn(&mut Timings);
         assert_eq!(Timings::default().check(), Ok(()));
         let table: [(Change, &str); 6] = [

@@ -1,4 +1,4 @@
-//! What the chart gives Prometheus and Grafana: every alert fires when it must and rests when it may, and says what to do.
+//! Alerts and dashboard of the chart: every alert fires when it must and only then, and has a documented remedy.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ const DASHBOARD: &str = "charts/pod-identity-operator/monitoring/dashboard.json"
 const CASES: &str = "e2e/tests/monitoring/rules_test.yaml";
 
 #[test]
-fn every_alert_fires_and_rests() {
+fn every_alert_fires_only_when_it_must() {
     let folder = tempfile::tempdir().unwrap();
     for file in [RULES, CASES] {
         let path = root().join(file);
@@ -28,25 +28,25 @@ fn every_alert_fires_and_rests() {
     ] {
         run(Command::new(tools.path("promtool")).args(arguments).current_dir(folder.path()));
     }
-    // What is not tried would pass, too.
-    let (mut fires, mut rests) = (BTreeSet::new(), BTreeSet::new());
+    // An alert without test cases would pass, too.
+    let (mut firing, mut not_firing) = (BTreeSet::new(), BTreeSet::new());
     let cases = yaml(&read(CASES));
     for case in list(&cases, "/tests").iter().flat_map(|test| list(test, "/promql_expr_test")) {
         let expression = case["expr"].as_str().unwrap();
         if let Some(alert) =
             expression.strip_prefix("ALERTS{alertname=\"").and_then(|rest| rest.split('"').next())
         {
-            let of = if list(case, "/exp_samples").is_empty() { &mut rests } else { &mut fires };
-            of.insert(alert.to_owned());
+            let tested = if list(case, "/exp_samples").is_empty() { &mut not_firing } else { &mut firing };
+            tested.insert(alert.to_owned());
         }
     }
     let alerts: BTreeSet<String> = alerts().into_iter().collect();
-    assert_eq!(fires, alerts, "alerts that a test fires");
-    assert_eq!(rests, alerts, "alerts that a test keeps from firing");
+    assert_eq!(firing, alerts, "alerts with a test in which they fire");
+    assert_eq!(not_firing, alerts, "alerts with a test in which they do not fire");
 }
 
 #[test]
-fn every_alert_says_what_to_do() {
+fn every_alert_is_documented() {
     let explained: Vec<String> = read("docs/alerts.md")
         .lines()
         .filter_map(|line| line.strip_prefix("## "))
@@ -59,9 +59,9 @@ fn every_alert_says_what_to_do() {
     }
 }
 
-/// The chart's objects hold the files, and the monitors find ports that exist.
+/// The chart's objects contain the files, and the `PodMonitor`s select existing pods and ports.
 #[test]
-fn the_chart_brings_them() {
+fn the_chart_installs_alerts_dashboard_and_monitors() {
     let home = tempfile::tempdir().unwrap();
     let tools = Tools::chart(&progress).unwrap();
     let mut helm = Command::new(tools.path("helm"));
@@ -72,7 +72,7 @@ fn the_chart_brings_them() {
         .args(["--set=monitoring.rules.enabled=true", "--set=monitoring.dashboard.enabled=true"])
         .args(["--set=monitoring.rules.labels.release=prometheus"])
         .args(["--set=operator.image.repository=operator", "--set=webhook.image.repository=webhook"])
-        // helm keeps its own files in HOME.
+        // helm writes its own files to HOME.
         .env("HOME", home.path());
     let rendered = run(&mut helm);
     let objects: Vec<Value> =
@@ -124,7 +124,7 @@ fn yaml(text: &str) -> Value {
 
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
-    let [said, complained] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    assert!(output.status.success(), "{said}\n{complained}");
-    said
+    let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert!(output.status.success(), "{stdout}\n{stderr}");
+    stdout
 }

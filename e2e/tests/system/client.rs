@@ -1,5 +1,5 @@
-//! An API client inside the node's network: a call is a request, not a process. And the one thing most tests do with it:
-//! a pod, created as a dry run, which passes admission as any other and leaves nothing behind.
+//! A Kubernetes client inside the node's network: a call is a request, and no process is started. With it, tests create pods as
+//! dry runs: the API server calls the webhook as for any other pod, and stores nothing.
 
 use std::path::PathBuf;
 use std::thread;
@@ -13,21 +13,22 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-/// What became of a pod.
+/// The result of the creation of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Became {
-    /// It was admitted with its identity.
+pub enum Creation {
+    /// The pod was admitted with its identity.
     Identity,
-    /// It was admitted without one.
+    /// The pod was admitted without identity.
     NoIdentity,
-    /// Admission refused it: the webhook said no, or could not be asked and must be. This is the API server's message.
+    /// Admission refused the pod: the webhook denied it, or the call of the webhook failed in an entry that fails closed. The
+    /// API server's message.
     Refused(String),
-    /// Anything else that went wrong.
+    /// Any other failure.
     Failed(String),
 }
 
-/// Does something as the administrator. It runs on threads of its own, because a thread that has joined the node's network
-/// does not come back.
+/// Runs `work` with the administrator's client in the node's network namespace. It runs on separate threads, because a thread
+/// that has entered the namespace cannot leave it.
 pub async fn inside<T, F>(lab: &Lab, work: impl FnOnce(Client) -> F + Send + 'static) -> T
 where
     T: Send + 'static,
@@ -35,9 +36,9 @@ where
 {
     let kubeconfig = lab.node.kubeconfig();
     let network = lab.node.network().unwrap();
-    let (ends, ended) = oneshot::channel::<()>();
+    let (sender, ended) = oneshot::channel::<()>();
     let thread = thread::spawn(move || {
-        let _ends = ends; // dropped with the thread, whichever way it goes
+        let _sender = sender; // dropped when the thread ends, also by a panic
         network.join().unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -47,41 +48,41 @@ where
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// The client of a kubeconfig's user, for use [`inside`].
+/// A client with the user of a kubeconfig, for use [`inside`].
 pub async fn client_of(kubeconfig: PathBuf) -> Client {
     let file = Kubeconfig::read_from(kubeconfig).unwrap();
     let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
-    // What failed is to be seen, not tried again.
+    // Tests must see failures, so there are no retries.
     config.default_retry = false;
     Client::try_from(config).unwrap()
 }
 
-/// A pod to create, written once.
+/// A pod to create, serialised once.
 #[derive(Debug, Clone)]
-pub struct Draft {
+pub struct PodDraft {
     path: String,
     body: Vec<u8>,
 }
 
-impl Draft {
-    /// Of a pod in its manifest's form.
+impl PodDraft {
+    /// `pod` is its manifest.
     pub fn new(namespace: &str, pod: &Value) -> Self {
         Self { path: format!("/api/v1/namespaces/{namespace}/pods?dryRun=All"), body: pod.to_string().into() }
     }
 
-    /// Creates it as a dry run. Only what is looked at of the answer is read: the load's pods are many.
-    pub async fn create(&self, client: &Client) -> Became {
+    /// Creates it as a dry run. Only a few fields of the response are parsed, since the load creates many pods.
+    pub async fn create(&self, client: &Client) -> Creation {
         let request = Request::post(&self.path).header(CONTENT_TYPE, "application/json");
         match client.request::<Pod>(request.body(self.body.clone()).unwrap()).await {
-            Ok(made) if made.has_identity() => Became::Identity,
-            Ok(_) => Became::NoIdentity,
-            Err(kube::Error::Api(status)) if by_webhook(&status.message) => Became::Refused(status.message),
-            Err(error) => Became::Failed(format!("{error:?}")),
+            Ok(pod) if pod.has_identity() => Creation::Identity,
+            Ok(_) => Creation::NoIdentity,
+            Err(kube::Error::Api(status)) if by_webhook(&status.message) => Creation::Refused(status.message),
+            Err(error) => Creation::Failed(format!("{error:?}")),
         }
     }
 }
 
-/// As much of a pod as tells whether it has its identity.
+/// The fields of a pod that show whether it has an identity.
 #[derive(Debug, Deserialize)]
 pub struct Pod {
     spec: Spec,
@@ -104,14 +105,14 @@ struct Variable {
 }
 
 impl Pod {
-    /// Whether its first container knows its role.
+    /// Whether its first container has the environment variable with the role.
     pub fn has_identity(&self) -> bool {
         let first = self.spec.containers.first();
         first.is_some_and(|container| container.env.iter().any(|variable| variable.name == "AWS_ROLE_ARN"))
     }
 }
 
-/// Whether an admission webhook is why: the two ways the API server says so.
+/// Whether the message is one of the two with which the API server reports a refusal by, or a failed call of, a webhook.
 fn by_webhook(message: &str) -> bool {
     message.contains("admission webhook") && message.contains("denied the request")
         || message.contains("failed calling webhook")

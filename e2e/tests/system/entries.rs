@@ -1,5 +1,5 @@
-//! `docs/webhook-entries.md`, executed: each row of its table is a pod, created with all replicas up and again with none.
-//! And the pod that must not go without its identity, made before its binding.
+//! Executes the table in `docs/webhook-entries.md`: each row is a pod that is created with all replicas up and again with none.
+//! A second test creates a pod that requires its identity before its binding.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,31 +10,34 @@ use e2e::binaries::root;
 use e2e::lab::{ACCOUNT, Lab};
 use serde_json::{Value, json};
 
-use crate::client::{Became, Draft, client_of, inside};
+use crate::client::{Creation, PodDraft, client_of, inside};
 use crate::replicas::{REPLICAS, failed_open, scale};
 
-/// The entry that lets pods pass when the webhook cannot be asked.
-const LENIENT: &str = "pods.podidentity.dev";
+/// The entry that fails open: it admits pods when no replica answers.
+const FAILS_OPEN: &str = "pods.podidentity.dev";
 
 const BOUND: &str = "bound";
 const UNBOUND: &str = "unbound";
 
-/// A row of the document.
+/// A row of the table.
 #[derive(Debug)]
 struct Row {
     text: String,
-    pod: Draft,
+    pod: PodDraft,
     mirror: bool,
+    /// The expected result with all replicas up.
     up: String,
+    /// The expected result with no replica.
     down: String,
-    told_by: String,
+    /// What shows, with no replica, that the webhook was not called.
+    shown_by: String,
 }
 
-pub async fn are_as_the_document_says(lab: &Lab) {
+pub async fn admit_pods_as_documented(lab: &Lab) {
     let document = std::fs::read_to_string(root().join("docs/webhook-entries.md")).unwrap();
     let table = cells(&document);
     assert!(table.len() > 20, "the table was not found: {table:?}");
-    let namespaces = furnish(lab, &table).await;
+    let namespaces = create_objects(lab, &table).await;
     let node: Value = serde_json::from_str(&lab.kubectl(&["get", "node", "-o=json"]).await.unwrap()).unwrap();
     let rows: Vec<Row> = table.iter().map(|cells| row(cells, &namespaces, &node["items"][0])).collect();
     let of_node = lab.node.own_kubeconfig();
@@ -45,12 +48,12 @@ pub async fn are_as_the_document_says(lab: &Lab) {
             scale(&client, replicas).await;
             for row in &rows {
                 let expected = if replicas == 0 { &row.down } else { &row.up };
-                let before = failed_open(&client, LENIENT).await;
-                let became = row.pod.create(if row.mirror { &node } else { &client }).await;
-                let counted = failed_open(&client, LENIENT).await - before;
-                let expected_count = u64::from(replicas == 0 && row.told_by == "counter");
-                if word(&became) != expected || counted != expected_count {
-                    wrong.push(format!("{replicas} replicas, {}: {became:?}, {counted} counted", row.text));
+                let before = failed_open(&client, FAILS_OPEN).await;
+                let creation = row.pod.create(if row.mirror { &node } else { &client }).await;
+                let counted = failed_open(&client, FAILS_OPEN).await - before;
+                let expected_count = u64::from(replicas == 0 && row.shown_by == "counter");
+                if word(&creation) != expected || counted != expected_count {
+                    wrong.push(format!("{replicas} replicas, {}: {creation:?}, {counted} counted", row.text));
                 }
             }
         }
@@ -58,18 +61,18 @@ pub async fn are_as_the_document_says(lab: &Lab) {
         wrong
     })
     .await;
-    assert!(wrong.is_empty(), "the document is wrong:\n{}", wrong.join("\n"));
-    println!("{} rows of docs/webhook-entries.md hold, with {REPLICAS} replicas and with none", table.len());
-    clear(lab, &namespaces).await;
+    assert!(wrong.is_empty(), "the table is wrong:\n{}", wrong.join("\n"));
+    println!("{} rows of docs/webhook-entries.md are correct", table.len());
+    delete_objects(lab, &namespaces).await;
 }
 
-/// The document's word for what became of a pod.
-fn word(became: &Became) -> &'static str {
-    match became {
-        Became::Identity => "identity",
-        Became::NoIdentity => "none",
-        Became::Refused(_) => "refused",
-        Became::Failed(_) => "failed",
+/// The word for a result in the table.
+fn word(creation: &Creation) -> &'static str {
+    match creation {
+        Creation::Identity => "identity",
+        Creation::NoIdentity => "none",
+        Creation::Refused(_) => "refused",
+        Creation::Failed(_) => "failed",
     }
 }
 
@@ -82,19 +85,19 @@ fn cells(document: &str) -> Vec<Vec<String>> {
     table.take_while(|line| line.starts_with('|')).map(cells).collect()
 }
 
-/// `a=b, c=d`; a dash is none.
+/// Parses `a=b, c=d`; a dash means no labels.
 fn labels(cell: &str) -> BTreeMap<String, String> {
     let pairs = cell.split(", ").filter_map(|label| label.split_once('='));
     pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 fn row(cells: &[String], namespaces: &BTreeMap<(String, String), String>, node: &Value) -> Row {
-    let [namespace, theirs, pod, account, up, down, told_by, _] = cells else {
+    let [namespace, namespace_labels, pod, account, up, down, shown_by, _] = cells else {
         panic!("not eight cells: {cells:?}")
     };
-    assert!(["counter", "refusal", "–"].contains(&told_by.as_str()), "told by whom? {cells:?}");
-    assert_eq!(told_by == "refusal", down == "refused", "{cells:?}");
-    let namespace = &namespaces[&(namespace.clone(), theirs.clone())];
+    assert!(["counter", "refusal", "–"].contains(&shown_by.as_str()), "{cells:?}");
+    assert_eq!(shown_by == "refusal", down == "refused", "{cells:?}");
+    let namespace = &namespaces[&(namespace.clone(), namespace_labels.clone())];
     let mirror = pod == "mirror pod";
     let mut object = json!({
         "apiVersion": "v1",
@@ -103,7 +106,7 @@ fn row(cells: &[String], namespaces: &BTreeMap<(String, String), String>, node: 
         "spec": {"containers": [{"name": "app", "image": "app"}]},
     });
     if mirror {
-        // What a kubelet sends, and all that the API server takes from one.
+        // As a kubelet creates it; the API server accepts no other pods from a kubelet.
         object["spec"]["nodeName"] = node["metadata"]["name"].clone();
         object["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "e2e"});
         object["metadata"]["ownerReferences"] = json!([{
@@ -111,22 +114,22 @@ fn row(cells: &[String], namespaces: &BTreeMap<(String, String), String>, node: 
             "name": node["metadata"]["name"], "uid": node["metadata"]["uid"],
         }]);
     } else {
-        assert!([BOUND, UNBOUND].contains(&account.as_str()), "whose pod is it? {cells:?}");
+        assert!([BOUND, UNBOUND].contains(&account.as_str()), "unknown ServiceAccount: {cells:?}");
         object["spec"]["serviceAccountName"] = json!(account);
     }
     Row {
         text: cells.join(" | "),
-        pod: Draft::new(namespace, &object),
+        pod: PodDraft::new(namespace, &object),
         mirror,
         up: up.clone(),
         down: down.clone(),
-        told_by: told_by.clone(),
+        shown_by: shown_by.clone(),
     }
 }
 
-/// Makes what the rows speak of: namespaces with their labels, and in each a `ServiceAccount` that is bound and one that is
-/// not. Returns the name of each namespace.
-async fn furnish(lab: &Lab, table: &[Vec<String>]) -> BTreeMap<(String, String), String> {
+/// Creates the objects of the rows: namespaces with their labels, and in each a `ServiceAccount` with a binding and one without.
+/// Returns the name of each namespace.
+async fn create_objects(lab: &Lab, table: &[Vec<String>]) -> BTreeMap<(String, String), String> {
     let mut namespaces = BTreeMap::new();
     let mut objects = Vec::new();
     for cells in table {
@@ -161,7 +164,7 @@ async fn furnish(lab: &Lab, table: &[Vec<String>]) -> BTreeMap<(String, String),
     namespaces
 }
 
-async fn clear(lab: &Lab, namespaces: &BTreeMap<(String, String), String>) {
+async fn delete_objects(lab: &Lab, namespaces: &BTreeMap<(String, String), String>) {
     for name in namespaces.values() {
         let objects = format!("podidentitybinding/{BOUND},serviceaccount/{BOUND},serviceaccount/{UNBOUND}");
         let objects: Vec<&str> = objects.split(',').collect();
@@ -182,8 +185,8 @@ fn binding(namespace: &str, account: &str, role: &Value) -> Value {
     })
 }
 
-/// The usual first sync from Git: a Deployment is applied, and its binding only after it.
-pub async fn a_deployment_before_its_binding_waits(lab: &Lab) {
+/// As in a first sync from Git: a Deployment is applied before its binding.
+pub async fn refuse_a_deployment_before_its_binding(lab: &Lab) {
     let later = ["-n=vault", "--selector=app=later"];
     lab.kubectl(&["create", "serviceaccount", "later", "-n=vault"]).await.unwrap();
     lab.apply(&json!({
@@ -204,31 +207,35 @@ pub async fn a_deployment_before_its_binding_waits(lab: &Lab) {
     .unwrap();
     let refused = || async {
         let events = ["get", "events", "-n=vault", "--field-selector=reason=FailedCreate"];
-        let said = lab.kubectl(&[&events[..], &["-o=jsonpath={.items[*].message}"]].concat()).await?;
-        ensure!(said.contains(label::REQUIRE), "it says {said:?}");
-        Ok(said)
+        let messages = lab.kubectl(&[&events[..], &["-o=jsonpath={.items[*].message}"]].concat()).await?;
+        ensure!(messages.contains(label::REQUIRE), "the messages are {messages:?}");
+        Ok(messages)
     };
-    cluster::until("its ReplicaSet to be refused", Duration::from_mins(1), || async {
+    cluster::until("the refusal of the ReplicaSet's pod", Duration::from_mins(1), || async {
         refused().await.map(|_| ())
     })
     .await
     .unwrap();
-    let said = refused().await.unwrap();
-    assert!(said.contains("ServiceAccount vault/later has no identity: make a PodIdentityBinding"), "{said}");
+    let messages = refused().await.unwrap();
+    let reason = "ServiceAccount vault/later has no identity: make a PodIdentityBinding";
+    assert!(messages.contains(reason), "{messages}");
     let pods = lab.kubectl(&[&["get", "pods", "-o=name"], &later[..]].concat()).await.unwrap();
-    assert_eq!(pods, "", "none was made");
+    assert_eq!(pods, "", "no pod was created");
 
     let policy = format!("arn:aws:iam::{ACCOUNT}:policy/vault-storage");
     lab.apply(&binding("vault", "later", &json!({"role": {"policyARNs": [policy]}}))).await.unwrap();
-    let appears = || async {
+    let has_role = || async {
         let name = r#"-o=jsonpath={.items[0].spec.containers[0].env[?(@.name=="AWS_ROLE_ARN")].value}"#;
         let arn = lab.kubectl(&[&["get", "pods", name], &later[..]].concat()).await?;
-        ensure!(arn.contains("homelab.vault.later"), "its role is {arn:?}");
+        ensure!(arn.contains("homelab.vault.later"), "the role is {arn:?}");
         Ok(())
     };
     let begun = std::time::Instant::now();
-    cluster::until("its pod to appear with its identity", Duration::from_mins(2), appears).await.unwrap();
-    println!("a Deployment before its binding: refused, then admitted {:.1?} after it", begun.elapsed());
+    cluster::until("the pod with its identity", Duration::from_mins(2), has_role).await.unwrap();
+    println!(
+        "pod of a Deployment that was applied before its binding: refused, and admitted {:.1?} after the binding",
+        begun.elapsed()
+    );
     lab.kubectl(&["delete", "deployment/later", "podidentitybinding/later", "-n=vault", "--timeout=1m"])
         .await
         .unwrap();

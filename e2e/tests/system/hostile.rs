@@ -1,5 +1,5 @@
-//! Somebody in the cluster holds as many connections to the webhook as they can get, while pods are created all the time: no
-//! pod goes without its identity, and the webhook's memory stays bounded.
+//! An attacker in the cluster opens as many connections to the webhook as possible while pods are created: every pod gets its
+//! identity, and the webhook's memory stays bounded.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,38 +19,38 @@ use crate::client::inside;
 use crate::load;
 use crate::monitoring::metrics_of;
 
-/// Connections to each replica, of which it keeps 1,024.
+/// Idle connections to each replica, which limits them to 1,024.
 const IDLE: u64 = 5_000;
-const MOST_MIB: u64 = 64;
+const MAX_MIB: u64 = 64;
 
-pub async fn idle_connections_keep_nobody_out(lab: &Lab) {
+pub async fn idle_connections_delay_no_review(lab: &Lab) {
     let files = 4 * IDLE;
     setrlimit(Resource::RLIMIT_NOFILE, files, files).unwrap();
     let attack = inside(lab, async |client| {
         let targets = targets(&client).await?;
         let connect = |number: usize| TcpStream::connect(targets[number % targets.len()].1);
         let number = usize::try_from(IDLE)? * targets.len();
-        let held: Vec<TcpStream> =
+        let open: Vec<TcpStream> =
             stream::iter(0..number).map(connect).buffer_unordered(64).try_collect().await?;
         for (replica, _) in &targets {
-            let taken = || async {
+            let check = || async {
                 let evicted = evicted(&client, replica).await?;
-                ensure!(evicted > 0, "{} has sent away nobody", replica.name_any());
+                ensure!(evicted > 0, "{} has evicted no connection", replica.name_any());
                 Ok(())
             };
-            cluster::until("more than there is room for", Duration::from_mins(1), taken).await?;
+            cluster::until("evicted connections", Duration::from_mins(1), check).await?;
         }
-        anyhow::Ok(held.len())
+        anyhow::Ok(open.len())
     });
     let pod = load::pod("vault", "vault", &json!({}));
-    let (held, outcome) = load::during(lab, pod, attack).await;
+    let (opened, outcome) = load::during(lab, pod, attack).await;
     let peaks: Vec<u64> = lab.processes("webhook").unwrap().iter().map(|one| one.peak / 1024).collect();
-    println!("{} idle connections, the webhook's peaks {peaks:?} MiB: {outcome}", held.unwrap());
+    println!("{} idle connections, peak memory of the replicas {peaks:?} MiB: {outcome}", opened.unwrap());
     outcome.assert_nothing_lost();
-    assert!(peaks.len() == 2 && peaks.iter().all(|peak| *peak <= MOST_MIB), "{peaks:?}");
+    assert!(peaks.len() == 2 && peaks.iter().all(|peak| *peak <= MAX_MIB), "{peaks:?}");
 }
 
-/// Each replica, and where it listens.
+/// Each replica with its address.
 async fn targets(client: &Client) -> anyhow::Result<Vec<(Pod, SocketAddr)>> {
     let ours = ListParams::default().labels(&format!("app.kubernetes.io/name={WEBHOOK}"));
     let pods = Api::<Pod>::namespaced(client.clone(), SYSTEM).list(&ours).await?;
@@ -61,7 +61,7 @@ async fn targets(client: &Client) -> anyhow::Result<Vec<(Pod, SocketAddr)>> {
     pods.into_iter().map(target).collect()
 }
 
-/// How many connections it has closed to make room.
+/// How many connections the replica has evicted.
 async fn evicted(client: &Client, replica: &Pod) -> anyhow::Result<u64> {
     let metrics = metrics_of(client, replica).await?;
     let value =

@@ -1,5 +1,5 @@
-//! A constant rate of pod creations, whatever the answers take: each is due at its time (open loop), so that a webhook that
-//! stalls is seen in the latencies and does not slow down those who ask.
+//! Pod creations at a constant rate, independent of the responses (open loop): a webhook that stalls increases the latencies and
+//! does not lower the rate.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -10,151 +10,151 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
-use crate::client::{Became, Draft, inside};
+use crate::client::{Creation, PodDraft, inside};
 
 /// Pods a second.
 pub const RATE: u32 = 200;
 
-/// What becomes of the pods.
+/// The results of all creations.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Admitted with their identity.
     pub identity: usize,
-    /// Admitted without: when each was due, since the load began.
+    /// Admitted without identity: when each was due, since the load began.
     pub without: Vec<Duration>,
-    /// Refused by admission: when each was due, and why.
+    /// Refused by admission: when each was due, and the API server's message.
     pub refused: Vec<(Duration, String)>,
-    /// Anything else that went wrong.
+    /// Any other failure.
     pub failed: Vec<String>,
-    /// What the API server wrote of the calls it did without.
-    pub let_go: Vec<String>,
-    /// From when a pod was due to its answer; sorted.
+    /// Lines of the API server's log about failed calls of entries that fail open.
+    pub failed_open: Vec<String>,
+    /// From the time at which a pod was due to its response; sorted.
     latencies: Vec<Duration>,
-    /// From the first pod due to the last answer.
-    took: Duration,
+    /// From the start of the load to the last response.
+    duration: Duration,
 }
 
 impl Outcome {
-    /// How many were answered.
-    pub fn asked(&self) -> usize {
+    /// The number of responses.
+    pub fn responses(&self) -> usize {
         self.latencies.len()
     }
 
-    /// How many a second were answered.
+    /// Responses per second.
     pub fn rate(&self) -> f64 {
-        f64::from(u32::try_from(self.asked()).unwrap()) / self.took.as_secs_f64()
+        f64::from(u32::try_from(self.responses()).unwrap()) / self.duration.as_secs_f64()
     }
 
-    /// A quantile of the latencies, in percent.
+    /// A percentile of the latencies.
     pub fn latency(&self, percent: usize) -> Duration {
         let last = self.latencies.len().saturating_sub(1);
         self.latencies.get(last * percent / 100).copied().unwrap_or_default()
     }
 
-    /// All admitted with their identity, at the rate that was wanted.
+    /// All pods were admitted with their identity, at the specified rate.
     pub fn assert_nothing_lost(&self) {
         assert_eq!((self.without.len(), self.refused.len(), self.failed.len()), (0, 0, 0), "{self}");
         self.assert_rate();
     }
 
-    /// A load that fell behind proves less than it says.
+    /// The specified rate was reached: otherwise the load was lower than the test assumes.
     pub fn assert_rate(&self) {
-        assert!(self.rate() >= f64::from(RATE) * 0.95, "the rate was not held: {self}");
+        assert!(self.rate() >= f64::from(RATE) * 0.95, "the rate was not reached: {self}");
     }
 
-    fn note(&mut self, due: Duration, answered: Duration, became: Became) {
+    fn add(&mut self, due: Duration, answered: Duration, creation: Creation) {
         self.latencies.push(answered.saturating_sub(due));
-        self.took = self.took.max(answered);
-        match became {
-            Became::Identity => self.identity += 1,
-            Became::NoIdentity => self.without.push(due),
-            Became::Refused(why) => self.refused.push((due, why)),
-            Became::Failed(why) => self.failed.push(why),
+        self.duration = self.duration.max(answered);
+        match creation {
+            Creation::Identity => self.identity += 1,
+            Creation::NoIdentity => self.without.push(due),
+            Creation::Refused(message) => self.refused.push((due, message)),
+            Creation::Failed(message) => self.failed.push(message),
         }
     }
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (asked, rate) = (self.asked(), self.rate());
-        let (half, most) = (self.latency(50).as_millis(), self.latency(99).as_millis());
+        let (responses, rate) = (self.responses(), self.rate());
+        let (p50, p99) = (self.latency(50).as_millis(), self.latency(99).as_millis());
         let (without, refused, failed) = (self.without.len(), self.refused.len(), self.failed.len());
-        write!(f, "{asked} pods at {rate:.1}/s, p50 {half} ms, p99 {most} ms, ")?;
+        write!(f, "{responses} pods at {rate:.1}/s, p50 {p50} ms, p99 {p99} ms, ")?;
         write!(f, "{without} without identity, {refused} refused, {failed} failed")?;
-        let said = self.refused.first().map(|(_, why)| why).or(self.failed.first());
-        said.map_or(Ok(()), |said| write!(f, ", the first: {said}"))?;
-        self.let_go.iter().take(3).try_for_each(|line| write!(f, "\n{line}"))
+        let first = self.refused.first().map(|(_, message)| message).or(self.failed.first());
+        first.map_or(Ok(()), |message| write!(f, ", the first: {message}"))?;
+        self.failed_open.iter().take(3).try_for_each(|line| write!(f, "\n{line}"))
     }
 }
 
-/// The pods of a load: one `ServiceAccount`'s, with these labels.
-pub fn pod(namespace: &str, service_account: &str, labels: &Value) -> Draft {
+/// The pod of a load: its `ServiceAccount` and its labels.
+pub fn pod(namespace: &str, service_account: &str, labels: &Value) -> PodDraft {
     let pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"generateName": "load-", "labels": labels},
         "spec": {"serviceAccountName": service_account, "containers": [{"name": "app", "image": "app"}]},
     });
-    Draft::new(namespace, &pod)
+    PodDraft::new(namespace, &pod)
 }
 
-/// Creates such pods, as dry runs, while something happens: it begins when the first second's pods are answered, and the
-/// load goes on for another second after its end.
-pub async fn during<T>(lab: &Lab, pod: Draft, happens: impl Future<Output = T>) -> (T, Outcome) {
-    let (runs, running) = oneshot::channel();
+/// Creates such pods, as dry runs, while `work` runs: it begins after the responses to the first second's pods, and the load
+/// continues for one second after its end.
+pub async fn during<T>(lab: &Lab, pod: PodDraft, work: impl Future<Output = T>) -> (T, Outcome) {
+    let (started, running) = oneshot::channel();
     let (stop, stopped) = oneshot::channel::<()>();
     let log = lab.node.state().join("log/kube-apiserver.log");
     let before = std::fs::metadata(&log).unwrap().len();
-    let load = inside(lab, move |client| create_pods(client, pod, runs, stopped));
-    let happens = async move {
+    let load = inside(lab, move |client| create_pods(client, pod, started, stopped));
+    let work = async move {
         running.await.unwrap();
-        let happened = happens.await;
+        let result = work.await;
         drop(stop);
-        happened
+        result
     };
-    let (happened, mut outcome) = futures::future::join(happens, load).await;
+    let (result, mut outcome) = futures::future::join(work, load).await;
     let written = std::fs::read_to_string(log).unwrap();
     let lines = written[usize::try_from(before).unwrap()..].lines();
-    outcome.let_go = lines.filter(|line| line.contains("failing open")).map(str::to_owned).collect();
-    (happened, outcome)
+    outcome.failed_open = lines.filter(|line| line.contains("failing open")).map(str::to_owned).collect();
+    (result, outcome)
 }
 
 async fn create_pods(
     client: Client,
-    pod: Draft,
-    runs: oneshot::Sender<()>,
+    pod: PodDraft,
+    started: oneshot::Sender<()>,
     mut stopped: oneshot::Receiver<()>,
 ) -> Outcome {
-    let (answer, mut answers) = mpsc::unbounded_channel();
+    let (sender, mut responses) = mpsc::unbounded_channel();
     let begun = Instant::now();
-    let ask = async move {
+    let create = async move {
         let mut ticks = tokio::time::interval(Duration::from_secs(1) / RATE);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        let mut left = RATE;
-        while left > 0 {
+        let mut remaining = RATE;
+        while remaining > 0 {
             let due = ticks.tick().await.duration_since(begun.into());
-            let (client, pod, answer) = (client.clone(), pod.clone(), answer.clone());
+            let (client, pod, sender) = (client.clone(), pod.clone(), sender.clone());
             tokio::spawn(async move {
-                let became = pod.create(&client).await;
-                let _ = answer.send((due, begun.elapsed(), became));
+                let creation = pod.create(&client).await;
+                let _ = sender.send((due, begun.elapsed(), creation));
             });
             if !matches!(stopped.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
-                left -= 1;
+                remaining -= 1;
             }
         }
     };
     let collect = async move {
-        let (mut outcome, mut runs) = (Outcome::default(), Some(runs));
-        while let Some((due, answered, became)) = answers.recv().await {
-            outcome.note(due, answered, became);
-            if outcome.asked() >= RATE as usize
-                && let Some(runs) = runs.take()
+        let (mut outcome, mut started) = (Outcome::default(), Some(started));
+        while let Some((due, answered, creation)) = responses.recv().await {
+            outcome.add(due, answered, creation);
+            if outcome.responses() >= RATE as usize
+                && let Some(started) = started.take()
             {
-                let _ = runs.send(());
+                let _ = started.send(());
             }
         }
         outcome.latencies.sort_unstable();
         outcome
     };
-    futures::future::join(ask, collect).await.1
+    futures::future::join(create, collect).await.1
 }

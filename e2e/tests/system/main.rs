@@ -1,5 +1,5 @@
-//! The whole system: the demo's story as assertions, and what an attacker with the rights of a pod tries meanwhile. One
-//! node for all of it, since starting one and installing the chart is what takes the time.
+//! The whole system: the demo with assertions, and attacks with the rights of a pod. All parts use one node, because starting a
+//! node and installing the chart takes most of the time.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod client;
@@ -24,35 +24,35 @@ const JWKS: &str = "homelab/openid/v1/jwks";
 const PROVIDER: &str = "oidc-111122223333-eu-central-1-an.s3.eu-central-1.amazonaws.com/homelab";
 
 #[tokio::test]
-async fn the_main_job_and_those_who_want_to_break_it() {
+async fn the_whole_system_works_and_resists_attacks() {
     let folder = tempfile::tempdir().unwrap();
     let mut terminal = Terminal::default();
     let lab = Lab::start(folder.path().join("node"), Binaries::fresh().unwrap(), &progress).await.unwrap();
 
     story::bootstrap(&lab, &mut terminal).await.unwrap();
-    // Often enough to see it, seldom enough to try something in between.
+    // Short enough for this test, and long enough for a pod that runs between two checks.
     story::install(&lab, &["operator.timings.issuerResync=40s"], &mut terminal).await.unwrap();
     let applied = story::apply(&lab, &mut terminal).await.unwrap();
     assert!(applied.issuer.as_secs() < 60 && applied.binding.as_secs() < 60, "{applied:?}");
     story::workloads(&lab, &mut terminal).await.unwrap();
 
     a_pod_with_every_right_on_s3_cannot_replace_the_signing_keys(&lab).await;
-    forged_keys_are_refused_and_put_back(&lab).await;
-    the_operator_alone_holds_the_ca_key(&lab).await;
+    forged_keys_are_refused_and_corrected(&lab).await;
+    only_the_operator_may_read_the_ca_key(&lab).await;
 
-    entries::are_as_the_document_says(&lab).await;
-    entries::a_deployment_before_its_binding_waits(&lab).await;
-    monitoring::names_only_what_exists(&lab).await;
-    hostile::idle_connections_keep_nobody_out(&lab).await;
+    entries::admit_pods_as_documented(&lab).await;
+    entries::refuse_a_deployment_before_its_binding(&lab).await;
+    monitoring::names_only_existing_metrics(&lab).await;
+    hostile::idle_connections_delay_no_review(&lab).await;
     rotation::loses_no_admission(&lab).await;
-    restarts::lose_no_pod_that_can_be_kept(&lab).await;
+    restarts::lose_as_few_pods_as_possible(&lab).await;
 
     story::look(&lab, &mut terminal).await.unwrap();
     story::leave(&lab, &mut terminal).await.unwrap();
     lab.node.stop().await.unwrap();
 }
 
-/// A role that somebody made outside, with `s3:*`, trusted through this issuer.
+/// The pod's role is managed by another tool, has `s3:*`, and trusts this issuer.
 async fn a_pod_with_every_right_on_s3_cannot_replace_the_signing_keys(lab: &Lab) {
     let trust = json!({"Version": "2012-10-17", "Statement": [{
         "Effect": "Allow",
@@ -81,73 +81,74 @@ async fn a_pod_with_every_right_on_s3_cannot_replace_the_signing_keys(lab: &Lab)
         .unwrap();
 
     let before = lab.state().await.unwrap().buckets[BUCKET].clone();
-    let elsewhere =
-        lab.run_pod("vault", "admin", "elsewhere", &["put", DATA_BUCKET, "note", "x"]).await.unwrap();
-    assert!(elsewhere.succeeded, "its rights are real: {}", elsewhere.log);
+    let other_bucket =
+        lab.run_pod("vault", "admin", "other-bucket", &["put", DATA_BUCKET, "note", "x"]).await.unwrap();
+    assert!(other_bucket.succeeded, "the role has s3:*: {}", other_bucket.log);
     for (name, arguments) in [
         ("overwrite", ["put", BUCKET, JWKS, "forged"].as_slice()),
         ("add", &["put", BUCKET, "homelab/other", "x"]),
         ("delete", &["delete", BUCKET, JWKS]),
     ] {
-        let tried = lab.run_pod("vault", "admin", name, arguments).await.unwrap();
-        assert!(!tried.succeeded && tried.log.contains("terraform-admin"), "{name}: {}", tried.log);
-        assert!(tried.log.contains("explicit deny in a resource-based policy"), "{name}: {}", tried.log);
+        let pod = lab.run_pod("vault", "admin", name, arguments).await.unwrap();
+        assert!(!pod.succeeded && pod.log.contains("terraform-admin"), "{name}: {}", pod.log);
+        assert!(pod.log.contains("explicit deny in a resource-based policy"), "{name}: {}", pod.log);
     }
     assert_eq!(lab.state().await.unwrap().buckets[BUCKET], before);
     lab.control("DELETE", "/roles/terraform-admin", "").await.unwrap();
 }
 
-/// Somebody who owns the bucket (not a pod) replaces the keys. The operator lives on: its credentials are good for an hour.
-async fn forged_keys_are_refused_and_put_back(lab: &Lab) {
-    // The key id is right, the key is not: the signature cannot be.
+/// The owner of the bucket (not a pod) replaces the keys. The operator can correct this, since its credentials are valid for an
+/// hour.
+async fn forged_keys_are_refused_and_corrected(lab: &Lab) {
+    // With the right key id and a wrong key, no signature is valid.
     let keys = lab.kubectl(&["get", "--raw", "/openid/v1/jwks"]).await.unwrap();
     let mut forged: serde_json::Value = serde_json::from_str(&keys).unwrap();
     let modulus = forged["keys"][0]["n"].as_str().unwrap();
     forged["keys"][0]["n"] = json!(modulus.chars().rev().collect::<String>());
-    let good = lab.state().await.unwrap().buckets[BUCKET].clone();
+    let expected = lab.state().await.unwrap().buckets[BUCKET].clone();
 
-    // Right after the operator has looked, so that it does not look again before we have tried.
-    let looks = async || {
+    // Forge them right after a check of the operator, so that the pod runs before the next check.
+    let checks = async || {
         let calls = lab.calls().await.unwrap();
         calls
             .iter()
             .filter(|c| c.action == "GetObject" && c.resource.ends_with(JWKS) && c.principal != "anonymous")
             .count()
     };
-    let before = looks().await;
-    let looked = || async {
-        anyhow::ensure!(looks().await > before, "it has not");
+    let before = checks().await;
+    let checked = || async {
+        anyhow::ensure!(checks().await > before, "the operator has not read the keys");
         Ok(())
     };
-    cluster::until("the operator to look", Duration::from_mins(1), looked).await.unwrap();
+    cluster::until("a check of the operator", Duration::from_mins(1), checked).await.unwrap();
     lab.control("PUT", &format!("/buckets/{BUCKET}/{JWKS}"), &forged.to_string()).await.unwrap();
     let read = ["get", DATA_BUCKET, "greeting"];
-    let refused = lab.run_pod("vault", "vault", "meanwhile", &read).await.unwrap();
+    let refused = lab.run_pod("vault", "vault", "while-forged", &read).await.unwrap();
     assert!(!refused.succeeded && refused.log.contains("InvalidIdentityToken"), "{}", refused.log);
 
-    let put_back = || async {
-        anyhow::ensure!(lab.state().await?.buckets[BUCKET] == good, "the keys are still the forged ones");
+    let corrected = || async {
+        anyhow::ensure!(lab.state().await?.buckets[BUCKET] == expected, "the keys are still the forged ones");
         Ok(())
     };
-    cluster::until("the keys to be put back", Duration::from_mins(1), put_back).await.unwrap();
-    let admitted = lab.run_pod("vault", "vault", "afterwards", &read).await.unwrap();
+    cluster::until("the correction of the keys", Duration::from_mins(1), corrected).await.unwrap();
+    let admitted = lab.run_pod("vault", "vault", "after-correction", &read).await.unwrap();
     assert!(admitted.succeeded, "{}", admitted.log);
 }
 
-/// The chart's RBAC, executed: the webhook can read its certificate and nothing that could sign another.
-async fn the_operator_alone_holds_the_ca_key(lab: &Lab) {
-    let may = async |verb: &str, what: &str| {
+/// The chart's RBAC: the webhook may read its certificate, and not the CA's key.
+async fn only_the_operator_may_read_the_ca_key(lab: &Lab) {
+    let webhook_may = async |verb: &str, resource: &str| {
         let account = format!("--as=system:serviceaccount:{SYSTEM}:podidentity-webhook");
-        let asked = lab.kubectl(&["auth", "can-i", verb, what, "-n", SYSTEM, &account]).await;
-        asked.is_ok_and(|answer| answer.trim() == "yes")
+        let output = lab.kubectl(&["auth", "can-i", verb, resource, "-n", SYSTEM, &account]).await;
+        output.is_ok_and(|answer| answer.trim() == "yes")
     };
-    assert!(may("watch", "secrets/podidentity-webhook-tls").await);
-    for (verb, what) in [
+    assert!(webhook_may("watch", "secrets/podidentity-webhook-tls").await);
+    for (verb, resource) in [
         ("get", "secrets/podidentity-webhook-ca"),
         ("list", "secrets"),
         ("create", "pods"),
         ("update", "mutatingwebhookconfigurations.admissionregistration.k8s.io"),
     ] {
-        assert!(!may(verb, what).await, "the webhook may {verb} {what}");
+        assert!(!webhook_may(verb, resource).await, "the webhook may {verb} {resource}");
     }
 }

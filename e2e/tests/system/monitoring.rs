@@ -1,4 +1,4 @@
-//! Alerts and dashboard speak of metrics that exist: what they name is looked for in what the three programs serve.
+//! Every metric in alerts and dashboard is served by operator, webhook or API server.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::client::inside;
 
 const FOLDER: &str = "charts/pod-identity-operator/monitoring";
 
-pub async fn names_only_what_exists(lab: &Lab) {
+pub async fn names_only_existing_metrics(lab: &Lab) {
     let texts = ["rules.yaml", "dashboard.json"]
         .map(|file| std::fs::read_to_string(root().join(FOLDER).join(file)).unwrap());
     let named: BTreeSet<String> = texts.iter().flat_map(|text| metrics(text)).collect();
@@ -24,18 +24,18 @@ pub async fn names_only_what_exists(lab: &Lab) {
         served.lines().any(|line| line.strip_prefix(name).is_some_and(|l| l.starts_with(['{', ' '])))
     };
     let missing: Vec<_> = named.iter().filter(|name| !is_served(name)).collect();
-    assert!(missing.is_empty(), "nobody serves {missing:?}");
+    assert!(missing.is_empty(), "not served: {missing:?}");
     println!("{} metrics of alerts and dashboard are served", named.len());
 }
 
-/// The metrics that a text of `PromQL` names.
+/// The metrics in a text with `PromQL`.
 fn metrics(text: &str) -> impl Iterator<Item = String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let ours = ["podidentity_webhook_", "podidentity_operator_", "apiserver_"];
     words.filter(move |word| ours.iter().any(|prefix| word.starts_with(prefix))).map(str::to_owned)
 }
 
-/// What the API server and each of our pods serve, one after the other.
+/// The metrics of the API server and of each of our pods.
 async fn scrape(client: &Client) -> String {
     let mut served = get(client, "/metrics").await.unwrap();
     let ours = ListParams::default().labels("app.kubernetes.io/part-of=podidentity");
@@ -45,11 +45,11 @@ async fn scrape(client: &Client) -> String {
     served
 }
 
-/// What one of our pods serves on its port for metrics.
+/// The metrics of one of our pods.
 pub async fn metrics_of(client: &Client, pod: &Pod) -> anyhow::Result<String> {
     let ports = pod.spec.as_ref().and_then(|spec| spec.containers.first()?.ports.as_ref());
     let http = ports.and_then(|ports| ports.iter().find(|port| port.name.as_deref() == Some("http")));
-    let (name, port) = (pod.name_any(), http.context("no port for metrics")?.container_port);
+    let (name, port) = (pod.name_any(), http.context("the pod has no port named http")?.container_port);
     get(client, &format!("/api/v1/namespaces/{SYSTEM}/pods/{name}:{port}/proxy/metrics")).await
 }
 

@@ -1,4 +1,4 @@
-//! The webhook's replicas: which there are, and when they are as they should be again.
+//! The webhook's replicas: lists them, changes their number, and waits until they are ready.
 
 use std::time::Duration;
 
@@ -13,9 +13,10 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
-/// How many the chart asks for.
+/// Their number in the chart.
 pub const REPLICAS: usize = 2;
-const PATIENCE: Duration = Duration::from_mins(2);
+/// How long to wait until the replicas are ready.
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// One replica.
 #[derive(Debug, Clone)]
@@ -24,12 +25,12 @@ pub struct Replica {
     pub name: String,
     /// The pod's uid.
     pub uid: String,
-    /// How often its process was started again.
+    /// How often the container was restarted.
     pub restarts: i32,
     ready: bool,
 }
 
-/// All pods, those that are going included.
+/// All pods, terminating ones included.
 pub async fn replicas(client: &Client) -> anyhow::Result<Vec<Replica>> {
     let pods = Api::<Pod>::namespaced(client.clone(), SYSTEM);
     let ours = ListParams::default().labels(&format!("app.kubernetes.io/name={WEBHOOK}"));
@@ -41,8 +42,8 @@ pub async fn replicas(client: &Client) -> anyhow::Result<Vec<Replica>> {
     Ok(pods.list(&ours).await?.into_iter().filter_map(replica).collect())
 }
 
-/// Waits until there are as many as there should be, all of them ready, in the Service, and none of those before; or, where
-/// nobody made another pod, in the process that came after.
+/// Waits until there are [`REPLICAS`], all of them ready and endpoints of the Service, and each of those `before` has been
+/// replaced by another pod or has restarted its container.
 pub async fn recovered(client: &Client, before: &[Replica]) {
     let all_new = || async {
         let now = replicas(client).await?;
@@ -50,29 +51,29 @@ pub async fn recovered(client: &Client, before: &[Replica]) {
             before.iter().any(|before| before.uid == one.uid && before.restarts == one.restarts)
         };
         ensure!(now.len() == REPLICAS && now.iter().all(|one| one.ready), "there are {now:?}");
-        ensure!(now.iter().find(old).is_none(), "an old one is left: {now:?}");
+        ensure!(now.iter().find(old).is_none(), "an old one remains: {now:?}");
         let ready = endpoints(client).await?;
-        ensure!(ready == REPLICAS, "{ready} are in the Service");
+        ensure!(ready == REPLICAS, "the Service has {ready} endpoints");
         Ok(())
     };
-    cluster::until("all replicas to be new and ready", PATIENCE, all_new).await.unwrap();
+    cluster::until("new and ready replicas", LIMIT, all_new).await.unwrap();
 }
 
-/// Sets their number, and waits until it is so: for none, until the last has ended.
+/// Sets their number, and waits until that many are ready. With 0 it waits until the last has ended.
 pub async fn scale(client: &Client, number: usize) {
     let deployments = Api::<Deployment>::namespaced(client.clone(), SYSTEM);
     let patch = Patch::Merge(json!({"spec": {"replicas": number}}));
     deployments.patch_scale(WEBHOOK, &PatchParams::default(), &patch).await.unwrap();
-    let so = || async {
+    let check = || async {
         let (now, ready) = (replicas(client).await?, endpoints(client).await?);
         ensure!(now.len() == number && now.iter().all(|one| one.ready), "there are {now:?}");
-        ensure!(ready == number, "{ready} are in the Service");
+        ensure!(ready == number, "the Service has {ready} endpoints");
         Ok(())
     };
-    cluster::until(&format!("{number} replicas"), PATIENCE, so).await.unwrap();
+    cluster::until(&format!("{number} replicas"), LIMIT, check).await.unwrap();
 }
 
-/// How many of them the API server may call.
+/// The number of ready endpoints of the Service.
 async fn endpoints(client: &Client) -> anyhow::Result<usize> {
     let slices = Api::<EndpointSlice>::namespaced(client.clone(), SYSTEM);
     let ours = ListParams::default().labels(&format!("kubernetes.io/service-name={WEBHOOK}"));
@@ -83,7 +84,7 @@ async fn endpoints(client: &Client) -> anyhow::Result<usize> {
     Ok(ready.count())
 }
 
-/// How many of an entry's pods the API server let pass because the webhook could not be asked.
+/// How many pods the API server has admitted because an entry failed open: the call of the webhook failed.
 pub async fn failed_open(client: &Client, entry: &str) -> u64 {
     let text = client.request_text(Request::get("/metrics").body(Vec::new()).unwrap()).await.unwrap();
     let counter = "apiserver_admission_webhook_fail_open_count{";

@@ -1,6 +1,6 @@
-//! Replicas go, one way or another, under a constant load. What is announced (rollout, drain, deletion) loses nothing. What
-//! is not (SIGKILL) breaks the calls under way, which the API server does not repeat: an entry that fails open lets those
-//! pods pass without identity, one that fails closed refuses them, and their next try is admitted.
+//! Replicas end under a constant load. If they are terminated (rollout, drain, deletion), every pod gets its identity. If they
+//! are killed (SIGKILL), the running calls fail, and the API server does not repeat them: an entry that fails open admits those
+//! pods without identity; one that fails closed refuses them, and a retry is admitted.
 
 use std::time::Duration;
 
@@ -12,89 +12,90 @@ use kube::Client;
 use kube::api::{Api, DeleteParams, EvictParams};
 use serde_json::json;
 
-use crate::client::{Became, Draft, inside};
+use crate::client::{Creation, PodDraft, inside};
 use crate::load::{self, Outcome};
 use crate::replicas::{failed_open, recovered, replicas};
 
-/// How a replica goes.
+/// How a replica ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     /// `kubectl rollout restart`: all of them, one after the other.
     Rollout,
-    /// The Eviction API, which is what a drain uses.
+    /// The Eviction API, as in a drain.
     Eviction,
-    /// SIGTERM to the process, by deletion of its pod.
+    /// Deletion of its pod: SIGTERM to the process.
     Deletion,
     /// SIGKILL to the process.
     Kill,
 }
 
-/// Whose pods are created meanwhile.
+/// The pods that are created during the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pods {
-    /// Everybody's: their entry fails open.
-    Lenient,
-    /// Those labelled `podidentity.dev/require=true`: their entry fails closed.
-    Strict,
+    /// Without label: their entry fails open.
+    FailOpen,
+    /// Labelled `podidentity.dev/require=true`: their entry fails closed.
+    FailClosed,
 }
 
 impl Pods {
-    fn draft(self) -> Draft {
+    fn draft(self) -> PodDraft {
         let labels =
-            if self == Self::Strict { json!({crds::names::label::REQUIRE: "true"}) } else { json!({}) };
+            if self == Self::FailClosed { json!({crds::names::label::REQUIRE: "true"}) } else { json!({}) };
         load::pod("vault", "vault", &labels)
     }
 }
 
-/// What was seen.
-struct Seen {
+/// The result of one run.
+struct Run {
     end: End,
     pods: Pods,
     outcome: Outcome,
-    /// Calls of the lenient entry that the API server did without.
-    open: u64,
+    /// Pods that the API server has admitted because the entry failed open.
+    failed_open: u64,
 }
 
-pub async fn lose_no_pod_that_can_be_kept(lab: &Lab) {
-    let mut all = Vec::new();
+pub async fn lose_as_few_pods_as_possible(lab: &Lab) {
+    let mut runs = Vec::new();
     for end in [End::Rollout, End::Eviction, End::Deletion, End::Kill] {
-        all.push(seen(lab, end, Pods::Lenient).await);
+        runs.push(run(lab, end, Pods::FailOpen).await);
     }
-    all.push(seen(lab, End::Kill, Pods::Strict).await);
-    print(&all);
-    for Seen { end, pods, outcome, open } in all {
+    runs.push(run(lab, End::Kill, Pods::FailClosed).await);
+    print(&runs);
+    for Run { end, pods, outcome, failed_open } in runs {
         outcome.assert_rate();
         assert!(outcome.failed.is_empty(), "{end:?}: {outcome}");
         if end != End::Kill {
             outcome.assert_nothing_lost();
-            assert_eq!(open, 0, "{end:?}");
-        } else if pods == Pods::Strict {
-            assert!(outcome.without.is_empty(), "a pod that must have its identity has none: {outcome}");
-            retried(lab, outcome.refused.len()).await;
+            assert_eq!(failed_open, 0, "{end:?}");
+        } else if pods == Pods::FailClosed {
+            assert!(outcome.without.is_empty(), "a pod that requires its identity has none: {outcome}");
+            assert_retries_are_admitted(lab, outcome.refused.len()).await;
         } else {
             assert!(outcome.refused.is_empty(), "{outcome}");
-            assert_eq!(u64::try_from(outcome.without.len()).unwrap(), open, "the API server counts each");
+            let without = u64::try_from(outcome.without.len()).unwrap();
+            assert_eq!(without, failed_open, "the API server counts each");
         }
     }
 }
 
-async fn seen(lab: &Lab, end: End, pods: Pods) -> Seen {
-    let open = || inside(lab, async |client| failed_open(&client, "pods.podidentity.dev").await);
-    let before = open().await;
+async fn run(lab: &Lab, end: End, pods: Pods) -> Run {
+    let count = || inside(lab, async |client| failed_open(&client, "pods.podidentity.dev").await);
+    let before = count().await;
     let cgroup = lab.node.cgroup();
-    let ends = inside(lab, async move |client| ends(&client, &cgroup, end).await);
-    let ((), outcome) = load::during(lab, pods.draft(), ends).await;
-    Seen { end, pods, outcome, open: open().await - before }
+    let work = inside(lab, async move |client| end_replicas(&client, &cgroup, end).await);
+    let ((), outcome) = load::during(lab, pods.draft(), work).await;
+    Run { end, pods, outcome, failed_open: count().await - before }
 }
 
-/// Ends replicas, and waits until all are there again.
-async fn ends(client: &Client, cgroup: &str, end: End) {
+/// Ends replicas, and waits until their successors are ready.
+async fn end_replicas(client: &Client, cgroup: &str, end: End) {
     let pods = Api::<Pod>::namespaced(client.clone(), SYSTEM);
-    let mut gone = replicas(client).await.unwrap();
+    let mut ending = replicas(client).await.unwrap();
     if end != End::Rollout {
-        gone.truncate(1);
+        ending.truncate(1);
     }
-    let one = &gone[0];
+    let one = &ending[0];
     match end {
         End::Rollout => {
             let deployments = Api::<Deployment>::namespaced(client.clone(), SYSTEM);
@@ -112,34 +113,34 @@ async fn ends(client: &Client, cgroup: &str, end: End) {
             process.kill().unwrap();
         }
     }
-    recovered(client, &gone).await;
+    recovered(client, &ending).await;
 }
 
-/// As many pods again as were refused: all are admitted, with their identity.
-async fn retried(lab: &Lab, number: usize) {
-    let pod = Pods::Strict.draft();
-    let answers = inside(lab, async move |client| {
-        let mut answers = Vec::new();
+/// Creates as many pods as were refused: all of them are admitted with their identity.
+async fn assert_retries_are_admitted(lab: &Lab, number: usize) {
+    let pod = Pods::FailClosed.draft();
+    let creations = inside(lab, async move |client| {
+        let mut creations = Vec::new();
         for _ in 0..number {
-            answers.push(pod.create(&client).await);
+            creations.push(pod.create(&client).await);
         }
-        answers
+        creations
     })
     .await;
-    assert!(answers.iter().all(|answer| *answer == Became::Identity), "{answers:?}");
+    assert!(creations.iter().all(|creation| *creation == Creation::Identity), "{creations:?}");
 }
 
-fn print(all: &[Seen]) {
+fn print(runs: &[Run]) {
     println!(
-        "{:<10} {:<8} {:>7} {:>7} {:>8} {:>8} {:>8} {:>8} {:>7} {:>9}  window",
+        "{:<10} {:<10} {:>7} {:>7} {:>8} {:>8} {:>8} {:>8} {:>7} {:>9}  window",
         "end", "pods", "number", "rate/s", "p50", "p99", "without", "refused", "failed", "fail-open"
     );
-    for Seen { end, pods, outcome, open } in all {
+    for Run { end, pods, outcome, failed_open } in runs {
         println!(
-            "{:<10} {:<8} {:>7} {:>7.1} {:>8.1?} {:>8.1?} {:>8} {:>8} {:>7} {open:>9}  {}",
+            "{:<10} {:<10} {:>7} {:>7.1} {:>8.1?} {:>8.1?} {:>8} {:>8} {:>7} {failed_open:>9}  {}",
             format!("{end:?}"),
             format!("{pods:?}"),
-            outcome.asked(),
+            outcome.responses(),
             outcome.rate(),
             outcome.latency(50),
             outcome.latency(99),

@@ -1,5 +1,5 @@
-//! Certificates rotate unseen: while pods are created all the time, leaf and CA are made anew again and again, and every
-//! pod gets its identity. These pods' entry fails open, so a call that failed shows as a pod without one.
+//! Rotation of certificates does not affect admission: while pods are created, leaf and CA are renewed many times, and every pod
+//! gets its identity. The entry of these pods fails open, so that a failed call shows as a pod without identity.
 
 use std::time::{Duration, Instant};
 
@@ -20,18 +20,18 @@ pub async fn loses_no_admission(lab: &Lab) {
     let rotate = inside(lab, async |client| {
         let begun = Instant::now();
         for _ in 0..LEAVES {
-            renewed(&client, crds::names::TLS_SECRET, "tls.crt").await?;
+            renew(&client, crds::names::TLS_SECRET, "tls.crt").await?;
         }
         let (leaves, begun) = (begun.elapsed(), Instant::now());
         for _ in 0..CAS {
-            renewed(&client, crds::names::CA_SECRET, "ca.crt").await?;
+            renew(&client, crds::names::CA_SECRET, "ca.crt").await?;
         }
         anyhow::Ok((leaves, begun.elapsed()))
     });
     let pod = load::pod("vault", "vault", &json!({}));
     let (rotated, outcome) = load::during(lab, pod, rotate).await;
     let (leaves, cas) = match rotated {
-        Ok(took) => took,
+        Ok(durations) => durations,
         Err(error) => {
             let log = ["logs", "deployment/podidentity-operator", "--namespace", SYSTEM, "--tail=30"];
             panic!("{error:#}, {outcome}\n{}", lab.kubectl(&log).await.unwrap_or_default());
@@ -41,20 +41,25 @@ pub async fn loses_no_admission(lab: &Lab) {
     outcome.assert_nothing_lost();
 }
 
-/// Deletes a Secret and waits until the leaf's Secret shows another certificate (of itself, or of its CA).
-async fn renewed(client: &Client, secret: &str, key: &str) -> anyhow::Result<()> {
+/// Deletes a Secret and waits until that key in the leaf's Secret has another certificate.
+async fn renew(client: &Client, secret: &str, key: &str) -> anyhow::Result<()> {
     let secrets = Api::<Secret>::namespaced(client.clone(), SYSTEM);
-    let shown = || async {
+    let certificate = || async {
         let leaf = secrets.get_opt(crds::names::TLS_SECRET).await?;
         anyhow::Ok(leaf.and_then(|leaf| leaf.data?.remove(key)))
     };
-    let before = shown().await?;
+    let before = certificate().await?;
     secrets.delete(secret, &DeleteParams::default()).await?;
-    let another = || async {
-        let now = shown().await?;
-        ensure!(now.is_some() && now != before, "it is still the same");
+    let check = || async {
+        let now = certificate().await?;
+        ensure!(now.is_some() && now != before, "the certificate has not changed");
         Ok(())
     };
-    // The operator gives up a request that nobody answers after a minute (its reconcile timeout), and tries again.
-    cluster::until(&format!("{secret} to be made anew"), Duration::from_mins(3), another).await
+    // The operator retries a request without response only after its timeout.
+    cluster::until(
+        &format!("a new certificate after the deletion of {secret}"),
+        Duration::from_mins(3),
+        check,
+    )
+    .await
 }

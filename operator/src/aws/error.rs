@@ -1,36 +1,36 @@
-//! PURE: one error for every AWS call. Its class decides requeue, reason and metric label; the text for the user and the
-//! details for the log are apart.
+//! PURE: the error of every AWS call. Its class decides requeue, reason and metric label; the message for users and the
+//! details for the log are separate.
 
 use crds::{Finding, Reason};
 use thiserror::Error;
 
-/// What kind of failure a call met; decisions look at nothing else of it.
+/// The class of a failure; decisions depend on nothing else of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// The thing does not exist.
+    /// The resource does not exist.
     NotFound,
-    /// The thing exists already.
+    /// The resource exists already.
     AlreadyExists,
-    /// A concurrent change or a precondition; read again.
+    /// A concurrent change, or a precondition that does not hold: the resource has to be read again.
     Conflict,
-    /// AWS asks for fewer calls.
+    /// AWS throttles the calls.
     Throttled,
     /// The operator's policy does not allow the call.
     Denied,
-    /// AWS refuses what was asked; a person has to change it.
+    /// AWS refuses the request; the specification has to be changed.
     Invalid,
-    /// A quota of the account is used up.
+    /// A quota of the account is exceeded.
     Quota,
     /// The operator has no working credentials.
     Credentials,
     /// The bucket belongs to another account.
     NotOwned,
-    /// Network, time-out, 5xx.
+    /// A network failure, a timeout or a 5xx status.
     Transient,
 }
 
 impl Class {
-    /// The reason a condition carries for it.
+    /// The reason of a condition that reports it.
     #[must_use]
     pub const fn reason(self) -> Reason {
         match self {
@@ -45,13 +45,14 @@ impl Class {
         }
     }
 
-    /// Whether only a person can help. Even then the call is tried again, slowly: the outside world may be mended.
+    /// Whether a person has to change something. The call is retried even then, with the longest delay: the change may be made
+    /// outside the cluster.
     #[must_use]
     pub const fn needs_a_person(self) -> bool {
         matches!(self, Self::Invalid | Self::Quota | Self::NotOwned)
     }
 
-    /// Metric label.
+    /// The value of the metric label `outcome`.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -69,7 +70,7 @@ impl Class {
     }
 }
 
-/// What to do about a public-access block beyond the bucket's own.
+/// What to do if a public-access block other than the bucket's own forbids the public policy.
 pub const PUBLIC_POLICY_BLOCKED: &str = "S3 refuses the public bucket policy although the bucket allows it: turn off \
     BlockPublicPolicy in the account's (or organisation's) S3 Block Public Access settings";
 
@@ -77,65 +78,67 @@ pub const PUBLIC_POLICY_BLOCKED: &str = "S3 refuses the public bucket policy alt
 #[derive(Debug, Clone, Error)]
 #[error("{operation} on {resource}: {message}")]
 pub struct AwsError {
-    /// What kind of failure.
+    /// The class of the failure.
     pub class: Class,
     /// The API operation, for example `iam:CreateRole`.
     pub operation: &'static str,
-    /// What it was asked of: a name or an ARN.
+    /// Name or ARN of the resource.
     pub resource: String,
-    /// AWS's error code, empty where there was no answer.
+    /// AWS's error code, empty where there was no response.
     pub code: String,
-    /// For the user: AWS's words without request ids.
+    /// For users: AWS's message without request ids.
     pub message: String,
-    /// For the log: everything there is.
+    /// For the log: all details.
     pub detail: String,
 }
 
 impl AwsError {
-    /// What a condition says of the failure.
+    /// Reason and message of a condition that reports it.
     #[must_use]
     pub fn finding(&self) -> Finding {
         Finding::new(self.class.reason(), self.for_user())
     }
 
-    /// What an administrator reads at the terminal: the session is a person's, not the operator's.
+    /// The message at the terminal, where the credentials are the administrator's and not the operator's.
     #[must_use]
     pub fn for_administrator(&self) -> String {
         let Self { operation, resource, message, .. } = self;
         match self.class {
             _ if self.public_policy_blocked() => PUBLIC_POLICY_BLOCKED.into(),
-            Class::Denied => format!("your AWS session may not do {operation} on {resource}: {message}"),
-            Class::Credentials => format!("your AWS session does not work: {message}"),
+            Class::Denied => {
+                format!("your AWS credentials do not allow {operation} on {resource}: {message}")
+            }
+            Class::Credentials => format!("your AWS credentials do not work: {message}"),
             _ => self.for_user(),
         }
     }
 
-    /// Whether S3 refused a public policy because of a public-access block: the bucket's own takes some seconds to open
-    /// (S3 user guide), the account's or organisation's stays.
+    /// Whether S3 refused a public policy because of a public-access block: the bucket's own, which takes effect some seconds
+    /// after a change (S3 user guide), or the account's or organisation's.
     #[must_use]
     pub fn public_policy_blocked(&self) -> bool {
         self.message.contains("BlockPublicPolicy")
     }
 
-    /// What a condition says: what is the matter and, where it is known, what to do.
+    /// The message of a condition: what is wrong and, where it is known, what to do.
     #[must_use]
     pub fn for_user(&self) -> String {
         let Self { operation, resource, message, .. } = self;
         match self.class {
             Class::Denied => format!(
-                "AWS denied {operation} on {resource}: {message}. The operator's role needs what `operator iam-policy` \
-                 prints; run `operator bootstrap` again to put it"
+                "AWS denied {operation} on {resource}: {message}. The operator's role needs the policy that `operator \
+                 iam-policy` prints; `operator bootstrap` updates it"
             ),
             Class::Credentials => format!(
                 "{message}. Check the operator's AWS_ROLE_ARN and projected token, and that the issuer's documents are \
                  public; `operator bootstrap` republishes them"
             ),
             Class::Quota => format!("{operation}: {message}. Ask AWS to raise the quota"),
-            Class::Throttled => format!("AWS throttles {operation}; it is tried again by itself"),
-            Class::Transient => format!("{operation} got no answer from AWS; it is tried again by itself"),
+            Class::Throttled => format!("AWS throttles {operation}; the operator retries it"),
+            Class::Transient => format!("{operation} got no response from AWS; the operator retries it"),
             Class::NotOwned => format!(
-                "{resource} belongs to another AWS account or may not be read by this one: choose another \
-                 spec.s3.bucket, best one that ends in -<account>-<region>-an"
+                "{resource} belongs to another AWS account, or this account must not read it: choose another \
+                 spec.s3.bucket, preferably one that ends in -<account>-<region>-an"
             ),
             Class::NotFound | Class::AlreadyExists | Class::Conflict | Class::Invalid => {
                 format!("AWS refused {operation} on {resource}: {message}")
@@ -144,7 +147,7 @@ impl AwsError {
     }
 }
 
-/// Codes of IAM, STS and S3 (API references; S3 error responses) by what they ask of us.
+/// The class of an error code of IAM, STS or S3 (API references; "Error responses" of S3).
 pub(super) fn classify(code: &str, message: &str) -> Class {
     match code {
         "NoSuchEntity"
@@ -180,7 +183,7 @@ pub(super) fn classify(code: &str, message: &str) -> Class {
         | "UnrecognizedClientException"
         | "SignatureDoesNotMatch"
         | "RequestTimeTooSkewed" => Class::Credentials,
-        // S3 names the missing permission to callers of the bucket's own account only; others read "Access Denied".
+        // S3 names the missing permission only to callers in the bucket's account; to others it says "Access Denied".
         "AccessDenied" | "AccessDeniedException" if message.contains("not authorized") => Class::Denied,
         "AccessDenied" | "AccessDeniedException" | "BucketAlreadyExists" => Class::NotOwned,
         "ServiceFailure"
@@ -195,7 +198,7 @@ pub(super) fn classify(code: &str, message: &str) -> Class {
     }
 }
 
-/// Turns "it does not exist" into `None` and lets every other failure be one.
+/// Turns [`Class::NotFound`] into `None`; other errors stay errors.
 pub fn optional<T>(result: Result<T, AwsError>) -> Result<Option<T>, AwsError> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -204,7 +207,7 @@ pub fn optional<T>(result: Result<T, AwsError>) -> Result<Option<T>, AwsError> {
     }
 }
 
-/// Turns a class that means "nothing left to do" into success.
+/// Turns errors of one class into success: those that mean that the wanted state exists already.
 pub fn tolerate<T>(class: Class, result: Result<T, AwsError>) -> Result<(), AwsError> {
     match result {
         Err(error) if error.class != class => Err(error),
@@ -217,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_ask_for_different_things() {
+    fn error_codes_are_classified() {
         for (code, message, class) in [
             ("NoSuchEntity", "", Class::NotFound),
             ("EntityAlreadyExists", "", Class::AlreadyExists),

@@ -1,5 +1,5 @@
-//! The AWS seam: thin concrete wrappers over the SDK, domain types out. Tests replace the HTTP client underneath, never
-//! these wrappers: error parsing, retries and encodings stay under test.
+//! The boundary to AWS: thin wrappers around the SDK that return domain types. Tests replace the HTTP client below the SDK, not
+//! the wrappers, so that error parsing, retries and encodings are tested, too.
 
 pub mod accounts;
 mod call;

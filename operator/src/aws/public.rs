@@ -13,18 +13,21 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use super::setup::SetupError;
 
-/// What an anonymous reader got: the status and the body, or why there was no answer.
+/// HTTP status and body of an anonymous read, or why there was no response.
 pub type Answer = Result<(u16, Vec<u8>), String>;
 
-/// Reads a public URL without credentials.
+/// Reads public URLs without credentials.
 #[derive(Clone)]
 pub struct PublicReader(Arc<dyn Fn(Uri) -> BoxFuture<'static, Answer> + Send + Sync>);
 
-/// Most bytes read of an answer. Discovery documents and key sets are a few kilobytes.
-const LIMIT: usize = 1 << 20;
+/// The most bytes that are read of a response. Discovery documents and key sets have a few kilobytes.
+const MAX_BYTES: usize = 1 << 20;
 
 impl PublicReader {
-    /// Over HTTPS with the system's roots and an extra CA (PEM), if any.
+    /// Reads over HTTPS and trusts the system's CAs and, if given, extra ones (PEM).
+    ///
+    /// # Errors
+    /// If `extra_ca` is not PEM or has no certificate.
     pub fn https(extra_ca: Option<&[u8]>, timeout: Duration) -> Result<Self, SetupError> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -35,7 +38,7 @@ impl PublicReader {
                 roots.add(certificate).map_err(|e| SetupError::Tls(e.to_string()))?;
             }
             if roots.len() == before {
-                return Err(SetupError::Tls("--extra-ca holds no certificate in PEM".into()));
+                return Err(SetupError::Tls("--extra-ca has no certificate in PEM".into()));
             }
         }
         let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
@@ -52,20 +55,22 @@ impl PublicReader {
                     let request = Request::get(uri)
                         .body(Empty::<bytes::Bytes>::default())
                         .map_err(|e| e.to_string())?;
-                    let answer = client.request(request).await.map_err(|e| causes(&e))?;
-                    let status = answer.status().as_u16();
-                    let body =
-                        Limited::new(answer.into_body(), LIMIT).collect().await.map_err(|e| e.to_string())?;
+                    let response = client.request(request).await.map_err(|e| causes(&e))?;
+                    let status = response.status().as_u16();
+                    let body = Limited::new(response.into_body(), MAX_BYTES)
+                        .collect()
+                        .await
+                        .map_err(|e| e.to_string())?;
                     Ok((status, body.to_bytes().to_vec()))
                 };
-                let limit = format!("no answer within {} s", timeout.as_secs());
-                tokio::time::timeout(timeout, read).await.unwrap_or(Err(limit))
+                let timed_out = format!("no response within {} s", timeout.as_secs());
+                tokio::time::timeout(timeout, read).await.unwrap_or(Err(timed_out))
             }
             .boxed()
         }))
     }
 
-    /// Any other way of reading: a test's.
+    /// Reads by a function: for tests.
     pub fn from_fn(read: impl Fn(Uri) -> BoxFuture<'static, Answer> + Send + Sync + 'static) -> Self {
         Self(Arc::new(read))
     }
@@ -77,7 +82,7 @@ impl PublicReader {
     }
 }
 
-/// hyper's own message is "client error (Connect)"; why stands in its sources.
+/// The error and its sources: hyper's own message, "client error (Connect)", does not include them.
 fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let chain = std::iter::successors(Some(error), |e| e.source());
     chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")

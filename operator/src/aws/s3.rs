@@ -1,4 +1,5 @@
-//! Amazon S3: one bucket, its configuration, and two objects. Every call that can carries the expected owner.
+//! Amazon S3: one bucket, its configuration, and two objects. Every call that supports it carries the expected bucket owner:
+//! bucket names are global, and a bucket of that name may belong to another account.
 
 use aws_config::{Region, SdkConfig};
 use aws_sdk_s3::Client;
@@ -13,7 +14,7 @@ use super::call::Calls;
 use super::error::{AwsError, Class, optional, tolerate};
 use super::model::{BucketRef, CACHE_CONTROL, CONTENT_TYPE, Object, PublicAccess, S3Write, Tags};
 
-/// One bucket.
+/// Calls on one bucket, in its region.
 #[derive(Clone)]
 pub struct S3 {
     client: Client,
@@ -34,10 +35,13 @@ impl S3 {
         Self { client: Client::from_conf(config), bucket, calls }
     }
 
-    /// Carries out one change.
+    /// Makes one change.
+    ///
+    /// # Errors
+    /// Not if the bucket to create exists already, or the object or bucket to delete does not exist.
     pub async fn apply(&self, write: &S3Write) -> Result<(), AwsError> {
         match write {
-            // It is there already after a crash or a second administrator: its tags say whose it is.
+            // It exists after a crash, or if another administrator was faster: the next read of its tags shows its owner.
             S3Write::CreateBucket { tags } => tolerate(Class::AlreadyExists, self.create(tags).await),
             S3Write::EnforceOwner => self.enforce_owner().await,
             S3Write::PutPolicy(document) => self.put_policy(&document.to_string()).await,
@@ -56,36 +60,36 @@ impl S3 {
             .bucket(&self.bucket.name)
             .expected_bucket_owner(&self.bucket.owner);
         match call!(self, "GetBucketTagging", &self.bucket.name, request) {
-            Ok(answer) => {
-                Ok(Some(answer.tag_set().iter().map(|tag| (tag.key.clone(), tag.value.clone())).collect()))
+            Ok(response) => {
+                Ok(Some(response.tag_set().iter().map(|tag| (tag.key.clone(), tag.value.clone())).collect()))
             }
             Err(error) if error.code == "NoSuchTagSet" => Ok(Some(Tags::new())),
             Err(error) => optional(Err(error)),
         }
     }
 
-    /// Makes a bucket with its tags and without ACLs in one call: it has an owner from its first instant. Names that end in
-    /// `-<account>-<region>-an` are made in the account-regional namespace.
+    /// Creates the bucket with its tags and without ACLs in one call, so that its owner is always known. Names that end in
+    /// `-<account>-<region>-an` belong to the account-regional namespace, which the call must name.
     async fn create(&self, tags: &Tags) -> Result<(), AwsError> {
         let BucketRef { name, region, owner } = &self.bucket;
         let tags = tags
             .iter()
             .filter_map(|(key, value)| Tag::builder().key(key).value(value).build().ok())
             .collect();
-        // us-east-1 is the one region that refuses its own name as location.
+        // us-east-1 is the only region that is refused as location constraint.
         let location = (region != "us-east-1").then(|| BucketLocationConstraint::from(region.as_str()));
         let configuration = CreateBucketConfiguration::builder()
             .set_location_constraint(location)
             .set_tags(Some(tags))
             .build();
-        let own = account_of_bucket(name, region).is_some_and(|account| account == owner);
+        let account_regional = account_of_bucket(name, region).is_some_and(|account| account == owner);
         let request = self
             .client
             .create_bucket()
             .bucket(&self.bucket.name)
             .create_bucket_configuration(configuration)
             .object_ownership(ObjectOwnership::BucketOwnerEnforced)
-            .set_bucket_namespace(own.then_some(BucketNamespace::AccountRegional));
+            .set_bucket_namespace(account_regional.then_some(BucketNamespace::AccountRegional));
         call!(self, "CreateBucket", &self.bucket.name, request).map(|_| ())
     }
 
@@ -96,8 +100,8 @@ impl S3 {
             .get_bucket_ownership_controls()
             .bucket(&self.bucket.name)
             .expected_bucket_owner(&self.bucket.owner);
-        let answer = optional(call!(self, "GetBucketOwnershipControls", &self.bucket.name, request))?;
-        Ok(answer.and_then(|a| a.ownership_controls).is_some_and(|c| {
+        let response = optional(call!(self, "GetBucketOwnershipControls", &self.bucket.name, request))?;
+        Ok(response.and_then(|a| a.ownership_controls).is_some_and(|c| {
             c.rules().iter().all(|r| r.object_ownership == ObjectOwnership::BucketOwnerEnforced)
         }))
     }
@@ -116,15 +120,15 @@ impl S3 {
         call!(self, "PutBucketOwnershipControls", &self.bucket.name, request).map(|_| ())
     }
 
-    /// The bucket's public-access block; none is all four off.
+    /// The bucket's public-access block; without one, all four settings are off.
     pub async fn public_access(&self) -> Result<PublicAccess, AwsError> {
         let request = self
             .client
             .get_public_access_block()
             .bucket(&self.bucket.name)
             .expected_bucket_owner(&self.bucket.owner);
-        let answer = optional(call!(self, "GetPublicAccessBlock", &self.bucket.name, request))?;
-        Ok(answer
+        let response = optional(call!(self, "GetPublicAccessBlock", &self.bucket.name, request))?;
+        Ok(response
             .and_then(|a| a.public_access_block_configuration)
             .map(|c| PublicAccess {
                 block_acls: c.block_public_acls.unwrap_or_default(),
@@ -181,22 +185,22 @@ impl S3 {
             .bucket(&self.bucket.name)
             .key(key)
             .expected_bucket_owner(&self.bucket.owner);
-        let Some(answer) = optional(call!(self, "GetObject", key, request))? else { return Ok(None) };
-        let etag = answer.e_tag.unwrap_or_default();
+        let Some(response) = optional(call!(self, "GetObject", key, request))? else { return Ok(None) };
+        let etag = response.e_tag.unwrap_or_default();
         let (content_type, cache_control) =
-            (answer.content_type.unwrap_or_default(), answer.cache_control.unwrap_or_default());
-        let body = answer.body.collect().await.map_err(|e| AwsError {
+            (response.content_type.unwrap_or_default(), response.cache_control.unwrap_or_default());
+        let body = response.body.collect().await.map_err(|e| AwsError {
             class: Class::Transient,
             operation: "s3:GetObject",
             resource: key.to_owned(),
             code: String::new(),
-            message: "the answer broke off".into(),
+            message: "the response was incomplete".into(),
             detail: e.to_string(),
         })?;
         Ok(Some(Object { body: body.to_vec(), etag, content_type, cache_control }))
     }
 
-    /// Writes an object: over the version of that entity tag, or only where none stands.
+    /// Writes an object: `over` is the entity tag of the version that it replaces; `None` if there must be no object yet.
     async fn put_object(&self, key: &str, body: &[u8], over: Option<&str>) -> Result<(), AwsError> {
         let request = self
             .client
@@ -212,7 +216,7 @@ impl S3 {
         call!(self, "PutObject", key, request).map(|_| ())
     }
 
-    /// Removes an object; no error if it is gone.
+    /// Deletes an object; no error if it does not exist.
     async fn delete_object(&self, key: &str) -> Result<(), AwsError> {
         let request = self
             .client
@@ -223,7 +227,7 @@ impl S3 {
         tolerate(Class::NotFound, call!(self, "DeleteObject", key, request))
     }
 
-    /// Removes an empty bucket; no error if it is gone.
+    /// Deletes an empty bucket; no error if it does not exist.
     async fn delete(&self) -> Result<(), AwsError> {
         let request =
             self.client.delete_bucket().bucket(&self.bucket.name).expected_bucket_owner(&self.bucket.owner);

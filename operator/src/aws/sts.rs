@@ -1,4 +1,4 @@
-//! AWS STS: the identity of our credentials, and the exchange of a token of this cluster for credentials.
+//! AWS STS: the identity of our credentials, and the exchange of a token of the cluster for credentials.
 
 use aws_config::SdkConfig;
 use aws_sdk_sts::Client;
@@ -15,9 +15,9 @@ pub struct Sts {
     calls: Calls,
 }
 
-/// The shortest session STS gives.
+/// The shortest session that STS supports.
 const SESSION_SECONDS: i32 = 900;
-/// What the verification's credentials may do: nothing.
+/// Session policy of the verification: its credentials have no rights.
 const DENY_EVERYTHING: &str =
     r#"{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}"#;
 
@@ -30,18 +30,18 @@ impl Sts {
     /// Account and ARN of the operator's credentials.
     pub async fn caller_identity(&self) -> Result<Identity, AwsError> {
         const OPERATION: &str = "sts:GetCallerIdentity";
-        let answer = self.client.get_caller_identity().send().await;
-        let answer = self.calls.ended(OPERATION, "the operator's credentials", answer)?;
+        let response = self.client.get_caller_identity().send().await;
+        let response = self.calls.ended(OPERATION, "the operator's credentials", response)?;
         Ok(Identity {
-            account: answer.account().unwrap_or_default().to_owned(),
-            arn: answer.arn().unwrap_or_default().to_owned(),
+            account: response.account().unwrap_or_default().to_owned(),
+            arn: response.arn().unwrap_or_default().to_owned(),
         })
     }
 
-    /// Exchanges a token for credentials that are thrown away: 900 s, under a session policy that denies everything.
+    /// Exchanges a token for credentials and drops them. They are valid for 900 s, under a session policy that denies everything.
     pub async fn verify_exchange(&self, role_arn: &str, token: &str) -> Result<(), AwsError> {
         const OPERATION: &str = "sts:AssumeRoleWithWebIdentity";
-        let answer = self
+        let response = self
             .client
             .assume_role_with_web_identity()
             .role_arn(role_arn)
@@ -51,6 +51,6 @@ impl Sts {
             .policy(DENY_EVERYTHING)
             .send()
             .await;
-        self.calls.ended(OPERATION, role_arn, answer).map(|_| ())
+        self.calls.ended(OPERATION, role_arn, response).map(|_| ())
     }
 }

@@ -1,4 +1,4 @@
-//! Writes one step: a Secret, or the configuration's `caBundle`.
+//! Takes one step: writes a Secret or the `caBundle` of the webhook configuration.
 
 use std::collections::BTreeMap;
 
@@ -11,51 +11,57 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::decide::trusted_so_far;
+use super::certified_key::{ca, leaf};
+use super::context::CertificateContext;
+use super::decide::still_trusted;
 use super::error::CertificateError;
-use super::keeper::Keeper;
-use super::model::{Configuration, MANAGED_BY, MAX_CA_LIFE, MAX_LEAF_LIFE, Observed, PREVIOUS, Step};
-use super::pair::{ca, leaf};
+use super::model::{
+    CertificateStep, Configuration, MANAGED_BY, MAX_CA_LIFE, MAX_LEAF_LIFE, ObservedCertificates, PREVIOUS,
+};
 
-/// Takes one step.
-pub async fn act(keeper: &Keeper, step: Step, observed: &Observed) -> Result<(), CertificateError> {
+/// Takes one step. It does nothing if the object that the step needs does not exist.
+pub async fn act(
+    context: &CertificateContext,
+    step: CertificateStep,
+    observed: &ObservedCertificates,
+) -> Result<(), CertificateError> {
     match step {
-        Step::MakeCa => {
-            let life = keeper.timings.ca_life.min(MAX_CA_LIFE);
-            let made = ca(life)?;
+        CertificateStep::CreateCa => {
+            let life = context.timings.ca_life.min(MAX_CA_LIFE);
+            let ca = ca(life)?;
             let data = BTreeMap::from([
-                ("tls.crt", made.certificate),
-                ("tls.key", made.key),
-                (PREVIOUS, trusted_so_far(observed, Timestamp::now().as_second())),
+                ("tls.crt", ca.certificate),
+                ("tls.key", ca.key),
+                (PREVIOUS, still_trusted(observed, Timestamp::now().as_second())),
             ]);
-            put_secret(keeper, CA_SECRET, "Opaque", &data).await?;
+            put_secret(context, CA_SECRET, "Opaque", &data).await?;
         }
-        Step::MakeLeaf => {
+        CertificateStep::CreateLeaf => {
             let Some(ca) = &observed.ca else { return Ok(()) };
-            let made = leaf(ca, &keeper.host(), keeper.timings.leaf_life.min(MAX_LEAF_LIFE))?;
+            let leaf = leaf(ca, &context.host(), context.timings.leaf_life.min(MAX_LEAF_LIFE))?;
             let data = BTreeMap::from([
-                ("tls.crt", made.certificate),
-                ("tls.key", made.key),
+                ("tls.crt", leaf.certificate),
+                ("tls.key", leaf.key),
                 ("ca.crt", ca.certificate.clone()),
                 (PREVIOUS, observed.previous.clone().unwrap_or_default()),
             ]);
-            put_secret(keeper, TLS_SECRET, "kubernetes.io/tls", &data).await?;
+            put_secret(context, TLS_SECRET, "kubernetes.io/tls", &data).await?;
         }
-        Step::PutBundle(bundle) => {
+        CertificateStep::WriteBundle(bundle) => {
             let Some(Configuration { uid, bundles }) = &observed.configuration else { return Ok(()) };
             let ca_bundle = ByteString(bundle.into_bytes());
             let entries: Vec<_> = bundles
                 .iter()
                 .map(|(name, _)| json!({"name": name, "clientConfig": {"caBundle": ca_bundle}}))
                 .collect();
-            let api: Api<MutatingWebhookConfiguration> = Api::all(keeper.client.clone());
+            let api: Api<MutatingWebhookConfiguration> = Api::all(context.client.clone());
             let patch = json!({
                 "apiVersion": "admissionregistration.k8s.io/v1",
                 "kind": "MutatingWebhookConfiguration",
                 "metadata": {"name": WEBHOOK, "uid": uid},
                 "webhooks": entries,
             });
-            // Forced: a GitOps tool that once wrote an empty bundle must not silence the webhook.
+            // Forced, because a GitOps tool that once applied an empty bundle owns the field.
             let parameters = PatchParams::apply(MANAGER_CERTIFICATES).force();
             api.patch(WEBHOOK, &parameters, &Patch::Apply(patch)).await?;
         }
@@ -64,18 +70,18 @@ pub async fn act(keeper: &Keeper, step: Step, observed: &Observed) -> Result<(),
 }
 
 async fn put_secret(
-    keeper: &Keeper,
+    context: &CertificateContext,
     name: &str,
     type_: &str,
     data: &BTreeMap<&str, String>,
 ) -> Result<(), kube::Error> {
-    let api: Api<Secret> = Api::namespaced(keeper.client.clone(), &keeper.namespace);
+    let api: Api<Secret> = Api::namespaced(context.client.clone(), &context.namespace);
     let patch = json!({
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {
             "name": name,
-            "namespace": keeper.namespace,
+            "namespace": context.namespace,
             "labels": {MANAGED_BY: CONTROLLER},
         },
         "type": type_,

@@ -1,23 +1,23 @@
-//! How the reconcile of the certificates fails.
+//! Errors of the certificates' reconcile.
 
 use thiserror::Error;
 
-/// Why the certificates are not as wanted.
+/// Why the certificates are not as specified.
 #[derive(Debug, Error)]
 pub enum CertificateError {
-    /// The API server refused a call.
+    /// A call to the API server failed.
     #[error(transparent)]
     Kube(#[from] kube::Error),
-    /// A certificate could not be made.
-    #[error("a certificate could not be made: {0}")]
-    Make(#[from] rcgen::Error),
-    /// The API server did not answer in time, or something else undoes what is written.
+    /// A certificate could not be created.
+    #[error("a certificate could not be created: {0}")]
+    Create(#[from] rcgen::Error),
+    /// The API server did not respond in time, or another program reverts what is written.
     #[error(
-        "the certificates are not as wanted after all steps: the API server does not answer in time, or something else \
-         writes them, too"
+        "the certificates are not as specified after all steps: the API server does not respond in time, or another \
+         program changes them"
     )]
     NotConverged,
-    /// A life span beyond what a calendar holds.
-    #[error("a certificate's end lies outside the calendar")]
-    Calendar,
+    /// A validity that a certificate cannot represent.
+    #[error("the validity of a certificate is out of range")]
+    ValidityOutOfRange,
 }

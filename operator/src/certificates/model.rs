@@ -1,81 +1,81 @@
-//! PURE: the types of the certificates' reconcile, and what is read of a certificate.
+//! PURE: the types of the certificates' reconcile, and the validity of a certificate.
 
 use std::time::Duration;
 
 use x509_parser::pem::parse_x509_pem;
 
-/// The key under which both Secrets hold the CAs that came before the present one.
+/// Key in both Secrets: the CA certificates before the current one.
 pub const PREVIOUS: &str = "previous.crt";
-/// The label by which our Secrets are known.
+/// The label that marks our Secrets.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// A clock that is an hour ahead of ours must accept what we sign.
+/// Certificates are valid from this long before they are created, so that machines with a slow clock accept them.
 pub const BACKDATED: Duration = Duration::from_hours(1);
-/// Longest lives, whatever the flags say.
+/// The longest lifetime of a CA, whatever `--ca-life` says.
 pub const MAX_CA_LIFE: Duration = Duration::from_hours(365 * 24);
-/// See [`MAX_CA_LIFE`].
+/// The longest lifetime of a leaf, whatever `--leaf-life` says.
 pub const MAX_LEAF_LIFE: Duration = Duration::from_hours(7 * 24);
 
-/// A certificate and its key that belong together.
+/// A certificate and its private key.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Pair {
+pub struct CertifiedKey {
     /// The certificate, PEM.
     pub certificate: String,
     /// The private key, PEM. Never logged.
     pub key: String,
-    /// Validity in seconds since 1970.
+    /// Begin of validity in seconds since 1970.
     pub not_before: i64,
     /// End of validity in seconds since 1970.
     pub not_after: i64,
 }
 
-/// What is in the cluster.
+/// The two Secrets and the webhook configuration, as they are in the cluster.
 #[derive(Clone, Default)]
-pub struct Observed {
-    /// The CA, if its Secret holds one.
-    pub ca: Option<Pair>,
-    /// CAs before it that are trusted still, newest first, as one PEM.
+pub struct ObservedCertificates {
+    /// The CA, if its Secret has a valid one.
+    pub ca: Option<CertifiedKey>,
+    /// The certificates of earlier CAs that are still trusted, newest first, as one PEM.
     pub previous: Option<String>,
-    /// The leaf, if its Secret holds one, with the CA it says it was signed by.
-    pub leaf: Option<(Pair, String)>,
-    /// Whether somebody else (cert-manager) keeps the leaf's Secret.
-    pub foreign: bool,
-    /// The webhook configuration.
+    /// The leaf, if its Secret has a valid one, with the CA certificate (PEM) that its Secret names as signer.
+    pub leaf: Option<(CertifiedKey, String)>,
+    /// Whether another program (cert-manager) or a person manages the leaf's Secret.
+    pub managed_by_other: bool,
+    /// The webhook configuration; `None` where it does not exist.
     pub configuration: Option<Configuration>,
 }
 
 /// The live webhook configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Configuration {
-    /// Its uid: an apply without it would create it anew.
+    /// Its uid: a server-side apply without it would create a deleted configuration again.
     pub uid: String,
     /// `caBundle` by entry.
     pub bundles: Vec<(String, Vec<u8>)>,
 }
 
-/// One thing to do.
+/// One write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Make a CA; the present one is trusted a while longer.
-    MakeCa,
-    /// Put this bundle into every entry.
-    PutBundle(String),
-    /// Make a leaf, signed by the present CA.
-    MakeLeaf,
+pub enum CertificateStep {
+    /// Create a CA; the current one stays trusted.
+    CreateCa,
+    /// Write this bundle (PEM) into every entry of the configuration.
+    WriteBundle(String),
+    /// Create a leaf, signed by the current CA.
+    CreateLeaf,
 }
 
-impl Step {
-    /// For people who read the log.
+impl CertificateStep {
+    /// Its name in the log.
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::MakeCa => "make CA",
-            Self::PutBundle(_) => "put caBundle",
-            Self::MakeLeaf => "make leaf",
+            Self::CreateCa => "create CA",
+            Self::WriteBundle(_) => "write caBundle",
+            Self::CreateLeaf => "create leaf",
         }
     }
 }
 
-/// Without fractions, which certificates do not have.
-pub fn whole(duration: Duration) -> time::Duration {
+/// Rounds down to seconds: validity in certificates has no fractions.
+pub fn whole_seconds(duration: Duration) -> time::Duration {
     time::Duration::seconds(i64::try_from(duration.as_secs()).unwrap_or(i64::MAX))
 }
 

@@ -1,13 +1,17 @@
-//! PURE: the permissions boundary put on every role made for a binding: the most such a role can ever do.
+//! PURE: the permissions boundary of every role that is created for a binding: its maximum permissions.
 
 use serde_json::{Value, json};
 
 use super::VERSION;
 
-/// Allow everything a role's own policies allow, but never IAM, organisations, accounts or sign-on (no escalation), no
-/// role chaining inside the account (it would shed `aws:FederatedProvider`, on which the buckets' fences rest), no write
-/// to an issuer's bucket, and no account-level public-access block (it would take the documents off the internet).
-/// `buckets` are those of all issuers of the cluster in the account: the boundary is one.
+/// Allows what the role's own policies allow, except:
+/// - IAM, Organizations, Account Management and IAM Identity Center: a role must not get more rights;
+/// - role chaining inside the account: sessions of the second role have no `aws:FederatedProvider`, by which the bucket policies
+///   recognise pods;
+/// - writes to an issuer's bucket;
+/// - the account's public-access block, which could make the issuers' documents unreadable.
+///
+/// `buckets` are the buckets of all issuers of the cluster in the account: there is one boundary for all of them.
 #[must_use]
 pub fn policy(partition: &str, account: &str, buckets: &[&str]) -> Value {
     let arns = buckets.iter().map(|bucket| format!("arn:{partition}:s3:::{bucket}"));

@@ -4,14 +4,14 @@ use serde_json::{Value, json};
 
 use super::VERSION;
 
-/// What a managed bucket's policy speaks of.
+/// The names in a managed bucket's policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bucket<'a> {
     /// The partition, for example `aws`.
     pub partition: &'a str,
     /// The bucket's name.
     pub name: &'a str,
-    /// The two keys that anybody may read.
+    /// Keys of the two objects that are public.
     pub public_keys: [&'a str; 2],
     /// ARN of the IAM OIDC provider of this issuer.
     pub provider_arn: &'a str,
@@ -20,16 +20,17 @@ pub struct Bucket<'a> {
 }
 
 impl Bucket<'_> {
-    /// Public read of exactly two keys, and the fence of [`Self::fence`].
+    /// Everyone may read two objects; no pod may write.
     #[must_use]
     pub fn policy(&self) -> Value {
-        json!({"Version": VERSION, "Statement": [self.public_read(), self.fence()]})
+        json!({"Version": VERSION, "Statement": [self.public_read(), self.deny_writes_by_pods()]})
     }
 
-    /// The fence alone: not public, so it can be put while the public-access block still stands.
+    /// Only the statement that denies: S3 does not count it as public and accepts it while `BlockPublicPolicy` is on, so that
+    /// the bucket is protected before it is public.
     #[must_use]
     pub fn deny_only(&self) -> Value {
-        json!({"Version": VERSION, "Statement": [self.fence()]})
+        json!({"Version": VERSION, "Statement": [self.deny_writes_by_pods()]})
     }
 
     fn public_read(&self) -> Value {
@@ -43,11 +44,11 @@ impl Bucket<'_> {
         })
     }
 
-    /// Whoever can replace the JWKS can mint tokens for every role of the cluster. A pod's role may allow `s3:*` (made
-    /// here or by Terraform), so every action but reading is denied to every session that came through this issuer,
-    /// the operator's own excepted. `aws:FederatedProvider` is set for sessions of `AssumeRoleWithWebIdentity` only:
-    /// people and their automation are not affected.
-    fn fence(&self) -> Value {
+    /// A principal that can replace the JWKS can issue tokens for every role of the cluster. A pod's role may allow `s3:*`
+    /// (managed here or elsewhere), so every action except reads is denied to every session from this issuer's tokens, except
+    /// the operator's. `aws:FederatedProvider` is set for sessions of `AssumeRoleWithWebIdentity` only: other principals are
+    /// not affected.
+    fn deny_writes_by_pods(&self) -> Value {
         json!({
             "Sid": "PodsOfThisClusterMayNotReplaceTheSigningKeys",
             "Effect": "Deny",

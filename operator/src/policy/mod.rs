@@ -1,4 +1,4 @@
-//! PURE: every policy document we write, and their comparison as JSON meaning.
+//! PURE: every policy document that we write, and when two documents mean the same.
 
 pub mod boundary;
 pub mod bucket;
@@ -7,11 +7,11 @@ pub mod trust;
 
 use serde_json::{Map, Value};
 
-/// The only policy language version in use.
+/// The current version of the IAM policy language.
 pub(crate) const VERSION: &str = "2012-10-17";
 
-/// Whether two policy documents mean the same: member order, the order of statements and of list elements, and a single
-/// element with or without its list do not matter; a text that is no JSON equals nothing.
+/// Whether two policy documents mean the same. The order of members, statements and list elements, `Sid` and `Id`, and whether
+/// a single element is in a list do not matter. A text that is not JSON equals no document.
 #[must_use]
 pub fn equivalent(stored: &str, wanted: &Value) -> bool {
     serde_json::from_str(stored).is_ok_and(|stored: Value| canonical(&stored) == canonical(wanted))
@@ -19,7 +19,7 @@ pub fn equivalent(stored: &str, wanted: &Value) -> bool {
 
 fn canonical(value: &Value) -> Value {
     match value {
-        // `Principal: "*"` and `{"AWS": "*"}` mean the same, but S3 and IAM return what was put: no rule is needed.
+        // `Principal: "*"` and `{"AWS": "*"}` mean the same, too, but S3 and IAM return the form that was put.
         Value::Object(map) => {
             let map: Map<String, Value> = map
                 .iter()
@@ -35,7 +35,7 @@ fn canonical(value: &Value) -> Value {
             list.dedup();
             if list.len() == 1 { list.remove(0) } else { Value::Array(list) }
         }
-        // IAM stores booleans of conditions as the strings they are compared as.
+        // A condition may have a boolean as JSON boolean or as string.
         Value::Bool(value) => Value::String(value.to_string()),
         other => other.clone(),
     }
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn meaning_is_compared_not_text() {
+    fn documents_are_compared_by_meaning() {
         let wanted = json!({"Version": VERSION, "Statement": [
             {"Sid": "a", "Effect": "Allow", "Action": ["s3:Get*", "s3:List*"], "Resource": "*"}]});
         for same in [

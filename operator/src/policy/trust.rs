@@ -5,28 +5,28 @@ use serde_json::{Value, json};
 
 use super::VERSION;
 
-/// The one `ServiceAccount` that may assume a role, and the provider its tokens come through.
+/// The one `ServiceAccount` that may assume a role, and the OIDC provider of its tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trust<'a> {
     /// ARN of the IAM OIDC provider.
     pub provider_arn: &'a str,
-    /// The issuer URL; condition keys are spelled with it, without its scheme.
+    /// The issuer URL; condition keys begin with it, without its scheme.
     pub issuer_url: &'a str,
-    /// The token's `aud`.
+    /// The token's `aud` claim.
     pub audience: &'a str,
-    /// The token's `sub`: `system:serviceaccount:<namespace>:<name>`.
+    /// The token's `sub` claim: `system:serviceaccount:<namespace>:<name>`.
     pub subject: &'a str,
 }
 
 impl Trust<'_> {
-    /// One statement, `StringEquals` on the full `sub` and on `aud`. No operator that knows wildcards is used, so a name
-    /// cannot bring one in.
+    /// One statement with `StringEquals` on the full `sub` and on `aud`. `StringEquals` has no wildcards, so that `*` in a name
+    /// is only a character.
     #[must_use]
     pub fn policy(&self) -> Value {
         document(&[self.statement("Allow")])
     }
 
-    /// The same statement as a refusal: the trust policy of a role that is being removed. IAM refuses an empty one.
+    /// The same statement with `Deny`: the trust policy of a role that is being deleted. IAM refuses a policy without statements.
     #[must_use]
     pub fn revoked(&self) -> Value {
         document(&[self.statement("Deny")])
@@ -46,7 +46,7 @@ impl Trust<'_> {
     }
 }
 
-/// The trust policy of a role that may be assumed through several issuers: the operator's own. One statement for each.
+/// The trust policy of the operator's own role, which may be assumed with tokens of several issuers: one statement for each.
 #[must_use]
 pub fn union(trusts: &[Trust<'_>]) -> Value {
     document(&trusts.iter().map(|trust| trust.statement("Allow")).collect::<Vec<_>>())
@@ -64,9 +64,9 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Whatever the names are: one Allow, StringEquals on exactly two keys, and the values are the names, whole.
+        /// For all names: one Allow, StringEquals on exactly two keys, and the values are the full names.
         #[test]
-        fn exactly_one_service_account(ns in "[a-z0-9*?$-]{1,63}", sa in "[a-z0-9.*?-]{1,253}", aud in "[!-~]{1,255}") {
+        fn exactly_one_service_account_is_trusted(ns in "[a-z0-9*?$-]{1,63}", sa in "[a-z0-9.*?-]{1,253}", aud in "[!-~]{1,255}") {
             let url = "https://b.s3.eu-central-1.amazonaws.com/homelab";
             let provider_arn = provider_arn("aws", "111122223333", url);
             let subject = subject(&ns, &sa);
@@ -85,7 +85,7 @@ mod tests {
             prop_assert_eq!(&trust.revoked()["Statement"][0]["Effect"], "Deny");
         }
 
-        /// The longest names there are fit IAM's default of 2,048 characters.
+        /// With the longest possible names it is within IAM's default quota of 2,048 characters.
         #[test]
         fn the_longest_trust_policy_fits(sa in "[a-z]{253}", ns in "[a-z]{63}") {
             let url = format!("https://{}", "a".repeat(247));

@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
-use crate::world::{ACCOUNT, CLUSTER, QUEUE, STORAGE, World, apply, counts, held};
+use crate::world::{ACCOUNT, CLUSTER, QUEUE, STORAGE, World, apply, counts, has_finalizer};
 
 const HOST: &str = "oidc-111122223333-eu-central-1-an.s3.eu-central-1.amazonaws.com";
 const ROLE_ARN: &str = "eks.amazonaws.com/role-arn";
@@ -286,7 +286,7 @@ async fn nothing_is_made_without_a_grant_and_a_grant_that_comes_later_is_enough(
     world.binding_is("app", "NotGranted").await;
     let (_, _, message) = world.condition("app", C::Stalled).await;
     assert!(message.contains(&format!("covers namespace {}", world.namespace)), "{message}");
-    assert!(!held(&world.binding("app").await), "nothing was made, so nothing holds it");
+    assert!(!has_finalizer(&world.binding("app").await), "nothing was made, so nothing holds it");
     assert_eq!(world.role_calls(), []);
 
     spec.grants = grants;

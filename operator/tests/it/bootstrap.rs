@@ -1,4 +1,4 @@
-//! `operator bootstrap` and `operator teardown`: safe to run again, and nothing is changed where something is wrong.
+//! `operator bootstrap` and `operator teardown`: both can be run again, and change nothing if a check fails.
 
 use aws_sim::{Fault, FaultKind};
 use kube::{Client, Config};
@@ -11,19 +11,19 @@ fn writes(world: &World) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn it_makes_everything_once_and_says_what_is_left_to_do() {
+async fn bootstrap_creates_everything_once_and_prints_the_next_steps() {
     let world = World::new().await;
     let planned = world
         .bootstrap_with(&world.spec(), Flags { dry_run: true, ..Flags::default() }, &world.client)
         .await
         .unwrap();
-    assert_eq!(writes(&world), [""; 0], "a dry run only looks");
+    assert_eq!(writes(&world), [""; 0], "a dry run only reads");
     for part in
         ["bucket policy", "OIDC provider", "permissions boundary", "operator's role", "nothing was changed"]
     {
         assert!(planned.contains(part), "{planned}");
     }
-    let said = world.bootstrap(&world.spec()).await.unwrap();
+    let printed = world.bootstrap(&world.spec()).await.unwrap();
     assert_eq!(
         writes(&world),
         [
@@ -44,14 +44,14 @@ async fn it_makes_everything_once_and_says_what_is_left_to_do() {
         "roleARN: arn:aws:iam::111122223333:role/podidentity-system/podidentity-operator.homelab",
         "region: eu-central-1",
     ] {
-        assert!(said.contains(part), "{said}");
+        assert!(printed.contains(part), "{printed}");
     }
     world.sim.clear_calls();
     let again = world.bootstrap(&world.spec()).await.unwrap();
     assert!(again.contains("everything is as specified"), "{again}");
     assert_eq!(writes(&world), [""; 0]);
 
-    // It mends what somebody broke, and only that.
+    // It corrects what was changed, and only that.
     world.sim.change(|s| {
         let role = s.roles.get_mut("podidentity-operator.homelab").unwrap();
         role.inline.clear();
@@ -63,10 +63,10 @@ async fn it_makes_everything_once_and_says_what_is_left_to_do() {
 }
 
 #[tokio::test]
-async fn where_something_is_wrong_it_says_so_and_changes_nothing() {
+async fn a_failed_check_is_reported_and_nothing_is_changed() {
     let world = World::new().await;
     let refused = async |spec| world.bootstrap(&spec).await.unwrap_err();
-    let says = |error: anyhow::Error, parts: &[&str]| {
+    let assert_error = |error: anyhow::Error, parts: &[&str]| {
         let error = format!("{error:#}");
         for part in parts.iter().chain(&["othing was changed"]) {
             assert!(error.contains(part), "{error}");
@@ -76,51 +76,51 @@ async fn where_something_is_wrong_it_says_so_and_changes_nothing() {
 
     let mut spec = world.spec();
     spec.s3.bucket = "oidc-999999999999-eu-central-1-an".into();
-    says(refused(spec).await, &["account 999999999999", "account 111122223333"]);
+    assert_error(refused(spec).await, &["account 999999999999", "account 111122223333"]);
 
-    // A cluster that does not answer.
-    let nowhere = Client::try_from(Config::new("https://127.0.0.1:9".parse().unwrap())).unwrap();
-    let error = world.bootstrap_with(&world.spec(), Flags::default(), &nowhere).await.unwrap_err();
-    says(error, &["the API server does not answer"]);
+    // An API server that does not answer.
+    let unreachable = Client::try_from(Config::new("https://127.0.0.1:9".parse().unwrap())).unwrap();
+    let error = world.bootstrap_with(&world.spec(), Flags::default(), &unreachable).await.unwrap_err();
+    assert_error(error, &["the API server does not answer"]);
 
-    // Keys that are not valid, AWS away.
+    // Invalid credentials, and AWS out of reach.
     let invalid = FaultKind::Error {
         status: 403,
         code: "InvalidClientTokenId".into(),
         message: "The security token included in the request is invalid.".into(),
     };
     world.sim.inject(Fault::on("sts", "GetCallerIdentity", invalid));
-    says(refused(world.spec()).await, &["security token"]);
+    assert_error(refused(world.spec()).await, &["security token"]);
     world.sim.clear_faults();
     world.sim.inject(Fault::on("sts", "GetCallerIdentity", FaultKind::LostRequest));
-    says(refused(world.spec()).await, &["sts:GetCallerIdentity got no answer"]);
+    assert_error(refused(world.spec()).await, &["sts:GetCallerIdentity got no response"]);
     world.sim.clear_faults();
 
-    // A bucket of another account, and one of ours that is somebody else's.
+    // A bucket of another account, and a bucket of our account with another owner.
     world.sim.put_bucket(BUCKET, "999999999999");
-    says(refused(world.spec()).await, &[BUCKET, "another AWS account"]);
+    assert_error(refused(world.spec()).await, &[BUCKET, "another AWS account"]);
     world.sim.put_bucket(BUCKET, ACCOUNT);
-    says(refused(world.spec()).await, &[BUCKET, "belongs to somebody else"]);
+    assert_error(refused(world.spec()).await, &[BUCKET, "belongs to somebody else"]);
     world.sim.change(|s| s.buckets.clear());
 
-    // The operator's role of another cluster that has the same name.
+    // The operator's role of another cluster with the same name.
     let name = crds::names::operator_role_name("homelab");
     world.sim.put_role("/podidentity-system/", &name, json!({}), &[]);
-    says(refused(world.spec()).await, &[&name, "belongs to somebody else"]);
+    assert_error(refused(world.spec()).await, &[&name, "belongs to somebody else"]);
 }
 
 #[tokio::test]
-async fn teardown_is_its_mirror_and_stops_while_roles_of_bindings_remain() {
+async fn teardown_deletes_what_bootstrap_created_and_is_refused_while_roles_of_bindings_remain() {
     let mut world = World::ready().await;
     let before = world.sim.state().policies.len();
     world.bind("app", &[]).await;
     world.binding_is("app", "Ready").await;
     let role = world.role_name("app");
     let count = |world: &World| writes(world).len();
-    let standing = count(&world);
+    let before_teardown = count(&world);
     let error = world.teardown(&world.spec(), false).await.unwrap_err().to_string();
     assert!(error.contains(&role) && error.contains("Nothing was changed"), "{error}");
-    assert_eq!(count(&world), standing);
+    assert_eq!(count(&world), before_teardown);
     world.unbind("app").await;
     world.stop().await;
 
@@ -147,7 +147,7 @@ async fn teardown_is_its_mirror_and_stops_while_roles_of_bindings_remain() {
     let again = world.teardown(&world.spec(), false).await.unwrap();
     assert!(again.contains("nothing left to remove"), "{again}");
 
-    // Of somebody else, nothing goes.
+    // Nothing of another owner is deleted.
     world.sim.put_bucket(BUCKET, ACCOUNT);
     world.sim.clear_calls();
     let error = world.teardown(&world.spec(), false).await.unwrap_err().to_string();
@@ -161,7 +161,7 @@ async fn keys_of_another_cluster_are_not_replaced_by_mistake() {
     let mut spec = world.spec();
     spec.s3.bucket = "other-111122223333-eu-central-1-an".into(); // this API server issues under another URL
     world.bootstrap(&spec).await.unwrap();
-    let jwk = json!({"kty": "RSA", "kid": "of-another", "n": "AQAB", "e": "AQAB"});
+    let jwk = json!({"kty": "RSA", "kid": "other", "n": "AQAB", "e": "AQAB"});
     let jwks = json!({"keys": [jwk]}).to_string();
     world.sim.put_object(&spec.s3.bucket, "homelab/openid/v1/jwks", jwks);
     world.sim.clear_calls();
@@ -173,13 +173,13 @@ async fn keys_of_another_cluster_are_not_replaced_by_mistake() {
     assert_eq!(writes(&world), ["PutObject"]);
 }
 
-/// `bootstrap` comes before the chart: nothing of ours is in the cluster yet.
+/// `bootstrap` runs before the chart installs the CRDs.
 #[tokio::test]
 async fn a_cluster_without_our_crds_has_no_issuers() {
-    let answer = |_: http::Request<kube::client::Body>| async {
+    let respond = |_: http::Request<kube::client::Body>| async {
         let body = kube::client::Body::from(b"404 page not found\n".to_vec());
         Ok::<_, std::convert::Infallible>(http::Response::builder().status(404).body(body).unwrap())
     };
-    let client = Client::new(tower::service_fn(answer), "default");
+    let client = Client::new(tower::service_fn(respond), "default");
     assert_eq!(operator::bootstrap::issuers_of(&client).await.unwrap(), []);
 }

@@ -1,5 +1,5 @@
-//! The webhook's certificates on a real API server: who trusts what before who is signed by whom, whatever is deleted,
-//! garbled, reset or done twice.
+//! The webhook's certificates with a real API server: a leaf is always signed by a CA that the webhook configuration trusts,
+//! also after Secrets were deleted or damaged, the configuration was reset, or two leaders work at once.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -24,12 +24,12 @@ use tokio::task::JoinHandle;
 
 use crate::world::World;
 
-/// A new CA signs ten seconds after it is trusted.
+/// How long to wait for a renewal: a new CA signs only ten seconds after it is trusted.
 const LIMIT: Duration = Duration::from_secs(40);
 const ENTRIES: [&str; 3] =
     ["pods.podidentity.dev", "required-namespaces.podidentity.dev", "required-pods.podidentity.dev"];
 
-/// The three objects, and those who look after them.
+/// The two Secrets, the webhook configuration, and the tasks that manage them.
 struct Certificates {
     world: World,
     secrets: Api<Secret>,
@@ -44,7 +44,7 @@ impl Drop for Certificates {
 }
 
 impl Certificates {
-    /// A configuration as the chart makes it, and nothing else.
+    /// With the configuration of the chart, and no Secret.
     async fn new() -> Self {
         let world = World::new().await;
         let configurations: Api<MutatingWebhookConfiguration> = Api::all(world.client.clone());
@@ -53,12 +53,12 @@ impl Certificates {
         }
         let secrets = Api::namespaced(world.client.clone(), &world.system);
         let this = Self { world, secrets, configurations, leaders: Vec::new() };
-        let made = serde_json::from_value(this.configuration()).unwrap();
-        this.configurations.create(&PostParams::default(), &made).await.unwrap();
+        let configuration = serde_json::from_value(this.configuration()).unwrap();
+        this.configurations.create(&PostParams::default(), &configuration).await.unwrap();
         this
     }
 
-    /// Selects nothing: no pod of any test is sent there.
+    /// The configuration of the chart, except that it selects no pods.
     fn configuration(&self) -> Value {
         let entries = ENTRIES.map(|name| {
             json!({
@@ -71,28 +71,28 @@ impl Certificates {
         json!({"metadata": {"name": WEBHOOK}, "webhooks": entries})
     }
 
-    /// One more replica that thinks it leads.
-    fn lead(&mut self) {
-        self.lead_through(self.world.client.clone());
+    /// Starts one more leader.
+    fn start_leader(&mut self) {
+        self.start_leader_with(self.world.client.clone());
     }
 
-    fn lead_through(&mut self, client: Client) {
+    fn start_leader_with(&mut self, client: Client) {
         let system = self.world.system.clone();
         let (timings, metrics) = (self.world.timings.clone(), self.world.metrics.clone());
-        self.leaders.push(tokio::spawn(certificates::keep(client, system, timings, metrics)));
+        self.leaders.push(tokio::spawn(certificates::run(client, system, timings, metrics)));
     }
 
     async fn secret(&self, name: &str) -> Option<Secret> {
         self.secrets.get_opt(name).await.unwrap()
     }
 
-    /// Versions of CA and leaf.
+    /// Resource versions of the Secrets of CA and leaf.
     async fn versions(&self) -> [u64; 2] {
         [version(&self.secret(CA_SECRET).await.unwrap()), version(&self.secret(TLS_SECRET).await.unwrap())]
     }
 
-    /// What the API server would say of the leaf: whether every entry trusts it.
-    async fn trusted(&self) -> anyhow::Result<()> {
+    /// Whether every entry of the configuration trusts the leaf, verified as the API server does.
+    async fn check_trusted(&self) -> anyhow::Result<()> {
         let configuration = self.configurations.get(WEBHOOK).await?;
         let leaf = self.secret(TLS_SECRET).await.ok_or_else(|| anyhow::anyhow!("there is no leaf"))?;
         let leaf = CertificateDer::from_pem_slice(text(&leaf, "tls.crt").as_bytes())?;
@@ -112,34 +112,34 @@ impl Certificates {
         Ok(())
     }
 
-    /// Waits until every entry trusts the leaf, and the leaf is signed by the CA that stands.
-    async fn at_rest(&self) {
-        let rest = || async {
-            self.trusted().await?;
+    /// Waits until every entry trusts the leaf, and the leaf is signed by the current CA.
+    async fn until_complete(&self) {
+        let check = || async {
+            self.check_trusted().await?;
             let (ca, leaf) = (self.secret(CA_SECRET).await, self.secret(TLS_SECRET).await);
             let (ca, leaf) = (ca.unwrap_or_default(), leaf.unwrap_or_default());
-            anyhow::ensure!(text(&ca, "tls.crt") == text(&leaf, "ca.crt"), "another CA has signed it");
+            anyhow::ensure!(text(&ca, "tls.crt") == text(&leaf, "ca.crt"), "it is signed by another CA");
             Ok(())
         };
-        cluster::until("the certificates to come to rest", LIMIT, rest).await.unwrap();
+        cluster::until("a trusted leaf of the current CA", LIMIT, check).await.unwrap();
     }
 
-    /// Waits until the Secret's certificate is another one than this.
-    async fn renewed(&self, name: &str, before: &Secret) -> Secret {
+    /// Waits until the Secret has another certificate than before. Returns the Secret.
+    async fn until_renewed(&self, name: &str, before: &Secret) -> Secret {
         let old = text(before, "tls.crt");
-        let another = || async {
+        let check = || async {
             let now = self.secret(name).await.unwrap_or_default();
             anyhow::ensure!(
                 text(&now, "tls.crt").contains("BEGIN") && text(&now, "tls.crt") != old,
-                "not yet"
+                "the certificate is not renewed"
             );
             Ok(())
         };
-        cluster::until(&format!("{name} to be made anew"), LIMIT, another).await.unwrap();
+        cluster::until(&format!("a new certificate in {name}"), LIMIT, check).await.unwrap();
         self.secret(name).await.unwrap()
     }
 
-    async fn garble(&self, name: &str) {
+    async fn damage(&self, name: &str) {
         let data = json!({"stringData": {"tls.crt": "garbage"}});
         self.secrets.patch(name, &PatchParams::default(), &Patch::Merge(data)).await.unwrap();
     }
@@ -150,165 +150,180 @@ fn text(secret: &Secret, key: &str) -> String {
     value.map(|ByteString(bytes)| String::from_utf8(bytes.clone()).unwrap()).unwrap_or_default()
 }
 
-/// The API server's one clock.
+/// The resource version; those of all objects are comparable, because they are etcd's revision.
 fn version(object: &impl ResourceExt) -> u64 {
     object.resource_version().unwrap().parse().unwrap()
 }
 
 #[tokio::test]
 async fn a_leaf_is_signed_only_by_a_ca_that_every_entry_trusts() {
-    let mut these = Certificates::new().await;
-    these.lead();
-    these.at_rest().await;
-    let (ca, leaf) = (these.secret(CA_SECRET).await.unwrap(), these.secret(TLS_SECRET).await.unwrap());
-    let configuration = these.configurations.get(WEBHOOK).await.unwrap();
+    let mut certificates = Certificates::new().await;
+    certificates.start_leader();
+    certificates.until_complete().await;
+    let (ca, leaf) =
+        (certificates.secret(CA_SECRET).await.unwrap(), certificates.secret(TLS_SECRET).await.unwrap());
+    let configuration = certificates.configurations.get(WEBHOOK).await.unwrap();
     assert!(version(&ca) < version(&configuration) && version(&configuration) < version(&leaf));
     assert!(text(&leaf, "tls.key").contains("PRIVATE KEY") && !text(&leaf, "ca.crt").contains("KEY"));
     assert_eq!(leaf.type_.as_deref(), Some("kubernetes.io/tls"));
 }
 
 #[tokio::test]
-async fn what_is_deleted_or_garbled_is_made_anew_and_the_old_ca_stays_trusted() {
-    let mut these = Certificates::new().await;
-    these.lead();
-    these.at_rest().await;
-    let ca = these.secret(CA_SECRET).await.unwrap();
-    // The leaf: the CA that stands signs another.
-    for garbled in [true, false] {
-        let leaf = these.secret(TLS_SECRET).await.unwrap();
-        if garbled {
-            these.garble(TLS_SECRET).await;
+async fn a_deleted_or_damaged_secret_is_renewed_and_the_old_ca_stays_trusted() {
+    let mut certificates = Certificates::new().await;
+    certificates.start_leader();
+    certificates.until_complete().await;
+    let ca = certificates.secret(CA_SECRET).await.unwrap();
+    // The leaf: the current CA signs another.
+    for damaged in [true, false] {
+        let leaf = certificates.secret(TLS_SECRET).await.unwrap();
+        if damaged {
+            certificates.damage(TLS_SECRET).await;
         } else {
-            these.secrets.delete(TLS_SECRET, &DeleteParams::default()).await.unwrap();
+            certificates.secrets.delete(TLS_SECRET, &DeleteParams::default()).await.unwrap();
         }
-        these.renewed(TLS_SECRET, &leaf).await;
-        these.at_rest().await;
-        assert_eq!(version(&these.secret(CA_SECRET).await.unwrap()), version(&ca), "the CA is left alone");
+        certificates.until_renewed(TLS_SECRET, &leaf).await;
+        certificates.until_complete().await;
+        assert_eq!(
+            version(&certificates.secret(CA_SECRET).await.unwrap()),
+            version(&ca),
+            "the CA does not change"
+        );
     }
-    // The CA: what serves stays trusted all the while, and so does what served before it, which a replica may still do.
+    // The CA: the served leaf stays trusted all the time, and so does the leaf before it, which a replica may still serve.
     let first = text(&ca, "tls.crt");
-    for garbled in [true, false] {
-        let (ca, leaf) = (these.secret(CA_SECRET).await.unwrap(), these.secret(TLS_SECRET).await.unwrap());
-        if garbled {
-            these.garble(CA_SECRET).await;
+    for damaged in [true, false] {
+        let (ca, leaf) =
+            (certificates.secret(CA_SECRET).await.unwrap(), certificates.secret(TLS_SECRET).await.unwrap());
+        if damaged {
+            certificates.damage(CA_SECRET).await;
         } else {
-            these.secrets.delete(CA_SECRET, &DeleteParams::default()).await.unwrap();
+            certificates.secrets.delete(CA_SECRET, &DeleteParams::default()).await.unwrap();
         }
-        these.renewed(CA_SECRET, &ca).await;
-        these.trusted().await.unwrap();
-        these.renewed(TLS_SECRET, &leaf).await;
-        these.at_rest().await;
-        let bundle = these.configurations.get(WEBHOOK).await.unwrap().webhooks.unwrap().remove(0);
+        certificates.until_renewed(CA_SECRET, &ca).await;
+        certificates.check_trusted().await.unwrap();
+        certificates.until_renewed(TLS_SECRET, &leaf).await;
+        certificates.until_complete().await;
+        let bundle = certificates.configurations.get(WEBHOOK).await.unwrap().webhooks.unwrap().remove(0);
         let bundle = String::from_utf8(bundle.client_config.ca_bundle.unwrap().0).unwrap();
-        assert!(bundle.contains(&text(&ca, "tls.crt")), "the old CA is in the bundle beside the new one");
-        assert!(bundle.contains(&first), "and so is the one before");
-        assert_eq!(bundle.matches("BEGIN").count(), if garbled { 2 } else { 3 });
+        assert!(bundle.contains(&text(&ca, "tls.crt")), "the old CA is in the bundle, too");
+        assert!(bundle.contains(&first), "the CA before it is in the bundle, too");
+        assert_eq!(bundle.matches("BEGIN").count(), if damaged { 2 } else { 3 });
     }
 }
 
 #[tokio::test]
-async fn a_bundle_that_a_gitops_tool_has_emptied_is_filled_again_and_nothing_else_changes() {
-    let mut these = Certificates::new().await;
-    these.lead();
-    these.at_rest().await;
-    let before = these.versions().await;
+async fn a_bundle_that_a_gitops_tool_resets_is_written_again_and_nothing_else_changes() {
+    let mut certificates = Certificates::new().await;
+    certificates.start_leader();
+    certificates.until_complete().await;
+    let before = certificates.versions().await;
     for _ in 0..3 {
         // As `kubectl replace`, or Argo CD with Replace=true, does it.
-        let mut replaced = these.configuration();
-        let standing = these.configurations.get(WEBHOOK).await.unwrap();
-        replaced["metadata"]["resourceVersion"] = json!(standing.resource_version());
+        let mut replaced = certificates.configuration();
+        let live = certificates.configurations.get(WEBHOOK).await.unwrap();
+        replaced["metadata"]["resourceVersion"] = json!(live.resource_version());
         let replaced = serde_json::from_value(replaced).unwrap();
-        these.configurations.replace(WEBHOOK, &PostParams::default(), &replaced).await.unwrap();
-        these.at_rest().await;
+        certificates.configurations.replace(WEBHOOK, &PostParams::default(), &replaced).await.unwrap();
+        certificates.until_complete().await;
     }
-    assert_eq!(these.versions().await, before);
+    assert_eq!(certificates.versions().await, before);
 }
 
 #[tokio::test]
 async fn the_emergency_stop_is_not_undone() {
-    let mut these = Certificates::new().await;
-    these.lead();
-    these.at_rest().await;
-    let uid = these.configurations.get(WEBHOOK).await.unwrap().uid();
-    these.configurations.delete(WEBHOOK, &DeleteParams::default()).await.unwrap();
-    // It goes on working: the leaf is made anew, the configuration is not.
-    let leaf = these.secret(TLS_SECRET).await.unwrap();
-    these.secrets.delete(TLS_SECRET, &DeleteParams::default()).await.unwrap();
-    these.renewed(TLS_SECRET, &leaf).await;
-    assert!(these.configurations.get_opt(WEBHOOK).await.unwrap().is_none(), "it was {uid:?}");
-    // `helm upgrade` makes it again.
-    let made = serde_json::from_value(these.configuration()).unwrap();
-    these.configurations.create(&PostParams::default(), &made).await.unwrap();
-    these.at_rest().await;
+    let mut certificates = Certificates::new().await;
+    certificates.start_leader();
+    certificates.until_complete().await;
+    let uid = certificates.configurations.get(WEBHOOK).await.unwrap().uid();
+    certificates.configurations.delete(WEBHOOK, &DeleteParams::default()).await.unwrap();
+    // The leaf is still renewed, but the configuration is not created.
+    let leaf = certificates.secret(TLS_SECRET).await.unwrap();
+    certificates.secrets.delete(TLS_SECRET, &DeleteParams::default()).await.unwrap();
+    certificates.until_renewed(TLS_SECRET, &leaf).await;
+    assert!(certificates.configurations.get_opt(WEBHOOK).await.unwrap().is_none(), "it was {uid:?}");
+    // `helm upgrade` creates it.
+    let configuration = serde_json::from_value(certificates.configuration()).unwrap();
+    certificates.configurations.create(&PostParams::default(), &configuration).await.unwrap();
+    certificates.until_complete().await;
 }
 
 #[tokio::test]
-async fn a_secret_that_cert_manager_keeps_is_left_alone_with_its_bundle() {
-    let mut these = Certificates::new().await;
+async fn a_secret_of_cert_manager_and_its_bundle_are_not_changed() {
+    let mut certificates = Certificates::new().await;
     let foreign = json!({
         "metadata": {"name": TLS_SECRET, "annotations": {"cert-manager.io/certificate-name": "webhook"}},
         "type": "kubernetes.io/tls", "stringData": {"tls.crt": "theirs", "tls.key": "theirs"},
     });
     let foreign = serde_json::from_value(foreign).unwrap();
-    let foreign = these.secrets.create(&PostParams::default(), &foreign).await.unwrap();
-    these.lead();
-    // It looks at every change; none of them moves it.
+    let foreign = certificates.secrets.create(&PostParams::default(), &foreign).await.unwrap();
+    certificates.start_leader();
+    // The operator reconciles after every change, and writes nothing.
     for number in 0..3 {
-        let poke = json!({"metadata": {"annotations": {"poke": number.to_string()}}});
-        these.configurations.patch(WEBHOOK, &PatchParams::default(), &Patch::Merge(poke)).await.unwrap();
+        let change = json!({"metadata": {"annotations": {"change": number.to_string()}}});
+        certificates
+            .configurations
+            .patch(WEBHOOK, &PatchParams::default(), &Patch::Merge(change))
+            .await
+            .unwrap();
     }
-    // Given to the operator by its label, it is replaced: until then nothing was written.
-    let standing = these.secret(TLS_SECRET).await.unwrap();
-    assert_eq!(version(&standing), version(&foreign));
-    let given = json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": CONTROLLER}}});
-    let given = these.secrets.patch(TLS_SECRET, &PatchParams::default(), &Patch::Merge(given)).await.unwrap();
-    these.at_rest().await;
-    let ca = these.secret(CA_SECRET).await.unwrap();
-    let (made, given) = (ca.creation_timestamp(), given.managed_fields().to_vec());
-    assert!(version(&ca) > version(&standing), "a CA was made at {made:?}, before the Secret was given");
+    // Once the Secret has the operator's label, it is replaced. Until then nothing was written.
+    let unchanged = certificates.secret(TLS_SECRET).await.unwrap();
+    assert_eq!(version(&unchanged), version(&foreign));
+    let label = json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": CONTROLLER}}});
+    let labelled =
+        certificates.secrets.patch(TLS_SECRET, &PatchParams::default(), &Patch::Merge(label)).await.unwrap();
+    certificates.until_complete().await;
+    let ca = certificates.secret(CA_SECRET).await.unwrap();
+    let (created, fields) = (ca.creation_timestamp(), labelled.managed_fields());
+    assert!(version(&ca) > version(&unchanged), "a CA was created at {created:?}, before the label was set");
     assert!(
-        given.iter().all(|fields| fields.manager.as_deref() != Some("podidentity-operator-certificates"))
+        fields.iter().all(|fields| fields.manager.as_deref() != Some("podidentity-operator-certificates"))
     );
 }
 
 #[tokio::test]
-async fn two_leaders_in_succession_or_at_once_come_to_one_rest() {
-    let mut these = Certificates::new().await;
-    these.lead();
-    these.at_rest().await;
-    let ca = these.secret(CA_SECRET).await.unwrap();
-    these.leaders.remove(0).abort();
-    // The next one finds everything in place, and shows that it lives by making a leaf.
-    these.lead();
-    let leaf = these.secret(TLS_SECRET).await.unwrap();
-    these.secrets.delete(TLS_SECRET, &DeleteParams::default()).await.unwrap();
-    these.renewed(TLS_SECRET, &leaf).await;
-    these.at_rest().await;
-    assert_eq!(version(&these.secret(CA_SECRET).await.unwrap()), version(&ca), "the CA is handed on");
-    // Both at once, from nothing.
-    these.lead();
+async fn two_leaders_one_after_the_other_or_at_once_agree() {
+    let mut certificates = Certificates::new().await;
+    certificates.start_leader();
+    certificates.until_complete().await;
+    let ca = certificates.secret(CA_SECRET).await.unwrap();
+    certificates.leaders.remove(0).abort();
+    // The next one has nothing to do until the leaf is deleted.
+    certificates.start_leader();
+    let leaf = certificates.secret(TLS_SECRET).await.unwrap();
+    certificates.secrets.delete(TLS_SECRET, &DeleteParams::default()).await.unwrap();
+    certificates.until_renewed(TLS_SECRET, &leaf).await;
+    certificates.until_complete().await;
+    assert_eq!(
+        version(&certificates.secret(CA_SECRET).await.unwrap()),
+        version(&ca),
+        "the next leader uses the same CA"
+    );
+    // Two at once, without Secrets.
+    certificates.start_leader();
     for name in [CA_SECRET, TLS_SECRET] {
-        these.secrets.delete(name, &DeleteParams::default()).await.unwrap();
+        certificates.secrets.delete(name, &DeleteParams::default()).await.unwrap();
     }
-    these.renewed(CA_SECRET, &ca).await;
-    these.at_rest().await;
+    certificates.until_renewed(CA_SECRET, &ca).await;
+    certificates.until_complete().await;
 }
 
 #[tokio::test]
-async fn a_call_that_is_never_answered_is_given_up_soon() {
-    let mut these = Certificates::new().await;
-    let (client, asked) = (these.world.client.clone(), Arc::new(AtomicUsize::new(0)));
+async fn a_call_without_response_times_out_and_is_retried() {
+    let mut certificates = Certificates::new().await;
+    let (client, reads) = (certificates.world.client.clone(), Arc::new(AtomicUsize::new(0)));
     let first_hangs = {
-        let asked = Arc::clone(&asked);
+        let reads = Arc::clone(&reads);
         tower::service_fn(move |request: http::Request<Body>| {
             let hangs = request.uri().path().ends_with(&format!("/secrets/{CA_SECRET}"))
                 && request.method() == http::Method::GET
-                && asked.fetch_add(1, Ordering::Relaxed) == 0;
+                && reads.fetch_add(1, Ordering::Relaxed) == 0;
             let client = client.clone();
             async move { if hangs { pending().await } else { client.send(request).await } }
         })
     };
-    these.lead_through(Client::new(first_hangs, these.world.system.clone()));
-    these.at_rest().await;
-    assert!(asked.load(Ordering::Relaxed) > 1, "the first look hung");
+    certificates.start_leader_with(Client::new(first_hangs, certificates.world.system.clone()));
+    certificates.until_complete().await;
+    assert!(reads.load(Ordering::Relaxed) > 1, "the first read got no response");
 }

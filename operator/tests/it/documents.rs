@@ -1,4 +1,4 @@
-//! What the documentation and the chart say of the code is so.
+//! The documentation and the chart agree with the code.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use operator::timings::Timings;
 use crate::structure::read;
 
 #[test]
-fn every_reason_is_explained_and_nothing_else_is() {
+fn docs_reasons_explains_exactly_the_existing_reasons() {
     let explained: Vec<String> = read("docs/reasons.md")
         .lines()
         .filter_map(|line| line.strip_prefix("## "))
@@ -20,7 +20,7 @@ fn every_reason_is_explained_and_nothing_else_is() {
 }
 
 #[test]
-fn every_wait_is_a_flag_and_a_chart_value() {
+fn every_flag_of_timings_is_a_chart_value() {
     let command = Timings::augment_args(Command::new("operator"));
     let flags: BTreeSet<String> =
         command.get_arguments().filter_map(|a| a.get_long()).map(str::to_owned).collect();
@@ -38,5 +38,5 @@ fn every_wait_is_a_flag_and_a_chart_value() {
         })
         .collect();
     assert_eq!(flags, values);
-    assert_eq!(timings["additionalProperties"], false, "a misspelt wait is refused");
+    assert_eq!(timings["additionalProperties"], false, "a misspelt value is refused");
 }

@@ -1,4 +1,4 @@
-//! Bad days of AWS: nothing is Stalled by what passes by itself, nothing is lost, nothing is made twice.
+//! Failures of AWS: a temporary failure stalls nothing, nothing is lost, and nothing is created twice.
 
 use aws_sim::{Fault, FaultKind};
 use crds::PodIdentityBinding;
@@ -7,36 +7,36 @@ use kube::Api;
 
 use crate::world::{STORAGE, World};
 
-/// Follows a binding until it is Ready and says whether it was ever Stalled on the way.
-async fn ever_stalled(world: &World) -> bool {
+/// Waits until the binding `app` is Ready. Returns whether it was Stalled before.
+async fn was_stalled_before_ready(world: &World) -> bool {
     let stalled = std::cell::Cell::new(false);
     let api: Api<PodIdentityBinding> = world.bindings();
-    let look = || async {
+    let check = || async {
         let binding = api.get("app").await?;
         let conditions = binding.status.unwrap_or_default().conditions;
         stalled.set(stalled.get() || is_true(&conditions, C::Stalled));
         anyhow::ensure!(is_true(&conditions, C::Ready), "{:?}", find(&conditions, C::Ready));
         Ok(())
     };
-    cluster::until("the binding to be Ready", std::time::Duration::from_mins(1), look).await.unwrap();
+    cluster::until("the binding to be Ready", std::time::Duration::from_mins(1), check).await.unwrap();
     stalled.get()
 }
 
 #[tokio::test]
-async fn throttling_delays_and_never_stalls() {
+async fn throttling_delays_but_does_not_stall() {
     let world = World::ready().await;
     world.sim.inject(Fault::on("iam", "", FaultKind::throttle()).times(12));
     world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Throttled").await;
     let (_, reason, _) = world.condition("app", C::AWSReachable).await;
     assert_eq!(reason, "Throttled");
-    assert!(!ever_stalled(&world).await);
+    assert!(!was_stalled_before_ready(&world).await);
     let role = world.role().unwrap();
     assert_eq!(role.attached, [STORAGE]);
     let made = world.role_calls().iter().filter(|c| c.action == "CreateRole" && c.status == 200).count();
     assert_eq!(made, 1);
     assert!(find(&world.binding("app").await.status.unwrap().conditions, C::AWSReachable).is_none());
-    // Every attempt is counted, the SDK's retries included: as many as AWS saw.
+    // Every HTTP request is counted, the SDK's retries included: as many as AWS received.
     let mut attempts = std::collections::BTreeMap::new();
     for call in world.sim.calls().into_iter().filter(|call| call.service == "iam") {
         *attempts.entry((call.action, call.status)).or_insert(0) += 1;
@@ -49,61 +49,62 @@ async fn throttling_delays_and_never_stalls() {
         assert!(text.contains(&line), "{line} is not in {text}");
     }
 
-    // And on the way out.
+    // The same during the deletion.
     world.sim.inject(Fault::on("iam", "", FaultKind::throttle()).times(12));
     world.unbind("app").await;
     assert!(world.role().is_none());
 }
 
 #[tokio::test]
-async fn a_bad_hour_of_aws_leaves_what_is_ready_ready() {
+async fn a_ready_binding_stays_ready_while_aws_fails() {
     let world = World::ready_with(|t| t.role_resync = std::time::Duration::from_millis(100)).await;
     world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Ready").await;
     world.sim.inject(Fault::on("iam", "", FaultKind::server_error()));
-    let away = |b: Option<&PodIdentityBinding>| {
+    let unavailable = |b: Option<&PodIdentityBinding>| {
         let conditions = b.and_then(|b| b.status.as_ref()).map(|s| s.conditions.as_slice());
         conditions.and_then(|c| find(c, C::AWSReachable)).is_some_and(|c| c.reason == "AWSUnavailable")
     };
-    world.until(&world.bindings(), "app", "AWSUnavailable", away).await;
+    world.until(&world.bindings(), "app", "AWSUnavailable", unavailable).await;
     assert_eq!(world.condition("app", C::Ready).await.0, "True");
     world.sim.clear_faults();
-    let back = |b: Option<&PodIdentityBinding>| {
+    let available = |b: Option<&PodIdentityBinding>| {
         let conditions = b.and_then(|b| b.status.as_ref()).map(|s| s.conditions.as_slice());
         conditions.is_some_and(|c| find(c, C::AWSReachable).is_none())
     };
-    world.until(&world.bindings(), "app", "AWS to be back", back).await;
+    world.until(&world.bindings(), "app", "the end of the failure", available).await;
     world.unbind("app").await;
 }
 
 #[tokio::test]
-async fn a_lost_answer_makes_nothing_twice() {
+async fn a_lost_response_creates_nothing_twice() {
     let world = World::ready().await;
     for action in
         ["CreateRole", "AttachRolePolicy", "UpdateAssumeRolePolicy", "DetachRolePolicy", "DeleteRole"]
     {
-        // As many as the SDK tries: the reconcile itself has to find out what happened.
+        // As often as the SDK sends the request: the next reconcile has to read what the calls did.
         world.sim.inject(Fault::on("iam", action, FaultKind::LostResponse).times(3));
     }
     world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Ready").await;
     assert_eq!(world.role().unwrap().attached, [STORAGE]);
-    let ours = |s: &aws_sim::State| s.roles.values().filter(|r| r.path.starts_with("/podidentity/")).count();
-    assert_eq!(ours(&world.sim.state()), 1);
+    let roles = |s: &aws_sim::State| s.roles.values().filter(|r| r.path.starts_with("/podidentity/")).count();
+    assert_eq!(roles(&world.sim.state()), 1);
     world.unbind("app").await;
-    assert_eq!(ours(&world.sim.state()), 0);
-    // The SDK repeats a DeleteRole that worked; IAM authorises that for the bare name, which the operator may only read.
+    assert_eq!(roles(&world.sim.state()), 0);
+    // The SDK repeats a DeleteRole that has taken effect. IAM authorises the repetition for the role name without its path, and
+    // the operator may only read roles without the path.
     let denied: Vec<String> = world.sim.calls().into_iter().filter(|c| c.denied).map(|c| c.action).collect();
     assert_eq!(denied, ["DeleteRole"; 2]);
     world.sim.clear_calls();
 }
 
 #[tokio::test]
-async fn a_denied_call_is_named_with_its_resource() {
+async fn the_message_names_a_denied_call_and_its_resource() {
     let world = World::ready().await;
-    let why = "User: arn:aws:sts::111122223333:assumed-role/podidentity-operator.homelab/x is not authorized to perform: \
+    let reason = "User: arn:aws:sts::111122223333:assumed-role/podidentity-operator.homelab/x is not authorized to perform: \
                iam:CreateRole on resource: role because no identity-based policy allows the iam:CreateRole action";
-    let denied = FaultKind::Error { status: 403, code: "AccessDenied".into(), message: why.into() };
+    let denied = FaultKind::Error { status: 403, code: "AccessDenied".into(), message: reason.into() };
     world.sim.inject(Fault::on("iam", "CreateRole", denied));
     world.bind("app", &[]).await;
     world.binding_is("app", "OperatorPermissionMissing").await;
@@ -117,7 +118,7 @@ async fn a_denied_call_is_named_with_its_resource() {
 }
 
 #[tokio::test]
-async fn a_deletion_that_cannot_go_on_says_why_and_waits_longer_each_time() {
+async fn a_blocked_deletion_names_the_cause_and_is_retried_with_growing_delays() {
     let world = World::ready_with(|t| {
         (t.backoff_min, t.backoff_max) =
             (std::time::Duration::from_millis(50), std::time::Duration::from_mins(1));
@@ -125,7 +126,7 @@ async fn a_deletion_that_cannot_go_on_says_why_and_waits_longer_each_time() {
     .await;
     world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Ready").await;
-    // Somebody has put the role into an instance profile.
+    // A person has added the role to an instance profile.
     let conflict = FaultKind::Error {
         status: 409,
         code: "DeleteConflict".into(),
@@ -137,16 +138,16 @@ async fn a_deletion_that_cannot_go_on_says_why_and_waits_longer_each_time() {
     let (_, _, message) = world.condition("app", C::Ready).await;
     assert!(message.contains("instance profile"), "{message}");
     world.until_called("DeleteRole", 6).await;
-    // 50, 100, 200, 400, 800 ms: a hot loop would have made hundreds.
+    // The delays are 50, 100, 200, 400 and 800 ms; without them there would be hundreds of calls.
     let tried = world.sim.calls().iter().filter(|c| c.action == "DeleteRole").count();
     assert!(tried < 10, "{tried}");
     world.sim.clear_faults();
-    world.until(&world.bindings(), "app", "its end", |b: Option<&PodIdentityBinding>| b.is_none()).await;
+    world.until(&world.bindings(), "app", "its deletion", |b: Option<&PodIdentityBinding>| b.is_none()).await;
     assert!(world.role().is_none());
 }
 
 #[tokio::test]
-async fn a_role_that_iam_does_not_know_yet_is_no_wrong_spec() {
+async fn a_role_that_is_not_propagated_yet_does_not_stall() {
     let world = World::ready().await;
     let lag = FaultKind::Error {
         status: 404,
@@ -155,6 +156,6 @@ async fn a_role_that_iam_does_not_know_yet_is_no_wrong_spec() {
     };
     world.sim.inject(Fault::on("iam", "AttachRolePolicy", lag).times(3));
     world.bind("app", &[STORAGE]).await;
-    assert!(!ever_stalled(&world).await);
+    assert!(!was_stalled_before_ready(&world).await);
     world.unbind("app").await;
 }

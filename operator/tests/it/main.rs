@@ -1,5 +1,5 @@
-//! The operator against a real API server with real tokens, and an AWS that verifies and authorises every call under the
-//! operator's own printed policy. One API server serves all tests; they take turns, since the issuer `default` is one.
+//! The operator with a real API server, which issues the tokens, and a simulated AWS, which authorises every call by the policy
+//! that `operator iam-policy` prints. All tests use one API server, one after the other: issuers are cluster-scoped.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,6 +12,7 @@ mod documents;
 mod faults;
 mod issuer;
 mod plans;
+mod publication;
 mod several_issuers;
 mod structure;
 mod world;

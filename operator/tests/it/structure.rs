@@ -1,4 +1,4 @@
-//! The structure of the code: pure files stay pure, and imports go one way, between files and between folders.
+//! The structure of the code: PURE files are pure, and there are no import cycles between files or folders.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 use syn::{Attribute, ItemMod, ItemUse, UseTree};
 
-/// A module's path in its crate; the crate's root is empty.
+/// A module's path in its crate; the path of the root is empty.
 type Module = Vec<String>;
 
-/// Words that a pure file does not contain: clients, SDKs, clocks and randomness.
+/// Texts that a PURE file must not contain: clients, SDKs, clocks and randomness.
 const IMPURE: [&str; 9] = [
     "kube::",
     "aws_sdk",
@@ -26,7 +26,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// A file of the repository.
+/// Reads a file of the repository.
 pub fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
@@ -63,7 +63,7 @@ fn modules(name: &str) -> BTreeMap<Module, Source> {
         let mut finder =
             Finder { module: &module, known: &known, names: BTreeMap::new(), uses: BTreeSet::new() };
         let file = syn::parse_file(&text).unwrap();
-        // Imports first: an expression may use what is imported below it.
+        // Imports first: an expression may use an import below it.
         file.items.iter().for_each(|item| {
             if let syn::Item::Use(import) = item {
                 finder.import(import);
@@ -96,7 +96,7 @@ fn module_of(path: &Path) -> Option<Module> {
 struct Finder<'a> {
     module: &'a Module,
     known: &'a BTreeSet<Module>,
-    /// Names that imports of the file give to modules.
+    /// Names of modules in the file, by its imports.
     names: BTreeMap<String, Module>,
     uses: BTreeSet<Module>,
 }
@@ -113,12 +113,12 @@ impl Finder<'_> {
                 if self.known.contains(&absolute) {
                     self.names.insert(name, absolute.clone());
                 }
-                self.note(&absolute);
+                self.add_use(&absolute);
             }
         }
     }
 
-    /// A path from the crate's root, if it is one of this crate.
+    /// The path from the crate's root; `None` for paths in other crates.
     fn absolute(&self, path: &[String]) -> Option<Module> {
         let (first, rest) = path.split_first()?;
         let mut base = match first.as_str() {
@@ -140,8 +140,8 @@ impl Finder<'_> {
         Some(base)
     }
 
-    /// Notes the innermost module of a path.
-    fn note(&mut self, path: &[String]) {
+    /// Adds the innermost module of a path to those in use.
+    fn add_use(&mut self, path: &[String]) {
         let innermost = (0..=path.len()).rev().map(|length| path[..length].to_vec());
         let module = innermost.into_iter().find(|module| self.known.contains(module));
         self.uses.extend(module.filter(|module| !module.is_empty()));
@@ -161,11 +161,11 @@ impl<'ast> Visit<'ast> for Finder<'_> {
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let parts: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
-        // A single name is a type or a value, imported or local.
+        // A path of one name is a type or a value, and its import has been counted.
         if parts.len() > 1
             && let Some(absolute) = self.absolute(&parts)
         {
-            self.note(&absolute);
+            self.add_use(&absolute);
         }
         visit::visit_path(self, path);
     }
@@ -178,7 +178,7 @@ fn is_test(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// The paths of an import, each with the name it gives.
+/// The paths of an import, each with its name in the file.
 fn flatten(tree: &UseTree, prefix: &mut Vec<String>, paths: &mut Vec<(Vec<String>, String)>) {
     let full = |prefix: &[String], name: &str| {
         if name == "self" { prefix.to_vec() } else { [prefix, &[name.to_owned()]].concat() }
@@ -191,8 +191,8 @@ fn flatten(tree: &UseTree, prefix: &mut Vec<String>, paths: &mut Vec<(Vec<String
         }
         UseTree::Name(name) => {
             let path = full(prefix, &name.ident.to_string());
-            let given = path.last().cloned().unwrap_or_default();
-            paths.push((path, given));
+            let name = path.last().cloned().unwrap_or_default();
+            paths.push((path, name));
         }
         UseTree::Rename(rename) => {
             paths.push((full(prefix, &rename.ident.to_string()), rename.rename.to_string()));
@@ -202,8 +202,8 @@ fn flatten(tree: &UseTree, prefix: &mut Vec<String>, paths: &mut Vec<(Vec<String
     }
 }
 
-/// A circle in a graph, if it has one.
-fn circle<T: Ord + Clone>(graph: &BTreeMap<T, BTreeSet<T>>) -> Option<Vec<T>> {
+/// A cycle of a graph, if it has one.
+fn cycle<T: Ord + Clone>(graph: &BTreeMap<T, BTreeSet<T>>) -> Option<Vec<T>> {
     fn from<T: Ord + Clone>(
         node: &T,
         graph: &BTreeMap<T, BTreeSet<T>>,
@@ -225,8 +225,8 @@ fn circle<T: Ord + Clone>(graph: &BTreeMap<T, BTreeSet<T>>) -> Option<Vec<T>> {
     graph.keys().find_map(|node| from(node, graph, &mut Vec::new(), &mut done))
 }
 
-/// Decisions are values that tests compare: the files that make them use no client, SDK, clock or randomness, nor a type
-/// of a file that does.
+/// Decisions are values that tests compare: the files with decisions use no client, SDK, clock or randomness, and no file that
+/// does.
 #[test]
 fn pure_files_are_pure_and_use_only_pure_files() {
     let mut pure = Vec::new();
@@ -236,7 +236,7 @@ fn pure_files_are_pure_and_use_only_pure_files() {
             let path = format!("{name}::{}", module.join("::"));
             let code = source.text.split("#[cfg(test)]").next().unwrap();
             for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
-                let found = IMPURE.iter().find(|word| line.contains(**word));
+                let found = IMPURE.iter().find(|text| line.contains(**text));
                 assert!(found.is_none(), "{path}: {line}");
             }
             for used in &source.uses {
@@ -245,7 +245,7 @@ fn pure_files_are_pure_and_use_only_pure_files() {
             pure.push(path);
         }
     }
-    for decides in [
+    for expected in [
         "operator::issuer::decide",
         "operator::issuer::verdict",
         "operator::issuer::publication",
@@ -260,19 +260,19 @@ fn pure_files_are_pure_and_use_only_pure_files() {
         "operator::oidc",
         "operator::policy::trust",
     ] {
-        assert!(pure.iter().any(|path| path == decides), "{decides} does not say that it is PURE");
+        assert!(pure.iter().any(|path| path == expected), "{expected} is not marked PURE");
     }
 }
 
 #[test]
-fn no_file_and_no_folder_uses_what_uses_it() {
+fn there_are_no_import_cycles_between_files_or_folders() {
     for name in ["operator", "crds", "webhook", "process"] {
         let modules = modules(name);
         let files: BTreeMap<Module, BTreeSet<Module>> =
             modules.iter().map(|(module, source)| (module.clone(), source.uses.clone())).collect();
-        assert_eq!(circle(&files), None, "files of {name}");
+        assert_eq!(cycle(&files), None, "files of {name}");
 
-        // Two modules of one folder, each with all that is in it.
+        // Between modules of one folder, each with all its submodules.
         let mut siblings: BTreeMap<Module, BTreeSet<Module>> = BTreeMap::new();
         for (module, source) in &modules {
             for used in &source.uses {
@@ -282,12 +282,12 @@ fn no_file_and_no_folder_uses_what_uses_it() {
                 }
             }
         }
-        assert_eq!(circle(&siblings), None, "folders of {name}");
+        assert_eq!(cycle(&siblings), None, "folders of {name}");
     }
 }
 
 #[test]
-fn circles_and_impure_imports_are_found() {
+fn cycles_and_imports_are_found() {
     let edges = |list: &[(&str, &str)]| {
         let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (from, to) in list {
@@ -295,8 +295,8 @@ fn circles_and_impure_imports_are_found() {
         }
         graph
     };
-    assert_eq!(circle(&edges(&[("a", "b"), ("b", "c"), ("a", "c")])), None);
-    assert_eq!(circle(&edges(&[("a", "b"), ("b", "c"), ("c", "b")])), Some(vec!["b".into(), "c".into()]));
+    assert_eq!(cycle(&edges(&[("a", "b"), ("b", "c"), ("a", "c")])), None);
+    assert_eq!(cycle(&edges(&[("a", "b"), ("b", "c"), ("c", "b")])), Some(vec!["b".into(), "c".into()]));
 
     let text = "use super::{observe::Observed, decide as d};\nuse crate::aws::model::{self, Role};\n\
                 #[cfg(test)]\nmod tests { use crate::run::X; }\nfn f() { d::due(); act::step(); model::x(); }";

@@ -1,4 +1,4 @@
-//! What the reconcile of the certificates works with.
+//! Client, settings and metrics of the certificates' reconcile.
 
 use std::sync::Arc;
 
@@ -8,20 +8,20 @@ use kube::Client;
 use crate::metrics::Metrics;
 use crate::timings::Timings;
 
-/// Client, namespace, periods and metrics.
-pub struct Keeper {
+/// What every step of the certificates' reconcile uses.
+pub struct CertificateContext {
     /// The API server.
     pub client: Client,
-    /// The operator's own namespace, which is the webhook's, too.
+    /// The namespace of operator and webhook.
     pub namespace: String,
-    /// Waits and periods.
+    /// Timeouts and periods.
     pub timings: Timings,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
 }
 
-impl Keeper {
-    /// The name the API server calls the webhook by.
+impl CertificateContext {
+    /// The webhook's host name, which the API server verifies.
     #[must_use]
     pub fn host(&self) -> String {
         format!("{WEBHOOK}.{}.svc", self.namespace)

@@ -1,0 +1,179 @@
+//! AWS: clients of the in-process stand-in, and what it recorded.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::Credentials;
+use aws_sim::{Call, sdk};
+use crds::names;
+use futures::FutureExt;
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::Api;
+use kube::api::PostParams;
+use operator::aws::accounts::Accounts;
+use operator::aws::public::PublicReader;
+use operator::metrics::Metrics;
+
+use super::{CLUSTER, LIMIT, REGION, World};
+
+/// Number of calls by `service:Operation`.
+pub type Counts = BTreeMap<String, usize>;
+
+impl World {
+    /// Clients of the stand-in with the given credentials.
+    pub(super) async fn aws(&self, credentials: Credentials, metrics: Arc<Metrics>) -> Accounts {
+        let config = aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new(REGION))
+            .http_client(sdk::http_client(&self.sim))
+            .credentials_provider(credentials)
+            // The SDK's own retries, with shorter delays.
+            .retry_config(RetryConfig::standard().with_initial_backoff(Duration::from_millis(20)))
+            .load()
+            .await;
+        let sim = self.sim.clone();
+        let read = move |uri: http::Uri| {
+            let sim = sim.clone();
+            async move {
+                let request = http::Request::get(uri).body(bytes::Bytes::new()).map_err(|e| e.to_string())?;
+                let response = sim.handle(request).await.map_err(|_| "connection lost".to_owned())?;
+                Ok((response.status().as_u16(), response.into_body().to_vec()))
+            }
+            .boxed()
+        };
+        Accounts::new(&config, PublicReader::from_fn(read), metrics, self.timings.identity_refresh)
+    }
+
+    /// Clients with the administrator's credentials.
+    pub async fn administrator(&self) -> Accounts {
+        let keys = self.sim.administrator();
+        let credentials =
+            Credentials::new(keys.access_key_id, keys.secret_access_key, None, None, "administrator");
+        self.aws(credentials, Arc::default()).await
+    }
+
+    /// Exchanges a token of the API server for credentials of a role. The error is AWS's error code.
+    pub async fn exchange(
+        &self,
+        namespace: &str,
+        service_account: &str,
+        role: &str,
+    ) -> Result<Credentials, String> {
+        let service_accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
+        let request = TokenRequest {
+            spec: TokenRequestSpec {
+                audiences: vec![names::DEFAULT_AUDIENCE.into()],
+                ..TokenRequestSpec::default()
+            },
+            ..TokenRequest::default()
+        };
+        let token = service_accounts
+            .create_token_request(service_account, &PostParams::default(), &request)
+            .await
+            .unwrap()
+            .status
+            .unwrap()
+            .token;
+        let config = aws_sdk_sts::Config::builder()
+            .behavior_version(aws_sdk_sts::config::BehaviorVersion::latest())
+            .region(Region::new(REGION))
+            .http_client(sdk::http_client(&self.sim))
+            .allow_no_auth()
+            .build();
+        let response = aws_sdk_sts::Client::from_conf(config)
+            .assume_role_with_web_identity()
+            .role_arn(role)
+            .role_session_name("test")
+            .web_identity_token(token)
+            .send()
+            .await
+            .map_err(|error| {
+                let error = error.into_service_error();
+                error.meta().code().unwrap_or_default().to_owned()
+            })?;
+        let keys = response.credentials.unwrap();
+        Ok(Credentials::new(
+            keys.access_key_id,
+            keys.secret_access_key,
+            Some(keys.session_token),
+            None,
+            "web identity",
+        ))
+    }
+
+    /// The name of a `ServiceAccount`'s role.
+    pub fn role_name(&self, service_account: &str) -> String {
+        names::role_name(CLUSTER, &self.namespace, service_account)
+    }
+
+    /// The role of `ServiceAccount` `app`, if it exists.
+    pub fn role(&self) -> Option<aws_sim::world::Role> {
+        self.sim.state().role(&self.role_name("app")).cloned()
+    }
+
+    /// The operator's calls since the start.
+    pub fn operators(&self) -> Vec<Call> {
+        let role = names::operator_role_name(CLUSTER);
+        let by_operator = |c: &Call| c.principal.contains(&format!("assumed-role/{role}/"));
+        self.sim.calls().into_iter().filter(by_operator).collect()
+    }
+
+    /// Their number by operation.
+    pub fn counts(&self) -> Counts {
+        count(self.operators())
+    }
+
+    /// Those to IAM that concern roles of bindings.
+    pub fn role_calls(&self) -> Vec<Call> {
+        let of_bindings =
+            |c: &Call| c.resource.contains(":role/") && !c.resource.contains("podidentity-operator.");
+        self.operators().into_iter().filter(of_bindings).filter(|c| c.service == "iam").collect()
+    }
+
+    /// Operations of those that change something in AWS.
+    pub fn writes(&self) -> Vec<String> {
+        self.operators().into_iter().filter(|c| c.write).map(|c| c.action).collect()
+    }
+
+    /// Waits until the state of the AWS account meets a condition.
+    pub async fn until_aws(&self, what: &str, holds: impl Fn(&aws_sim::State) -> bool) {
+        let check = || async {
+            anyhow::ensure!(holds(&self.sim.state()), "AWS is not in that state");
+            Ok(())
+        };
+        cluster::until(what, LIMIT, check).await.unwrap();
+    }
+
+    /// Waits until an operation was called at least that many times.
+    pub async fn until_called(&self, action: &str, times: usize) {
+        let check = || async {
+            let calls = self.sim.calls().iter().filter(|c| c.action == action).count();
+            anyhow::ensure!(calls >= times, "it was called {calls} times");
+            Ok(())
+        };
+        cluster::until(&format!("{times} × {action}"), LIMIT, check).await.unwrap();
+    }
+
+    /// At the end of every test: the operator's own policy, as `iam-policy` prints it, allowed all its calls.
+    pub fn assert_nothing_denied(&self) {
+        let denied: Vec<Call> = self.sim.calls().into_iter().filter(|c| c.denied).collect();
+        assert!(denied.is_empty(), "AWS denied {denied:#?}");
+    }
+}
+
+/// The number of calls by operation.
+fn count(calls: Vec<Call>) -> Counts {
+    let mut counts = Counts::new();
+    for call in calls {
+        *counts.entry(format!("{}:{}", call.service, call.action)).or_default() += 1;
+    }
+    counts
+}
+
+/// Expected counts, as a table.
+pub fn counts(table: &[(&str, usize)]) -> Counts {
+    table.iter().map(|(name, times)| ((*name).to_owned(), *times)).collect()
+}

@@ -1,0 +1,87 @@
+//! The operator under test, as a task in place of a process.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use aws_credential_types::Credentials;
+use crds::names::{self, OPERATOR_SERVICE_ACCOUNT};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::DeleteParams;
+use operator::run::{Ended, Operator};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{ACCOUNT, CLUSTER, LIMIT, NEXT_NUMBER, World};
+
+pub(super) struct RunningOperator {
+    stop: CancellationToken,
+    task: JoinHandle<anyhow::Result<Ended>>,
+}
+
+impl RunningOperator {
+    pub(super) fn abort(&self) {
+        self.task.abort();
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.task.is_finished()
+    }
+}
+
+impl World {
+    /// Starts the operator with credentials of its own role for its own token, and clears the recorded calls.
+    pub async fn start(&mut self) {
+        let role = names::operator_role_arn("aws", ACCOUNT, CLUSTER);
+        let credentials = self.exchange(&self.system, OPERATOR_SERVICE_ACCOUNT, &role).await.unwrap();
+        self.start_as(credentials).await;
+    }
+
+    /// The same with the given credentials.
+    pub async fn start_as(&mut self, credentials: Credentials) {
+        self.metrics = Arc::default();
+        self.sim.clear_calls();
+        let stop = CancellationToken::new();
+        let operator = Operator {
+            client: self.client.clone(),
+            accounts: self.aws(credentials, self.metrics.clone()).await,
+            metrics: self.metrics.clone(),
+            timings: self.timings.clone(),
+            namespace: self.system.clone(),
+            identity: format!("replica-{}", NEXT_NUMBER.fetch_add(1, Ordering::Relaxed)),
+        };
+        let health = TcpListener::bind("127.0.0.1:0").unwrap();
+        let task = tokio::spawn(operator.run(health, stop.clone()));
+        self.operator = Some(RunningOperator { stop, task });
+    }
+
+    /// As SIGTERM: the operator releases the lease.
+    pub async fn stop(&mut self) {
+        let RunningOperator { stop, task } = self.operator.take().unwrap();
+        stop.cancel();
+        assert_eq!(task.await.unwrap().unwrap(), Ended::Stopped);
+    }
+
+    /// As SIGKILL: the operator finishes nothing. The lease is deleted, so that the test need not wait until it expires.
+    pub async fn kill(&mut self) {
+        let RunningOperator { task, .. } = self.operator.take().unwrap();
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.system);
+        leases.delete(names::LEASE, &DeleteParams::default()).await.unwrap();
+    }
+
+    /// Waits until both controllers have reconciled an object since the start.
+    pub async fn until_reconciled(&self) {
+        let check = || async {
+            let text = self.metrics.text();
+            for kind in ["OidcIssuer", "PodIdentityBinding"] {
+                let line = format!("podidentity_operator_reconciles_total{{kind=\"{kind}\",outcome=\"ok\"}}");
+                anyhow::ensure!(text.contains(&line), "no {kind} was reconciled: {text}");
+            }
+            Ok(())
+        };
+        cluster::until("a reconcile of both kinds", LIMIT, check).await.unwrap();
+    }
+}

@@ -1,0 +1,87 @@
+//! `operator bootstrap` and `operator teardown`, run as the administrator.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use crds::OidcIssuerSpec;
+use kube::Client;
+use operator::bootstrap::{Bootstrap, issuers_of};
+use operator::installation::NamedIssuer;
+use operator::teardown::Teardown;
+use operator::terminal::Terminal;
+
+use super::{World, issuer};
+
+/// Flags of `bootstrap`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Flags {
+    pub dry_run: bool,
+    pub replace_keys: bool,
+}
+
+impl World {
+    /// `operator bootstrap` with a file of one issuer. Returns what it printed.
+    pub async fn bootstrap(&self, spec: &OidcIssuerSpec) -> anyhow::Result<String> {
+        self.bootstrap_with(spec, Flags::default(), &self.client).await
+    }
+
+    /// The same with flags, and with that client of a cluster.
+    pub async fn bootstrap_with(
+        &self,
+        spec: &OidcIssuerSpec,
+        flags: Flags,
+        client: &Client,
+    ) -> anyhow::Result<String> {
+        self.bootstrap_all(&[issuer("default", spec)], flags, client).await
+    }
+
+    /// The same with a file of several issuers.
+    pub async fn bootstrap_all(
+        &self,
+        issuers: &[NamedIssuer],
+        Flags { dry_run, replace_keys }: Flags,
+        client: &Client,
+    ) -> anyhow::Result<String> {
+        let accounts = self.administrator().await;
+        let (account, public) = (accounts.own(), &accounts.public);
+        let printed = Printed::default();
+        let bootstrap = Bootstrap { issuers, namespace: &self.system, account, public, client, replace_keys };
+        bootstrap.run(dry_run, &mut Terminal::to(Box::new(printed.clone()))).await?;
+        Ok(printed.text())
+    }
+
+    /// `operator teardown` with a file of one issuer. Returns what it printed.
+    pub async fn teardown(&self, spec: &OidcIssuerSpec, dry_run: bool) -> anyhow::Result<String> {
+        self.teardown_all(&[issuer("default", spec)], dry_run).await
+    }
+
+    /// The same with a file of several issuers.
+    pub async fn teardown_all(&self, issuers: &[NamedIssuer], dry_run: bool) -> anyhow::Result<String> {
+        let printed = Printed::default();
+        let mut terminal = Terminal::to(Box::new(printed.clone()));
+        let accounts = self.administrator().await;
+        let of_cluster = issuers_of(&self.client).await?;
+        Teardown { issuers, of_cluster, account: accounts.own() }.run(dry_run, &mut terminal).await?;
+        Ok(printed.text())
+    }
+}
+
+/// The output of a subcommand.
+#[derive(Clone, Default)]
+struct Printed(Arc<Mutex<Vec<u8>>>);
+
+impl Printed {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Printed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
