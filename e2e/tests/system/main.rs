@@ -8,6 +8,7 @@ mod hostile;
 mod load;
 mod monitoring;
 mod replicas;
+mod rest;
 mod restarts;
 mod rotation;
 
@@ -31,10 +32,17 @@ async fn the_whole_system_works_and_resists_attacks() {
 
     story::bootstrap(&lab, &mut terminal).await.unwrap();
     // Short enough for this test, and long enough for a pod that runs between two checks.
-    story::install(&lab, &["operator.timings.issuerResync=40s"], &mut terminal).await.unwrap();
+    story::install(
+        &lab,
+        &[&format!("operator.timings.issuerResync={}s", rest::ISSUER_RESYNC.as_secs())],
+        &mut terminal,
+    )
+    .await
+    .unwrap();
     let applied = story::apply(&lab, &mut terminal).await.unwrap();
     assert!(applied.issuer.as_secs() < 60 && applied.binding.as_secs() < 60, "{applied:?}");
     story::workloads(&lab, &mut terminal).await.unwrap();
+    rest::changes_nothing(&lab).await;
 
     a_pod_with_every_right_on_s3_cannot_replace_the_signing_keys(&lab).await;
     forged_keys_are_refused_and_corrected(&lab).await;
