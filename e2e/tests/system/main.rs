@@ -32,13 +32,8 @@ async fn the_whole_system_works_and_resists_attacks() {
 
     story::bootstrap(&lab, &mut terminal).await.unwrap();
     // Short enough for this test, and long enough for a pod that runs between two checks.
-    story::install(
-        &lab,
-        &[&format!("operator.timings.issuerResync={}s", rest::ISSUER_RESYNC.as_secs())],
-        &mut terminal,
-    )
-    .await
-    .unwrap();
+    let resync = format!("operator.timings.issuerResync={}s", rest::ISSUER_RESYNC.as_secs());
+    story::install(&lab, &[&resync, "operator.timings.grantGrace=30s"], &mut terminal).await.unwrap();
     let applied = story::apply(&lab, &mut terminal).await.unwrap();
     assert!(applied.issuer.as_secs() < 60 && applied.binding.as_secs() < 60, "{applied:?}");
     story::workloads(&lab, &mut terminal).await.unwrap();

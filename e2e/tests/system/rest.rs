@@ -31,7 +31,7 @@ async fn versions(lab: &Lab) -> BTreeMap<String, String> {
 
 /// Watches the system for three minutes once no deadline is left that would end in them.
 pub async fn changes_nothing(lab: &Lab) {
-    // A binding without a grant is Stalled after two minutes; that is a change.
+    // A binding without a grant is Stalled after `grantGrace`; that is a change.
     lab.until_field(
         &["podidentitybinding/shop", "--namespace=shop"],
         &e2e::lab::condition("Ready", "reason"),
