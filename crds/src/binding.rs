@@ -53,7 +53,7 @@ pub struct PodIdentityBindingSpec {
     /// The one `ServiceAccount`, in the binding's own namespace; immutable. It need not exist yet.
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
-        .message("a ServiceAccount's name has lower-case letters, digits, hyphens and dots, and no namespace: it is in the binding's own"))]
+        .message("a ServiceAccount's name has lower-case letters, digits, hyphens and dots; the ServiceAccount is in the binding's namespace"))]
     pub service_account_name: String,
 
     /// The `OidcIssuer` under which the `ServiceAccount`'s tokens are exchanged; immutable. Default: the one named
@@ -65,7 +65,7 @@ pub struct PodIdentityBindingSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<RoleSpec>,
 
-    /// Use this existing role, in any account; it is never read or written in IAM. Its own trust policy is the fence.
+    /// Use this existing role, in any account; it is never read or written in IAM. Its own trust policy alone decides which identities may assume it.
     #[serde(default, rename = "roleARN", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     #[x_kube(validation = Rule::new("self.matches('^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$')")
@@ -76,7 +76,7 @@ pub struct PodIdentityBindingSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     #[x_kube(validation = Rule::new("!self.contains('$')")
-        .message("an audience has no $: IAM would read a policy variable"))]
+        .message("an audience must not contain $: IAM reads it as a policy variable"))]
     pub audience: Option<String>,
 
     /// Life of the injected token in seconds, 600 to 86400. Default: 86400.
@@ -84,7 +84,7 @@ pub struct PodIdentityBindingSpec {
     #[schemars(range(min = 600, max = 86400))]
     pub token_expiration_seconds: Option<i64>,
 
-    /// Whether older SDKs are told to use the regional STS endpoint. Default: true.
+    /// Whether `AWS_STS_REGIONAL_ENDPOINTS=regional` is injected, which older SDKs need. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sts_regional_endpoints: Option<bool>,
 
@@ -165,7 +165,7 @@ pub struct PodIdentityBindingStatus {
     pub role_name: Option<String>,
 }
 
-/// The injected token's life unless told otherwise, and the longest: what the EKS webhook uses.
+/// The injected token's life unless the binding specifies another, and the longest: what the EKS webhook uses.
 pub const DEFAULT_TOKEN_EXPIRATION_SECONDS: i64 = 86_400;
 
 /// The shortest token life the API server grants.

@@ -47,9 +47,9 @@ use crate::names::{self, Partition, tag};
     validation = Rule::new("self.clusterName == oldSelf.clusterName")
         .message("spec.clusterName is immutable: role names and ownership tags carry it; make a new OidcIssuer"),
     validation = Rule::new("has(self.issuerURL) == has(oldSelf.issuerURL) && (!has(self.issuerURL) || self.issuerURL == oldSelf.issuerURL)")
-        .message("spec.issuerURL and its presence are immutable: a new URL is a new OidcIssuer"),
+        .message("spec.issuerURL is immutable and cannot be added or removed: make a new OidcIssuer for a new URL"),
     validation = Rule::new("self.audiences[0] == oldSelf.audiences[0]")
-        .message("spec.audiences[0] is immutable: it is in the tokens of running pods and in the operator's own; further audiences may come and go"),
+        .message("spec.audiences[0] is immutable: it is in the tokens of running pods and in the operator's own; further audiences may be added and removed"),
     validation = Rule::new("has(self.issuerURL) || !has(self.s3) || !has(oldSelf.s3) || (self.s3.bucket == oldSelf.s3.bucket && self.s3.region == oldSelf.s3.region && has(self.s3.prefix) == has(oldSelf.s3.prefix) && (!has(self.s3.prefix) || self.s3.prefix == oldSelf.s3.prefix))")
         .message("spec.s3.bucket, spec.s3.region and spec.s3.prefix are immutable while spec.issuerURL is absent: the issuer URL is made of them"),
     validation = Rule::new("!has(self.s3) || !self.s3.bucket.contains('.') || (has(self.issuerURL) && !self.issuerURL.startsWith('https://' + self.s3.bucket + '.s3.'))")
@@ -76,7 +76,7 @@ pub struct OidcIssuerSpec {
     #[serde(default = "default_audiences")]
     #[schemars(length(min = 1, max = 100), inner(length(min = 1, max = 255)))]
     #[x_kube(validation = Rule::new("self.all(audience, !audience.contains('$'))")
-        .message("an audience has no $: IAM would read a policy variable"))]
+        .message("an audience must not contain $: IAM reads it as a policy variable"))]
     pub audiences: Vec<String>,
 
     /// Where the discovery document and the JWKS are published.
@@ -109,7 +109,7 @@ pub struct S3Location {
     /// The bucket's region, for example `eu-central-1`.
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new("self.matches('^((us|eu|ap|sa|ca|me|af|il|mx)-[a-z]+-[0-9]+|(cn|us-gov|eusc-[a-z]+)-[a-z]+-[0-9]+)$')")
-        .message("this is no region of the partitions aws, aws-cn, aws-us-gov and aws-eusc; an example of one is eu-central-1"))]
+        .message("this is not a region of the partitions aws, aws-cn, aws-us-gov and aws-eusc; an example of one is eu-central-1"))]
     pub region: String,
     /// Key prefix of the two documents, without slashes at its ends. Default: `clusterName`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -132,12 +132,12 @@ pub struct Grant {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<GrantNamespaces>,
     /// Managed policies a binding may attach: exact ARNs, or with `*` in the resource part, or `*` for any (the
-    /// permissions boundary is then the only fence). Absent: none.
+    /// permissions boundary is then the only limit). Absent: none.
     #[serde(default, rename = "policyARNs", skip_serializing_if = "Vec::is_empty")]
     // 64 grants of 128 names and 64 policies each still fit etcd's 1.5 MiB.
     #[schemars(length(max = 64), inner(length(max = 224)))]
     #[x_kube(validation = Rule::new("self.all(arn, arn.matches('^([*]|arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9+=,.@_/*-]+)$'))")
-        .message("each is the ARN of a managed policy, arn:aws:iam::<account or aws>:policy/<name>, with * in the name only, or * alone for any policy"))]
+        .message("each is the ARN of a managed policy, arn:aws:iam::<account or aws>:policy/<name>, with * in path and name only, or * alone for any policy"))]
     pub policy_arns: Vec<String>,
     /// Longest `maxSessionDuration` that a binding may ask for, from 1h to 12h. Default: 1h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -154,7 +154,7 @@ pub struct Grant {
     validation = Rule::new("has(self.names) != has(self.selector)")
         .message("exactly one of names and selector must be set; to grant nothing, leave namespaces out"),
     validation = Rule::new("!has(self.selector) || ((!has(self.selector.matchLabels) || self.selector.matchLabels.size() == 0) && (!has(self.selector.matchExpressions) || self.selector.matchExpressions.size() == 0))")
-        .message("only the empty selector, {}, which is every namespace, is supported yet: name the namespaces instead"),
+        .message("only the empty selector, {}, which is every namespace, is supported so far: name the namespaces instead"),
 )]
 pub struct GrantNamespaces {
     /// Namespaces by name.
@@ -163,7 +163,7 @@ pub struct GrantNamespaces {
     #[x_kube(validation = Rule::new("self.all(name, name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'))")
         .message("a namespace's name has lower-case letters, digits and hyphens, and begins and ends with a letter or digit"))]
     pub names: Option<Vec<String>>,
-    /// Namespaces by their labels; the empty selector is every namespace. No other is supported yet.
+    /// Namespaces by their labels; the empty selector is every namespace. No other is supported so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<LabelSelector>,
 }

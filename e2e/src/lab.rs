@@ -14,7 +14,7 @@ use cluster::{Addresses, Node, NodeOptions, until};
 use crate::binaries::{Binaries, root};
 use crate::processes::{Process, processes};
 
-/// Account, region and names of `examples/minimal.yaml`.
+/// The AWS account of `examples/minimal.yaml`.
 pub const ACCOUNT: &str = "111122223333";
 /// The region.
 pub const REGION: &str = "eu-central-1";

@@ -1,7 +1,7 @@
 //! The demo's output: numbered steps, the proofs of each, how long it took.
 
 use std::io::{IsTerminal, Write, stderr, stdout};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Writes to standard output.
 #[derive(Debug)]
@@ -44,12 +44,6 @@ impl Terminal {
     /// Ends a step.
     pub fn done(&self) {
         println!("    {}", self.paint("2", &format!("{:.1} s", self.begun.elapsed().as_secs_f64())));
-    }
-
-    /// The time since the step began.
-    #[must_use]
-    pub fn since_step(&self) -> Duration {
-        self.begun.elapsed()
     }
 
     /// Prints the last line, with the total time.

@@ -13,7 +13,7 @@ use crate::report;
 pub enum Acted {
     /// All of them were taken that may be taken in one pass.
     Done,
-    /// Our finalizer was the last, and it is off: nothing is left to be done for the object.
+    /// Our finalizer was removed: nothing is left to be done for the object.
     Gone,
 }
 
@@ -37,7 +37,7 @@ pub async fn act<K: Kind>(
                 K::shown(memory, shown);
             }
             Step::Change(change) => {
-                // Changes are planned only where the account is known.
+                // Never without an account: a change is planned from a target, and a target needs the account.
                 let Some(account) = &resolved.account else { continue };
                 let written = account.apply(&change.write).await?;
                 K::changed(memory, change, written, &context.clock());

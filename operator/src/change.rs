@@ -20,15 +20,24 @@ impl Change {
     /// The attribute with its old and its new value.
     #[must_use]
     pub fn describe(&self) -> String {
-        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".into());
-        format!("{}: {} -> {}", self.attribute, value(&self.old), value(&self.new))
+        let attribute = self.attribute;
+        match (&self.old, &self.new) {
+            (Some(old), Some(new)) => format!("{attribute}: {old} -> {new}"),
+            (None, Some(new)) => format!("{attribute}: add {new}"),
+            (Some(old), None) => format!("{attribute}: remove {old}"),
+            (None, None) => attribute.to_owned(),
+        }
     }
 }
 
 /// The attributes of some changes, each named once, in order.
 #[must_use]
 pub fn attributes<'a>(changes: impl IntoIterator<Item = &'a Change>) -> String {
-    let mut names: Vec<&str> = changes.into_iter().map(|change| change.attribute).collect();
-    names.dedup();
+    let mut names: Vec<&str> = Vec::new();
+    for change in changes {
+        if !names.contains(&change.attribute) {
+            names.push(change.attribute);
+        }
+    }
     names.join(", ")
 }

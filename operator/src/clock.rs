@@ -22,7 +22,7 @@ impl Clock {
         self.instant.saturating_duration_since(earlier)
     }
 
-    /// Time since a moment of the calendar; none where that is in the future.
+    /// Time since a moment of the calendar; zero where that is in the future.
     #[must_use]
     pub fn age(&self, created: Timestamp) -> Duration {
         self.wall.duration_since(created).try_into().unwrap_or_default()

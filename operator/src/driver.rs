@@ -33,12 +33,12 @@ pub async fn reconcile<K: Kind>(
     // kube never runs two passes over one object at once, so no other pass misses the memory meanwhile.
     let mut memory = driver.memories.take(&uid);
     let limit = driver.context.timings.reconcile_timeout;
-    let failure = match tokio::time::timeout(limit, driver.pass(&object, &mut memory)).await {
+    let outcome = match tokio::time::timeout(limit, driver.pass(&object, &mut memory)).await {
         Ok(Ok(wait)) => Ok(wait),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("the pass did not end within {limit:?}")),
     };
-    let wait = failure.unwrap_or_else(|error| {
+    let wait = outcome.unwrap_or_else(|error| {
         let (name, namespace) = (object.name_any(), object.namespace());
         tracing::warn!(kind = K::NAME, object = name, namespace, error, "the pass failed");
         driver.context.metrics.reconciled(K::NAME, "kubernetes");
@@ -86,7 +86,7 @@ impl<K: Kind> Driver<K> {
         let (resolved, observed, plan) = self.plan(object, &mut memory.kind, &clock).await?;
         K::planned(&mut memory.kind, &resolved.view, &plan);
         let acted = act(&plan, &resolved, &mut memory.kind, context).await;
-        // What was done already and did not last is done again, but not at once.
+        // The last pass took the same steps: they are repeated, but not at once.
         let repeated = !plan.steps.is_empty() && memory.steps == plan.steps;
         memory.steps.clone_from(&plan.steps);
         let (label, conditions, next) = match acted {
@@ -112,7 +112,8 @@ impl<K: Kind> Driver<K> {
             }
         };
         context.metrics.reconciled(K::NAME, label);
-        // A pass that did something is followed at once by one that reads it back; only first progress is worth a status.
+        // A pass that changed something is followed at once by one that reads it back. Progress is written to the status only
+        // while the object was not Ready.
         if next != Next::LookAgain || !resolved.state.was_ready {
             report::<K>(context, object, conditions, plan.facts).await?;
         }

@@ -33,24 +33,24 @@ pub fn check(issuer: &str, grants: &[Grant], request: Request<'_>) -> Result<(),
     let of_namespace: Vec<&Grant> = grants.iter().filter(|g| covers_namespace(g, namespace)).collect();
     if of_namespace.is_empty() {
         return refused(format!(
-            "no grant of OidcIssuer {issuer} covers namespace {namespace}: add it to spec.grants[].namespaces.names"
+            "no grant of OidcIssuer {issuer} covers namespace {namespace}: add the namespace to spec.grants[].namespaces.names of the \
+             OidcIssuer"
         ));
     }
     let missing = |grant: &Grant| -> Vec<String> {
         let covered = |arn: &&String| grant.policy_arns.iter().any(|pattern| matches(pattern, arn));
         let policies = policy_arns.iter().filter(|arn| !covered(arn)).cloned();
         let ceiling = grant.max_session_duration.map_or(DEFAULT_SESSION, Duration::from);
-        let longer = (session > ceiling).then(|| {
-            format!("a maxSessionDuration of {} s (it has {} s)", session.as_secs(), ceiling.as_secs())
-        });
+        let longer = (session > ceiling)
+            .then(|| format!("sessions of {} s (it allows {} s)", session.as_secs(), ceiling.as_secs()));
         policies.chain(longer).collect()
     };
     // The grant that lacks least is the one the administrator most likely meant.
     let closest = of_namespace.into_iter().map(|grant| (missing(grant), grant)).min_by_key(|(m, _)| m.len());
     match closest {
         Some((missing, grant)) if !missing.is_empty() => refused(format!(
-            "no single grant of OidcIssuer {issuer} for namespace {namespace} covers the binding; the closest, {}, lacks \
-             {}: add it to that grant, or take it out of spec.role",
+            "no single grant of OidcIssuer {issuer} for namespace {namespace} covers the binding; the closest, {}, does not \
+             allow {}. Extend that grant, or change spec.role",
             grant.name,
             missing.join(", ")
         )),
@@ -121,7 +121,7 @@ mod tests {
         let long = Request { session: two_hours, ..REQUEST };
         let silent = grant(&["vault"], &[]);
         let refused = ask_for(std::slice::from_ref(&silent), long).unwrap_err();
-        assert!(refused.contains("a maxSessionDuration of 7200 s (it has 3600 s)"), "{refused}");
+        assert!(refused.contains("sessions of 7200 s (it allows 3600 s)"), "{refused}");
         let allowing = Grant { max_session_duration: Some(two_hours.into()), ..silent.clone() };
         ask_for(&[allowing], long).unwrap();
         ask_for(&[silent], REQUEST).unwrap();

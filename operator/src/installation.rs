@@ -26,18 +26,20 @@ pub struct Installation {
 
 impl Installation {
     /// Puts issuers together. One cluster has one name in an account, in one partition: role names, path and boundary
-    /// carry it. Of two issuers of one name the first counts.
+    /// carry it. An issuer that is given twice counts once.
     pub fn new(account: &str, issuers: impl IntoIterator<Item = NamedIssuer>) -> Result<Self, Finding> {
         let refused = |message: String| Finding::new(Reason::InvalidSpec, message);
         let mut issuers = issuers.into_iter();
-        let first = issuers.next().ok_or_else(|| refused("there is no OidcIssuer".into()))?;
-        let mut all = BTreeMap::from([(first.name.clone(), first.clone())]);
+        let first = issuers.next().ok_or_else(|| refused("the file contains no OidcIssuer".into()))?;
+        let key = |issuer: &NamedIssuer| (issuer.name.clone(), issuer.spec.issuer_url());
+        let mut all = BTreeMap::from([(key(&first), first.clone())]);
         for issuer in issuers {
             let (one, other) = (&first.spec, &issuer.spec);
             if one.cluster_name != other.cluster_name {
                 return Err(refused(format!(
                     "OidcIssuer {} has spec.clusterName {} and OidcIssuer {} has {}: one cluster has one name in an AWS \
-                     account, since role names, the role path and the permissions boundary carry it",
+                     account, since role names, the role path and the permissions boundary carry it. Give both the same \
+                     spec.clusterName",
                     first.name, one.cluster_name, issuer.name, other.cluster_name
                 )));
             }
@@ -50,7 +52,7 @@ impl Installation {
                     other.partition()
                 )));
             }
-            all.entry(issuer.name.clone()).or_insert(issuer);
+            all.entry(key(&issuer)).or_insert(issuer);
         }
         Ok(Self { account: account.to_owned(), first, issuers: all.into_values().collect() })
     }

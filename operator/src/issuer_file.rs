@@ -1,5 +1,6 @@
 //! The YAML file with the cluster's `OidcIssuer`s, which the administrator's subcommands read.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 
@@ -83,6 +84,21 @@ fn parse(file: &str, text: &str) -> Result<Vec<NamedIssuer>, FileError> {
         .filter(|document| document["kind"] == "OidcIssuer")
         .map(|document| issuer(file, document))
         .collect::<Result<_, _>>()?;
+    let inconsistent = |message: String| Err(FileError::Inconsistent(format!("{file}: {message}")));
+    let mut names = BTreeSet::new();
+    if let Some(twice) = issuers.iter().find(|issuer| !names.insert(&issuer.name)) {
+        return inconsistent(format!("two OidcIssuers have the name {}", twice.name));
+    }
+    let mut accounts: Vec<&str> = issuers
+        .iter()
+        .filter_map(|issuer| account_of_bucket(&issuer.spec.s3.bucket, &issuer.spec.s3.region))
+        .collect();
+    accounts.dedup();
+    if let [one, other, ..] = accounts[..] {
+        return inconsistent(format!(
+            "the bucket names are of accounts {one} and {other}: use a file for each account"
+        ));
+    }
     if issuers.is_empty() {
         return Err(FileError::None { file: file.to_owned() });
     }
@@ -205,6 +221,14 @@ mod tests {
                 "spec.grants.0.policyArns is not a field",
             ),
             (format!("{GOOD}  issuerUrl: https://x.example.com\n"), "spec.issuerUrl is not a field"),
+            (format!("{GOOD}---\n{GOOD}"), "two OidcIssuers have the name default"),
+            (
+                format!(
+                    "{GOOD}---\n{}",
+                    GOOD.replace("default", "second").replace("111122223333", "999999999999")
+                ),
+                "are of accounts 111122223333 and 999999999999",
+            ),
             ("kind: Namespace".to_owned(), "has no object of kind OidcIssuer"),
             ("{".to_owned(), "not valid YAML"),
         ] {

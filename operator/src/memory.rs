@@ -17,7 +17,7 @@ pub struct Memory<K: Kind> {
     pub steps: Vec<Step<K::Own>>,
     /// Failures in a row.
     pub failures: u32,
-    /// Whether our finalizer is off: the cached object may outlive it by a moment, and nothing is left to be done for it.
+    /// Whether our finalizer was removed: the cached object may outlive it by a moment, and nothing is left to be done for it.
     pub gone: bool,
 }
 

@@ -25,7 +25,7 @@ pub struct ObjectState {
     pub deleting: bool,
     /// Whether our finalizer is on it.
     pub finalizer: bool,
-    /// Whether the status says Ready for this generation. Only evidence that was seen twice takes that back.
+    /// Whether the status says Ready for this generation. Failures that pass do not take that back.
     pub was_ready: bool,
 }
 

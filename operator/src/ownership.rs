@@ -1,4 +1,5 @@
-//! PURE: whose a resource in AWS is. Ownership is proved by tags and never by a uid: a restored cluster must find its own.
+//! PURE: which object owns a resource in AWS. Ownership is proved by tags and never by a uid: a restored cluster has new
+//! uids.
 
 use std::collections::BTreeSet;
 
@@ -7,11 +8,14 @@ use crds::{Finding, OidcIssuerSpec, Reason};
 
 use crate::aws::model::Tags;
 
+/// The kind in the tags of what `bootstrap` makes for the operator itself.
+const OPERATOR: &str = "Operator";
+
 /// The owner of a resource: the tags of what it makes, and the rule by which it finds its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     tags: Tags,
-    /// Further issuer URLs that are as good as the one in `tags`.
+    /// Further issuer URLs that are accepted beside the one in `tags`.
     issuers: BTreeSet<String>,
     /// Tag keys whose values must be equal.
     proof: &'static [&'static str],
@@ -53,10 +57,20 @@ impl Owner {
         issuers: impl IntoIterator<Item = String>,
     ) -> Self {
         Self {
-            tags: issuer.ownership_tags("Operator", None, name),
+            tags: issuer.ownership_tags(OPERATOR, None, name),
             issuers: issuers.into_iter().collect(),
             proof: &[tag::CLUSTER, tag::KIND, tag::NAMESPACE],
         }
+    }
+
+    fn is_operator(&self) -> bool {
+        self.tags.get(tag::KIND).is_some_and(|kind| kind == OPERATOR)
+    }
+
+    /// The tags that make a resource its own, if a resource with these tags is not.
+    #[must_use]
+    pub fn missing_tags(&self, found: &Tags) -> Option<&Tags> {
+        self.check("", "", found).is_err().then_some(&self.tags)
     }
 
     /// The tags of what it makes, put in the creating call.
@@ -65,7 +79,7 @@ impl Owner {
         &self.tags
     }
 
-    /// Whether a resource with these tags is its own; if not, whose it is.
+    /// Whether a resource with these tags is its own; if not, the error names its owner.
     pub fn check(&self, what: &str, name: &str, found: &Tags) -> Result<(), Finding> {
         let issuer = found.get(tag::ISSUER);
         let same_issuer =
@@ -77,17 +91,27 @@ impl Owner {
         let message = match found.get(tag::CLUSTER) {
             None => format!(
                 "{what} {name} exists and does not carry this operator's ownership tags: it belongs to somebody else. \
-                 Choose another name, or remove it"
+                 Remove it in AWS or, of a bucket, choose another spec.s3.bucket"
             ),
+            Some(cluster)
+                if Some(cluster) == self.tags.get(tag::CLUSTER) && !same_issuer && !self.is_operator() =>
+            {
+                format!(
+                    "{what} {name} belongs to issuer {} of a cluster named {cluster}: cluster name taken in this account. Make a \
+                 new OidcIssuer with another spec.clusterName or, of a bucket, with another spec.s3.bucket",
+                    of(tag::ISSUER)
+                )
+            }
             Some(cluster) if Some(cluster) == self.tags.get(tag::CLUSTER) && !same_issuer => format!(
-                "{what} {name} belongs to another cluster named {cluster} (issuer {}): cluster name taken in this \
-                 account. Choose another spec.clusterName",
+                "{what} {name} was made for issuer {} of a cluster named {cluster}, which is neither in the file nor in this \
+                 cluster. If it is of this cluster, add that OidcIssuer to the file; otherwise the cluster name is taken in \
+                 this account: choose another spec.clusterName",
                 of(tag::ISSUER)
             ),
             Some(cluster) => {
                 let namespace = found.get(tag::NAMESPACE).map_or(String::new(), |ns| format!("{ns}/"));
                 format!(
-                    "{what} {name} belongs to {} {namespace}{} of cluster {cluster}, issuer {}",
+                    "{what} {name} belongs to {} {namespace}{} of cluster {cluster}, issuer {}: delete it there first",
                     of(tag::KIND),
                     of(tag::NAME),
                     of(tag::ISSUER)

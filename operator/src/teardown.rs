@@ -1,4 +1,4 @@
-//! `operator teardown`: the mirror of `bootstrap`. Provider → objects → bucket → operator's role → boundary; nothing is
+//! `operator teardown`: the reverse of `bootstrap`. Provider → objects → bucket → operator's role → boundary; nothing is
 //! touched while roles of bindings remain, and nothing that is somebody else's.
 
 use std::time::Instant;
@@ -38,12 +38,9 @@ impl Teardown<'_> {
             terminal.field("issuer", &issuer.spec.issuer_url());
         }
         terminal.field("account", &identity.account);
-        let staying: Vec<&NamedIssuer> = installation
-            .issuers()
-            .iter()
-            .filter(|issuer| !issuers.iter().any(|going| going.name == issuer.name))
-            .collect();
-        no_roles_remain(account, &installation, &staying).await?;
+        let remaining_issuers: Vec<&NamedIssuer> =
+            installation.issuers().iter().filter(|issuer| !is_in(issuers, issuer)).collect();
+        refuse_while_roles_remain(account, &installation, &remaining_issuers).await?;
 
         let mut changes = Vec::new();
         for NamedIssuer { name, spec } in issuers {
@@ -56,10 +53,18 @@ impl Teardown<'_> {
             changes.extend(documents::removal(&target, bucket_found.as_ref()));
             changes.extend(bucket::removal(&target, bucket_found.as_ref()));
         }
-        if staying.is_empty() {
-            let (policy, role) = found(account, &installation).await.map_err(|error| refused(&error))?;
+        let (policy, role) = found(account, &installation).await.map_err(|error| refused(&error))?;
+        if remaining_issuers.is_empty() {
             changes.extend(operator_role::removal(&installation, role.as_ref()).map_err(unchanged)?);
             changes.extend(boundary::removal(&installation, policy.as_ref()).map_err(unchanged)?);
+        } else {
+            // First, so that they have an owner whatever happens next.
+            let issuers = remaining_issuers.iter().map(|issuer| (*issuer).clone());
+            let remaining = Installation::new(&identity.account, issuers).map_err(unchanged)?;
+            let role = operator_role::hand_over(&installation, &remaining, role.as_ref());
+            let boundary = boundary::hand_over(&installation, &remaining, policy.as_ref());
+            let handed_over = [role.map_err(unchanged)?, boundary.map_err(unchanged)?];
+            changes.splice(0..0, handed_over.into_iter().flatten());
         }
         if dry_run {
             for change in &changes {
@@ -74,16 +79,22 @@ impl Teardown<'_> {
         for change in &changes {
             remove(account, change, terminal).await?;
         }
-        if !staying.is_empty() {
-            let names: Vec<&str> = staying.iter().map(|issuer| issuer.name.as_str()).collect();
+        if !remaining_issuers.is_empty() {
+            let names: Vec<&str> = remaining_issuers.iter().map(|issuer| issuer.name.as_str()).collect();
             terminal.line(&format!(
-                "operator's role and permissions boundary stay: OidcIssuer {} uses them. Run bootstrap with its file, so \
-                 that they name nothing else",
+                "operator's role and permissions boundary are kept: OidcIssuer {} uses them. Delete the OidcIssuer objects of \
+                 this file, then run `operator bootstrap` with the file of the others",
                 names.join(", ")
             ));
         }
         Ok(())
     }
+}
+
+/// Whether an issuer is in the file: of one name under two URLs, one was deleted and made again.
+fn is_in(file: &[NamedIssuer], issuer: &NamedIssuer) -> bool {
+    let url = issuer.spec.issuer_url();
+    file.iter().any(|one| one.name == issuer.name && one.spec.issuer_url() == url)
 }
 
 async fn remove(account: &Account, change: &Change, terminal: &mut Terminal) -> anyhow::Result<()> {
@@ -100,19 +111,23 @@ async fn remove(account: &Account, change: &Change, terminal: &mut Terminal) -> 
 }
 
 /// Stops, naming them, while roles of bindings remain that would be left without issuer or operator.
-async fn no_roles_remain(
+async fn refuse_while_roles_remain(
     account: &Account,
     installation: &Installation,
-    staying: &[&NamedIssuer],
+    remaining_issuers: &[&NamedIssuer],
 ) -> anyhow::Result<()> {
     let path = role_path(installation.cluster_name());
     let mut remaining = roles_under(&account.iam, &path).await.map_err(|error| user(&error))?;
-    if !staying.is_empty() {
+    if !remaining_issuers.is_empty() {
         let mut of_others = Vec::new();
         for name in &remaining {
             let role = account.iam.role(name).await.map_err(|error| user(&error))?;
             let issuer = role.and_then(|role| role.tags.get(tag::ISSUER).cloned());
-            of_others.push(staying.iter().any(|staying| Some(staying.spec.issuer_url()) == issuer));
+            of_others.push(
+                remaining_issuers
+                    .iter()
+                    .any(|remaining_issuers| Some(remaining_issuers.spec.issuer_url()) == issuer),
+            );
         }
         let mut of_others = of_others.into_iter();
         remaining.retain(|_| !of_others.next().unwrap_or_default());

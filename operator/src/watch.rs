@@ -22,7 +22,7 @@ pub async fn run<K: Kind>(
         .run(reconcile::<K>, never_fails::<K>, driver)
         .for_each(|result| async {
             match result {
-                // An object that is gone is no news.
+                // An object that was deleted meanwhile needs no log line.
                 Ok(_) | Err(Error::ObjectNotFound(_) | Error::ReconcilerFailed(..)) => {}
                 Err(error) => {
                     tracing::warn!(kind = K::NAME, %error, "the watch failed and is started again");

@@ -7,7 +7,7 @@ use e2e::lab::Lab;
 
 /// How long it is watched.
 const REST: Duration = Duration::from_mins(3);
-/// `operator.timings.issuerResync` of this installation; the only period that ends while it is watched.
+/// `operator.timings.issuerResync` of this installation; the only period with AWS calls that ends while it is watched.
 pub const ISSUER_RESYNC: Duration = Duration::from_secs(40);
 /// What one resync of the issuer reads.
 const READS: [(&str, usize); 6] = [
@@ -18,7 +18,7 @@ const READS: [(&str, usize); 6] = [
     ("GetObject", 2),
     ("GetOpenIDConnectProvider", 1),
 ];
-/// Everything that operator and webhook can write, except the leader's Lease.
+/// The kinds that are compared before and after; the leader's Lease is written all the time.
 const KINDS: &str = "oidcissuers,podidentitybindings,serviceaccounts,secrets,mutatingwebhookconfigurations,\
                      customresourcedefinitions,deployments,pods,events.events.k8s.io";
 
@@ -46,7 +46,7 @@ pub async fn changes_nothing(lab: &Lab) {
     };
     cluster::until("three minutes of rest", 2 * REST, three_minutes).await.unwrap();
 
-    // The kubelet ends pods' events by itself, so only new and changed objects count.
+    // Events expire (`--event-ttl`), so only new and changed objects count.
     let after = versions(lab).await;
     let changed: Vec<&String> =
         after.iter().filter(|(key, version)| before.get(*key) != Some(version)).map(|(key, _)| key).collect();

@@ -1,13 +1,14 @@
 //! From an issuer to the clients of its AWS account. Nothing else makes a client.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_config::SdkConfig;
 use crds::OidcIssuerSpec;
+use tokio::sync::Mutex;
 
 use super::call::Calls;
-use super::error::AwsError;
+use super::error::{AwsError, Class};
 use super::iam::Iam;
 use super::model::{BucketRef, Identity, Write, Written};
 use super::public::PublicReader;
@@ -29,10 +30,12 @@ pub struct Accounts {
 pub struct Account {
     /// Identity and access management: one endpoint per partition.
     pub iam: Iam,
-    /// Tokens for credentials.
+    /// AWS STS.
     pub sts: Sts,
     config: SdkConfig,
     calls: Calls,
+    /// The identity and when it was asked for. Locked while it is asked for: many passes ask at once, and one call answers.
+    identity: Arc<Mutex<Option<(Identity, Instant)>>>,
     identity_refresh: Duration,
 }
 
@@ -59,13 +62,14 @@ impl Accounts {
             sts: Sts::new(config, calls.clone()),
             config: config.clone(),
             calls,
+            identity: Arc::default(),
             identity_refresh,
         };
         Self { public, own }
     }
 
-    /// The account that an issuer is registered in. Every issuer is registered in the account of the operator's own
-    /// credentials; an issuer that names a role of another account will be told apart here.
+    /// The account that an issuer is registered in: every issuer is registered in the account of the operator's own
+    /// credentials.
     #[must_use]
     pub fn of(&self, _issuer: &OidcIssuerSpec) -> Account {
         self.own.clone()
@@ -86,14 +90,27 @@ impl Account {
     }
 
     /// Account and principal of the credentials. The answer is used for `identity_refresh` and until AWS refuses the
-    /// credentials.
+    /// credentials; after that, too, while AWS cannot be asked.
     pub async fn identity(&self) -> Result<Identity, AwsError> {
-        if let Some(identity) = self.calls.known_identity(self.identity_refresh) {
-            return Ok(identity);
+        let mut known = self.identity.lock().await;
+        if let Some((identity, at)) = &*known
+            && at.elapsed() < self.identity_refresh
+            && !self.calls.were_refused()
+        {
+            return Ok(identity.clone());
         }
-        let identity = self.sts.caller_identity().await?;
-        self.calls.remember_identity(identity.clone());
-        Ok(identity)
+        match (self.sts.caller_identity().await, &mut *known) {
+            (Ok(identity), known) => {
+                *known = Some((identity.clone(), Instant::now()));
+                Ok(identity)
+            }
+            (Err(error), Some((identity, _)))
+                if matches!(error.class, Class::Transient | Class::Throttled) =>
+            {
+                Ok(identity.clone())
+            }
+            (Err(error), _) => Err(error),
+        }
     }
 
     /// Carries out one change.

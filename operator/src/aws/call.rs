@@ -2,8 +2,8 @@
 //! classified here and nowhere else.
 
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::box_error::BoxError;
@@ -17,24 +17,26 @@ use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::error::{AwsError, Class, classify};
-use super::model::Identity;
 use crate::metrics::Metrics;
+
+/// The exchange of a token for credentials.
+pub(super) const TOKEN_EXCHANGE: &str = "sts:AssumeRoleWithWebIdentity";
 
 /// Shared by all clients of one set of credentials. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Calls {
     metrics: Arc<Metrics>,
-    identity: Arc<Mutex<Option<(Identity, Instant)>>>,
+    /// Whether AWS refused the credentials since their identity was asked for.
+    refused: Arc<AtomicBool>,
 }
 
 impl Calls {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, identity: Arc::default() }
+        Self { metrics, refused: Arc::default() }
     }
 
-    /// Counts a call and classifies its failure. Credentials that AWS refuses may be of another role soon: whose they are
-    /// is asked again.
-    pub(super) fn ended<T, E, R>(
+    /// Counts a call and classifies its failure.
+    pub(super) fn record<T, E, R>(
         &self,
         operation: &'static str,
         resource: &str,
@@ -50,24 +52,17 @@ impl Calls {
         if let Err(error) = &answer {
             let AwsError { code, detail, class, .. } = error;
             tracing::debug!(operation, resource, outcome, code, detail, "AWS call failed");
-            if *class == Class::Credentials {
-                *self.identity() = None;
+            // A token that STS refuses in exchange for credentials says nothing of the credentials in use.
+            if *class == Class::Credentials && operation != TOKEN_EXCHANGE {
+                self.refused.store(true, Ordering::Relaxed);
             }
         }
         answer
     }
 
-    /// The identity of these credentials, if it was asked for less than `age` ago.
-    pub(super) fn known_identity(&self, age: Duration) -> Option<Identity> {
-        self.identity().as_ref().filter(|(_, at)| at.elapsed() < age).map(|(identity, _)| identity.clone())
-    }
-
-    pub(super) fn remember_identity(&self, identity: Identity) {
-        *self.identity() = Some((identity, Instant::now()));
-    }
-
-    fn identity(&self) -> std::sync::MutexGuard<'_, Option<(Identity, Instant)>> {
-        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether AWS refused the credentials since this was last asked: the next ones may be of another role.
+    pub(super) fn were_refused(&self) -> bool {
+        self.refused.swap(false, Ordering::Relaxed)
     }
 }
 

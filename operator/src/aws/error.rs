@@ -4,7 +4,8 @@
 use crds::{Finding, Reason};
 use thiserror::Error;
 
-/// The class of a failure; decisions depend on nothing else of an error.
+/// The class of a failure. Requeue, reason and metric label depend on it alone; where one code has two meanings (a role and
+/// a policy that do not exist), the caller looks at operation and message, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
     /// The resource does not exist.
@@ -17,7 +18,7 @@ pub enum Class {
     Throttled,
     /// The operator's policy does not allow the call.
     Denied,
-    /// AWS refuses the request; the specification has to be changed.
+    /// AWS refuses the request, or answers a code that is not known here; the specification has to be changed.
     Invalid,
     /// A quota of the account is exceeded.
     Quota,
@@ -45,10 +46,10 @@ impl Class {
         }
     }
 
-    /// Whether a person has to change something. The call is retried even then, with the longest delay: the change may be made
+    /// Whether the object becomes Stalled. The call is retried even then, with the longest delay: the cause may be removed
     /// outside the cluster.
     #[must_use]
-    pub const fn needs_a_person(self) -> bool {
+    pub const fn stalls(self) -> bool {
         matches!(self, Self::Invalid | Self::Quota | Self::NotOwned)
     }
 
@@ -109,6 +110,8 @@ impl AwsError {
                 format!("your AWS credentials do not allow {operation} on {resource}: {message}")
             }
             Class::Credentials => format!("your AWS credentials do not work: {message}"),
+            // A command ends with the error: nothing retries it.
+            Class::Transient | Class::Throttled => format!("{operation} failed: {message}"),
             _ => self.for_user(),
         }
     }
@@ -135,14 +138,21 @@ impl AwsError {
             ),
             Class::Quota => format!("{operation}: {message}. Ask AWS to raise the quota"),
             Class::Throttled => format!("AWS throttles {operation}; the operator retries it"),
+            // Without the cause, which may be another one at each try: equal states have equal messages.
             Class::Transient => format!("{operation} got no response from AWS; the operator retries it"),
-            Class::NotOwned => format!(
-                "{resource} belongs to another AWS account, or this account must not read it: choose another \
+            Class::NotOwned if operation.starts_with("s3:") => format!(
+                "{resource} belongs to another AWS account, or this account is not allowed to read it: choose another \
                  spec.s3.bucket, preferably one that ends in -<account>-<region>-an"
             ),
-            Class::NotFound | Class::AlreadyExists | Class::Conflict | Class::Invalid => {
-                format!("AWS refused {operation} on {resource}: {message}")
+            Class::NotOwned => format!("AWS refused {operation} on {resource}: {message}"),
+            Class::NotFound | Class::AlreadyExists | Class::Conflict => {
+                format!(
+                    "AWS refused {operation} on {resource}: {message}; the operator reads it again and retries"
+                )
             }
+            Class::Invalid => format!(
+                "AWS refused {operation} on {resource}: {message}. Change the field of spec that this names"
+            ),
         }
     }
 }

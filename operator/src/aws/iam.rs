@@ -1,4 +1,5 @@
-//! AWS IAM: providers, roles and policies. Names and ARNs are computed by the caller; nothing is searched for.
+//! AWS IAM: providers, roles and policies. Names and ARNs are computed by the caller; only the names of roles under a path
+//! are listed.
 
 use aws_config::SdkConfig;
 use aws_sdk_iam::Client;
@@ -19,7 +20,7 @@ pub struct Iam {
 /// Calls a client operation and classifies what comes back.
 macro_rules! call {
     ($self:ident, $operation:literal, $resource:expr, $builder:expr) => {
-        $self.calls.ended(concat!("iam:", $operation), $resource, $builder.send().await)
+        $self.calls.record(concat!("iam:", $operation), $resource, $builder.send().await)
     };
 }
 
@@ -95,7 +96,8 @@ impl Iam {
         Ok(Some(Policy { document: decode(&document), tags: tags_from(policy.tags()), old_versions }))
     }
 
-    /// Carries out one change. What exists already, or is gone already, is no error.
+    /// Carries out one change. A provider that exists already is no error, and neither is what was deleted already; a role or
+    /// policy that exists already is one, since somebody else may own it.
     #[allow(clippy::too_many_lines, reason = "one arm for each operation")]
     pub async fn apply(&self, write: &IamWrite) -> Result<Written, AwsError> {
         let client = &self.client;
@@ -163,6 +165,14 @@ impl Iam {
                     Class::NotFound,
                     call!(self, "DeleteRole", role, client.delete_role().role_name(role)),
                 )?;
+            }
+            IamWrite::TagRole { role, tags } => {
+                let request = client.tag_role().role_name(role).set_tags(Some(tags_to(tags)));
+                call!(self, "TagRole", role, request)?;
+            }
+            IamWrite::TagPolicy { policy, tags } => {
+                let request = client.tag_policy().policy_arn(policy).set_tags(Some(tags_to(tags)));
+                call!(self, "TagPolicy", policy, request)?;
             }
             IamWrite::CreatePolicy { name, path, document, tags } => {
                 let request = client

@@ -1,5 +1,5 @@
-//! The roles that exist under a path, found by listing. Names only: `ListRoles` shows no tags, so nothing here says whose a
-//! role is.
+//! The roles that exist under a path, found by listing. Names only: `ListRoles` shows no tags, so ownership is not known
+//! here.
 
 use super::error::AwsError;
 use super::iam::Iam;

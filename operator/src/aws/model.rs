@@ -147,7 +147,7 @@ pub struct BucketRef {
     pub owner: String,
 }
 
-/// One change in AWS: one remote call, idempotent, and safe to repeat after a crash.
+/// One change in AWS: one remote call, safe to repeat after a crash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
     /// In IAM.
@@ -173,10 +173,12 @@ pub enum IamWrite {
     PutInline { role: String, name: String, document: Value },
     DeleteInline { role: String, name: String },
     DeleteRole { role: String },
+    TagRole { role: String, tags: Tags },
     CreatePolicy { name: String, path: String, document: Value, tags: Tags },
     PutPolicyVersion { policy: String, document: Value },
     DeletePolicyVersion { policy: String, version: String },
     DeletePolicy { policy: String },
+    TagPolicy { policy: String, tags: Tags },
 }
 
 /// One change of a bucket.

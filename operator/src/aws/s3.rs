@@ -24,7 +24,7 @@ pub struct S3 {
 
 macro_rules! call {
     ($self:ident, $operation:literal, $resource:expr, $builder:expr) => {
-        $self.calls.ended(concat!("s3:", $operation), $resource, $builder.send().await)
+        $self.calls.record(concat!("s3:", $operation), $resource, $builder.send().await)
     };
 }
 

@@ -31,7 +31,7 @@ pub enum SetupError {
 pub struct Settings {
     /// PEM file of a CA trusted in addition to the system's roots.
     pub extra_ca: Option<PathBuf>,
-    /// Region of IAM and STS calls; the SDK's own search where absent.
+    /// Region of IAM and STS calls; the SDK's default region chain where absent.
     pub region: Option<String>,
     /// Limit of one attempt of one call.
     pub call_timeout: Duration,

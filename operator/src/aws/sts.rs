@@ -4,7 +4,7 @@ use aws_config::SdkConfig;
 use aws_sdk_sts::Client;
 use aws_sdk_sts::config::Builder;
 
-use super::call::Calls;
+use super::call::{Calls, TOKEN_EXCHANGE};
 use super::error::AwsError;
 use super::model::Identity;
 
@@ -31,7 +31,7 @@ impl Sts {
     pub async fn caller_identity(&self) -> Result<Identity, AwsError> {
         const OPERATION: &str = "sts:GetCallerIdentity";
         let response = self.client.get_caller_identity().send().await;
-        let response = self.calls.ended(OPERATION, "the operator's credentials", response)?;
+        let response = self.calls.record(OPERATION, "the operator's credentials", response)?;
         Ok(Identity {
             account: response.account().unwrap_or_default().to_owned(),
             arn: response.arn().unwrap_or_default().to_owned(),
@@ -40,7 +40,6 @@ impl Sts {
 
     /// Exchanges a token for credentials and drops them. They are valid for 900 s, under a session policy that denies everything.
     pub async fn verify_exchange(&self, role_arn: &str, token: &str) -> Result<(), AwsError> {
-        const OPERATION: &str = "sts:AssumeRoleWithWebIdentity";
         let response = self
             .client
             .assume_role_with_web_identity()
@@ -51,6 +50,6 @@ impl Sts {
             .policy(DENY_EVERYTHING)
             .send()
             .await;
-        self.calls.ended(OPERATION, role_arn, response).map(|_| ())
+        self.calls.record(TOKEN_EXCHANGE, role_arn, response).map(|_| ())
     }
 }

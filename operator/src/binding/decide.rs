@@ -21,7 +21,7 @@ use crate::model::Next;
 use crate::timings::Timings;
 
 /// Which reads are due: at their age, after anything that makes memory doubtful, and always before destruction. An
-/// object that was never acted on has no role: `CreateRole` itself is the question.
+/// object that was never acted on is not read: `CreateRole` answers `EntityAlreadyExists` if there is a role.
 #[must_use]
 pub fn due(view: &View, memory: &Memory, clock: &Clock, timings: &Timings) -> Due {
     let may_have_role = view.object.finalizer || memory.acted;
@@ -32,7 +32,7 @@ pub fn due(view: &View, memory: &Memory, clock: &Clock, timings: &Timings) -> Du
         return Due { role: may_have_role, policies: may_have_role };
     }
     if view.spec().role.is_none() {
-        let earlier_role = may_have_role && !memory.earlier_role_gone;
+        let earlier_role = may_have_role && !memory.no_earlier_role;
         return Due { role: earlier_role, policies: earlier_role };
     }
     let edited = memory.generation != view.object.generation;
@@ -56,14 +56,15 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     } else {
         use_existing_role(view, observed, memory, timings)
     };
-    let Decision { steps, summary, unreachable, facts, next, earlier_role_gone } = decision;
+    let Decision { steps, summary, unreachable, facts, next, no_earlier_role } = decision;
     let case = Case { view, observed, memory, grant: &grant, steps: &steps, summary: &summary, unreachable };
     Plan {
         conditions: verdict::conditions(&case),
         note: Note {
-            earlier_role_gone: earlier_role_gone || (memory.earlier_role_gone && view.spec().role.is_none()),
+            no_earlier_role: no_earlier_role || (memory.no_earlier_role && view.spec().role.is_none()),
         },
-        drift: view.object.was_ready,
+        // A role that the binding does not want any more is removed, not put back.
+        drift: view.object.was_ready && view.spec().role.is_some(),
         steps,
         facts,
         next,
@@ -94,7 +95,8 @@ fn blocked(
     let later = Next::At(timings.role_resync);
     if view.reserved {
         let message = format!(
-            "ServiceAccount {OPERATOR_SERVICE_ACCOUNT} is the operator's own: its role is made by `operator bootstrap`"
+            "ServiceAccount {OPERATOR_SERVICE_ACCOUNT} is the operator's own, and `operator bootstrap` makes its role: delete this \
+             binding"
         );
         return Some((Summary::Stalled(Finding::new(Reason::ReservedServiceAccount, message)), later));
     }
@@ -107,7 +109,9 @@ fn blocked(
         Err(missing) => return Some((Summary::Reconciling(missing), later)),
     };
     if issuer.metadata.deletion_timestamp.is_some() && !view.object.finalizer {
-        let message = format!("OidcIssuer {name} is being deleted and takes no new bindings");
+        let message = format!(
+            "OidcIssuer {name} is being deleted and allows no new bindings: use another spec.issuerRef"
+        );
         return Some((Summary::Reconciling(Finding::new(Reason::DependencyNotReady, message)), later));
     }
     let known = |audience: &&String| issuer.spec.audiences.contains(audience);
@@ -120,7 +124,7 @@ fn blocked(
     grant.as_ref().err().map(|finding| not_granted(view, finding, clock, timings))
 }
 
-/// The younger binding touches nothing and waits: the older one may be about to go.
+/// The younger binding changes nothing and waits: the older one may be deleted soon.
 fn already_bound(view: &View, holder: &Holder, clock: &Clock, timings: &Timings) -> (Summary, Next) {
     let message = format!(
         "ServiceAccount {} is bound by the older PodIdentityBinding {}: delete one of the two",
@@ -138,7 +142,7 @@ fn already_bound(view: &View, holder: &Holder, clock: &Clock, timings: &Timings)
     }
 }
 
-/// What is not covered is not applied: the role stays as it was. Applied together, grant and binding come in any order.
+/// What is not covered is not applied: the role stays as it was. Grant and binding may be applied in either order.
 fn not_granted(view: &View, finding: &Finding, clock: &Clock, timings: &Timings) -> (Summary, Next) {
     let wait = timings.grant_grace.saturating_sub(clock.age(view.object.created));
     if wait.is_zero() || view.object.finalizer {
@@ -189,21 +193,24 @@ fn use_existing_role<'a>(
 ) -> Decision<'a> {
     let arn = view.spec().role_arn.clone().unwrap_or_default();
     let mut steps: Vec<Step> = (!view.object.finalizer).then_some(Step::AddFinalizer).into_iter().collect();
-    let (mut next, mut earlier_role_gone) = (Next::At(timings.role_resync), false);
+    let (mut next, mut no_earlier_role) = (Next::At(timings.role_resync), false);
     match (&view.target, &observed.role) {
         (Ok(target), Ok(Some(RoleState::Found(role, policies)))) if target.owns(role).is_ok() => {
             let changes = [target.revocation(role), target.removal(policies.as_ref())].concat();
             steps.extend(changes.into_iter().map(Step::Change));
         }
-        (_, Ok(Some(_))) => earlier_role_gone = true,
+        (_, Ok(Some(_))) => no_earlier_role = true,
         (Err(Unresolved::Account(_)), _) | (_, Err(_)) => next = Next::BackOff, // it may still be there
         (_, Ok(None)) => {}
     }
     steps.extend(annotate(view, observed, memory, &arn));
-    let summary = Summary::Ready("the role is used as it is; its own trust policy decides".into());
+    let summary = Summary::Ready(
+        "spec.roleARN is passed to pods unchanged; that role's trust policy must allow this ServiceAccount"
+            .into(),
+    );
     let next = read_back(&steps, next);
     let facts = Some(RoleFacts { arn, name: None });
-    Decision { steps, facts, next, earlier_role_gone, ..Decision::nothing(summary, timings) }
+    Decision { steps, facts, next, no_earlier_role, ..Decision::nothing(summary, timings) }
 }
 
 /// The annotations, where they are not in place. They never take part in Ready: the webhook takes the binding first. An
@@ -233,7 +240,7 @@ fn failed<'a>(view: &View, error: &'a AwsError, timings: &Timings) -> Decision<'
 
 /// What a failed call means: what was Ready stays Ready through everything that passes by itself.
 fn failure<'a>(view: &View, error: &'a AwsError) -> (Summary, Option<&'a AwsError>) {
-    if error.class.needs_a_person() {
+    if error.class.stalls() {
         return (Summary::Stalled(error.finding()), None);
     }
     let summary = if view.object.was_ready {
@@ -255,7 +262,10 @@ pub fn after_failure(plan: &Plan, view: &View, error: &AwsError) -> Vec<Wanted> 
     let (summary, unreachable) = if view.object.deleting {
         (removal::blocked(error), None)
     } else if missing_policy {
-        let message = format!("spec.role.policyARNs: policy {} does not exist", error.resource);
+        let message = format!(
+            "spec.role.policyARNs: policy {} does not exist: create it, or remove it from the list",
+            error.resource
+        );
         (Summary::Stalled(Finding::new(Reason::InvalidSpec, message)), None)
     } else {
         failure(view, error)

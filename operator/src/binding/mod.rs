@@ -136,7 +136,7 @@ impl Kind for Binding {
 
     fn planned(memory: &mut Memory, view: &View, plan: &Plan) {
         memory.generation = view.object.generation;
-        memory.earlier_role_gone = plan.note.earlier_role_gone;
+        memory.no_earlier_role = plan.note.no_earlier_role;
         memory.acted |= !plan.steps.is_empty();
     }
 

@@ -160,14 +160,16 @@ pub struct Memory {
     pub acted: bool,
     /// Generation of the spec that the reads were made for.
     pub generation: i64,
+    /// ARN of the role that was read; that of another account is another role.
+    pub role_arn: Option<String>,
     /// The role (`None`: there is none) and when it was read.
     pub role: Option<(Option<Role>, Instant)>,
     /// Its policies and when they were read.
     pub policies: Option<(RolePolicies, Instant)>,
     /// The last refused apply of annotations.
     pub conflict: Option<Conflict>,
-    /// Whether a role of an earlier generation of the spec is known to be gone.
-    pub earlier_role_gone: bool,
+    /// Whether it is known that no role of this binding remains from an earlier generation of the spec.
+    pub no_earlier_role: bool,
 }
 
 /// An apply of annotations that was refused since somebody else owns them.
@@ -203,8 +205,8 @@ pub struct RoleFacts {
 /// What a pass leaves for the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Note {
-    /// Whether a role of an earlier generation of the spec is known to be gone.
-    pub earlier_role_gone: bool,
+    /// Whether it is known that no role of this binding remains from an earlier generation of the spec.
+    pub no_earlier_role: bool,
 }
 
 /// A plan before its conditions.
@@ -220,8 +222,8 @@ pub struct Decision<'a> {
     pub facts: Option<RoleFacts>,
     /// When to look again.
     pub next: Next,
-    /// Whether a role of an earlier generation of the spec is known to be gone.
-    pub earlier_role_gone: bool,
+    /// Whether it is known that no role of this binding remains from an earlier generation of the spec.
+    pub no_earlier_role: bool,
 }
 
 impl Decision<'_> {
@@ -234,7 +236,7 @@ impl Decision<'_> {
             unreachable: None,
             facts: None,
             next: Next::At(timings.role_resync),
-            earlier_role_gone: false,
+            no_earlier_role: false,
         }
     }
 }

@@ -23,6 +23,12 @@ pub async fn observe(
     clock: &Clock,
     timings: &Timings,
 ) -> Result<Observed, kube::Error> {
+    if let Ok(target) = &view.target
+        && memory.role_arn.as_ref() != Some(&target.arn)
+    {
+        memory.role_arn = Some(target.arn.clone());
+        (memory.role, memory.policies) = (None, None);
+    }
     let due = due(view, memory, clock, timings);
     let service_account =
         service_account(client, &view.object.namespace, &view.spec().service_account_name).await?;

@@ -12,10 +12,15 @@ use crate::timings::Timings;
 
 /// What is done of the removal in this pass.
 pub(super) fn decide<'a>(view: &View, observed: &Observed, timings: &Timings) -> Decision<'a> {
-    let removed = Summary::Reconciling(Finding::new(Reason::Deleting, "the role is being removed"));
+    let message = if view.never_had_role() {
+        "our annotations are being removed from the ServiceAccount; the role itself is not changed"
+    } else {
+        "the role is being removed"
+    };
+    let removed = Summary::Reconciling(Finding::new(Reason::Deleting, message));
     let mut decision = Decision::nothing(removed, timings);
     if !view.object.finalizer {
-        return decision; // nothing was ever made, or all of it is gone
+        return decision; // nothing was ever made, or all of it is removed
     }
     let ours = observed.service_account.as_ref().filter(|account| !account.ours.is_empty());
     let unannotate = ours.map(|account| {

@@ -1,4 +1,5 @@
-//! PURE: the conditions of a binding, each decided by itself from what was observed. All of them are always present.
+//! PURE: the conditions of a binding, each a function of what was observed. All of them are always present, except
+//! `AWSReachable`, which is present only when False.
 
 use crds::condition::{ConditionType as C, Summary, Wanted};
 use crds::{Finding, Reason};
@@ -26,7 +27,8 @@ pub struct Case<'a> {
 }
 
 /// The message of a binding whose role is as specified.
-pub const READY: &str = "role, trust policy, boundary and policies were read back as specified";
+pub const READY: &str =
+    "the role is as specified: trust policy, permissions boundary, session limit, description and policies";
 
 /// Every condition beside the summary, in the order of the status.
 const VERDICTS: [fn(&Case<'_>) -> Wanted; 3] = [granted, role_ready, service_account_annotated];
@@ -58,7 +60,7 @@ fn granted(case: &Case<'_>) -> Wanted {
 fn role_ready(case: &Case<'_>) -> Wanted {
     let Case { view, observed, steps, .. } = case;
     let blocking = blocking(case);
-    if let Some(finding) = blocking.filter(|_| touches_nothing(case)) {
+    if let Some(finding) = blocking.filter(|_| not_managed_or_deleting(case)) {
         return Wanted::no(C::RoleReady, finding.clone());
     }
     if view.spec().role.is_none() {
@@ -94,7 +96,7 @@ fn role_ready(case: &Case<'_>) -> Wanted {
 fn service_account_annotated(case: &Case<'_>) -> Wanted {
     const TYPE: C = C::ServiceAccountAnnotated;
     let Case { view, observed, memory, steps, .. } = case;
-    if let Some(finding) = blocking(case).filter(|_| touches_nothing(case)) {
+    if let Some(finding) = blocking(case).filter(|_| not_managed_or_deleting(case)) {
         return Wanted::no(TYPE, finding.clone());
     }
     let Some(service_account) = &observed.service_account else {
@@ -109,9 +111,11 @@ fn service_account_annotated(case: &Case<'_>) -> Wanted {
             _ => Wanted::unknown(TYPE, no_target(view)),
         };
     };
-    let annotated = service_account.has_exactly(&view.annotations(role_arn));
-    if annotated || steps.iter().any(|step| matches!(step, Step::Own(_))) {
+    if service_account.has_exactly(&view.annotations(role_arn)) {
         return Wanted::yes(TYPE, Reason::Annotated, "the annotations are in place");
+    }
+    if steps.iter().any(|step| matches!(step, Step::Own(_))) {
+        return Wanted::no(TYPE, Finding::new(Reason::Progressing, "to be done: annotations"));
     }
     if let Some(refused) = refused(view, memory, service_account) {
         return Wanted::no(TYPE, refused);
@@ -145,8 +149,8 @@ fn blocking<'a>(case: &Case<'a>) -> Option<&'a Finding> {
     case.summary.finding().filter(|finding| finding.reason != Reason::Progressing)
 }
 
-/// Whether the binding leaves role and `ServiceAccount` to another one, or gives them up.
-fn touches_nothing(case: &Case<'_>) -> bool {
+/// Whether role and `ServiceAccount` are another binding's, or are given up.
+fn not_managed_or_deleting(case: &Case<'_>) -> bool {
     let View { object, holder, reserved, .. } = case.view;
     object.deleting || holder.is_some() || *reserved
 }

@@ -1,7 +1,7 @@
 //! PURE: the permissions boundary of the cluster's roles, a managed policy.
 
 use crds::Finding;
-use crds::names::{boundary_arn, boundary_name, role_path};
+use crds::names::{boundary_arn, boundary_name, role_path, tag};
 use serde_json::Value;
 
 use crate::aws::model::{IamWrite, Policy, Write};
@@ -51,13 +51,13 @@ pub fn diff(installation: &Installation, found: Option<&Policy>) -> Result<Vec<C
         return Ok(Vec::new());
     }
     let oldest = found.old_versions.first().filter(|_| found.old_versions.len() >= MAX_OLD_VERSIONS);
-    let room = oldest.map(|version| {
+    let delete_oldest = oldest.map(|version| {
         let write = IamWrite::DeletePolicyVersion { policy: policy.clone(), version: version.clone() };
         change("permissions boundary (oldest version)", Some(version.clone()), None, write)
     });
     let write = IamWrite::PutPolicyVersion { policy: policy.clone(), document };
     let put = change("permissions boundary (new version)", Some(found.document.clone()), new, write);
-    Ok(room.into_iter().chain([put]).collect())
+    Ok(delete_oldest.into_iter().chain([put]).collect())
 }
 
 /// What takes the policy away; an error where it belongs to somebody else.
@@ -78,4 +78,23 @@ pub fn removal(installation: &Installation, found: Option<&Policy>) -> Result<Ve
         write: Write::Iam(IamWrite::DeletePolicy { policy: policy.clone() }),
     };
     Ok(found.old_versions.iter().map(version).chain([last]).collect())
+}
+
+/// What marks the policy as made for other issuers of the cluster, before those it was made for are removed; an error where
+/// it belongs to somebody else.
+pub fn hand_over(
+    from: &Installation,
+    to: &Installation,
+    found: Option<&Policy>,
+) -> Result<Option<Change>, Finding> {
+    let Some(found) = found else { return Ok(None) };
+    let policy = arn(from);
+    from.owner().check("policy", &policy, &found.tags)?;
+    let owner = to.owner();
+    Ok(owner.missing_tags(&found.tags).map(|tags| Change {
+        attribute: "owner of the permissions boundary",
+        old: found.tags.get(tag::ISSUER).cloned(),
+        new: tags.get(tag::ISSUER).cloned(),
+        write: Write::Iam(IamWrite::TagPolicy { policy, tags: tags.clone() }),
+    }))
 }

@@ -29,10 +29,8 @@ use crate::oidc::Documents;
 use crate::terminal::Terminal;
 
 /// How long AWS may take to accept the public policy and to serve the documents.
-const PATIENCE: Duration = Duration::from_mins(1);
-/// The HTTP status of what does not exist.
-const NOT_FOUND: u16 = 404;
-/// How often it is asked.
+const PROPAGATION_LIMIT: Duration = Duration::from_mins(1);
+/// The pause between two tries.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// What `bootstrap` works on.
@@ -50,6 +48,9 @@ pub struct Bootstrap<'a> {
     /// Replace published keys of which this cluster knows none.
     pub replace_keys: bool,
 }
+
+/// The HTTP status of what does not exist.
+const NOT_FOUND: u16 = 404;
 
 /// One issuer of the file.
 struct Part<'a> {
@@ -120,7 +121,7 @@ impl Bootstrap<'_> {
         if foreign && !self.replace_keys {
             bail!(
                 "the published keys are of another cluster, and this one issues tokens as {}: is the kubeconfig the right \
-                 one? To replace them all the same, say --replace-keys. Nothing was changed",
+                 one? To replace them all the same, use --replace-keys. Nothing was changed",
                 api.issuer
             );
         }
@@ -138,7 +139,7 @@ impl Bootstrap<'_> {
 
     /// Makes an issuer's changes until nothing is left to change.
     async fn publish(&self, part: &Part<'_>, terminal: &mut Terminal) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PROPAGATION_LIMIT;
         let mut changes = part.changes.clone();
         while !changes.is_empty() {
             for change in &changes {
@@ -151,7 +152,7 @@ impl Bootstrap<'_> {
                     }
                     Err(error) => {
                         bail!(
-                            "{}. Run bootstrap again: it goes on where it stopped",
+                            "{}. Run bootstrap again: it continues where it stopped",
                             error.for_administrator()
                         )
                     }
@@ -181,8 +182,8 @@ impl Bootstrap<'_> {
         loop {
             match read_public(&part.issuer.spec, &part.documents, self.public).await {
                 Evidence::Good => break,
-                Evidence::Bad(why) | Evidence::Unclear(why) if begun.elapsed() > PATIENCE => {
-                    bail!("published, but {}. Run bootstrap again once that is mended", why.message);
+                Evidence::Bad(why) | Evidence::Unclear(why) if begun.elapsed() > PROPAGATION_LIMIT => {
+                    bail!("published, but {}. Run bootstrap again once that is corrected", why.message);
                 }
                 Evidence::Bad(_) | Evidence::Unclear(_) => tokio::time::sleep(RETRY).await,
             }

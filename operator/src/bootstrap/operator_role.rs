@@ -1,8 +1,9 @@
 //! PURE: the operator's own role: it may be assumed by the operator's `ServiceAccount` through every issuer, and carries the
 //! one inline policy that `operator iam-policy` prints.
 
-use crds::Finding;
+use crds::names::tag;
 use crds::names::{OPERATOR_ROLE_PATH, OPERATOR_SERVICE_ACCOUNT, operator_role_name, provider_arn, subject};
+use crds::{Finding, Reason};
 use serde_json::Value;
 
 use crate::aws::model::{IamWrite, NewRole, Role, RoleSettings, Write};
@@ -14,6 +15,8 @@ use crate::policy::{equivalent, operator};
 /// Name of the one inline policy.
 pub const INLINE_POLICY: &str = "podidentity-operator";
 
+/// Characters of a role's trust policy that IAM allows unless the quota was raised (IAM quotas).
+const TRUST_QUOTA: usize = 2048;
 /// The operator's own sessions last as long as IAM's default: the SDK renews them.
 const SESSION_SECONDS: i32 = 3600;
 
@@ -74,6 +77,15 @@ pub fn diff(
 ) -> Result<Vec<Change>, Finding> {
     let name = name(installation);
     let WantedRole { trust, permissions } = wanted;
+    let length = trust.to_string().len();
+    if length > TRUST_QUOTA {
+        let message = format!(
+            "the trust policy of the operator's role would have {length} characters for {} issuers, and IAM allows \
+             {TRUST_QUOTA}: use fewer issuers in one account, or shorter issuer URLs",
+            installation.issuers().len()
+        );
+        return Err(Finding::new(Reason::QuotaExceeded, message));
+    }
     let put_permissions = |old: Option<String>| Change {
         attribute: "operator's permissions",
         old,
@@ -140,6 +152,25 @@ pub fn removal(installation: &Installation, found: Option<&FoundRole>) -> Result
     Ok(vec![permissions, role])
 }
 
+/// What marks the role as made for other issuers of the cluster, before those it was made for are removed; an error where
+/// it belongs to somebody else.
+pub fn hand_over(
+    from: &Installation,
+    to: &Installation,
+    found: Option<&FoundRole>,
+) -> Result<Option<Change>, Finding> {
+    let Some(found) = found else { return Ok(None) };
+    let name = name(from);
+    from.owner().check("role", &name, &found.role.tags)?;
+    let owner = to.owner();
+    Ok(owner.missing_tags(&found.role.tags).map(|tags| Change {
+        attribute: "owner of the operator's role",
+        old: found.role.tags.get(tag::ISSUER).cloned(),
+        new: tags.get(tag::ISSUER).cloned(),
+        write: Write::Iam(IamWrite::TagRole { role: name, tags: tags.clone() }),
+    }))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
@@ -156,6 +187,19 @@ mod tests {
             NamedIssuer { name: (*name).into(), spec: serde_json::from_value(spec).unwrap() }
         };
         Installation::new("111122223333", issuers.iter().map(issuer)).unwrap()
+    }
+
+    #[test]
+    fn more_issuers_than_the_trust_policy_holds_are_refused_before_anything_is_changed() {
+        let names: Vec<String> = (0..9).map(|n| format!("issuer-{n}")).collect();
+        let issuers: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "eu-central-1")).collect();
+        let made = |count: usize| {
+            let installation = installation(&issuers[..count]);
+            diff(&installation, &wanted(&installation, "podidentity-system"), None)
+        };
+        assert!(made(4).is_ok());
+        let refused = made(9).unwrap_err();
+        assert!(refused.message.contains("for 9 issuers, and IAM allows 2048"), "{refused:?}");
     }
 
     #[test]

@@ -3,16 +3,16 @@
 
 pub mod references;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crds::{OidcIssuer, PodIdentityBinding};
 use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use futures::{Stream, StreamExt, TryStreamExt};
+use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store, reflector};
-use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
@@ -88,6 +88,11 @@ impl Cluster {
         references.on(namespace, service_account).map(|name| ObjectRef::new(name).within(namespace)).collect()
     }
 
+    /// References to all bindings.
+    fn all_bindings(&self) -> Vec<ObjectRef<PodIdentityBinding>> {
+        self.bindings.state().iter().map(|binding| ObjectRef::from_obj(&**binding)).collect()
+    }
+
     /// References to the bindings that use an issuer.
     fn of_issuer(&self, issuer: &str) -> Vec<ObjectRef<PodIdentityBinding>> {
         let references = self.references.read().unwrap_or_else(PoisonError::into_inner);
@@ -95,8 +100,8 @@ impl Cluster {
     }
 
     /// Keeps store and index of bindings. The end of a binding concerns its issuer, whose deletion may wait for it, and the
-    /// other bindings on its `ServiceAccount`. An end is known by its event and not by a deletion timestamp: an object
-    /// without finalizers never has one.
+    /// other bindings on its `ServiceAccount`. A deletion is detected by its event and not by a deletion timestamp: an
+    /// object without finalizers never has one.
     fn follow_bindings(
         self,
         client: &Client,
@@ -105,7 +110,7 @@ impl Cluster {
         wake_bindings: UnboundedSender<ObjectRef<PodIdentityBinding>>,
     ) -> impl Stream<Item = Result<PodIdentityBinding, watcher::Error>> + use<> {
         let mut listed = References::default();
-        reflector(writer, watch(Api::all(client.clone()), process::watch::config()))
+        reflector(writer, watcher(Api::all(client.clone()), process::watch::config()))
             .inspect_ok(move |event: &Event<PodIdentityBinding>| match event {
                 Event::Init => listed = References::default(),
                 Event::InitApply(binding) => put(&mut listed, binding),
@@ -117,10 +122,7 @@ impl Cluster {
                         &wake_issuers,
                         self.issuers.state().iter().map(|issuer| ObjectRef::from_obj(&**issuer)),
                     );
-                    wake(
-                        &wake_bindings,
-                        self.bindings.state().iter().map(|binding| ObjectRef::from_obj(&**binding)),
-                    );
+                    wake(&wake_bindings, self.all_bindings());
                 }
                 Event::Apply(binding) => self.index(|references| put(references, binding)),
                 Event::Delete(binding) => {
@@ -137,7 +139,8 @@ impl Cluster {
     }
 
     /// Keeps the store of issuers. A new generation of an issuer concerns its bindings (grants, audiences, the request for
-    /// its deletion), and so does its end; its status does not.
+    /// its deletion); its status does not. A new issuer and the end of one concern all bindings: roles of any issuer of the
+    /// cluster are its own.
     fn follow_issuers(
         self,
         client: &Client,
@@ -147,18 +150,22 @@ impl Cluster {
     ) -> impl Stream<Item = Result<OidcIssuer, watcher::Error>> + use<> {
         type Version = (Option<String>, Option<i64>);
         let version = |issuer: &OidcIssuer| (issuer.uid(), issuer.metadata.generation);
-        let mut known: HashMap<String, Version> = HashMap::new();
-        reflector(writer, watch(Api::all(client.clone()), process::watch::config()))
+        let mut known: BTreeMap<String, Version> = BTreeMap::new();
+        reflector(writer, watcher(Api::all(client.clone()), process::watch::config()))
             .inspect_ok(move |event: &Event<OidcIssuer>| match event {
                 Event::Init | Event::InitApply(_) => {}
                 Event::InitDone => {
                     let all = self.issuers.state();
-                    let now: HashMap<String, Version> =
+                    let now: BTreeMap<String, Version> =
                         all.iter().map(|issuer| (issuer.name_any(), version(issuer))).collect();
-                    let gone = known.keys().filter(|name| !now.contains_key(*name));
-                    let new = now.iter().filter(|(name, version)| known.get(*name) != Some(version));
-                    for name in new.map(|(name, _)| name).chain(gone) {
-                        wake(&wake_bindings, self.of_issuer(name));
+                    if now.keys().eq(known.keys()) {
+                        for (name, _) in
+                            now.iter().filter(|(name, version)| known.get(*name) != Some(version))
+                        {
+                            wake(&wake_bindings, self.of_issuer(name));
+                        }
+                    } else {
+                        wake(&wake_bindings, self.all_bindings());
                     }
                     known = now;
                     self.issuers_synced.cancel();
@@ -166,15 +173,15 @@ impl Cluster {
                 }
                 Event::Apply(issuer) => {
                     let (name, version) = (issuer.name_any(), version(issuer));
-                    if known.get(&name) != Some(&version) {
-                        wake(&wake_bindings, self.of_issuer(&name));
-                        known.insert(name, version);
+                    match known.insert(name.clone(), version.clone()) {
+                        None => wake(&wake_bindings, self.all_bindings()),
+                        Some(before) if before != version => wake(&wake_bindings, self.of_issuer(&name)),
+                        Some(_) => {}
                     }
                 }
                 Event::Delete(issuer) => {
-                    let name = issuer.name_any();
-                    known.remove(&name);
-                    wake(&wake_bindings, self.of_issuer(&name));
+                    known.remove(&issuer.name_any());
+                    wake(&wake_bindings, self.all_bindings());
                 }
             })
             .applied_objects()
@@ -193,7 +200,7 @@ fn put(references: &mut References, binding: &PodIdentityBinding) {
     references.put(key(binding), &binding.spec.service_account_name, binding.spec.issuer_name());
 }
 
-/// Where nothing listens any more, the operator is about to stop.
+/// Errors are ignored: a receiver is dropped only when the operator stops.
 fn wake<K: kube::Resource<DynamicType = ()>>(
     sender: &UnboundedSender<ObjectRef<K>>,
     objects: impl IntoIterator<Item = ObjectRef<K>>,

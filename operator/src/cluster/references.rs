@@ -1,5 +1,5 @@
-//! PURE: which binding refers to which `ServiceAccount` and to which issuer, both ways. A question costs a look-up, however
-//! many bindings there are.
+//! PURE: which binding refers to which `ServiceAccount` and to which issuer, both ways. A query costs one hash look-up,
+//! however many bindings there are.
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -130,7 +130,7 @@ fn verified_for(
     Some(period.saturating_sub(clock.since(last.at))).filter(|left| !left.is_zero())
 }
 
-/// Whether what is put back was changed by somebody else. Keys that the API server added or dropped are news.
+/// Whether what is put back was changed by somebody else. Keys that the API server added or removed are not drift.
 fn is_drift(view: &View, changes: Option<&[crate::change::Change]>, documents: Option<&Documents>) -> bool {
     let as_published = |documents: &Documents| Some(documents.digest().as_str()) == view.published_digest();
     changes.is_some_and(|changes| !changes.is_empty()) && documents.is_none_or(as_published)
@@ -167,7 +167,9 @@ pub fn after_failure(
         verdict::settled(verdict::failure(error), view.object.was_ready)
     };
     let mut conditions = summary.conditions();
-    conditions.extend(plan.conditions.iter().filter(|wanted| !verdict::is_summary(wanted.type_)).cloned());
+    conditions.extend(
+        plan.conditions.iter().filter(|wanted| !verdict::is_replaced_by_failure(wanted.type_)).cloned(),
+    );
     conditions.extend(verdict::aws_unreachable(error).filter(|_| !blocked));
     (conditions, Next::BackOff)
 }

@@ -40,7 +40,7 @@ impl Kind for Issuer {
     type Observed = Observed;
     type Memory = Memory;
     type Own = Verify;
-    type Shown = Option<Verification>;
+    type Shown = Verification;
     type Facts = Facts;
     type Note = Note;
 
@@ -113,15 +113,16 @@ impl Kind for Issuer {
         step: &Verify,
         resolved: &Resolved<Self>,
         context: &Context,
-    ) -> Result<Option<Verification>, StepError> {
-        let Resolved { view, account: Some(account), .. } = resolved else { return Ok(None) };
+    ) -> Result<Verification, StepError> {
+        let Resolved { view, object, .. } = resolved;
+        let account = context.accounts.of(&object.spec);
         let Verify { documents, exchange } = step;
         let (spec, client, namespace) = (view.spec(), &context.client, &context.namespace);
         let public = verify::read_public(spec, documents, &context.accounts.public).await;
         let exchange = match &view.target {
             Ok(target) if *exchange => {
                 let role = &target.operator_role_arn;
-                Some(verify::exchange(spec, role, account, client, namespace).await)
+                Some(verify::exchange(spec, role, &account, client, namespace).await)
             }
             _ => None,
         };
@@ -129,7 +130,7 @@ impl Kind for Issuer {
             context.metrics.verified(&view.object.name, Timestamp::now().as_second());
         }
         let at = context.clock().instant;
-        Ok(Some(Verification { at, digest: documents.digest(), public, exchange }))
+        Ok(Verification { at, digest: documents.digest(), public, exchange })
     }
 
     fn planned(memory: &mut Memory, view: &View, plan: &Plan) {
@@ -142,8 +143,8 @@ impl Kind for Issuer {
         memory.aws = None;
     }
 
-    fn shown(memory: &mut Memory, verification: Option<Verification>) {
-        memory.verification = verification;
+    fn shown(memory: &mut Memory, verification: Verification) {
+        memory.verification = Some(verification);
     }
 
     fn step_failed(

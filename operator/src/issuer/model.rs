@@ -88,6 +88,8 @@ pub struct AwsState {
 pub struct Memory {
     /// Generation of the spec that the AWS reads were made for.
     pub generation: i64,
+    /// ARN of the provider that was read; that of another account is another provider.
+    pub provider_arn: Option<String>,
     /// The API server's documents and when they were read.
     pub api: Option<(Result<ApiServer, Finding>, Instant)>,
     /// AWS and when it was read.

@@ -28,6 +28,12 @@ pub async fn observe(
     clock: &Clock,
     timings: &Timings,
 ) -> Result<Observed, kube::Error> {
+    if let Ok(target) = &view.target
+        && memory.provider_arn.as_ref() != Some(&target.provider_arn)
+    {
+        memory.provider_arn = Some(target.provider_arn.clone());
+        memory.aws = None;
+    }
     let due = due(memory, view.object.generation, clock, timings);
     // Asked of the API server itself: a store may still hold a binding whose end has woken us, or not yet hold one.
     let dependents =

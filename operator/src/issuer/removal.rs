@@ -16,7 +16,10 @@ pub(super) fn decide(view: &View, observed: &Observed, timings: &Timings) -> (Ve
     let dependents = &observed.dependents;
     if dependents.is_empty() {
         let steps = view.object.finalizer.then_some(Step::RemoveFinalizer).into_iter().collect();
-        let finding = Finding::new(Reason::Deleting, "what was published and registered stays in AWS");
+        let finding = Finding::new(
+            Reason::Deleting,
+            "what was published and registered stays in AWS; `operator teardown` removes it",
+        );
         return (steps, Summary::Reconciling(finding), next);
     }
     let named: Vec<&str> = dependents.iter().take(NAMED).map(String::as_str).collect();

@@ -83,7 +83,7 @@ fn waiting(finding: &Finding) -> Summary {
 /// What a failed call of AWS means.
 #[must_use]
 pub fn failure(error: &AwsError) -> Summary {
-    if error.class.needs_a_person() {
+    if error.class.stalls() {
         Summary::Stalled(error.finding())
     } else {
         Summary::Reconciling(error.finding())
@@ -106,8 +106,14 @@ fn publishing(changes: &[Change]) -> Finding {
 
 fn unverified(case: &Case<'_>) -> Option<Summary> {
     let not_verified = |message: &str| Some(Summary::Reconciling(Finding::new(Reason::NotVerified, message)));
+    let was_ready = case.view.object.was_ready;
     let Some(Verification { exchange, .. }) = case.verification.filter(|_| case.published) else {
-        return not_verified("publication has not been verified yet");
+        // What was verified stays so while there is nothing to verify: it must not hide evidence against the issuer.
+        return if was_ready && !case.published {
+            None
+        } else {
+            not_verified("publication has not been verified yet")
+        };
     };
     match exchange {
         None if case.mismatch.is_none() => not_verified("the token exchange has not been tried yet"),
@@ -182,7 +188,7 @@ fn written(
         Ok(Ok(changes)) if !changes.is_empty() => Wanted::no(type_, publishing(changes)),
         Ok(Ok(_)) if exists => Wanted::yes(type_, Reason::Verified, message),
         Ok(Ok(_)) => {
-            let waits = || Finding::new(Reason::Publishing, "waits for the API server's keys");
+            let waits = || Finding::new(Reason::Publishing, "the API server's keys are not known yet");
             Wanted::no(type_, case.observed.api.as_ref().err().cloned().unwrap_or_else(waits))
         }
     }
@@ -191,9 +197,11 @@ fn written(
 fn publicly_reachable(case: &Case<'_>) -> Wanted {
     match case.verification.filter(|_| case.published) {
         None => not_verified(case, C::PubliclyReachable),
-        Some(last) => {
-            evidence(C::PubliclyReachable, &last.public, "anybody can read both documents, byte for byte")
-        }
+        Some(last) => evidence(
+            C::PubliclyReachable,
+            &last.public,
+            "both documents can be read without credentials and are unchanged",
+        ),
     }
 }
 
@@ -203,7 +211,13 @@ fn token_exchange_verified(case: &Case<'_>) -> Wanted {
         return not_verified(case, TYPE);
     };
     match &last.exchange {
-        None => Wanted::unknown(TYPE, Finding::new(Reason::NotVerified, "waits for the API server's issuer")),
+        None => Wanted::unknown(
+            TYPE,
+            Finding::new(
+                Reason::NotVerified,
+                "the API server does not issue tokens under this URL yet: see IssuerMatches",
+            ),
+        ),
         Some(Evidence::Bad(finding)) if case.window_open => Wanted::no(TYPE, not_yet(finding)),
         Some(exchange) => {
             evidence(TYPE, exchange, "AWS STS gave credentials for a real token of this cluster")
@@ -213,7 +227,7 @@ fn token_exchange_verified(case: &Case<'_>) -> Wanted {
 
 /// What was verified stays so until it is verified again.
 fn not_verified(case: &Case<'_>, type_: C) -> Wanted {
-    let finding = Finding::new(Reason::NotVerified, "waits for publication");
+    let finding = Finding::new(Reason::NotVerified, "see Published and ProviderRegistered");
     Wanted::not_observed(type_, case.view.object.was_ready, finding)
 }
 
@@ -229,11 +243,11 @@ fn evidence(type_: C, evidence: &Evidence, good: &str) -> Wanted {
 #[must_use]
 pub fn aws_unreachable(error: &AwsError) -> Option<Wanted> {
     let answered = matches!(error.class, Class::NotFound | Class::AlreadyExists | Class::Conflict);
-    (!answered && !error.class.needs_a_person()).then(|| Wanted::no(C::AWSReachable, error.finding()))
+    (!answered && !error.class.stalls()).then(|| Wanted::no(C::AWSReachable, error.finding()))
 }
 
-/// Whether a condition is part of the summary.
+/// Whether a failed step decides a condition anew.
 #[must_use]
-pub const fn is_summary(type_: C) -> bool {
+pub const fn is_replaced_by_failure(type_: C) -> bool {
     matches!(type_, C::Ready | C::Reconciling | C::Stalled | C::AWSReachable)
 }

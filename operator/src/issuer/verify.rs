@@ -31,7 +31,7 @@ fn judge(url: &str, answer: Answer, wanted: &[u8]) -> Evidence {
             "{url} answers with other bytes than were published: look for a cache or another writer"
         ))),
         Ok((status @ (403 | 404), _)) => Evidence::Bad(finding(format!(
-            "{url} answers {status} to anonymous readers: is public access blocked for the account?"
+            "{url} answers {status} to anonymous readers: turn off S3 Block Public Access for the account, if it is on"
         ))),
         Ok((status, _)) => Evidence::Unclear(finding(format!("{url} answers {status}"))),
         Err(why) => Evidence::Unclear(finding(format!("{url} cannot be read: {why}"))),
@@ -54,7 +54,7 @@ pub async fn exchange(
                 other => other.to_string(),
             };
             let message = format!(
-                "no token of ServiceAccount {namespace}/{OPERATOR_SERVICE_ACCOUNT} to try the exchange with: {why}"
+                "no token of ServiceAccount {namespace}/{OPERATOR_SERVICE_ACCOUNT} could be requested: {why}. Check the chart's Role"
             );
             return Evidence::Unclear(Finding::new(Reason::TokenRequestFailed, message));
         }
@@ -74,13 +74,17 @@ fn advice(error: &AwsError, role: &str) -> String {
         ("AccessDenied", _) => format!(
             "the trust policy of {role} does not admit the operator, or the role is missing: run `operator bootstrap` again"
         ),
-        (_, m) if m.contains("No OpenIDConnect provider") => "the provider is not known to STS".into(),
+        (_, m) if m.contains("No OpenIDConnect provider") => {
+            "STS does not know the provider: see condition ProviderRegistered".into()
+        }
         (_, m) if m.contains("verification key") => {
             "STS cannot read the documents or finds no key for the token: see condition PubliclyReachable"
                 .into()
         }
-        (_, m) if m.contains("audience") => "add the audience to spec.audiences".into(),
-        ("ExpiredTokenException", _) => "are the clocks of this cluster right?".into(),
+        (_, m) if m.contains("audience") => {
+            "the provider does not have this audience yet: see condition ProviderRegistered".into()
+        }
+        ("ExpiredTokenException", _) => "check the clocks of the control plane".into(),
         _ => "see docs/reasons.md".into(),
     };
     format!("AWS STS refused this cluster's token ({}: {}): {what}", error.code, error.message)

@@ -83,10 +83,10 @@ async fn a_role_from_its_first_call_to_its_last() {
     let annotations = world.annotations("app").await;
     assert_eq!(annotations.get(ROLE_ARN), Some(&role.arn));
 
-    // A real token of exactly this ServiceAccount opens it, and no other.
+    // A real token of exactly this ServiceAccount may assume the role, and no other.
     world.exchange(&world.namespace, "app", &role.arn).await.unwrap();
-    world.service_account(&world.namespace, "stranger").await;
-    assert_eq!(world.exchange(&world.namespace, "stranger", &role.arn).await.unwrap_err(), "AccessDenied");
+    world.service_account(&world.namespace, "unbound").await;
+    assert_eq!(world.exchange(&world.namespace, "unbound", &role.arn).await.unwrap_err(), "AccessDenied");
     assert_eq!(
         world.exchange(&world.system, "podidentity-operator", &role.arn).await.unwrap_err(),
         "AccessDenied"
@@ -100,7 +100,7 @@ async fn a_role_from_its_first_call_to_its_last() {
     assert_eq!(
         writes,
         ["UpdateAssumeRolePolicy", "DetachRolePolicy", "DeleteRole"],
-        "the door is shut first"
+        "trust is revoked first"
     );
     assert_eq!(
         world.counts(),
@@ -120,8 +120,8 @@ async fn a_role_from_its_first_call_to_its_last() {
 
 #[tokio::test]
 async fn every_drifted_attribute_is_put_back_and_named() {
-    type Spoil = fn(&mut Role);
-    let table: [(&str, Spoil, &[&str]); 8] = [
+    type Edit = fn(&mut Role);
+    let table: [(&str, Edit, &[&str]); 8] = [
         (
             "trust policy",
             |r| r.trust["Statement"][0]["Condition"]["StringEquals"] = json!({}),
@@ -156,10 +156,10 @@ async fn every_drifted_attribute_is_put_back_and_named() {
     world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Ready").await;
     let good = json!(world.role());
-    for (attribute, spoil, repair) in table {
+    for (attribute, edit, repair) in table {
         world.sim.clear_calls();
         let name = world.role_name("app");
-        world.sim.change(|s| spoil(s.roles.get_mut(&name).unwrap()));
+        world.sim.change(|s| edit(s.roles.get_mut(&name).unwrap()));
         let as_before = |s: &aws_sim::State| json!(s.role(&name)) == good;
         world.until_aws(&format!("{attribute} to be put back"), as_before).await;
         assert_eq!(world.writes(), repair, "{attribute}");
@@ -205,7 +205,7 @@ async fn session_limit_and_description_are_set_in_place_up_to_the_grants_ceiling
     world.apply_binding("app", spec.clone()).await;
     world.binding_is("app", "NotGranted").await;
     let (_, _, message) = world.condition("app", C::Granted).await;
-    assert!(message.contains("the closest, tests, lacks a maxSessionDuration of 14400 s"), "{message}");
+    assert!(message.contains("the closest, tests, does not allow sessions of 14400 s"), "{message}");
     assert_eq!(world.writes(), [""; 0]);
 
     let mut issuer = world.spec();
@@ -231,10 +231,10 @@ async fn session_limit_and_description_are_set_in_place_up_to_the_grants_ceiling
 async fn a_role_of_somebody_else_is_never_touched() {
     let world = World::ready().await;
     let name = world.role_name("app");
-    let stranger = json!({"Version": "2012-10-17", "Statement": [{
+    let foreign_trust = json!({"Version": "2012-10-17", "Statement": [{
         "Effect": "Allow", "Principal": {"AWS": "999999999999"}, "Action": "sts:AssumeRole",
     }]});
-    world.sim.put_role("/podidentity/homelab/", &name, stranger, &[]);
+    world.sim.put_role("/podidentity/homelab/", &name, foreign_trust, &[]);
     let before = json!(world.role());
     world.sim.clear_calls();
     world.bind("app", &[STORAGE]).await;
@@ -303,7 +303,7 @@ async fn nothing_is_made_without_a_grant_and_a_grant_that_comes_later_is_enough(
     assert_eq!(world.writes(), [""; 0]);
     assert_eq!(json!(world.role()), before);
     let status = world.binding("app").await.status.unwrap();
-    assert_eq!(status.role_name, Some(world.role_name("app")), "the status still says which role stands");
+    assert_eq!(status.role_name, Some(world.role_name("app")), "the status keeps the role's name");
 
     world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Ready").await;
@@ -312,7 +312,7 @@ async fn nothing_is_made_without_a_grant_and_a_grant_that_comes_later_is_enough(
 }
 
 #[tokio::test]
-async fn a_policy_that_does_not_exist_is_named_and_what_worked_goes_on() {
+async fn a_policy_that_does_not_exist_is_named_and_the_attached_ones_stay() {
     let world = World::ready().await;
     world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Ready").await;
@@ -333,7 +333,7 @@ async fn a_policy_that_does_not_exist_is_named_and_what_worked_goes_on() {
 }
 
 #[tokio::test]
-async fn the_oldest_binding_holds_the_service_account_and_the_next_inherits_it() {
+async fn the_oldest_binding_holds_the_service_account_and_the_next_gets_it_then() {
     let world = World::ready_with(|t| t.conflict_grace = Duration::from_secs(2)).await;
     world.bind("a-first", &[STORAGE]).await;
     world.binding_is("a-first", "Ready").await;
@@ -437,7 +437,7 @@ async fn a_role_made_elsewhere_is_passed_on_and_never_read() {
 }
 
 #[tokio::test]
-async fn a_binding_pointed_elsewhere_gives_its_own_role_up() {
+async fn a_binding_with_another_role_removes_its_own() {
     let world = World::ready().await;
     world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Ready").await;
@@ -459,7 +459,7 @@ async fn a_binding_pointed_elsewhere_gives_its_own_role_up() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_bound_is_told_why() {
+async fn a_binding_that_cannot_be_made_says_why() {
     let mut world = World::bootstrapped().await;
     world.start().await;
     world.bind("app", &[]).await;

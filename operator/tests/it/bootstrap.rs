@@ -93,7 +93,7 @@ async fn a_failed_check_is_reported_and_nothing_is_changed() {
     assert_error(refused(world.spec()).await, &["security token"]);
     world.sim.clear_faults();
     world.sim.inject(Fault::on("sts", "GetCallerIdentity", FaultKind::LostRequest));
-    assert_error(refused(world.spec()).await, &["sts:GetCallerIdentity got no response"]);
+    assert_error(refused(world.spec()).await, &["sts:GetCallerIdentity failed: connection reset"]);
     world.sim.clear_faults();
 
     // A bucket of another account, and a bucket of our account with another owner.

@@ -56,8 +56,8 @@ async fn a_bad_issuer_is_refused_with_the_field_named() {
         ("/spec/s3/prefix", json!("/x"), "spec.s3.prefix"),
         ("/spec/s3/prefix", json!(""), "spec.s3.prefix"),
         ("/spec/s3/prefix", json!("a~b"), "a prefix has letters"),
-        ("/spec/s3/region", json!("us-iso-east-1"), "no region of the partitions"),
-        ("/spec/s3/region", json!("eu-isoe-west-1"), "no region of the partitions"),
+        ("/spec/s3/region", json!("us-iso-east-1"), "not a region of the partitions"),
+        ("/spec/s3/region", json!("eu-isoe-west-1"), "not a region of the partitions"),
         ("/spec/s3/bucket", json!("two..dots"), "single dots"),
         ("/spec/s3/bucket", json!("192.168.5.4"), "not formatted as an IP address"),
         ("/spec/s3/bucket", json!("xn--bucket"), "S3 reserves bucket names"),
@@ -65,7 +65,11 @@ async fn a_bad_issuer_is_refused_with_the_field_named() {
         ("/spec/s3/bucket", json!("bucket-s3alias"), "S3 reserves bucket names"),
         ("/spec/s3/bucket", json!("bucket--x-s3"), "S3 reserves bucket names"),
         ("/spec/issuerURL", json!("https://x.example.com/a~b"), "an issuer URL is https://host[/path]"),
-        ("/spec/audiences", json!(["sts.amazonaws.com", "${aws:username}"]), "an audience has no $"),
+        (
+            "/spec/audiences",
+            json!(["sts.amazonaws.com", "${aws:username}"]),
+            "an audience must not contain $",
+        ),
         ("/spec/grants/0/name", Value::Null, ".spec.grants: element 0"),
         ("/spec/grants/0/maxSessionDuration", json!("13h"), "a session lasts from 1h to 12h"),
         ("/spec/grants/0/name", json!("Team A"), "a grant's name has lower-case letters"),
@@ -78,7 +82,7 @@ async fn a_bad_issuer_is_refused_with_the_field_named() {
         (
             "/spec/grants/0/namespaces",
             json!({"selector": {"matchLabels": {"team": "a"}}}),
-            "only the empty selector, {}, which is every namespace, is supported yet",
+            "only the empty selector, {}, which is every namespace, is supported so far",
         ),
         ("/spec/grants", json!([{"name": "a"}, {"name": "a"}]), ".spec.grants: duplicate entries"),
         ("/spec/issuerURL", json!("http://x.example.com"), "spec.issuerURL"),
@@ -98,7 +102,7 @@ async fn a_bad_issuer_is_refused_with_the_field_named() {
         let refused = refused.expect_err(&format!("{pointer} = {value} was accepted"));
         assert!(refused.contains(says), "{pointer} = {value}: {refused}");
     }
-    // What looks odd and is right.
+    // Unusual and valid.
     for (pointer, value) in [
         ("/spec/issuerURL", json!("https://oidc.example.com/a/b.c_d")),
         ("/spec/grants/0/namespaces", json!({"selector": {}})),
@@ -119,7 +123,7 @@ async fn a_bad_issuer_is_refused_with_the_field_named() {
         ("/spec/audiences", json!(["other"]), "spec.audiences[0] is immutable"),
         ("/spec/s3/bucket", json!("other-bucket"), "immutable while spec.issuerURL is absent"),
         ("/spec/s3/prefix", json!("other"), "immutable while spec.issuerURL is absent"),
-        ("/spec/issuerURL", json!("https://x.example.com"), "its presence are immutable"),
+        ("/spec/issuerURL", json!("https://x.example.com"), "is immutable and cannot be added or removed"),
     ] {
         let refused = dry_run(&api, &with(good.clone(), pointer, value)).await.unwrap_err();
         assert!(refused.contains(says), "{pointer}: {refused}");
@@ -170,7 +174,7 @@ async fn a_bad_binding_is_refused_with_the_field_named() {
         ("/spec/role/policyARNs", json!(["arn:aws:iam::111122223333:policy/*"]), "spec.role.policyARNs"),
         ("/spec/role/policyARNs", json!(too_many), "spec.role.policyARNs"),
         ("/spec/audience", json!(""), "spec.audience"),
-        ("/spec/audience", json!("a$b"), "an audience has no $"),
+        ("/spec/audience", json!("a$b"), "an audience must not contain $"),
         ("/spec/role/maxSessionDuration", json!("59m"), "a session lasts from 1h to 12h"),
         ("/spec/role/maxSessionDuration", json!("12h1s"), "a session lasts from 1h to 12h"),
         ("/spec/role/maxSessionDuration", json!("3600"), "a session lasts from 1h to 12h"),

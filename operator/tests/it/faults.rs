@@ -159,3 +159,31 @@ async fn a_role_that_is_not_propagated_yet_does_not_stall() {
     assert!(!was_stalled_before_ready(&world).await);
     world.unbind("app").await;
 }
+
+#[tokio::test]
+async fn the_identity_is_asked_for_once_by_all_and_kept_while_sts_fails() {
+    let mut world = World::ready().await;
+    for number in 0..10 {
+        let name = format!("app-{number}");
+        world.apply_binding(&name, serde_json::json!({"serviceAccountName": name, "role": {}})).await;
+    }
+    for number in 0..10 {
+        world.binding_is(&format!("app-{number}"), "Ready").await;
+    }
+    world.stop().await;
+    // Long enough for ten reads of roles, and below the limit of a wait.
+    world.timings.identity_refresh = std::time::Duration::from_secs(8);
+    world.timings.issuer_resync = std::time::Duration::from_millis(500);
+    world.start().await;
+    world.until_reconciled().await;
+    world.until_called("GetRole", 10).await;
+    let asked = |world: &World| world.sim.calls().iter().filter(|c| c.action == "GetCallerIdentity").count();
+    assert_eq!(asked(&world), 1, "eleven passes at once");
+
+    world.sim.inject(Fault::on("sts", "GetCallerIdentity", FaultKind::server_error()));
+    world.until_called("GetCallerIdentity", 2).await;
+    world.bind("late", &[STORAGE]).await;
+    world.binding_is("late", "Ready").await;
+    assert!(find(&world.binding("late").await.status.unwrap().conditions, C::AWSReachable).is_none());
+    world.stop().await;
+}

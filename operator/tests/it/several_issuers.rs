@@ -27,7 +27,7 @@ fn unions(world: &World) -> [String; 3] {
 }
 
 #[tokio::test]
-async fn each_issuer_has_its_own_bindings_and_any_name() {
+async fn each_issuer_has_its_own_bindings_whatever_its_name() {
     let mut world = World::new().await;
     let (primary, second) = (world.spec(), second(&world));
     let file = [issuer("primary", &primary), issuer("second", &second)];
@@ -82,7 +82,7 @@ async fn each_issuer_has_its_own_bindings_and_any_name() {
         message.contains(&format!("1 PodIdentityBinding(s) still use this issuer: {}/web", world.namespace))
     );
     world.unbind("web").await;
-    world.until(&world.issuers(), "second", "its end", |i: Option<&OidcIssuer>| i.is_none()).await;
+    world.until(&world.issuers(), "second", "its deletion", |i: Option<&OidcIssuer>| i.is_none()).await;
     world.issuer_named_is("primary", "Ready").await;
     world.exchange(&world.namespace, "app", &arn("app")).await.unwrap();
 
@@ -117,7 +117,7 @@ async fn bootstrap_and_teardown_of_one_issuer_leave_the_others_their_rights() {
     let again = world.bootstrap(&world.spec()).await.unwrap();
     assert!(again.contains("everything is as specified"), "{again}");
 
-    // Roles of the second issuer hold its teardown up; those of the first do not.
+    // Roles of the second issuer stop its teardown; those of the first do not.
     world.service_account(&world.namespace, "web").await;
     let spec =
         json!({"serviceAccountName": "web", "issuerRef": {"name": "second"}, "role": {"policyARNs": []}});
@@ -133,21 +133,58 @@ async fn bootstrap_and_teardown_of_one_issuer_leave_the_others_their_rights() {
     );
     world.unbind("web").await;
     let printed = world.teardown_all(&file, false).await.unwrap();
-    assert!(printed.contains("stay: OidcIssuer default uses them"), "{printed}");
+    assert!(printed.contains("are kept: OidcIssuer default uses them"), "{printed}");
     let state = world.sim.state();
     assert!(!state.buckets.contains_key(SECOND_BUCKET) && state.buckets.contains_key(BUCKET));
     assert!(state.role(OPERATOR_ROLE).is_some());
     world.exchange(&world.namespace, "app", &role).await.unwrap();
 
-    // Once the cluster has forgotten it, bootstrap takes its rights back.
+    // Once its object is deleted, bootstrap removes its rights.
     world.issuers().delete("second", &DeleteParams::default()).await.unwrap();
-    world.until(&world.issuers(), "second", "its end", |i: Option<&OidcIssuer>| i.is_none()).await;
+    world.until(&world.issuers(), "second", "its deletion", |i: Option<&OidcIssuer>| i.is_none()).await;
     world.bootstrap(&world.spec()).await.unwrap();
     for text in unions(&world) {
         assert!(text.contains(BUCKET) && !text.contains(SECOND_BUCKET), "{text}");
     }
     world.unbind("app").await;
     world.stop().await;
+}
+
+/// The cluster moves to another URL: role and boundary were made for the issuer that is removed.
+#[tokio::test]
+async fn the_issuer_that_the_operators_role_was_made_for_can_be_removed() {
+    let world = World::new().await;
+    let (first, second) = (world.spec(), second(&world));
+    let one = [issuer("first", &first)];
+    world.bootstrap_all(&one, Flags::default(), &world.client).await.unwrap();
+    world.apply_issuer_as("first", &first).await;
+    let two = [issuer("second", &second)];
+    world.bootstrap_all(&two, Flags::default(), &world.client).await.unwrap();
+    world.apply_issuer_as("second", &second).await;
+
+    world.issuers().delete("first", &DeleteParams::default()).await.unwrap();
+    world.sim.clear_calls();
+    world.teardown_all(&one, false).await.unwrap();
+    let written: Vec<String> = world.sim.calls().into_iter().filter(|c| c.write).map(|c| c.action).collect();
+    assert_eq!(
+        written,
+        [
+            "TagRole",
+            "TagPolicy",
+            "DeleteOpenIDConnectProvider",
+            "DeleteObject",
+            "DeleteObject",
+            "DeleteBucket"
+        ]
+    );
+    world.bootstrap_all(&two, Flags::default(), &world.client).await.unwrap();
+    for text in unions(&world) {
+        assert!(!text.contains(BUCKET) && text.contains(SECOND_BUCKET), "{text}");
+    }
+    world.issuers().delete("second", &DeleteParams::default()).await.unwrap();
+    world.teardown_all(&two, false).await.unwrap();
+    let state = world.sim.state();
+    assert!(state.roles.is_empty() && state.providers.is_empty() && state.buckets.is_empty());
 }
 
 #[tokio::test]

@@ -33,6 +33,7 @@ pub(crate) fn dispatch(
         "DeleteRole" => call.delete_role(),
         "UpdateAssumeRolePolicy" => call.update_trust(),
         "UpdateRole" => call.update_role(),
+        "TagRole" => call.tag_role(),
         "PutRolePermissionsBoundary" => call.put_boundary(),
         "AttachRolePolicy" | "DetachRolePolicy" => call.attachment(),
         "ListAttachedRolePolicies" => call.list_attached(),
@@ -40,6 +41,7 @@ pub(crate) fn dispatch(
         "PutRolePolicy" | "GetRolePolicy" | "DeleteRolePolicy" => call.inline(),
         "CreatePolicy" => call.create_policy(),
         "GetPolicy"
+        | "TagPolicy"
         | "ListPolicyVersions"
         | "GetPolicyVersion"
         | "CreatePolicyVersion"

@@ -62,6 +62,12 @@ impl IamCall<'_> {
         };
         match self.action {
             "GetPolicy" => Ok(policy_xml(&arn, policy)),
+            "TagPolicy" => {
+                let tags = self.request.tags();
+                check_tags(&tags)?;
+                policy.tags.extend(tags);
+                Ok(String::new())
+            }
             "ListPolicyVersions" => Ok(list(
                 "Versions",
                 &policy

@@ -117,6 +117,14 @@ impl IamCall<'_> {
         Ok(String::new())
     }
 
+    pub(super) fn tag_role(&mut self) -> Result<String, ApiError> {
+        let role = self.role()?;
+        let tags = self.request.tags();
+        check_tags(&tags)?;
+        self.change_role(&role.name, |role| role.tags.extend(tags));
+        Ok(String::new())
+    }
+
     /// The session limit goes back to its default where the request has none; a description stays.
     pub(super) fn update_role(&mut self) -> Result<String, ApiError> {
         let role = self.role()?;

@@ -49,7 +49,7 @@ impl Case {
             created: self.clock.wall - self.age,
             deleting: self.deleting,
             finalizer: self.finalizer,
-            was_ready: self.was_ready,
+            was_ready: self.was_ready && !self.deleting,
         };
         let mut view = View {
             reserved: self.namespace == "podidentity-system",
@@ -154,7 +154,7 @@ fn name(step: &Step) -> String {
                 format!("trust {}", document["Statement"][0]["Effect"].as_str().unwrap())
             }
             IamWrite::PutBoundary { .. } => "boundary".into(),
-            IamWrite::PutSettings { settings, .. } => format!("session {}", settings.max_session_seconds),
+            IamWrite::PutSettings { .. } => "settings".into(),
             IamWrite::AttachPolicy { policy, .. } => format!("attach {}", last(policy)),
             IamWrite::DetachPolicy { policy, .. } => format!("detach {}", last(policy)),
             IamWrite::DeleteInline { name, .. } => format!("remove {name}"),
@@ -168,60 +168,62 @@ fn name(step: &Step) -> String {
 #[test]
 #[allow(clippy::too_many_lines, reason = "a table")]
 fn from_what_is_observed_to_steps_and_conditions() {
-    type Change = fn(&mut Case);
-    let table: &[(&str, Change, &[&str], &str, &str)] = &[
+    type Edit = fn(&mut Case);
+    let table: &[(&str, Edit, &[&str], &str, &str)] = &[
         ("nothing to do", |_| {}, &[], "True Ready", "+Granted +Verified +Annotated"),
         (
-            "new: the call that makes it is the question whether it is there",
-            |l| {
-                (l.finalizer, l.was_ready) = (false, false);
-                l.observed.role = Ok(None);
-                l.service_account().annotations.clear();
+            "new: CreateRole answers whether it exists",
+            |case| {
+                (case.finalizer, case.was_ready) = (false, false);
+                case.observed.role = Ok(None);
+                case.service_account().annotations.clear();
             },
             &["add finalizer", "create", "attach storage", "annotate 2"],
             "False Progressing Reconciling",
-            "+Granted -Progressing +Annotated",
+            "+Granted -Progressing -Progressing",
         ),
         (
             "gone",
-            |l| l.observed.role = Ok(Some(RoleState::Missing)),
+            |case| case.observed.role = Ok(Some(RoleState::Missing)),
             &["create", "attach storage"],
             "False Progressing Reconciling",
             "+Granted -Progressing +Annotated",
         ),
         (
             "trust",
-            |l| l.role().trust = "{}".into(),
+            |case| case.role().trust = "{}".into(),
             &["trust Allow"],
             "False Progressing Reconciling",
             "+Granted -Progressing +Annotated",
         ),
         (
             "a session limit",
-            |l| l.role().settings.max_session_seconds = 43_200,
-            &["session 3600"],
+            |case| case.role().settings.max_session_seconds = 43_200,
+            &["settings"],
             "False Progressing Reconciling",
             "+Granted -Progressing +Annotated",
         ),
         (
             "a description",
-            |l| l.spec.role.as_mut().unwrap().description = Some("for Vault".into()),
-            &["session 3600"],
+            |case| case.spec.role.as_mut().unwrap().description = Some("for Vault".into()),
+            &["settings"],
             "False Progressing Reconciling",
             "+Granted -Progressing +Annotated",
         ),
         (
             "a longer session than the grant allows",
-            |l| l.spec.role.as_mut().unwrap().max_session_duration = Some(Duration::from_hours(2).into()),
+            |case| {
+                case.spec.role.as_mut().unwrap().max_session_duration = Some(Duration::from_hours(2).into());
+            },
             &[],
             "False NotGranted Stalled",
             "-NotGranted -NotGranted +Annotated",
         ),
         (
             "boundary before trust",
-            |l| {
-                l.role().boundary = None;
-                l.role().trust = "{}".into();
+            |case| {
+                case.role().boundary = None;
+                case.role().trust = "{}".into();
             },
             &["boundary", "trust Allow"],
             "False Progressing Reconciling",
@@ -229,15 +231,15 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "attach before detach",
-            |l| l.wants(&[QUEUE]),
+            |case| case.wants(&[QUEUE]),
             &["attach queue", "detach storage"],
             "False Progressing Reconciling",
             "+Granted -Progressing +Annotated",
         ),
         (
             "detach before attach where the quota asks for it",
-            |l| {
-                l.policies().attached =
+            |case| {
+                case.policies().attached =
                     (0..10).map(|n| format!("arn:aws:iam::{ACCOUNT}:policy/p{n}")).collect();
             },
             &[
@@ -258,9 +260,9 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "named twice, attached once",
-            |l| {
-                l.wants(&[QUEUE, QUEUE]);
-                l.policies().attached.clear();
+            |case| {
+                case.wants(&[QUEUE, QUEUE]);
+                case.policies().attached.clear();
             },
             &["attach queue"],
             "False Progressing Reconciling",
@@ -268,22 +270,22 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "inline",
-            |l| l.policies().inline.push("backdoor".into()),
+            |case| case.policies().inline.push("backdoor".into()),
             &["remove backdoor"],
             "False Progressing Reconciling",
             "+Granted -Progressing +Annotated",
         ),
         (
             "somebody else's",
-            |l| l.role().tags.clear(),
+            |case| case.role().tags.clear(),
             &[],
             "False NotOwned Stalled",
             "+Granted -NotOwned +Annotated",
         ),
         (
             "of another cluster with this name",
-            |l| {
-                l.role().tags.insert(names::tag::ISSUER.into(), OTHER.into());
+            |case| {
+                case.role().tags.insert(names::tag::ISSUER.into(), OTHER.into());
             },
             &[],
             "False NotOwned Stalled",
@@ -291,39 +293,39 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "no issuer",
-            |l| l.issuer = None,
+            |case| case.issuer = None,
             &[],
             "False DependencyNotReady Reconciling",
             "?DependencyNotReady ?DependencyNotReady ?DependencyNotReady",
         ),
         (
-            "the issuer goes, and this one is new",
-            |l| {
-                (l.issuer_deleting, l.finalizer) = (true, false);
+            "issuer being deleted, binding without a role",
+            |case| {
+                (case.issuer_deleting, case.finalizer) = (true, false);
             },
             &[],
             "False DependencyNotReady Reconciling",
             "+Granted +Verified +Annotated",
         ),
         (
-            "the issuer goes, and this one stands",
-            |l| l.issuer_deleting = true,
+            "issuer being deleted, binding with a role",
+            |case| case.issuer_deleting = true,
             &[],
             "True Ready",
             "+Granted +Verified +Annotated",
         ),
         (
-            "an audience nobody registered",
-            |l| l.spec.audience = Some("other".into()),
+            "an unregistered audience",
+            |case| case.spec.audience = Some("other".into()),
             &[],
             "False InvalidSpec Stalled",
             "+Granted -InvalidSpec -InvalidSpec",
         ),
         (
             "no grant, and new",
-            |l| {
-                l.issuer.as_mut().unwrap().grants.clear();
-                (l.finalizer, l.age) = (false, Duration::ZERO);
+            |case| {
+                case.issuer.as_mut().unwrap().grants.clear();
+                (case.finalizer, case.age) = (false, Duration::ZERO);
             },
             &[],
             "False WaitingForGrant Reconciling",
@@ -331,19 +333,19 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "no grant for two minutes",
-            |l| {
-                l.issuer.as_mut().unwrap().grants.clear();
-                (l.finalizer, l.age) = (false, Duration::from_mins(2));
+            |case| {
+                case.issuer.as_mut().unwrap().grants.clear();
+                (case.finalizer, case.age) = (false, Duration::from_mins(2));
             },
             &[],
             "False NotGranted Stalled",
             "-NotGranted +Verified +Annotated",
         ),
         (
-            "a grant that is taken away freezes the role",
-            |l| {
-                l.issuer.as_mut().unwrap().grants.clear();
-                l.role().trust = "{}".into();
+            "a grant that is removed: the role is not changed",
+            |case| {
+                case.issuer.as_mut().unwrap().grants.clear();
+                case.role().trust = "{}".into();
             },
             &[],
             "False NotGranted Stalled",
@@ -351,9 +353,9 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "bound by another, for a moment",
-            |l| {
-                l.holder = Some(Holder { name: "older".into(), deleting: false });
-                l.age = Duration::ZERO;
+            |case| {
+                case.holder = Some(Holder { name: "older".into(), deleting: false });
+                case.age = Duration::ZERO;
             },
             &[],
             "False ServiceAccountAlreadyBound Reconciling",
@@ -361,40 +363,40 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "bound by another",
-            |l| l.holder = Some(Holder { name: "older".into(), deleting: false }),
+            |case| case.holder = Some(Holder { name: "older".into(), deleting: false }),
             &[],
             "False ServiceAccountAlreadyBound Stalled",
             "+Granted -ServiceAccountAlreadyBound -ServiceAccountAlreadyBound",
         ),
         (
-            "bound by another on its way out",
-            |l| l.holder = Some(Holder { name: "older".into(), deleting: true }),
+            "bound by another that is being deleted",
+            |case| case.holder = Some(Holder { name: "older".into(), deleting: true }),
             &[],
             "False ServiceAccountAlreadyBound Reconciling",
             "+Granted -ServiceAccountAlreadyBound -ServiceAccountAlreadyBound",
         ),
         (
             "the operator's own",
-            |l| {
-                l.namespace = "podidentity-system";
-                l.spec.service_account_name = "podidentity-operator".into();
+            |case| {
+                case.namespace = "podidentity-system";
+                case.spec.service_account_name = "podidentity-operator".into();
             },
             &[],
             "False ReservedServiceAccount Stalled",
             "-NotGranted -ReservedServiceAccount -ReservedServiceAccount",
         ),
         (
-            "AWS is away",
-            |l| l.observed.role = Err(aws_error(Class::Transient)),
+            "AWS unreachable",
+            |case| case.observed.role = Err(aws_error(Class::Transient)),
             &[],
             "True Ready",
             "+Granted =AWSUnavailable +Annotated AWSReachable-AWSUnavailable",
         ),
         (
-            "AWS is away, and this one is new",
-            |l| {
-                l.observed.role = Err(aws_error(Class::Transient));
-                l.was_ready = false;
+            "AWS unreachable, new binding",
+            |case| {
+                case.observed.role = Err(aws_error(Class::Transient));
+                case.was_ready = false;
             },
             &[],
             "False AWSUnavailable Reconciling",
@@ -402,9 +404,9 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "denied",
-            |l| {
-                l.observed.role = Err(aws_error(Class::Denied));
-                l.was_ready = false;
+            |case| {
+                case.observed.role = Err(aws_error(Class::Denied));
+                case.was_ready = false;
             },
             &[],
             "False OperatorPermissionMissing Reconciling",
@@ -412,25 +414,25 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "no ServiceAccount",
-            |l| l.observed.service_account = None,
+            |case| case.observed.service_account = None,
             &[],
             "True Ready",
             "+Granted +Verified -ServiceAccountNotFound",
         ),
         (
             "another role in the annotation",
-            |l| {
-                l.service_account().annotations.insert(annotation::ROLE_ARN.into(), "x".into());
+            |case| {
+                case.service_account().annotations.insert(annotation::ROLE_ARN.into(), "x".into());
             },
             &["annotate 2"],
             "True Ready",
-            "+Granted +Verified +Annotated",
+            "+Granted +Verified -Progressing",
         ),
         (
-            "somebody else owns the annotation: not tried again on this version",
-            |l| {
-                l.service_account().annotations.insert(annotation::ROLE_ARN.into(), "x".into());
-                (l.memory.conflict, l.memory.generation) =
+            "somebody else owns the annotation: no retry on this version",
+            |case| {
+                case.service_account().annotations.insert(annotation::ROLE_ARN.into(), "x".into());
+                (case.memory.conflict, case.memory.generation) =
                     (Some(Conflict { version: "1".into(), owner: "argocd".into() }), 1);
             },
             &[],
@@ -439,36 +441,38 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "made elsewhere",
-            |l| {
-                (l.spec.role, l.spec.role_arn) = (None, Some("arn:aws:iam::999999999999:role/x".into()));
-                l.observed.role = Ok(None);
+            |case| {
+                (case.spec.role, case.spec.role_arn) =
+                    (None, Some("arn:aws:iam::999999999999:role/x".into()));
+                case.observed.role = Ok(None);
             },
             &["annotate 2"],
             "True Ready",
-            "+NotRequired +NotRequired +Annotated",
+            "+NotRequired +NotRequired -Progressing",
         ),
         (
             "made elsewhere, after a role of its own",
-            |l| {
-                (l.spec.role, l.spec.role_arn) = (None, Some("arn:aws:iam::999999999999:role/x".into()));
-                l.generation = 2;
+            |case| {
+                (case.spec.role, case.spec.role_arn) =
+                    (None, Some("arn:aws:iam::999999999999:role/x".into()));
+                case.generation = 2;
             },
             &["trust Deny", "detach storage", "delete", "annotate 2"],
             "True Ready",
-            "+NotRequired +NotRequired +Annotated",
+            "+NotRequired +NotRequired -Progressing",
         ),
         (
             "deletion: trust revoked first, the finalizer last",
-            |l| l.deleting = true,
+            |case| case.deleting = true,
             &["trust Deny", "annotate 0", "detach storage", "delete", "remove finalizer"],
             "False Deleting Reconciling",
             "+Granted -Deleting -Deleting",
         ),
         (
-            "deletion: the operator may only touch bounded roles",
-            |l| {
-                l.deleting = true;
-                l.role().boundary = None;
+            "deletion: the operator may only change bounded roles",
+            |case| {
+                case.deleting = true;
+                case.role().boundary = None;
             },
             &["trust Deny", "boundary", "annotate 0", "detach storage", "delete", "remove finalizer"],
             "False Deleting Reconciling",
@@ -476,8 +480,8 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "deletion: nothing was made",
-            |l| {
-                (l.deleting, l.finalizer) = (true, false);
+            |case| {
+                (case.deleting, case.finalizer) = (true, false);
             },
             &[],
             "False Deleting Reconciling",
@@ -485,29 +489,29 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "deletion: already gone",
-            |l| {
-                l.deleting = true;
-                l.observed.role = Ok(Some(RoleState::Missing));
+            |case| {
+                case.deleting = true;
+                case.observed.role = Ok(Some(RoleState::Missing));
             },
             &["annotate 0", "remove finalizer"],
             "False Deleting Reconciling",
             "+Granted -Deleting -Deleting",
         ),
         (
-            "deletion: somebody else's role stays",
-            |l| {
-                l.deleting = true;
-                l.role().tags.clear();
+            "deletion: a role of somebody else is kept",
+            |case| {
+                case.deleting = true;
+                case.role().tags.clear();
             },
             &["annotate 0", "remove finalizer"],
             "False Deleting Reconciling",
             "+Granted -Deleting -Deleting",
         ),
         (
-            "deletion: AWS is away",
-            |l| {
-                l.deleting = true;
-                l.observed.role = Err(aws_error(Class::Transient));
+            "deletion: AWS unreachable",
+            |case| {
+                case.deleting = true;
+                case.observed.role = Err(aws_error(Class::Transient));
             },
             &[],
             "False DeletionBlocked Reconciling",
@@ -515,9 +519,9 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "deletion: without its issuer the role's owner is not known",
-            |l| {
-                (l.deleting, l.issuer) = (true, None);
-                l.observed.role = Ok(None);
+            |case| {
+                (case.deleting, case.issuer) = (true, None);
+                case.observed.role = Ok(None);
             },
             &[],
             "False DeletionBlocked Reconciling",
@@ -541,7 +545,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
 
 #[test]
 fn aws_is_read_when_there_is_a_reason() {
-    type Change = fn(&mut Case);
+    type Edit = fn(&mut Case);
     let both = Due { role: true, policies: true };
     let fresh = |case: &mut Case, age: Duration| {
         let at = case.clock.instant.checked_sub(age).unwrap();
@@ -549,28 +553,33 @@ fn aws_is_read_when_there_is_a_reason() {
         case.memory.role = Some((None, at));
         case.memory.policies = Some((RolePolicies::default(), at));
     };
-    let table: &[(&str, Change, u64, Due)] = &[
+    let table: &[(&str, Edit, u64, Due)] = &[
         ("read a minute ago", |_| {}, 60, Due::default()),
         ("read ten minutes ago", |_| {}, 600, both),
-        ("edited", |l| l.generation = 2, 60, both),
-        ("about to be destroyed", |l| (l.deleting, l.generation) = (true, 2), 60, both),
-        ("its policies were changed", |l| l.memory.policies = None, 60, Due { role: false, policies: true }),
-        ("nobody has acted on it", |l| l.finalizer = false, 600, Due::default()),
-        ("made elsewhere from the first day", |l| l.spec.role = None, 600, Due::default()),
+        ("edited", |case| case.generation = 2, 60, both),
+        ("about to be deleted", |case| (case.deleting, case.generation) = (true, 2), 60, both),
         (
-            "made elsewhere from the first day, and deleted",
-            |l| {
-                l.spec.role = None;
-                (l.deleting, l.generation) = (true, 2);
+            "its policies were changed",
+            |case| case.memory.policies = None,
+            60,
+            Due { role: false, policies: true },
+        ),
+        ("it was never acted on", |case| case.finalizer = false, 600, Due::default()),
+        ("made elsewhere since creation", |case| case.spec.role = None, 600, Due::default()),
+        (
+            "made elsewhere since creation, and deleted",
+            |case| {
+                case.spec.role = None;
+                (case.deleting, case.generation) = (true, 2);
             },
             600,
             Due::default(),
         ),
         (
             "made elsewhere since an edit",
-            |l| {
-                l.spec.role = None;
-                l.generation = 2;
+            |case| {
+                case.spec.role = None;
+                case.generation = 2;
             },
             60,
             both,

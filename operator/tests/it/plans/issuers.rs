@@ -123,21 +123,21 @@ fn name(step: &Step) -> String {
 #[test]
 #[allow(clippy::too_many_lines, reason = "a table")]
 fn from_what_is_observed_to_steps_and_conditions() {
-    type Change = fn(&mut Case);
-    let table: &[(&str, Change, &[&str], &str, &str)] = &[
+    type Edit = fn(&mut Case);
+    let table: &[(&str, Edit, &[&str], &str, &str)] = &[
         ("nothing to do", |_| {}, &[], "True Ready", "+Verified +Verified +Verified +Verified +Verified"),
         (
-            "new",
-            |l| l.finalizer = false,
+            "finalizer missing",
+            |case| case.finalizer = false,
             &["add finalizer"],
             "True Ready",
             "+Verified +Verified +Verified +Verified +Verified",
         ),
         (
             "nothing in AWS",
-            |l| {
-                l.observed.aws = Ok(AwsState { bucket: None, provider: None });
-                (l.was_ready, l.memory.verification) = (false, None);
+            |case| {
+                case.observed.aws = Ok(AwsState { bucket: None, provider: None });
+                (case.was_ready, case.memory.verification) = (false, None);
             },
             &[
                 "bucket",
@@ -152,21 +152,21 @@ fn from_what_is_observed_to_steps_and_conditions() {
             "+Verified -Publishing -Publishing ?NotVerified ?NotVerified",
         ),
         (
-            "the API server is away: nothing is shrunk",
-            |l| {
-                l.observed.api = Err(unreachable());
-                l.bucket().jwks = None;
+            "API server unreachable: no key is removed",
+            |case| {
+                case.observed.api = Err(unreachable());
+                case.bucket().jwks = None;
             },
             &[],
             "True Ready",
             "?APIServerUnreachable -APIServerUnreachable +Verified =NotVerified =NotVerified",
         ),
         (
-            "the API server is away and there is nothing yet: no provider without documents",
-            |l| {
-                l.observed.api = Err(unreachable());
-                l.observed.aws = Ok(AwsState { bucket: None, provider: None });
-                l.was_ready = false;
+            "API server unreachable, nothing in AWS: no provider without documents",
+            |case| {
+                case.observed.api = Err(unreachable());
+                case.observed.aws = Ok(AwsState { bucket: None, provider: None });
+                case.was_ready = false;
             },
             &["bucket", "bucket policy", "public-access block", "bucket policy"],
             "False APIServerUnreachable Reconciling",
@@ -174,38 +174,50 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "another issuer, never Ready: published all the same, reported at once",
-            |l| {
-                l.observed.api = Ok(api(OTHER, keys()));
-                (l.was_ready, l.memory.verification) = (false, None);
+            |case| {
+                case.observed.api = Ok(api(OTHER, keys()));
+                (case.was_ready, case.memory.verification) = (false, None);
             },
             &["read"],
             "False IssuerMismatch Reconciling",
             "-IssuerMismatch +Verified +Verified ?NotVerified ?NotVerified",
         ),
         (
-            "another issuer, for the first time: it may be one restarting API server",
-            |l| l.observed.api = Ok(api(OTHER, keys())),
+            "another issuer, seen once: one API server may be restarting",
+            |case| case.observed.api = Ok(api(OTHER, keys())),
             &[],
             "True Ready",
             "-IssuerMismatch +Verified +Verified +Verified +Verified",
         ),
         (
             "another issuer and none of the published keys: another cluster, whose keys must not replace those",
-            |l| {
+            |case| {
                 let jwk = json!({"kty": "RSA", "kid": "two", "n": "AQAB", "e": "AQAB"});
                 let keys = Keys::parse(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap();
-                l.observed.api = Ok(api(OTHER, keys));
-                l.was_ready = false;
+                case.observed.api = Ok(api(OTHER, keys));
+                case.was_ready = false;
             },
             &[],
             "False IssuerMismatch Reconciling",
             "-IssuerMismatch +Verified +Verified ?NotVerified ?NotVerified",
         ),
         (
+            "another issuer for two minutes, and none of the published keys",
+            |case| {
+                let jwk = json!({"kty": "RSA", "kid": "two", "n": "AQAB", "e": "AQAB"});
+                let keys = Keys::parse(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap();
+                case.observed.api = Ok(api(OTHER, keys));
+                case.memory.bad_since = case.clock.instant.checked_sub(Duration::from_mins(2));
+            },
+            &[],
+            "False IssuerMismatch Reconciling",
+            "-IssuerMismatch +Verified +Verified =NotVerified =NotVerified",
+        ),
+        (
             "another issuer for two minutes",
-            |l| {
-                l.observed.api = Ok(api(OTHER, keys()));
-                l.memory.bad_since = l.clock.instant.checked_sub(Duration::from_mins(2));
+            |case| {
+                case.observed.api = Ok(api(OTHER, keys()));
+                case.memory.bad_since = case.clock.instant.checked_sub(Duration::from_mins(2));
             },
             &[],
             "False IssuerMismatch Reconciling",
@@ -213,37 +225,37 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "keys changed",
-            |l| l.bucket().jwks.as_mut().unwrap().body = b"{}".to_vec(),
+            |case| case.bucket().jwks.as_mut().unwrap().body = b"{}".to_vec(),
             &["JWKS"],
             "True Ready",
             "+Verified -Publishing +Verified =NotVerified =NotVerified",
         ),
         (
             "cached for too long",
-            |l| l.bucket().discovery.as_mut().unwrap().cache_control = "max-age=86400".into(),
+            |case| case.bucket().discovery.as_mut().unwrap().cache_control = "max-age=86400".into(),
             &["discovery document"],
             "True Ready",
             "+Verified -Publishing +Verified =NotVerified =NotVerified",
         ),
         (
             "ACLs are on",
-            |l| l.bucket().owner_enforced = false,
+            |case| case.bucket().owner_enforced = false,
             &["bucket ownership controls"],
             "True Ready",
             "+Verified -Publishing +Verified =NotVerified =NotVerified",
         ),
         (
-            "no policy: the fence first is not needed while it is open",
-            |l| l.bucket().policy = None,
+            "no policy while public policies are allowed: the full policy at once",
+            |case| case.bucket().policy = None,
             &["bucket policy"],
             "True Ready",
             "+Verified -Publishing +Verified =NotVerified =NotVerified",
         ),
         (
-            "closed and no policy: the fence first",
-            |l| {
-                l.bucket().policy = None;
-                l.bucket().public_access.block_policy = true;
+            "no policy while public policies are blocked: the deny policy first",
+            |case| {
+                case.bucket().policy = None;
+                case.bucket().public_access.block_policy = true;
             },
             &["bucket policy", "public-access block", "bucket policy"],
             "True Ready",
@@ -251,8 +263,9 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "audiences",
-            |l| {
-                l.observed.aws.as_mut().unwrap().provider.as_mut().unwrap().client_ids = vec!["other".into()];
+            |case| {
+                case.observed.aws.as_mut().unwrap().provider.as_mut().unwrap().client_ids =
+                    vec!["other".into()];
             },
             &["provider audiences", "provider audiences"],
             "True Ready",
@@ -260,15 +273,15 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "somebody else's bucket",
-            |l| l.bucket().tags.clear(),
+            |case| case.bucket().tags.clear(),
             &[],
             "False NotOwned Stalled",
             "+Verified -NotOwned +Verified =NotVerified =NotVerified",
         ),
         (
             "somebody else's provider",
-            |l| {
-                let tags = &mut l.observed.aws.as_mut().unwrap().provider.as_mut().unwrap().tags;
+            |case| {
+                let tags = &mut case.observed.aws.as_mut().unwrap().provider.as_mut().unwrap().tags;
                 tags.insert(names::tag::ISSUER.into(), OTHER.into());
             },
             &[],
@@ -277,23 +290,23 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "another account in the bucket's name",
-            |l| l.account = Ok("999999999999"),
+            |case| case.account = Ok("999999999999"),
             &[],
             "False InvalidSpec Stalled",
             "+Verified -InvalidSpec +Verified =NotVerified =NotVerified",
         ),
         (
             "AWS throttles what is Ready",
-            |l| l.observed.aws = Err(aws_error(Class::Throttled)),
+            |case| case.observed.aws = Err(aws_error(Class::Throttled)),
             &[],
             "True Ready",
             "+Verified =Throttled =Throttled =NotVerified =NotVerified AWSReachable-Throttled",
         ),
         (
             "AWS throttles what is new",
-            |l| {
-                l.observed.aws = Err(aws_error(Class::Throttled));
-                l.was_ready = false;
+            |case| {
+                case.observed.aws = Err(aws_error(Class::Throttled));
+                case.was_ready = false;
             },
             &[],
             "False Throttled Reconciling",
@@ -301,10 +314,10 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "no credentials",
-            |l| {
-                l.account = Err(aws_error(Class::Credentials));
-                l.observed.aws = Err(aws_error(Class::Credentials));
-                l.was_ready = false;
+            |case| {
+                case.account = Err(aws_error(Class::Credentials));
+                case.observed.aws = Err(aws_error(Class::Credentials));
+                case.was_ready = false;
             },
             &[],
             "False CredentialsUnavailable Reconciling",
@@ -312,11 +325,11 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "no credentials, because of the issuer",
-            |l| {
-                l.account = Err(aws_error(Class::Credentials));
-                l.observed.aws = Err(aws_error(Class::Credentials));
-                l.observed.api = Ok(api(OTHER, keys()));
-                l.was_ready = false;
+            |case| {
+                case.account = Err(aws_error(Class::Credentials));
+                case.observed.aws = Err(aws_error(Class::Credentials));
+                case.observed.api = Ok(api(OTHER, keys()));
+                case.was_ready = false;
             },
             &[],
             "False IssuerMismatch Reconciling",
@@ -324,29 +337,29 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "not verified since the start",
-            |l| l.memory.verification = None,
+            |case| case.memory.verification = None,
             &["exchange"],
             "True Ready",
             "+Verified +Verified +Verified =NotVerified =NotVerified",
         ),
         (
             "verified an hour ago",
-            |l| l.clock.instant += Duration::from_hours(1),
+            |case| case.clock.instant += Duration::from_hours(1),
             &["exchange"],
             "True Ready",
             "+Verified +Verified +Verified +Verified +Verified",
         ),
         (
             "verified for other documents",
-            |l| l.evidence().digest = "other".into(),
+            |case| case.evidence().digest = "other".into(),
             &["exchange"],
             "True Ready",
             "+Verified +Verified +Verified =NotVerified =NotVerified",
         ),
         (
             "refused once",
-            |l| {
-                l.evidence().exchange = Some(refused());
+            |case| {
+                case.evidence().exchange = Some(refused());
             },
             &[],
             "True Ready",
@@ -354,9 +367,9 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "refused for two minutes",
-            |l| {
-                l.evidence().exchange = Some(refused());
-                l.memory.bad_since = l.clock.instant.checked_sub(Duration::from_mins(2));
+            |case| {
+                case.evidence().exchange = Some(refused());
+                case.memory.bad_since = case.clock.instant.checked_sub(Duration::from_mins(2));
             },
             &[],
             "False TokenExchangeFailed Reconciling",
@@ -364,9 +377,9 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "refused right after a write: not yet",
-            |l| {
-                l.evidence().exchange = Some(refused());
-                (l.memory.last_write, l.was_ready) = (Some(l.clock.instant), false);
+            |case| {
+                case.evidence().exchange = Some(refused());
+                (case.memory.last_write, case.was_ready) = (Some(case.clock.instant), false);
             },
             &[],
             "False Propagating Reconciling",
@@ -374,23 +387,23 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "anonymous readers cannot read, but STS can: STS decides",
-            |l| l.evidence().public = Evidence::Bad(Finding::new(Reason::NotPublic, "403")),
+            |case| case.evidence().public = Evidence::Bad(Finding::new(Reason::NotPublic, "403")),
             &[],
             "True Ready",
             "+Verified +Verified +Verified -NotPublic +Verified",
         ),
         (
             "deletion",
-            |l| l.deleting = true,
+            |case| case.deleting = true,
             &["remove finalizer"],
             "False Deleting Reconciling",
             "+Verified +Verified +Verified +Verified +Verified",
         ),
         (
             "deletion while bindings use it",
-            |l| {
-                l.deleting = true;
-                l.observed.dependents = vec!["vault/vault".into()];
+            |case| {
+                case.deleting = true;
+                case.observed.dependents = vec!["vault/vault".into()];
             },
             &[],
             "False DeletionBlocked Reconciling",
@@ -427,7 +440,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
 }
 
 #[test]
-fn what_others_changed_is_drift_and_new_keys_are_news() {
+fn changes_by_others_are_drift_and_new_keys_are_not() {
     let mut case = Case::good();
     case.bucket().jwks = None;
     assert!(case.plan().drift);
