@@ -15,7 +15,7 @@ pub trait Claim {
 }
 
 /// The claim that holds a `ServiceAccount`, of all that name it: the oldest; of two made in one second, the one whose name
-/// comes first. A binding that is being deleted holds its `ServiceAccount` until it is gone.
+/// comes first. A binding that is being deleted holds its `ServiceAccount` until its deletion ends.
 #[must_use]
 pub fn holder<'a, C: Claim + ?Sized>(claims: impl IntoIterator<Item = &'a C>) -> Option<&'a C> {
     claims.into_iter().min_by_key(|claim| (claim.created(), claim.name()))

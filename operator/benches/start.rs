@@ -41,7 +41,7 @@ const NAMESPACES: usize = 100;
 const QUIET: Duration = Duration::from_secs(3);
 /// How often its counters are read.
 const SAMPLE: Duration = Duration::from_millis(20);
-/// How often progress is told.
+/// How often progress is printed.
 const PROGRESS: Duration = Duration::from_secs(5);
 /// Requests in flight while objects are created.
 const IN_FLIGHT: usize = 32;
@@ -169,7 +169,7 @@ async fn operate(kubeconfig: &Path, bindings: u64) -> Result<Figures> {
     Ok(figures)
 }
 
-/// Waits until the counter of reconciles stands still, and returns what the process had used when it last changed.
+/// Waits until the counter of reconciles does not change any more, and returns what the process had used when it last changed.
 async fn until_quiet(begun: Instant, bindings: u64, metrics: impl Fn() -> String) -> Result<Figures> {
     let (mut last, mut changed, mut cpu, mut told) = (0, begun, 0.0, begun);
     loop {
@@ -332,7 +332,7 @@ async fn post(client: &Client, path: &str, object: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Creates so many objects, several at a time, and tells how far it is.
+/// Creates so many objects, several at a time, and prints its progress.
 async fn each(what: &str, count: usize, create: impl AsyncFn(usize) -> Result<()>) -> Result<()> {
     let (begun, mut told) = (Instant::now(), Instant::now());
     let created = stream::iter(0..count).map(|number| create(number)).buffer_unordered(IN_FLIGHT);

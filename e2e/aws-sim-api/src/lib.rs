@@ -1,4 +1,4 @@
-//! The types of aws-sim's control API, shared by the simulator and by whoever drives it over HTTP: what the account holds
+//! The types of aws-sim's control API, shared by the simulator and by its clients: what the account holds
 //! (`GET /state`), the call log (`GET /calls`), the administrator's keys (`GET /administrator`), faults (`POST /faults`),
 //! and roles and policies that a test creates (`POST /roles`, `POST /policies`). All bodies are JSON.
 
