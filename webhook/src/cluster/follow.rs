@@ -12,9 +12,9 @@ use kube::{Api, Resource, ResourceExt};
 use crate::cluster::live::BINDINGS_PAGE;
 use crate::cluster::lookup::Lookup;
 use crate::cluster::mirror::{Change, MirrorObject, MirrorState};
-use crate::cluster::readable::readable;
+use crate::cluster::readable::{issuer_facts, readable};
 use crate::cluster::service_account;
-use crate::identity::facts::{BindingFacts, IssuerFacts};
+use crate::identity::facts::BindingFacts;
 
 impl Lookup {
     /// Updates the copies; returns only if a watch ends, which it does not do by itself.
@@ -48,7 +48,7 @@ impl Lookup {
                 "OidcIssuer",
                 issuers,
                 |change| self.issuers.apply(change),
-                |guard| Some(Arc::new(IssuerFacts::from(readable("OidcIssuer", guard)?))),
+                |guard| Some(Arc::new(issuer_facts(guard))),
                 |_| None,
             ) => {}
         }

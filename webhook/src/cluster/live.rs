@@ -8,8 +8,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crds::holder::holder;
-use crds::{OidcIssuer, PodIdentityBinding, names};
+use crds::{OidcIssuer, PodIdentityBinding};
 use futures::future::{BoxFuture, FutureExt, Shared};
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
@@ -18,9 +17,9 @@ use process::limiter::CapacityLimiter;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
-use crate::cluster::readable::readable;
+use crate::cluster::readable::{issuer_facts, readable};
 use crate::cluster::service_account::ServiceAccountMetadata;
-use crate::identity::facts::{Annotations, BindingFacts, IssuerFacts};
+use crate::identity::facts::{Annotations, BindingFacts};
 use crate::identity::issuers::Issuers;
 use crate::metrics::Metrics;
 
@@ -30,6 +29,8 @@ const CONCURRENT_LOOKUPS: usize = 32;
 const MAX_LOOKUPS: usize = 512;
 /// Bindings read at once; kube's 500 could be a hundred megabytes.
 pub(super) const BINDINGS_PAGE: u32 = 50;
+/// Issuers read at once.
+const ISSUERS_PAGE: u32 = 100;
 
 /// Why the facts about a `ServiceAccount` are not known.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -53,7 +54,7 @@ pub enum LookupError {
 pub(super) struct LiveFacts {
     pub(super) annotations: Option<Arc<Annotations>>,
     pub(super) bindings: Vec<Arc<BindingFacts>>,
-    /// Only those that the decision needs; empty where issuers were not requested.
+    /// Empty where issuers were not requested.
     pub(super) issuers: Arc<Issuers>,
 }
 
@@ -147,20 +148,12 @@ async fn read_live(
 ) -> Result<LiveFacts, LookupError> {
     let accounts = Api::<ServiceAccountMetadata>::namespaced(client.clone(), namespace);
     let bindings = Api::<DeserializeGuard<PodIdentityBinding>>::namespaced(client.clone(), namespace);
-    let issuers = Api::<DeserializeGuard<OidcIssuer>>::all(client);
-    let default =
-        async { if with_issuers { issuer(&issuers, names::DEFAULT_ISSUER).await } else { Ok(None) } };
-    let (account, bindings, default) = tokio::try_join!(
+    let (account, bindings, issuers) = tokio::try_join!(
         accounts.get_opt(service_account),
         read_bindings(&bindings, service_account),
-        default
+        async { if with_issuers { read_issuers(client).await } else { Ok(Issuers::default()) } },
     )
     .map_err(failed)?;
-    let issuers = if with_issuers {
-        read_issuers(&issuers, &bindings, default).await.map_err(failed)?
-    } else {
-        Issuers::default()
-    };
     let annotations = account.and_then(|account| account.annotations(prefix));
     Ok(LiveFacts { annotations, bindings, issuers: Arc::new(issuers) })
 }
@@ -185,47 +178,19 @@ async fn read_bindings(
     }
 }
 
-/// The issuers that a decision needs: the default one, and that of the binding which holds the `ServiceAccount`. At most two
-/// requests, in parallel: no decision uses the issuers of other bindings. `named_default` is the issuer named `default`.
-async fn read_issuers(
-    issuers: &Api<DeserializeGuard<OidcIssuer>>,
-    bindings: &[Arc<BindingFacts>],
-    named_default: Option<Arc<IssuerFacts>>,
-) -> Result<Issuers, kube::Error> {
-    let name = holder(bindings.iter().map(AsRef::as_ref)).map(BindingFacts::issuer_name);
-    let of_binding = async {
-        match name {
-            Some(name) if name != names::DEFAULT_ISSUER => issuer(issuers, name).await,
-            _ => Ok(None),
+/// All issuers, which are few: which one is the default follows from all of them.
+async fn read_issuers(client: Client) -> Result<Issuers, kube::Error> {
+    let issuers = Api::<DeserializeGuard<OidcIssuer>>::all(client);
+    let mut page = ListParams::default().limit(ISSUERS_PAGE);
+    let mut found = Vec::new();
+    loop {
+        let listed = issuers.list(&page).await?;
+        found.extend(listed.items.iter().map(|guard| Arc::new(issuer_facts(guard))));
+        match listed.metadata.continue_.filter(|next| !next.is_empty()) {
+            Some(next) => page = page.continue_token(&next),
+            None => return Ok(Issuers::all(found)),
         }
-    };
-    let only = async { if named_default.is_some() { Ok(None) } else { only_issuer(issuers).await } };
-    let (of_binding, only) = tokio::try_join!(of_binding, only)?;
-    let default = named_default.clone().or(only);
-    Ok(Issuers::some(named_default.into_iter().chain(of_binding), default))
-}
-
-async fn issuer(
-    issuers: &Api<DeserializeGuard<OidcIssuer>>,
-    name: &str,
-) -> Result<Option<Arc<IssuerFacts>>, kube::Error> {
-    let found = issuers.get_opt(name).await?;
-    Ok(found.and_then(|guard| facts(&guard)))
-}
-
-/// The cluster's issuer, where there is exactly one.
-async fn only_issuer(
-    issuers: &Api<DeserializeGuard<OidcIssuer>>,
-) -> Result<Option<Arc<IssuerFacts>>, kube::Error> {
-    let listed = issuers.list(&ListParams::default().limit(2)).await?;
-    let more = listed.metadata.continue_.is_some_and(|next| !next.is_empty());
-    let mut found = listed.items.iter().filter_map(facts);
-    let first = found.next();
-    Ok(first.filter(|_| !more && found.next().is_none()))
-}
-
-fn facts(guard: &DeserializeGuard<OidcIssuer>) -> Option<Arc<IssuerFacts>> {
-    Some(Arc::new(readable("OidcIssuer", guard)?.into()))
+    }
 }
 
 /// `kube::Error::Api` prints as a debugging dump; its message is what a person can read.

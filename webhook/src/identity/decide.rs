@@ -70,6 +70,10 @@ fn from_binding<'a>(
     if binding.stalled_without_role {
         return Err("it is Stalled and never had a role".into());
     }
+    // Its audience is not known. Where a binding names no issuer, the flags count: the webhook may run without issuers.
+    if issuer.is_none() && binding.issuer.is_some() {
+        return Err(format!("OidcIssuer {} does not exist", binding.issuer_name()).into());
+    }
     let audience = binding.audience.as_deref().or(issuer.map(|issuer| &*issuer.audience));
     Ok(Identity {
         source: IdentitySource::Binding,

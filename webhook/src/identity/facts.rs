@@ -167,6 +167,16 @@ pub struct IssuerFacts {
     pub region: Box<str>,
     /// Its first audience.
     pub audience: Box<str>,
+    /// Whether it exists in a form that this program cannot read: then only its name is known.
+    pub unreadable: bool,
+}
+
+impl IssuerFacts {
+    /// An issuer of which only the name is known.
+    #[must_use]
+    pub fn unreadable(name: &str) -> Self {
+        Self { name: name.into(), unreadable: true, ..Self::default() }
+    }
 }
 
 impl From<OidcIssuer> for IssuerFacts {
@@ -180,6 +190,7 @@ impl From<OidcIssuer> for IssuerFacts {
             partition: partition.unwrap_or_else(|| spec.partition().id).into(),
             region: spec.s3.region.as_str().into(),
             audience: spec.audience().into(),
+            unreadable: false,
         }
     }
 }

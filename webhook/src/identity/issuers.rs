@@ -2,7 +2,7 @@
 //!
 //! A binding uses the issuer that it names. The default issuer gives region and account to `ServiceAccount`s that have no
 //! binding: it is the `OidcIssuer` named `default`; without one, the only `OidcIssuer` of the cluster; of several others,
-//! none.
+//! none. An issuer that cannot be read counts among them, so that another one is not taken for the default.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,24 +22,12 @@ impl Issuers {
     /// All issuers of the cluster; the default one follows from them.
     #[must_use]
     pub fn all(issuers: impl IntoIterator<Item = Arc<IssuerFacts>>) -> Self {
-        let by_name = Self::index(issuers);
+        let by_name: BTreeMap<Box<str>, Arc<IssuerFacts>> =
+            issuers.into_iter().map(|issuer| (issuer.name.clone(), issuer)).collect();
         let mut names = by_name.values();
         let only = names.next().filter(|_| names.next().is_none());
-        let default = by_name.get(DEFAULT_ISSUER).or(only).cloned();
+        let default = by_name.get(DEFAULT_ISSUER).or(only).filter(|issuer| !issuer.unreadable).cloned();
         Self { by_name, default }
-    }
-
-    /// Some issuers of the cluster, and the default one where that is known from elsewhere.
-    #[must_use]
-    pub fn some(
-        issuers: impl IntoIterator<Item = Arc<IssuerFacts>>,
-        default: Option<Arc<IssuerFacts>>,
-    ) -> Self {
-        Self { by_name: Self::index(issuers), default }
-    }
-
-    fn index(issuers: impl IntoIterator<Item = Arc<IssuerFacts>>) -> BTreeMap<Box<str>, Arc<IssuerFacts>> {
-        issuers.into_iter().map(|issuer| (issuer.name.clone(), issuer)).collect()
     }
 
     /// The same issuers and this one, which replaces one of its name. For a set of all issuers.
@@ -54,10 +42,10 @@ impl Issuers {
         Self::all(self.by_name.values().filter(|issuer| *issuer.name != *name).cloned())
     }
 
-    /// The issuer of this name.
+    /// The issuer of this name, if it can be read.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&IssuerFacts> {
-        self.by_name.get(name).map(AsRef::as_ref)
+        self.by_name.get(name).map(AsRef::as_ref).filter(|issuer| !issuer.unreadable)
     }
 
     /// The cluster's default issuer.
@@ -99,6 +87,16 @@ mod tests {
             let issuers = Issuers::all(names.iter().map(|name| issuer(name)));
             assert_eq!(issuers.default_issuer().map(|issuer| &*issuer.name), expected, "{names:?}");
         }
+    }
+
+    #[test]
+    fn an_unreadable_issuer_makes_no_other_one_the_default() {
+        let unreadable = || Arc::new(IssuerFacts::unreadable("default"));
+        for issuers in [Issuers::all([unreadable()]), Issuers::all([unreadable(), issuer("second")])] {
+            assert_eq!((issuers.default_issuer(), issuers.get("default")), (None, None));
+        }
+        let repaired = Issuers::all([unreadable(), issuer("second")]).with(issuer("default"));
+        assert_eq!(repaired.default_issuer().map(|issuer| &*issuer.name), Some("default"));
     }
 
     #[test]

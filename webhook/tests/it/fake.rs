@@ -134,8 +134,8 @@ impl Api {
         if query.contains("watch=true") {
             return self.watch(path, query).await;
         }
-        // A list of at most two is a live lookup, too.
-        let fills_copy = [ACCOUNTS, BINDINGS, ISSUERS].contains(&path) && !query.ends_with("limit=2");
+        // A list in pages of a hundred is a live lookup, too.
+        let fills_copy = [ACCOUNTS, BINDINGS, ISSUERS].contains(&path) && !query.ends_with("limit=100");
         let gate = if fills_copy { &self.lists } else { &self.live };
         let gate = *gate.subscribe().wait_for(|gate| *gate != Gate::Held).await.unwrap();
         let (code, body) = match self.found(path) {

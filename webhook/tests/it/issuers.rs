@@ -99,6 +99,26 @@ fn of_several_bindings_the_issuer_of_the_one_that_holds_the_service_account_coun
     assert_eq!((identity.region, identity.audience), (Some("cn-north-1"), "other.example"));
 }
 
+/// Its audience is not known, and a token for another one would be refused by STS for as long as the pod runs.
+#[test]
+fn a_role_of_another_tool_needs_the_issuer_that_its_binding_names() {
+    let settings = Settings::new("eks.amazonaws.com");
+    let with_role = |issuer: &str| {
+        let mut binding = bound("vault", issuer);
+        binding["spec"]["role"] = json!(null);
+        binding["spec"]["roleARN"] = json!("arn:aws:iam::111122223333:role/terraform");
+        binding
+    };
+    let missing = facts(&[with_role("typo")], &[first("default")], None);
+    let decision = decide("vault", "vault", &missing, &settings);
+    let warning = "PodIdentityBinding vault gives no identity: OidcIssuer typo does not exist";
+    assert_eq!((decision.identity, decision.warnings), (None, vec![warning.to_owned()]));
+    // A webhook that runs without issuers: the flags count.
+    let without = facts(&[with_role("default")], &[], None);
+    let identity = decide("vault", "vault", &without, &settings).identity.unwrap();
+    assert_eq!(identity.audience, "sts.amazonaws.com");
+}
+
 #[test]
 fn a_warning_names_the_binding_s_issuer() {
     let settings = Settings::new("eks.amazonaws.com");
@@ -217,14 +237,12 @@ fn issuer_calls(api: &Api) -> Vec<String> {
 
 #[tokio::test]
 async fn before_the_copies_are_complete_the_issuers_are_read_live() {
-    let get = |name: &str| format!("GET {ISSUERS}/{name}?");
-    let list = format!("GET {ISSUERS}?&limit=2");
+    let list = || format!("GET {ISSUERS}?&limit=100");
     let api = cluster(&[first("default"), other("second")]);
     api.lists.send_replace(Gate::Held);
     let admission = without_region(&api);
     assert_two_issuers(&admission, "live").await;
-    // For each lookup the default issuer, and for the second binding its own.
-    assert_eq!(issuer_calls(&api), [get("default"), get("default"), get("second")]);
+    assert_eq!(issuer_calls(&api), [list(), list()], "one request for each lookup");
     assert_eq!(injected(&admission, "annotated").await.1, "eu-central-1");
 
     // Without an issuer named `default`, the only one is the default.
@@ -232,9 +250,8 @@ async fn before_the_copies_are_complete_the_issuers_are_read_live() {
     api.lists.send_replace(Gate::Held);
     let admission = without_region(&api);
     assert_eq!(injected(&admission, "annotated").await.1, "cn-north-1");
-    assert_eq!(issuer_calls(&api), [get("default"), list]);
     assert_eq!(injected(&admission, "second").await.1, "cn-north-1");
-    assert_eq!(issuer_calls(&api).len(), 5, "two, and that of the binding");
+    assert_eq!(issuer_calls(&api), [list(), list()]);
 
     // Of several, none.
     let api = cluster(&[first("first"), other("second")]);
