@@ -171,7 +171,7 @@ async fn operate(kubeconfig: &Path, bindings: u64) -> Result<Figures> {
 
 /// Waits until the counter of reconciles does not change any more, and returns what the process had used when it last changed.
 async fn until_quiet(begun: Instant, bindings: u64, metrics: impl Fn() -> String) -> Result<Figures> {
-    let (mut last, mut changed, mut cpu, mut told) = (0, begun, 0.0, begun);
+    let (mut last, mut changed, mut cpu, mut reported) = (0, begun, 0.0, begun);
     loop {
         let count = sum(&metrics(), |sample| {
             sample.starts_with("podidentity_operator_reconciles_total{")
@@ -182,8 +182,8 @@ async fn until_quiet(begun: Instant, bindings: u64, metrics: impl Fn() -> String
         } else if count >= bindings && changed.elapsed() >= QUIET {
             break;
         }
-        if told.elapsed() >= PROGRESS {
-            told = Instant::now();
+        if reported.elapsed() >= PROGRESS {
+            reported = Instant::now();
             println!("  {count} reconciles after {:.0?}", begun.elapsed());
         }
         tokio::time::sleep(SAMPLE).await;
@@ -334,13 +334,13 @@ async fn post(client: &Client, path: &str, object: &Value) -> Result<()> {
 
 /// Creates so many objects, several at a time, and prints its progress.
 async fn each(what: &str, count: usize, create: impl AsyncFn(usize) -> Result<()>) -> Result<()> {
-    let (begun, mut told) = (Instant::now(), Instant::now());
+    let (begun, mut reported) = (Instant::now(), Instant::now());
     let created = stream::iter(0..count).map(|number| create(number)).buffer_unordered(IN_FLIGHT);
     let mut created = pin!(created.enumerate());
     while let Some((number, one)) = created.next().await {
         one?;
-        if told.elapsed() >= PROGRESS {
-            told = Instant::now();
+        if reported.elapsed() >= PROGRESS {
+            reported = Instant::now();
             eprintln!("  {number} of {count} {what} created after {:.0?}", begun.elapsed());
         }
     }

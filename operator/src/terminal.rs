@@ -34,7 +34,7 @@ impl Terminal {
 
     /// Prints what was deleted.
     pub fn removed(&mut self, what: &str, took: Duration) {
-        self.mark("✘", "33", what, took);
+        self.mark("−", "33", what, took);
     }
 
     /// Prints what a dry run would do.

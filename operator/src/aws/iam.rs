@@ -96,8 +96,8 @@ impl Iam {
         Ok(Some(Policy { document: decode(&document), tags: tags_from(policy.tags()), old_versions }))
     }
 
-    /// Carries out one change. A provider that exists already is no error, and neither is what was deleted already; a role or
-    /// policy that exists already is one, since somebody else may own it.
+    /// Carries out one change. Creating a provider that exists and deleting what does not exist both succeed. Creating a role
+    /// or policy that exists is an error: it may have another owner.
     #[allow(clippy::too_many_lines, reason = "one arm for each operation")]
     pub async fn apply(&self, write: &IamWrite) -> Result<Written, AwsError> {
         let client = &self.client;

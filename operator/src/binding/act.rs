@@ -10,7 +10,7 @@ use serde_json::json;
 use super::model::{Annotate, Conflict, View};
 
 /// Server-side apply, with the observed uid (it could otherwise create the `ServiceAccount`) and never forced. Returns the
-/// conflict where somebody else owns an annotation.
+/// conflict if another field manager owns an annotation.
 pub async fn annotate(
     client: &Client,
     view: &View,

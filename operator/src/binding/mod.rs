@@ -168,7 +168,7 @@ impl Kind for Binding {
     fn step_failed(failure: &Failure<'_, Self>, memory: &mut Memory, _: &Timings) -> (Vec<Wanted>, Next) {
         let Failure { plan, view, error, repeated, .. } = failure;
         (memory.role, memory.policies) = (None, None); // what was known is in doubt
-        // A role of that name exists: ours from before a crash, or somebody else's. It is read at once.
+        // A role of that name exists: this operator made it before a crash, or it has another owner. It is read at once.
         let at_once = error.class == Class::AlreadyExists && !repeated;
         let next = if at_once { Next::LookAgain } else { Next::BackOff };
         (decide::after_failure(plan, view, error), next)

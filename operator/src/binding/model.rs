@@ -136,7 +136,7 @@ pub enum RoleState {
 pub struct ServiceAccountState {
     /// Its uid: an apply without it would create the `ServiceAccount` anew.
     pub uid: String,
-    /// Its version, by which a refused apply is told from one worth trying.
+    /// Its `resourceVersion`: a refused apply is tried again only after it changes.
     pub version: String,
     /// All annotations.
     pub annotations: BTreeMap<String, String>,
@@ -172,7 +172,7 @@ pub struct Memory {
     pub no_earlier_role: bool,
 }
 
-/// An apply of annotations that was refused since somebody else owns them.
+/// An apply of annotations that was refused because another field manager owns them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
     /// The `ServiceAccount`'s version.
@@ -214,7 +214,7 @@ pub struct Note {
 pub struct Decision<'a> {
     /// What is done.
     pub steps: Vec<Step>,
-    /// What the user is told.
+    /// Status, reason and message of `Ready`.
     pub summary: Summary,
     /// The failure that makes `AWSReachable` False.
     pub unreachable: Option<&'a AwsError>,

@@ -53,7 +53,7 @@ async fn role(
     }
     let Some((role, _)) = &memory.role else { return Ok(None) };
     let Some(role) = role else { return Ok(Some(RoleState::Missing)) };
-    // Of a role of somebody else nothing more is read.
+    // The policies of a role that has another owner are not read.
     if due.policies && target.owns(role).is_ok() {
         let (mut attached, mut inline) =
             tokio::try_join!(iam.attached(&target.name), iam.inline(&target.name))?;

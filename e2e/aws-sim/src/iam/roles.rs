@@ -125,7 +125,7 @@ impl IamCall<'_> {
         Ok(String::new())
     }
 
-    /// The session limit goes back to its default where the request has none; a description is kept.
+    /// A request without `MaxSessionDuration` sets the default; a request without `Description` does not change it.
     pub(super) fn update_role(&mut self) -> Result<String, ApiError> {
         let role = self.role()?;
         let (max_session_duration, description) = self.settings()?;
