@@ -1,14 +1,17 @@
 //! The types of aws-sim's control API, shared by the simulator and by its clients: what the account holds
 //! (`GET /state`), the call log (`GET /calls`), the administrator's keys (`GET /administrator`), faults (`POST /faults`),
-//! and roles and policies that a test creates (`POST /roles`, `POST /policies`). All bodies are JSON.
+//! roles and policies that a test creates (`POST /roles`, `POST /policies`), and how AWS behaves where it could behave
+//! otherwise (`GET` and `PUT /behaviour`). All bodies are JSON.
 
 mod account;
+mod behaviour;
 mod faults;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use account::{Bucket, Object, Policy, Provider, Role, State, Tags};
+pub use behaviour::{Behaviour, FederatedProviderForm};
 pub use faults::{Fault, FaultKind};
 
 /// Long-lived keys of an IAM user.

@@ -1,14 +1,21 @@
 //! The account: the state that tests see, and what only the simulator needs beside it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use aws_sim_api::State;
+use aws_sim_api::{Behaviour, State};
 use serde_json::{Value, json};
+
+use crate::history::{History, Seen};
 
 /// The account. All services answer from it.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
     pub state: State,
+    /// What IAM's entities were before their last changes.
+    pub history: History,
+    /// How AWS answers where it can go either way.
+    pub behaviour: Behaviour,
     /// Sessions that STS issued, by access key.
     pub sessions: BTreeMap<String, Session>,
     /// How far AWS's clock is ahead, in seconds.
@@ -26,6 +33,8 @@ pub(crate) struct Session {
     pub secret: String,
     pub token: String,
     /// Seconds since 1970.
+    pub issued: i64,
+    /// Seconds since 1970.
     pub expires: i64,
     /// ARN of the provider that the web identity token belongs to.
     pub provider: Option<String>,
@@ -36,6 +45,40 @@ impl Account {
     /// The document of a managed policy's default version; of AWS's own policies, too.
     pub(crate) fn policy_document(&self, arn: &str) -> Option<Value> {
         self.state.policies.get(arn).map(|policy| policy.document().clone()).or_else(|| aws_managed(arn))
+    }
+
+    /// What IAM's reads and STS see: under a lag, each entity as it was that long ago.
+    pub(crate) fn seen(&self) -> Seen<'_> {
+        Seen { present: &self.state, history: &self.history, lag: self.behaviour.lag() }
+    }
+
+    /// What writes see.
+    pub(crate) fn present(&self) -> Seen<'_> {
+        Seen { lag: Duration::ZERO, ..self.seen() }
+    }
+
+    /// Runs a write of IAM, and records what it replaced while there is a lag.
+    pub(crate) fn record<T>(&mut self, write: impl FnOnce(&mut Self) -> T) -> T {
+        let lag = self.behaviour.lag();
+        if lag.is_zero() {
+            self.history = History::default();
+            return write(self);
+        }
+        let before = self.state.clone();
+        let result = write(self);
+        self.history.replaced(&before, &self.state, lag);
+        result
+    }
+
+    /// Runs a direct change. What it changes is settled at once.
+    pub(crate) fn settled<T>(&mut self, change: impl FnOnce(&mut State) -> T) -> T {
+        if self.history.is_empty() {
+            return change(&mut self.state);
+        }
+        let before = self.state.clone();
+        let result = change(&mut self.state);
+        self.history.settle(&before, &self.state);
+        result
     }
 
     /// Seconds since 1970 by AWS's clock.

@@ -1,7 +1,7 @@
 //! Authentication and authorisation: IAM's evaluation of identity policies, boundary, session policy and resource policy
 //! (IAM user guide, "Policy evaluation logic"). Every call to IAM and S3 passes [`authorize`].
 
-use aws_sim_api::{Credentials, Tags};
+use aws_sim_api::{Credentials, FederatedProviderForm, Tags};
 use serde_json::Value;
 
 use crate::account::{Account, Session};
@@ -113,13 +113,13 @@ impl Caller {
     }
 
     /// Global condition keys of every request.
-    fn context(&self, now: i64, extra: &[(String, String)]) -> Context {
+    fn context(&self, now: i64, provider_form: FederatedProviderForm, extra: &[(String, String)]) -> Context {
         let mut context = Context::new();
         let mut put = |key: &str, value: String| {
             context.entry(key.to_lowercase()).or_default().push(value);
         };
-        let now = jiff::Timestamp::from_second(now).unwrap_or_default();
-        put("aws:CurrentTime", now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        put("aws:CurrentTime", date_time(now));
+        put("aws:EpochTime", now.to_string());
         put("aws:SecureTransport", "true".into());
         match self {
             Self::Anonymous => {}
@@ -130,8 +130,9 @@ impl Caller {
             Self::Session { session, account, .. } => {
                 put("aws:PrincipalArn", session.role_arn.clone());
                 put("aws:PrincipalAccount", account.clone());
-                if let Some(provider) = &session.provider {
-                    put("aws:FederatedProvider", provider.clone());
+                put("aws:TokenIssueTime", date_time(session.issued));
+                if let Some(provider) = session.provider.as_ref().and_then(|arn| provider_form.value(arn)) {
+                    put("aws:FederatedProvider", provider);
                 }
             }
         }
@@ -140,6 +141,12 @@ impl Caller {
         }
         context
     }
+}
+
+/// A time as condition keys have it.
+pub(crate) fn date_time(seconds: i64) -> String {
+    let time = jiff::Timestamp::from_second(seconds).unwrap_or_default();
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// One action on one resource.
@@ -171,7 +178,8 @@ pub(crate) fn authorize(
     access: &AccessRequest<'_>,
 ) -> Result<(), ApiError> {
     let AccessRequest { action, resource, resource_policy, context } = access;
-    let (context, principal) = (caller.context(account.now(), context), caller.principal());
+    let context = caller.context(account.now(), account.behaviour.federated_provider, context);
+    let principal = caller.principal();
     let query = Query { action, resource: Some(resource), principal: None, context: &context };
     let by_resource = resource_policy
         .map_or(Verdict::NoMatch, |policy| evaluate(policy, Query { principal: Some(&principal), ..query }));

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
-use aws_sim_api::{Fault, NewPolicy, NewRole};
+use aws_sim_api::{Behaviour, Fault, NewPolicy, NewRole};
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -61,6 +61,7 @@ fn respond(sim: &Sim, parts: &http::request::Parts, body: &Bytes) -> Response<By
     match (&parts.method, path) {
         (&Method::GET, "/calls") => json(serde_json::to_string(&sim.calls())),
         (&Method::GET, "/administrator") => json(serde_json::to_string(&sim.administrator())),
+        (&Method::GET, "/behaviour") => json(serde_json::to_string(&sim.behaviour())),
         (&Method::GET, "/state") => json(serde_json::to_string(&sim.state())),
         _ => match change(sim, &parts.method, path, body) {
             Ok(text) => response(200, &[], text),
@@ -75,6 +76,10 @@ fn change(sim: &Sim, method: &Method, path: &str, body: &Bytes) -> anyhow::Resul
         ("DELETE", "/calls") => sim.clear_calls(),
         ("DELETE", "/faults") => sim.clear_faults(),
         ("POST", "/faults") => sim.inject(serde_json::from_slice::<Fault>(body).context("not a fault")?),
+        ("PUT", "/behaviour") => {
+            let wanted = serde_json::from_slice::<Behaviour>(body).context("not a behaviour")?;
+            sim.behave(|behaviour| *behaviour = wanted);
+        }
         ("POST", "/roles") => {
             let NewRole { path, name, trust, attached } =
                 serde_json::from_slice(body).context("not a role")?;

@@ -12,6 +12,7 @@ mod authz;
 pub mod control;
 mod digest;
 mod faults;
+mod history;
 mod iam;
 mod model;
 pub mod policy;
@@ -26,7 +27,8 @@ mod wire;
 
 pub use authority::Authority;
 pub use aws_sim_api::{
-    Bucket, Call, Credentials, Fault, FaultKind, Object, Policy, Provider, Role, State, Tags,
+    Behaviour, Bucket, Call, Credentials, Fault, FaultKind, FederatedProviderForm, Object, Policy, Provider,
+    Role, State, Tags,
 };
 pub use model::{ConnectionLost, Fetch, Settings};
 pub use sim::Sim;

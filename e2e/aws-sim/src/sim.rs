@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use aws_sim_api::{Bucket, Call, Credentials, Fault, FaultKind, Policy, Role, State, Tags};
+use aws_sim_api::{Behaviour, Bucket, Call, Credentials, Fault, FaultKind, Policy, Role, State, Tags};
 use bytes::Bytes;
 use http::{Request as HttpRequest, Response};
 
@@ -88,9 +88,20 @@ impl Sim {
         lock(&self.0.account).state.clone()
     }
 
-    /// Changes the account directly: not authorised, not validated, not logged.
+    /// Changes the account directly: not authorised, not validated, not logged, and seen at once whatever the lag is.
     pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        change(&mut lock(&self.0.account).state)
+        lock(&self.0.account).settled(change)
+    }
+
+    /// How AWS answers where it can go either way.
+    #[must_use]
+    pub fn behaviour(&self) -> Behaviour {
+        lock(&self.0.account).behaviour.clone()
+    }
+
+    /// Changes how AWS answers where it can go either way.
+    pub fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
+        change(&mut lock(&self.0.account).behaviour);
     }
 
     /// Creates or replaces a managed policy directly. Returns its ARN.
@@ -153,7 +164,7 @@ impl Sim {
             description: String::new(),
             max_session_duration: 3600,
         };
-        account.state.roles.insert(name.to_lowercase(), role);
+        account.settled(|state| state.roles.insert(name.to_lowercase(), role));
         arn
     }
 

@@ -3,6 +3,7 @@
 
 use std::sync::Mutex;
 
+use aws_sim_api::FederatedProviderForm;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde_json::Value;
 
 use crate::account::{Account, Session};
-use crate::authz::Caller;
+use crate::authz::{Caller, date_time};
 use crate::digest::sha256_hex;
 use crate::model::{Fetch, LogFields, Settings, lock};
 use crate::policy::{Context, Kind, Principal, Query, Verdict, evaluate, parse};
@@ -120,9 +121,10 @@ pub(crate) async fn assume_role_with_web_identity(
     let bare = issuer.strip_prefix("https://").unwrap_or("/").to_owned();
     let provider_arn = format!("arn:aws:iam::{account_id}:oidc-provider/{bare}");
     let (provider, role) = {
-        let state = &lock(account).state;
-        let role = state.roles.values().find(|role| role.arn == parameters.role_arn).cloned();
-        (state.providers.get(&provider_arn).cloned(), role)
+        let account = lock(account);
+        let name = parameters.role_arn.rsplit('/').next().unwrap_or_default();
+        let role = account.seen().role(name).filter(|role| role.arn == parameters.role_arn).cloned();
+        (account.seen().provider(&provider_arn).cloned(), role)
     };
     let provider = provider
         .ok_or_else(|| invalid(format!("No OpenIDConnect provider found in your account for {issuer}")))?;
@@ -132,7 +134,10 @@ pub(crate) async fn assume_role_with_web_identity(
             "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.",
         ));
     }
-    let now = lock(account).now();
+    let (now, form) = {
+        let account = lock(account);
+        (account.now(), account.behaviour.federated_provider)
+    };
     let claims = required_claims(claims, issuer, now)?;
     if !provider.client_ids.contains(&claims.audience) {
         return Err(invalid("Incorrect token audience"));
@@ -146,7 +151,7 @@ pub(crate) async fn assume_role_with_web_identity(
         );
         return Err(ApiError::new(400, "ExpiredTokenException", message));
     }
-    check_trust(&role.trust, &provider_arn, &bare, &claims)?;
+    check_trust(&role.trust, &Evaluated { provider_arn: &provider_arn, url: &bare, form, now }, &claims)?;
 
     let mut account = lock(account);
     let number = account.next();
@@ -157,6 +162,7 @@ pub(crate) async fn assume_role_with_web_identity(
         name: parameters.session_name.to_owned(),
         secret: format!("session-secret-{number}-{}", sha256_hex(parameters.token.as_bytes())),
         token: format!("session-token-{number}-{}", role.id),
+        issued: now,
         expires: now + parameters.seconds,
         provider: Some(provider_arn),
         policy: parameters.policy,
@@ -284,23 +290,30 @@ fn verify(token: &str, header: &Value, keys: &JwkSet) -> Result<(), ApiError> {
     decode::<Value>(token, &key, &validation).map(|_| ()).map_err(|_| refused())
 }
 
+/// What a trust policy is evaluated with, beside the token's claims.
+struct Evaluated<'a> {
+    provider_arn: &'a str,
+    url: &'a str,
+    form: FederatedProviderForm,
+    now: i64,
+}
+
 /// Evaluates the trust policy, with the condition keys of a generic OIDC issuer and no others.
-fn check_trust(trust: &Value, provider_arn: &str, url: &str, claims: &Claims) -> Result<(), ApiError> {
-    let key = |name: &str| format!("{url}:{name}").to_lowercase();
+fn check_trust(trust: &Value, by: &Evaluated<'_>, claims: &Claims) -> Result<(), ApiError> {
+    let key = |name: &str| format!("{}:{name}", by.url).to_lowercase();
     let mut context = Context::from([
         (key("sub"), vec![claims.subject.clone()]),
         (key("aud"), vec![claims.audience.clone()]),
-        ("aws:federatedprovider".to_owned(), vec![provider_arn.to_owned()]),
-        (
-            "aws:currenttime".to_owned(),
-            vec![jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()],
-        ),
+        ("aws:currenttime".to_owned(), vec![date_time(by.now)]),
     ]);
+    if let Some(provider) = by.form.value(by.provider_arn) {
+        context.insert("aws:federatedprovider".to_owned(), vec![provider]);
+    }
     if claims.all["azp"].is_string() {
         let original = claims.all["aud"].as_str().unwrap_or_default().to_owned();
         context.insert(key("oaud"), vec![original]);
     }
-    let principal = Principal::Federated(provider_arn.to_owned());
+    let principal = Principal::Federated(by.provider_arn.to_owned());
     let query = Query {
         action: "sts:AssumeRoleWithWebIdentity",
         resource: None,

@@ -4,6 +4,7 @@ use aws_sim_api::Role;
 
 use crate::account::Account;
 use crate::authz::{AccessRequest, Caller, authorize};
+use crate::history::Seen;
 use crate::model::LogFields;
 use crate::wire::{ApiError, Request};
 
@@ -15,6 +16,11 @@ pub(super) struct IamCall<'a> {
     pub request: &'a Request,
     pub action: &'a str,
     pub log: &'a mut LogFields,
+}
+
+/// Whether an operation only reads.
+pub(super) fn is_read(action: &str) -> bool {
+    action.starts_with("Get") || action.starts_with("List")
 }
 
 impl IamCall<'_> {
@@ -33,10 +39,15 @@ impl IamCall<'_> {
         )
     }
 
+    /// What the call sees: a read may see entities as they were a while ago.
+    pub(super) fn seen(&self) -> Seen<'_> {
+        if is_read(self.action) { self.account.seen() } else { self.account.present() }
+    }
+
     /// Authorises the action on the role that the request names, and returns the role.
     pub(super) fn role(&mut self) -> Result<Role, ApiError> {
         let name = self.request.required("RoleName")?.to_owned();
-        let found = self.account.state.role(&name).cloned();
+        let found = self.seen().role(&name).cloned();
         // The path of a role that does not exist is unknown.
         let arn =
             found.as_ref().map_or(format!("arn:aws:iam::{}:role/{name}", self.account_id), |r| r.arn.clone());

@@ -15,7 +15,7 @@ use crate::account::Account;
 use crate::authz::Caller;
 use crate::model::{LogFields, Settings};
 use crate::wire::{ApiError, Request, query_response};
-use call::IamCall;
+use call::{IamCall, is_read};
 
 pub(crate) fn dispatch(
     account: &mut Account,
@@ -25,8 +25,16 @@ pub(crate) fn dispatch(
     action: &str,
     log: &mut LogFields,
 ) -> Result<Response<Bytes>, ApiError> {
-    let mut call = IamCall { account, account_id: &settings.account, caller, request, action, log };
-    let inner = match action {
+    let account_id = settings.account.as_str();
+    let mut answer =
+        |account: &mut Account| perform(&mut IamCall { account, account_id, caller, request, action, log });
+    let inner = if is_read(action) { answer(account) } else { account.record(answer) }?;
+    Ok(query_response("iam", action, &inner))
+}
+
+/// The operation. Returns the inner XML of the response.
+fn perform(call: &mut IamCall<'_>) -> Result<String, ApiError> {
+    match call.action {
         "CreateRole" => call.create_role(),
         "GetRole" => call.get_role(),
         "ListRoles" => call.list_roles(),
@@ -40,24 +48,18 @@ pub(crate) fn dispatch(
         "ListRolePolicies" => call.list_inline(),
         "PutRolePolicy" | "GetRolePolicy" | "DeleteRolePolicy" => call.inline(),
         "CreatePolicy" => call.create_policy(),
-        "GetPolicy"
-        | "TagPolicy"
-        | "ListPolicyVersions"
-        | "GetPolicyVersion"
-        | "CreatePolicyVersion"
-        | "DeletePolicyVersion"
-        | "DeletePolicy" => call.policy(),
+        "GetPolicy" | "ListPolicyVersions" | "GetPolicyVersion" => call.read_policy(),
+        "TagPolicy" | "CreatePolicyVersion" | "DeletePolicyVersion" | "DeletePolicy" => call.change_policy(),
         "CreateOpenIDConnectProvider" => call.create_provider(),
-        "GetOpenIDConnectProvider"
-        | "DeleteOpenIDConnectProvider"
+        "GetOpenIDConnectProvider" => call.get_provider(),
+        "DeleteOpenIDConnectProvider"
         | "AddClientIDToOpenIDConnectProvider"
-        | "RemoveClientIDFromOpenIDConnectProvider" => call.provider(),
+        | "RemoveClientIDFromOpenIDConnectProvider" => call.change_provider(),
         "ListOpenIDConnectProviders" => call.list_providers(),
         other => Err(ApiError::new(
             400,
             "InvalidAction",
             format!("Could not find operation {other} for version 2010-05-08"),
         )),
-    }?;
-    Ok(query_response("iam", action, &inner))
+    }
 }

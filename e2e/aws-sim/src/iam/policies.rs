@@ -43,48 +43,44 @@ impl IamCall<'_> {
         Ok(xml)
     }
 
-    /// Every operation on an existing policy.
-    pub(super) fn policy(&mut self) -> Result<String, ApiError> {
+    /// Every read of an existing policy.
+    pub(super) fn read_policy(&mut self) -> Result<String, ApiError> {
         let arn = self.request.required("PolicyArn")?.to_owned();
         self.authorize(self.action, &arn, Vec::new())?;
-        let missing = || ApiError::new(404, "NoSuchEntity", format!("Policy {arn} was not found."));
+        let policy = self.seen().policy(&arn).ok_or_else(|| missing(&arn))?;
+        match self.action {
+            "GetPolicy" => Ok(policy_xml(&arn, policy)),
+            "ListPolicyVersions" => {
+                let member = |(id, _): &(String, _)| format!("<member>{}</member>", version(policy, id));
+                Ok(list("Versions", &policy.versions.iter().rev().map(member).collect::<String>()))
+            }
+            _ => {
+                let id = self.request.required("VersionId")?;
+                let (id, document) =
+                    policy.versions.iter().find(|(v, _)| v == id).ok_or_else(|| missing(&arn))?;
+                let document = element("Document", &encoded(document));
+                Ok(format!("<PolicyVersion>{}{document}</PolicyVersion>", version(policy, id)))
+            }
+        }
+    }
+
+    /// Every change of an existing policy.
+    pub(super) fn change_policy(&mut self) -> Result<String, ApiError> {
+        let arn = self.request.required("PolicyArn")?.to_owned();
+        self.authorize(self.action, &arn, Vec::new())?;
         let attached = self
             .account
             .state
             .roles
             .values()
             .any(|r| r.attached.contains(&arn) || r.boundary.as_ref() == Some(&arn));
-        let policy = self.account.state.policies.get_mut(&arn).ok_or_else(missing)?;
-        let version = |policy: &Policy, id: &str| {
-            element("VersionId", id)
-                + &element("IsDefaultVersion", &(policy.default == id).to_string())
-                + &element("CreateDate", CREATE_DATE)
-        };
+        let policy = self.account.state.policies.get_mut(&arn).ok_or_else(|| missing(&arn))?;
         match self.action {
-            "GetPolicy" => Ok(policy_xml(&arn, policy)),
             "TagPolicy" => {
                 let tags = self.request.tags();
                 check_tags(&tags)?;
                 policy.tags.extend(tags);
                 Ok(String::new())
-            }
-            "ListPolicyVersions" => Ok(list(
-                "Versions",
-                &policy
-                    .versions
-                    .iter()
-                    .rev()
-                    .map(|(id, _)| format!("<member>{}</member>", version(policy, id)))
-                    .collect::<String>(),
-            )),
-            "GetPolicyVersion" => {
-                let id = self.request.required("VersionId")?;
-                let (id, document) = policy.versions.iter().find(|(v, _)| v == id).ok_or_else(missing)?;
-                Ok(format!(
-                    "<PolicyVersion>{}{}</PolicyVersion>",
-                    version(policy, id),
-                    element("Document", &encoded(document))
-                ))
             }
             "CreatePolicyVersion" => {
                 let document = parse(self.request.required("PolicyDocument")?, Kind::Identity)
@@ -131,6 +127,16 @@ impl IamCall<'_> {
             }
         }
     }
+}
+
+fn missing(arn: &str) -> ApiError {
+    ApiError::new(404, "NoSuchEntity", format!("Policy {arn} was not found."))
+}
+
+fn version(policy: &Policy, id: &str) -> String {
+    element("VersionId", id)
+        + &element("IsDefaultVersion", &(policy.default == id).to_string())
+        + &element("CreateDate", CREATE_DATE)
 }
 
 fn policy_xml(arn: &str, policy: &Policy) -> String {

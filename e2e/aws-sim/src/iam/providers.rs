@@ -45,25 +45,27 @@ impl IamCall<'_> {
         Ok(element("OpenIDConnectProviderArn", &arn))
     }
 
-    /// Every operation on an existing provider.
-    pub(super) fn provider(&mut self) -> Result<String, ApiError> {
+    pub(super) fn get_provider(&mut self) -> Result<String, ApiError> {
+        let arn = self.request.required("OpenIDConnectProviderArn")?.to_owned();
+        self.authorize(self.action, &arn, Vec::new())?;
+        let provider = self.seen().provider(&arn).ok_or_else(|| missing(&arn))?;
+        let ids: String = provider.client_ids.iter().map(|id| element("member", id)).collect();
+        Ok(format!(
+            "{}<ClientIDList>{ids}</ClientIDList><ThumbprintList/>{}",
+            element("Url", &provider.url),
+            tags_xml(&provider.tags)
+        ))
+    }
+
+    /// Every change of an existing provider.
+    pub(super) fn change_provider(&mut self) -> Result<String, ApiError> {
         let arn = self.request.required("OpenIDConnectProviderArn")?.to_owned();
         self.authorize(self.action, &arn, Vec::new())?;
         if self.action == "DeleteOpenIDConnectProvider" {
             self.account.state.providers.remove(&arn);
             return Ok(String::new());
         }
-        let missing =
-            || ApiError::new(404, "NoSuchEntity", format!("OpenIDConnect Provider not found for arn {arn}"));
-        let provider = self.account.state.providers.get_mut(&arn).ok_or_else(missing)?;
-        if self.action == "GetOpenIDConnectProvider" {
-            let ids: String = provider.client_ids.iter().map(|id| element("member", id)).collect();
-            return Ok(format!(
-                "{}<ClientIDList>{ids}</ClientIDList><ThumbprintList/>{}",
-                element("Url", &provider.url),
-                tags_xml(&provider.tags)
-            ));
-        }
+        let provider = self.account.state.providers.get_mut(&arn).ok_or_else(|| missing(&arn))?;
         let id = self.request.required("ClientID")?.to_owned();
         provider.client_ids.retain(|have| *have != id);
         if self.action == "AddClientIDToOpenIDConnectProvider" {
@@ -75,7 +77,11 @@ impl IamCall<'_> {
     pub(super) fn list_providers(&mut self) -> Result<String, ApiError> {
         self.authorize("ListOpenIDConnectProviders", "*", Vec::new())?;
         let member = |arn: &String| format!("<member>{}</member>", element("Arn", arn));
-        let members: String = self.account.state.providers.keys().map(member).collect();
+        let members: String = self.seen().providers().into_iter().map(|(arn, _)| member(arn)).collect();
         Ok(format!("<OpenIDConnectProviderList>{members}</OpenIDConnectProviderList>"))
     }
+}
+
+fn missing(arn: &str) -> ApiError {
+    ApiError::new(404, "NoSuchEntity", format!("OpenIDConnect Provider not found for arn {arn}"))
 }

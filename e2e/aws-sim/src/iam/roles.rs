@@ -71,12 +71,8 @@ impl IamCall<'_> {
         self.authorize("ListRoles", &format!("arn:aws:iam::{}:role{prefix}", self.account_id), Vec::new())?;
         let max: usize = self.request.parameter("MaxItems").and_then(|m| m.parse().ok()).unwrap_or(100);
         let marker = self.request.parameter("Marker").unwrap_or_default();
-        let mut found = self
-            .account
-            .state
-            .roles
-            .values()
-            .filter(|r| r.path.starts_with(&prefix) && r.name.as_str() > marker);
+        let mut found =
+            self.seen().roles().filter(|r| r.path.starts_with(&prefix) && r.name.as_str() > marker);
         let page: Vec<&Role> = found.by_ref().take(max).collect();
         let more = found.next().is_some();
         let members: String = page
