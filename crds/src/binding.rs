@@ -113,6 +113,32 @@ impl PodIdentityBindingSpec {
     pub fn issuer_name(&self) -> &str {
         self.issuer_ref.as_ref().map_or(DEFAULT_ISSUER, |issuer| &issuer.name)
     }
+
+    /// Whether another binding of the same namespace has the same effect: fields that are absent in one have their default in
+    /// the other, and the order of policies does not matter.
+    #[must_use]
+    pub fn has_same_effect(&self, other: &Self) -> bool {
+        let [one, two] = [self, other].map(Self::with_defaults);
+        one == two
+    }
+
+    fn with_defaults(&self) -> Self {
+        let role = self.role.clone().map(|mut role| {
+            role.policy_arns.sort_unstable();
+            role.policy_arns.dedup();
+            let session = role.max_session_duration.map_or(DEFAULT_SESSION, std::time::Duration::from);
+            role.max_session_duration = Some(session.into());
+            role
+        });
+        let seconds = self.token_expiration_seconds.unwrap_or(DEFAULT_TOKEN_EXPIRATION_SECONDS);
+        Self {
+            issuer_ref: Some(IssuerRef { name: self.issuer_name().to_owned() }),
+            role,
+            token_expiration_seconds: Some(seconds),
+            sts_regional_endpoints: Some(self.sts_regional_endpoints.unwrap_or(true)),
+            ..self.clone()
+        }
+    }
 }
 
 /// The role to make. Name, path, trust policy and permissions boundary are computed, never chosen.
@@ -157,10 +183,10 @@ pub struct PodIdentityBindingStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// ARN of the role, once it exists.
+    /// ARN of the role, once it was seen to exist; of `spec.roleARN`, that ARN.
     #[serde(default, rename = "roleARN", skip_serializing_if = "Option::is_none")]
     pub role_arn: Option<String>,
-    /// Name of the role, once it exists.
+    /// Name of the role that was made for this binding, once it was seen to exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role_name: Option<String>,
 }
@@ -170,3 +196,40 @@ pub const DEFAULT_TOKEN_EXPIRATION_SECONDS: i64 = 86_400;
 
 /// The shortest token life the API server grants.
 pub const MINIMUM_TOKEN_EXPIRATION_SECONDS: i64 = 600;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn defaults_and_order_do_not_make_a_difference() {
+        let spec = |fields: serde_json::Value| -> PodIdentityBindingSpec {
+            let mut spec = json!({"serviceAccountName": "app", "role": {"policyARNs": ["a", "b"]}});
+            spec.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            serde_json::from_value(spec).unwrap()
+        };
+        let plain = spec(json!({}));
+        for same in [
+            json!({"issuerRef": {"name": "default"}}),
+            json!({"role": {"policyARNs": ["b", "a", "b"]}}),
+            json!({"role": {"policyARNs": ["a", "b"], "maxSessionDuration": "60m"}}),
+            json!({"tokenExpirationSeconds": 86400, "stsRegionalEndpoints": true}),
+        ] {
+            assert!(plain.has_same_effect(&spec(same.clone())), "{same}");
+        }
+        for other in [
+            json!({"issuerRef": {"name": "second"}}),
+            json!({"role": {"policyARNs": ["a"]}}),
+            json!({"role": {"policyARNs": ["a", "b"], "maxSessionDuration": "2h"}}),
+            json!({"tokenExpirationSeconds": 3600}),
+            json!({"stsRegionalEndpoints": false}),
+            json!({"region": "eu-west-1"}),
+            json!({"audience": "vault"}),
+        ] {
+            assert!(!plain.has_same_effect(&spec(other.clone())), "{other}");
+        }
+    }
+}

@@ -130,8 +130,10 @@ reasons! {
     NotGranted,
     /// A role that the operator does not manage needs no grant.
     NotRequired,
-    /// An older binding uses the same `ServiceAccount`.
+    /// Another binding holds the same `ServiceAccount`.
     ServiceAccountAlreadyBound,
+    /// Another binding with the same specification holds the `ServiceAccount`, and is Ready.
+    ServedByOlderBinding,
     /// The operator's own `ServiceAccount` cannot be bound.
     ReservedServiceAccount,
     /// The `ServiceAccount` does not exist yet.
@@ -142,6 +144,10 @@ reasons! {
     Annotated,
     /// An attribute in AWS had drifted and was corrected.
     DriftCorrected,
+    /// The role has a policy that the binding does not specify and that only denies; it is never removed.
+    ForeignDeny,
+    /// A role with this cluster's tags names a binding that does not exist.
+    OrphanedRole,
 }
 
 /// Why something is not as specified: the common form of every refusal and failure, from the check that finds it to the
@@ -216,8 +222,8 @@ impl Wanted {
 /// The state of an object, from which `Ready`, `Reconciling` and `Stalled` follow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum Summary {
-    /// Ready, with that message.
-    Ready(String),
+    /// Ready; the reason is `Ready` unless something else should be seen beside it.
+    Ready(Finding),
     /// Not ready, and the operator continues without a person: `Reconciling`.
     Reconciling(Finding),
     /// Not ready until a person changes something: `Stalled`.
@@ -229,7 +235,9 @@ impl Summary {
     #[must_use]
     pub fn conditions(&self) -> Vec<Wanted> {
         match self {
-            Self::Ready(message) => vec![Wanted::yes(ConditionType::Ready, Reason::Ready, message)],
+            Self::Ready(finding) => {
+                vec![Wanted::yes(ConditionType::Ready, finding.reason, &finding.message)]
+            }
             Self::Reconciling(finding) => {
                 // Flux's convention: the reason of `Reconciling` distinguishes a retry from progress.
                 let companion = match finding.reason {
@@ -246,6 +254,12 @@ impl Summary {
                 Wanted::yes(ConditionType::Stalled, finding.reason, &finding.message),
             ],
         }
+    }
+
+    /// Ready, and nothing else to be seen.
+    #[must_use]
+    pub fn ready(message: impl Into<String>) -> Self {
+        Self::Ready(Finding::new(Reason::Ready, message))
     }
 
     /// Why the object is not Ready.
@@ -345,7 +359,7 @@ mod tests {
     #[test]
     fn reconciling_and_stalled_exclude_each_other_and_are_present_only_when_true() {
         for summary in [
-            Summary::Ready("r".into()),
+            Summary::ready("r"),
             Summary::Reconciling(Finding::new(Reason::Throttled, "t")),
             Summary::Stalled(Finding::new(Reason::NotGranted, "n")),
         ] {

@@ -75,6 +75,8 @@ pub mod tag {
     pub const NAME: &str = "podidentity.dev/name";
     /// The issuer URL. It distinguishes two clusters with the same `spec.clusterName`.
     pub const ISSUER: &str = "podidentity.dev/issuer";
+    /// On a role that is kept on purpose after its binding is gone: it is no orphan.
+    pub const RETAINED: &str = "podidentity.dev/retained";
 }
 
 /// An AWS partition: its part of ARNs and of the host names of endpoints.

@@ -30,6 +30,8 @@ pub enum Command {
     Teardown(Teardown),
     /// Print the IAM policy of the operator's role: the least privileges it needs.
     IamPolicy(Offline),
+    /// As an administrator: list the roles of this cluster whose binding does not exist, or remove some of them.
+    Orphans(Orphans),
     /// Print the ARN of the role of a `ServiceAccount`. The role exists once the binding is Ready.
     RoleArn(RoleArn),
 }
@@ -105,6 +107,17 @@ pub struct Teardown {
     /// Do not read from the cluster which `OidcIssuer`s still need the operator's role and the boundary: it no longer exists.
     #[arg(long)]
     pub without_cluster: bool,
+    /// AWS.
+    #[command(flatten)]
+    pub aws: AwsArgs,
+}
+
+/// `operator orphans`.
+#[derive(Debug, Clone, Args)]
+pub struct Orphans {
+    /// Names of roles to remove. Each must be listed without this flag.
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    pub delete: Vec<String>,
     /// AWS.
     #[command(flatten)]
     pub aws: AwsArgs,

@@ -27,6 +27,7 @@ pub mod memory;
 pub mod metrics;
 pub mod model;
 pub mod oidc;
+pub mod orphans;
 pub mod ownership;
 pub mod policy;
 pub mod report;

@@ -14,6 +14,7 @@ use operator::bootstrap::{Bootstrap, issuers_of};
 use operator::cli::{AwsArgs, Cli, Command, Run};
 use operator::installation::NamedIssuer;
 use operator::metrics::Metrics;
+use operator::orphans::command::Orphans;
 use operator::run::{Ended, Operator};
 use operator::teardown::Teardown;
 use operator::terminal::Terminal;
@@ -55,6 +56,17 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             let accounts = administrator(&flags.aws, &issuers).await?;
             let teardown = Teardown { issuers: &issuers, of_cluster, account: accounts.own() };
             teardown.run(flags.dry_run, &mut terminal).await?;
+        }
+        Command::Orphans(flags) => {
+            let client = cluster().await?;
+            let issuers = issuers_of(&client).await?;
+            let accounts = administrator(&flags.aws, &issuers).await?;
+            let orphans = Orphans { issuers: &issuers, client: &client, account: accounts.own() };
+            if flags.delete.is_empty() {
+                orphans.list(&mut terminal).await?;
+            } else {
+                orphans.delete(&flags.delete, &mut terminal).await?;
+            }
         }
         Command::IamPolicy(flags) => {
             let installation = issuer_file::offline(&flags)?;

@@ -18,6 +18,7 @@ pub struct Metrics {
     verified: Family<Issuer, Gauge>,
     certificate: Family<Certificate, Gauge>,
     leader: Gauge,
+    orphans: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -65,6 +66,7 @@ impl Default for Metrics {
         let verified = Family::default();
         let certificate = Family::default();
         let leader = Gauge::default();
+        let orphans = Gauge::default();
         registry.register("reconciles", "Reconciles by kind and outcome", reconciles.clone());
         registry.register("aws_calls", "AWS calls by operation and outcome", aws_calls.clone());
         registry.register(
@@ -84,7 +86,12 @@ impl Default for Metrics {
             certificate.clone(),
         );
         registry.register("leader", "1 while this replica is the leader", leader.clone());
-        Self { registry, reconciles, aws_calls, aws_attempts, drift, verified, certificate, leader }
+        registry.register(
+            "orphaned_roles",
+            "Roles of this cluster whose PodIdentityBinding does not exist",
+            orphans.clone(),
+        );
+        Self { registry, reconciles, aws_calls, aws_attempts, drift, verified, certificate, leader, orphans }
     }
 }
 
@@ -127,6 +134,11 @@ impl Metrics {
     /// Sets the time at which a certificate expires, in seconds since 1970. `certificate` is `ca` or `leaf`.
     pub fn certificate(&self, certificate: &'static str, not_after: i64) {
         self.certificate.get_or_create(&Certificate { certificate }).set(not_after);
+    }
+
+    /// Sets the number of roles without a binding.
+    pub fn orphans(&self, count: usize) {
+        self.orphans.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Sets whether this replica is the leader.

@@ -79,11 +79,22 @@ impl Owner {
         &self.tags
     }
 
+    /// The name in the tags of a resource that belongs to another object of the same kind, namespace and cluster.
+    #[must_use]
+    pub fn other_name<'a>(&self, found: &'a Tags) -> Option<&'a str> {
+        let same = |key: &str| key == tag::NAME || found.get(key) == self.tags.get(key);
+        let name = found.get(tag::NAME).filter(|name| Some(*name) != self.tags.get(tag::NAME))?;
+        (self.is_of_issuers(found) && self.proof.iter().all(|key| same(key))).then_some(name)
+    }
+
+    fn is_of_issuers(&self, found: &Tags) -> bool {
+        let issuer = found.get(tag::ISSUER);
+        issuer == self.tags.get(tag::ISSUER) || issuer.is_some_and(|url| self.issuers.contains(url))
+    }
+
     /// Whether a resource with these tags is its own; if not, the error names its owner.
     pub fn check(&self, what: &str, name: &str, found: &Tags) -> Result<(), Finding> {
-        let issuer = found.get(tag::ISSUER);
-        let same_issuer =
-            issuer == self.tags.get(tag::ISSUER) || issuer.is_some_and(|url| self.issuers.contains(url));
+        let same_issuer = self.is_of_issuers(found);
         if same_issuer && self.proof.iter().all(|key| found.get(*key) == self.tags.get(*key)) {
             return Ok(());
         }

@@ -2,7 +2,7 @@
 
 use crds::Reason;
 use crds::condition::{ConditionType, Wanted, find, merge};
-use crds::names::{GROUP, MANAGER_STATUS, VERSION};
+use crds::names::MANAGER_STATUS;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -31,10 +31,13 @@ pub async fn report<K: Kind>(
     if status == prior {
         return Ok(());
     }
-    let patch = json!({"apiVersion": format!("{GROUP}/{VERSION}"), "kind": K::NAME, "status": status});
-    let parameters = PatchParams::apply(MANAGER_STATUS).force();
+    // The status is replaced whole. Server-side apply would merge the list of conditions with entries of other writers (a
+    // restored object, `kubectl edit --subresource=status`), which nothing would ever remove.
+    let replace = json!([{"op": "add", "path": "/status", "value": status}]);
+    let patch = serde_json::from_value(replace).map_err(kube::Error::SerdeError)?;
+    let parameters = PatchParams { field_manager: Some(MANAGER_STATUS.into()), ..PatchParams::default() };
     let api = K::api(&context.client, object);
-    match api.patch_status(&object.name_any(), &parameters, &Patch::Apply(patch)).await {
+    match api.patch_status(&object.name_any(), &parameters, &Patch::<()>::Json(patch)).await {
         Ok(_) => {}
         // Deleted meanwhile.
         Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
@@ -66,6 +69,17 @@ pub async fn repaired<K: Resource<DynamicType = ()>>(recorder: &Recorder, object
     // Events of one reason and one action are folded into one, whatever their notes say.
     let action = format!("Put back {}", change.attribute);
     publish(recorder, object, EventType::Warning, Reason::DriftCorrected.as_str(), &action, &note).await;
+}
+
+/// Publishes on its issuer that a role has no binding.
+pub async fn orphaned<K: Resource<DynamicType = ()>>(
+    recorder: &Recorder,
+    issuer: &K,
+    role: &str,
+    note: &str,
+) {
+    let action = format!("Find {role}");
+    publish(recorder, issuer, EventType::Warning, Reason::OrphanedRole.as_str(), &action, note).await;
 }
 
 /// An event never fails a pass: what it says is in the status and the log, too.

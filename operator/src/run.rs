@@ -23,7 +23,7 @@ use crate::issuer::Issuer;
 use crate::lease::Elector;
 use crate::metrics::Metrics;
 use crate::timings::Timings;
-use crate::{binding, certificates, issuer, watch};
+use crate::{binding, certificates, issuer, orphans, watch};
 
 /// One replica of the operator.
 pub struct Operator {
@@ -119,6 +119,7 @@ impl Operator {
             started: Instant::now(),
         });
         let issuer_driver = Arc::new(Driver::<Issuer>::new(context.clone()));
+        let orphans = orphans::sweep::run(context.clone());
         let binding_driver = Arc::new(Driver::<Binding>::new(context));
         let certificates = certificates::run(
             self.client.clone(),
@@ -126,12 +127,15 @@ impl Operator {
             self.timings.clone(),
             self.metrics.clone(),
         );
-        let until_stopped = stop.clone();
-        let tasks: [BoxFuture<'static, ()>; 3] = [
+        let [until_stopped, sweeping] = [stop.clone(), stop.clone()];
+        let tasks: [BoxFuture<'static, ()>; 4] = [
             Box::pin(watch::run(issuers, issuer_driver, stop.clone())),
             Box::pin(watch::run(bindings, binding_driver, stop.clone())),
             Box::pin(async move {
                 until_stopped.run_until_cancelled_owned(certificates).await;
+            }),
+            Box::pin(async move {
+                sweeping.run_until_cancelled_owned(orphans).await;
             }),
         ];
         tasks.into_iter().collect()

@@ -30,6 +30,16 @@ pub struct Timings {
     /// How often the check is repeated within `--not-yet-window`.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
     pub not_yet_retry: Duration,
+    /// How long after a role was made, or after a start of the operator, IAM's answer that there is no such role has to be given
+    /// twice before it counts: IAM is eventually consistent.
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
+    pub role_settling: Duration,
+    /// How far apart these two answers are at least.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    pub role_confirmation: Duration,
+    /// How often the roles under the cluster's path are listed, to find those without a binding.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
+    pub orphan_sweep: Duration,
     /// How long the account and the role of the operator's credentials are cached.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
     pub identity_refresh: Duration,

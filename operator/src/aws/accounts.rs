@@ -10,8 +10,9 @@ use tokio::sync::Mutex;
 use super::call::Calls;
 use super::error::{AwsError, Class};
 use super::iam::Iam;
-use super::model::{BucketRef, Identity, Write, Written};
+use super::model::{BucketRef, Identity, RoleChange, Write, Written};
 use super::public::PublicReader;
+use super::recent::RecentRoles;
 use super::s3::S3;
 use super::setup::{Settings, SetupError};
 use super::sts::Sts;
@@ -36,6 +37,7 @@ pub struct Account {
     calls: Calls,
     /// The identity and when it was asked for. Locked while it is asked for: many passes ask at once, and one call answers.
     identity: Arc<Mutex<Option<(Identity, Instant)>>>,
+    recent: Arc<RecentRoles>,
     identity_refresh: Duration,
 }
 
@@ -63,6 +65,7 @@ impl Accounts {
             config: config.clone(),
             calls,
             identity: Arc::default(),
+            recent: Arc::default(),
             identity_refresh,
         };
         Self { public, own }
@@ -115,9 +118,17 @@ impl Account {
 
     /// Carries out one change.
     pub async fn apply(&self, write: &Write) -> Result<Written, AwsError> {
-        match write {
-            Write::Iam(write) => self.iam.apply(write).await,
-            Write::S3(bucket, write) => self.s3(bucket).apply(write).await.map(|()| Written::Done),
-        }
+        let written = match write {
+            Write::Iam(write) => self.iam.apply(write).await?,
+            Write::S3(bucket, write) => self.s3(bucket).apply(write).await.map(|()| Written::Done)?,
+        };
+        self.recent.note(write);
+        Ok(written)
+    }
+
+    /// What this process did to that role last.
+    #[must_use]
+    pub fn role_change(&self, role: &str) -> Option<RoleChange> {
+        self.recent.change(role)
     }
 }

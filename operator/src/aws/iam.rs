@@ -43,6 +43,22 @@ impl Iam {
         Ok(answer.and_then(|a| a.role).map(role_from))
     }
 
+    /// When a role was last used, by day and time in UTC; `None` where IAM knows of no use in its tracking period of 400 days.
+    pub async fn role_last_used(&self, name: &str) -> Result<Option<String>, AwsError> {
+        let answer = optional(call!(self, "GetRole", name, self.client.get_role().role_name(name)))?;
+        let used = answer.and_then(|a| a.role?.role_last_used?.last_used_date);
+        Ok(used.and_then(|date| date.fmt(aws_smithy_types::date_time::Format::DateTime).ok()))
+    }
+
+    /// The document of a managed policy's default version; `None` where the policy does not exist.
+    pub async fn policy_document(&self, arn: &str) -> Result<Option<String>, AwsError> {
+        let answer = optional(call!(self, "GetPolicy", arn, self.client.get_policy().policy_arn(arn)))?;
+        let Some(version) = answer.and_then(|a| a.policy?.default_version_id) else { return Ok(None) };
+        let request = self.client.get_policy_version().policy_arn(arn).version_id(version);
+        let answer = optional(call!(self, "GetPolicyVersion", arn, request))?;
+        Ok(answer.and_then(|a| a.policy_version?.document).as_deref().map(decode))
+    }
+
     /// ARNs of the managed policies attached to a role, all pages.
     pub async fn attached(&self, role: &str) -> Result<Vec<String>, AwsError> {
         let mut arns = Vec::new();

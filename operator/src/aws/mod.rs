@@ -8,6 +8,7 @@ pub mod iam;
 pub mod inventory;
 pub mod model;
 pub mod public;
+pub mod recent;
 pub mod s3;
 pub mod setup;
 pub mod sts;

@@ -2,6 +2,7 @@
 //! decision makes and a client carries out.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -41,6 +42,25 @@ pub struct Role {
     pub tags: Tags,
 }
 
+/// What this process did to a role last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoleChange {
+    /// It made the role, or changed its owner's tags.
+    Made(Instant),
+    /// It deleted the role.
+    Deleted(Instant),
+}
+
+impl RoleChange {
+    /// When.
+    #[must_use]
+    pub const fn at(self) -> Instant {
+        match self {
+            Self::Made(at) | Self::Deleted(at) => at,
+        }
+    }
+}
+
 /// What IAM's `UpdateRole` sets, always both: without a session limit it would put back its default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoleSettings {
@@ -67,13 +87,13 @@ pub struct NewRole {
     pub tags: Tags,
 }
 
-/// What is attached to a role, sorted.
+/// What is attached to a role.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RolePolicies {
-    /// ARNs of managed policies.
-    pub attached: Vec<String>,
-    /// Names of inline policies.
-    pub inline: Vec<String>,
+    /// Managed policies by ARN. Those that the binding specifies are not read; of the others, the document.
+    pub attached: BTreeMap<String, Option<String>>,
+    /// Inline policies by name, with their documents.
+    pub inline: BTreeMap<String, String>,
 }
 
 /// A managed policy's default version.

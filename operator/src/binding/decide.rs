@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use crds::binding::DEFAULT_SESSION;
 use crds::condition::{ConditionType as C, Summary, Wanted};
+use crds::holder::Claim;
 use crds::names::OPERATOR_SERVICE_ACCOUNT;
-use crds::{Finding, Reason};
+use crds::{Finding, OidcIssuer, PodIdentityBindingSpec, Reason};
 
+use super::absence::unconfirmed;
+use super::holder::other_holder;
 use super::model::{
-    Annotate, Decision, Due, Holder, Memory, Note, Observed, Plan, RoleFacts, RoleState, Step, Unresolved,
+    Annotate, Decision, Due, Memory, Note, Observed, Plan, RoleFacts, RoleState, Sibling, Step, Unresolved,
     View,
 };
 use super::removal;
@@ -32,10 +35,11 @@ pub fn due(view: &View, memory: &Memory, clock: &Clock, timings: &Timings) -> Du
         return Due { role: may_have_role, policies: may_have_role };
     }
     if view.spec().role.is_none() {
-        let earlier_role = may_have_role && !memory.no_earlier_role;
+        let earlier_role = may_have_role && !memory.no_earlier_role && !view.uses_own_role();
         return Due { role: earlier_role, policies: earlier_role };
     }
-    let edited = memory.generation != view.object.generation;
+    // A role that was missing or another owner's: whatever wakes the binding may have changed that.
+    let edited = memory.generation != view.object.generation || memory.absent_since.is_some();
     let old = |read: Option<std::time::Instant>| {
         read.is_none_or(|at| edited || clock.since(at) >= timings.role_resync)
     };
@@ -46,18 +50,22 @@ pub fn due(view: &View, memory: &Memory, clock: &Clock, timings: &Timings) -> Du
 /// The plan of one pass.
 #[must_use]
 pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, timings: &Timings) -> Plan {
-    let grant = check_grant(view);
+    let boundary = view.target.as_ref().ok().map(|target| target.boundary.as_str());
+    let grant = check_grant(&view.object.namespace, view.spec(), view.issuer(), boundary);
+    let holder = other_holder(view, observed);
     let decision = if view.object.deleting {
-        removal::decide(view, observed, timings)
-    } else if let Some((summary, next)) = blocked(view, &grant, clock, timings) {
-        Decision { next, ..Decision::nothing(summary, timings) }
+        removal::decide(view, observed, memory, clock, timings)
+    } else if let Some((summary, next)) = blocked(view, holder, &grant, clock, timings) {
+        let facts = (holder.is_some() && !view.binding.has_role()).then(RoleFacts::default);
+        Decision { facts, next, ..Decision::nothing(summary, timings) }
     } else if view.spec().role.is_some() {
-        make_role(view, observed, memory, timings)
+        make_role(view, observed, memory, clock, timings)
     } else {
-        use_existing_role(view, observed, memory, timings)
+        use_existing_role(view, observed, memory, clock, timings)
     };
     let Decision { steps, summary, unreachable, facts, next, no_earlier_role } = decision;
-    let case = Case { view, observed, memory, grant: &grant, steps: &steps, summary: &summary, unreachable };
+    let case =
+        Case { view, observed, memory, holder, grant: &grant, steps: &steps, summary: &summary, unreachable };
     Plan {
         conditions: verdict::conditions(&case),
         note: Note {
@@ -71,23 +79,39 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     }
 }
 
-/// Whether a grant covers the binding. One that makes no role needs none.
-fn check_grant(view: &View) -> Result<(), Finding> {
-    let Some(role) = &view.spec().role else { return Ok(()) };
-    let issuer = view.issuer()?;
-    let boundary_arn = view.target.as_ref().ok().map(|target| target.boundary.as_str());
+/// Whether a grant of its issuer covers a binding. One that makes no role needs none.
+pub(super) fn check_grant(
+    namespace: &str,
+    spec: &PodIdentityBindingSpec,
+    issuer: Result<&OidcIssuer, Finding>,
+    boundary_arn: Option<&str>,
+) -> Result<(), Finding> {
+    let Some(role) = &spec.role else { return Ok(()) };
     let request = grant::Request {
-        namespace: &view.object.namespace,
+        namespace,
         policy_arns: &role.policy_arns,
         session: role.max_session_duration.map_or(DEFAULT_SESSION, Duration::from),
         boundary_arn,
     };
-    grant::check(view.spec().issuer_name(), &issuer.spec.grants, request)
+    grant::check(spec.issuer_name(), &issuer?.spec.grants, request)
+}
+
+/// Whether the issuer has the audience that a binding asks for.
+pub(super) fn check_audience(spec: &PodIdentityBindingSpec, issuer: &OidcIssuer) -> Result<(), Finding> {
+    let Some(audience) = spec.audience.as_ref().filter(|a| !issuer.spec.audiences.contains(a)) else {
+        return Ok(());
+    };
+    let message = format!(
+        "spec.audience {audience} is not among spec.audiences of OidcIssuer {}: add it there first",
+        spec.issuer_name()
+    );
+    Err(Finding::new(Reason::InvalidSpec, message))
 }
 
 /// What keeps the binding from being acted on, if anything does, and when to look again.
 fn blocked(
     view: &View,
+    holder: Option<&Sibling>,
     grant: &Result<(), Finding>,
     clock: &Clock,
     timings: &Timings,
@@ -100,7 +124,7 @@ fn blocked(
         );
         return Some((Summary::Stalled(Finding::new(Reason::ReservedServiceAccount, message)), later));
     }
-    if let Some(holder) = &view.holder {
+    if let Some(holder) = holder {
         return Some(already_bound(view, holder, clock, timings));
     }
     view.spec().role.as_ref()?;
@@ -114,27 +138,40 @@ fn blocked(
         );
         return Some((Summary::Reconciling(Finding::new(Reason::DependencyNotReady, message)), later));
     }
-    let known = |audience: &&String| issuer.spec.audiences.contains(audience);
-    if let Some(audience) = view.spec().audience.as_ref().filter(|audience| !known(audience)) {
-        let message = format!(
-            "spec.audience {audience} is not among spec.audiences of OidcIssuer {name}: add it there first"
-        );
-        return Some((Summary::Stalled(Finding::new(Reason::InvalidSpec, message)), later));
+    if let Err(unknown) = check_audience(view.spec(), issuer) {
+        return Some((Summary::Stalled(unknown), later));
     }
     grant.as_ref().err().map(|finding| not_granted(view, finding, clock, timings))
 }
 
-/// The younger binding changes nothing and waits: the older one may be deleted soon.
-fn already_bound(view: &View, holder: &Holder, clock: &Clock, timings: &Timings) -> (Summary, Next) {
+/// A binding that does not hold its `ServiceAccount` changes nothing: the other one may be deleted soon. If both have the same
+/// effect it is Ready: a rename under a tool that waits for the new object before it deletes the old one must not wait for
+/// itself (Argo CD's `PruneLast`).
+fn already_bound(view: &View, holder: &Sibling, clock: &Clock, timings: &Timings) -> (Summary, Next) {
+    let (account, name) = (&view.spec().service_account_name, &holder.name);
+    if holder.same_effect {
+        let later = Next::At(timings.role_resync); // a change of the other wakes it
+        if holder.ready || (holder.deleting && view.object.was_ready) {
+            let message = format!(
+                "ServiceAccount {account} is bound by PodIdentityBinding {name}, which has the same specification; this one \
+                 takes its role over when that one is deleted"
+            );
+            return (Summary::Ready(Finding::new(Reason::ServedByOlderBinding, message)), later);
+        }
+        let message = format!(
+            "ServiceAccount {account} is bound by PodIdentityBinding {name}, which has the same specification and is not \
+             Ready: see its status"
+        );
+        return (Summary::Reconciling(Finding::new(Reason::ServedByOlderBinding, message)), later);
+    }
     let message = format!(
-        "ServiceAccount {} is bound by the older PodIdentityBinding {}: delete one of the two",
-        view.spec().service_account_name,
-        holder.name
+        "ServiceAccount {account} is bound by PodIdentityBinding {name}, which {}: delete one of the two",
+        if holder.has_role { "has its role" } else { "is older" },
     );
     let finding = Finding::new(Reason::ServiceAccountAlreadyBound, message);
     let wait = timings.conflict_grace.saturating_sub(clock.age(view.object.created));
     if holder.deleting {
-        (Summary::Reconciling(finding), Next::At(timings.not_yet_retry))
+        (Summary::Reconciling(finding), Next::At(timings.conflict_grace))
     } else if wait.is_zero() {
         (Summary::Stalled(finding), Next::At(timings.conflict_grace)) // the end of the other wakes it
     } else {
@@ -153,7 +190,13 @@ fn not_granted(view: &View, finding: &Finding, clock: &Clock, timings: &Timings)
 }
 
 /// The role of the specification, made or brought back to it.
-fn make_role<'a>(view: &'a View, observed: &'a Observed, memory: &Memory, timings: &Timings) -> Decision<'a> {
+fn make_role<'a>(
+    view: &'a View,
+    observed: &'a Observed,
+    memory: &Memory,
+    clock: &Clock,
+    timings: &Timings,
+) -> Decision<'a> {
     let (target, state) = match (&view.target, &observed.role) {
         (Ok(target), Ok(state)) => (target, state.as_ref()),
         (Err(Unresolved::Account(error)), _) | (_, Err(error)) => return failed(view, error, timings),
@@ -166,11 +209,18 @@ fn make_role<'a>(view: &'a View, observed: &'a Observed, memory: &Memory, timing
         None | Some(RoleState::Missing) => target.creation(),
         Some(RoleState::Found(role, policies)) => match target.owns(role) {
             Ok(()) => target.diff(role, policies.as_ref()),
-            Err(not_owned) => return Decision::nothing(Summary::Stalled(not_owned), timings),
+            Err(not_owned) => {
+                let settling = unconfirmed(observed, memory, clock, timings);
+                return not_ours(view, not_owned, settling, timings);
+            }
         },
     };
+    let found = match state {
+        Some(RoleState::Found(_, policies)) => Some(policies.as_ref()),
+        None | Some(RoleState::Missing) => None,
+    };
     let summary = if changes.is_empty() {
-        Summary::Ready(READY.into())
+        Summary::Ready(verdict::as_specified(target, found.flatten()))
     } else {
         let message = format!("to be done: {}", attributes(&changes));
         Summary::Reconciling(Finding::new(Reason::Progressing, message))
@@ -178,9 +228,30 @@ fn make_role<'a>(view: &'a View, observed: &'a Observed, memory: &Memory, timing
     let finalizer = (!view.object.finalizer).then_some(Step::AddFinalizer);
     let mut steps: Vec<Step> = finalizer.into_iter().chain(changes.into_iter().map(Step::Change)).collect();
     steps.extend(annotate(view, observed, memory, &target.arn));
-    let facts = RoleFacts { arn: target.arn.clone(), name: Some(target.name.clone()) };
+    // Only what was seen is reported. A role that was seen before is being made anew: its name stays in the status.
+    let facts = match (found, view.binding.has_role()) {
+        (Some(_), _) => Some(RoleFacts { arn: Some(target.arn.clone()), name: Some(target.name.clone()) }),
+        (None, false) => Some(RoleFacts::default()),
+        (None, true) => None,
+    };
     let next = read_back(&steps, Next::At(timings.role_resync));
-    Decision { steps, facts: Some(facts), next, ..Decision::nothing(summary, timings) }
+    Decision { steps, facts, next, ..Decision::nothing(summary, timings) }
+}
+
+/// A role of that name that belongs to somebody else. It is read again on every wake: a person may remove it, and a role that
+/// was just handed over to this binding may still be shown with its former owner.
+fn not_ours(
+    view: &View,
+    finding: Finding,
+    settling: Option<Duration>,
+    timings: &Timings,
+) -> Decision<'static> {
+    let (summary, next) = match settling {
+        Some(_) if view.object.was_ready => (Summary::ready(READY), Next::BackOff),
+        Some(left) => (Summary::Reconciling(finding), Next::At(left)),
+        None => (Summary::Stalled(finding), Next::BackOff),
+    };
+    Decision { next, ..Decision::nothing(summary, timings) }
 }
 
 /// A role made elsewhere: its own trust policy decides, we only pass its name on. The role that this binding had before is
@@ -189,27 +260,31 @@ fn use_existing_role<'a>(
     view: &'a View,
     observed: &'a Observed,
     memory: &Memory,
+    clock: &Clock,
     timings: &Timings,
 ) -> Decision<'a> {
     let arn = view.spec().role_arn.clone().unwrap_or_default();
     let mut steps: Vec<Step> = (!view.object.finalizer).then_some(Step::AddFinalizer).into_iter().collect();
     let (mut next, mut no_earlier_role) = (Next::At(timings.role_resync), false);
     match (&view.target, &observed.role) {
+        _ if view.uses_own_role() => {}
         (Ok(target), Ok(Some(RoleState::Found(role, policies)))) if target.owns(role).is_ok() => {
             let changes = [target.revocation(role), target.removal(policies.as_ref())].concat();
             steps.extend(changes.into_iter().map(Step::Change));
         }
-        (_, Ok(Some(_))) => no_earlier_role = true,
+        (_, Ok(Some(_))) => match unconfirmed(observed, memory, clock, timings) {
+            None => no_earlier_role = true,
+            Some(left) => next = Next::At(left),
+        },
         (Err(Unresolved::Account(_)), _) | (_, Err(_)) => next = Next::BackOff, // it may still be there
         (_, Ok(None)) => {}
     }
     steps.extend(annotate(view, observed, memory, &arn));
-    let summary = Summary::Ready(
-        "spec.roleARN is passed to pods unchanged; that role's trust policy must allow this ServiceAccount"
-            .into(),
+    let summary = Summary::ready(
+        "spec.roleARN is passed to pods unchanged; that role's trust policy must allow this ServiceAccount",
     );
     let next = read_back(&steps, next);
-    let facts = Some(RoleFacts { arn, name: None });
+    let facts = Some(RoleFacts { arn: Some(arn), name: None });
     Decision { steps, facts, next, no_earlier_role, ..Decision::nothing(summary, timings) }
 }
 
@@ -243,11 +318,8 @@ fn failure<'a>(view: &View, error: &'a AwsError) -> (Summary, Option<&'a AwsErro
     if error.class.stalls() {
         return (Summary::Stalled(error.finding()), None);
     }
-    let summary = if view.object.was_ready {
-        Summary::Ready(READY.into())
-    } else {
-        Summary::Reconciling(error.finding())
-    };
+    let summary =
+        if view.object.was_ready { Summary::ready(READY) } else { Summary::Reconciling(error.finding()) };
     let passing = matches!(error.class, Class::NotFound | Class::AlreadyExists | Class::Conflict);
     (summary, (!passing).then_some(error))
 }

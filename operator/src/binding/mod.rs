@@ -1,7 +1,9 @@
 //! The reconcile of a `PodIdentityBinding`: resolve → observe → decide → act → report.
 
+pub mod absence;
 pub mod act;
 pub mod decide;
+pub mod holder;
 pub mod model;
 pub mod observe;
 pub mod removal;
@@ -12,14 +14,16 @@ pub mod watch;
 use std::sync::Arc;
 
 use crds::condition::Wanted;
-use crds::holder::holder;
+use crds::condition::{ConditionType, is_true};
+use crds::holder::Claim;
 use crds::names::OPERATOR_SERVICE_ACCOUNT;
 use crds::{PodIdentityBinding, PodIdentityBindingStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, ResourceExt};
 
-use self::model::{Annotate, Conflict, Holder, Memory, Note, Observed, Plan, RoleFacts, Unresolved, View};
+use self::model::{Annotate, Conflict, Memory, Note, Observed, Plan, RoleFacts, Sibling, Unresolved, View};
+use self::role::{Heir, Target};
 use crate::aws::accounts::Account;
 use crate::aws::error::Class;
 use crate::aws::model::{IamWrite, Write, Written};
@@ -68,10 +72,8 @@ impl Kind for Binding {
         generation: i64,
     ) -> PodIdentityBindingStatus {
         // A role that exists keeps its name in the status while a bad edit is refused.
-        let (role_arn, role_name) = role.map_or_else(
-            || (prior.role_arn.clone(), prior.role_name.clone()),
-            |role| (Some(role.arn), role.name),
-        );
+        let (role_arn, role_name) = role
+            .map_or_else(|| (prior.role_arn.clone(), prior.role_name.clone()), |role| (role.arn, role.name));
         PodIdentityBindingStatus { observed_generation: Some(generation), conditions, role_arn, role_name }
     }
 
@@ -89,7 +91,7 @@ impl Kind for Binding {
             object: state.clone(),
             binding: Arc::clone(object),
             issuer,
-            holder: other_holder(&cluster.bindings_on(&state.namespace, service_account), object),
+            siblings: Vec::new(),
             reserved: state.namespace == context.namespace && service_account == OPERATOR_SERVICE_ACCOUNT,
             target: Err(Unresolved::NotNeeded),
         };
@@ -105,6 +107,10 @@ impl Kind for Binding {
                 _ => Err(Unresolved::NoIssuer),
             };
         }
+        let on_account = cluster.bindings_on(&state.namespace, service_account);
+        let others = on_account.iter().filter(|other| other.uid() != object.uid());
+        let siblings = others.map(|other| sibling(other, object, view.target.as_ref().ok(), context));
+        view.siblings = siblings.collect();
         (view, account)
     }
 
@@ -144,7 +150,7 @@ impl Kind for Binding {
         match (written, &change.write) {
             (Written::Role(role), _) => {
                 memory.role = Some((Some(*role), clock.instant));
-                memory.policies = None;
+                (memory.policies, memory.absent_since) = (None, None);
             }
             (
                 Written::Done,
@@ -175,10 +181,34 @@ impl Kind for Binding {
     }
 }
 
-/// The binding that holds the `ServiceAccount`, if it is another one.
-fn other_holder(bindings: &[Arc<PodIdentityBinding>], own: &PodIdentityBinding) -> Option<Holder> {
-    // This one may not be in the store yet.
-    let holder = holder(bindings.iter().map(AsRef::as_ref).chain([own]))?;
-    (holder.uid() != own.uid())
-        .then(|| Holder { name: holder.name_any(), deleting: holder.metadata.deletion_timestamp.is_some() })
+/// Another binding on the same `ServiceAccount`, as `own` sees it. It can take the role over if it makes the same one, and
+/// nothing keeps it from being acted on.
+fn sibling(
+    other: &PodIdentityBinding,
+    own: &PodIdentityBinding,
+    target: Option<&Target>,
+    context: &Context,
+) -> Sibling {
+    let cluster = &context.cluster;
+    let (namespace, name) = (other.namespace().unwrap_or_default(), other.name_any());
+    let conditions = other.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let heir = target.zip(cluster.issuer(other.spec.issuer_name())).and_then(|(target, issuer)| {
+        let is_accepted = issuer.metadata.deletion_timestamp.is_none()
+            && decide::check_grant(&namespace, &other.spec, Ok(&issuer), None).is_ok()
+            && decide::check_audience(&other.spec, &issuer).is_ok();
+        let urls = cluster.issuers.state().into_iter().map(|issuer| issuer.spec.issuer_url());
+        let made = role::target(&namespace, &name, &other.spec, &issuer.spec, urls, &target.account);
+        let takes_over = other.can_take_over() && is_accepted && made.arn == target.arn;
+        takes_over.then(|| Heir { name: name.clone(), tags: made.tags().clone() })
+    });
+    Sibling {
+        created: other.created(),
+        deleting: other.deleting(),
+        has_role: other.has_role(),
+        ready: is_true(conditions, ConditionType::Ready)
+            && other.status.as_ref().is_some_and(|s| s.observed_generation == other.metadata.generation),
+        same_effect: own.spec.has_same_effect(&other.spec),
+        heir,
+        name,
+    }
 }

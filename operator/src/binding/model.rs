@@ -8,10 +8,11 @@ use crds::binding::DEFAULT_TOKEN_EXPIRATION_SECONDS;
 use crds::condition::Summary;
 use crds::names::{self, annotation};
 use crds::{Finding, OidcIssuer, PodIdentityBinding, PodIdentityBindingSpec, Reason};
+use k8s_openapi::jiff::Timestamp;
 
-use super::role::Target;
+use super::role::{Heir, Target};
 use crate::aws::error::AwsError;
-use crate::aws::model::{Role, RolePolicies};
+use crate::aws::model::{Role, RoleChange, RolePolicies};
 use crate::model::{self, Next, ObjectState};
 use crate::timings::Timings;
 
@@ -24,8 +25,8 @@ pub struct View {
     pub binding: Arc<PodIdentityBinding>,
     /// The issuer it names, if that exists.
     pub issuer: Option<Arc<OidcIssuer>>,
-    /// The other binding that holds the `ServiceAccount`, if one does.
-    pub holder: Option<Holder>,
+    /// The other bindings on the `ServiceAccount`.
+    pub siblings: Vec<Sibling>,
     /// Whether the `ServiceAccount` is the operator's own.
     pub reserved: bool,
     /// The role it should have.
@@ -34,11 +35,22 @@ pub struct View {
 
 /// Another binding on the same `ServiceAccount`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
+#[allow(clippy::struct_excessive_bools, reason = "independent facts of one object")]
+pub struct Sibling {
     /// Its name.
     pub name: String,
+    /// Its creation.
+    pub created: Option<Timestamp>,
     /// Whether its deletion was requested.
     pub deleting: bool,
+    /// Whether its status names a role of its own.
+    pub has_role: bool,
+    /// Whether it is Ready.
+    pub ready: bool,
+    /// Whether its specification has the same effect as this binding's.
+    pub same_effect: bool,
+    /// What makes the role its own, where it makes the same role and a grant covers it.
+    pub heir: Option<Heir>,
 }
 
 /// Why the role of a binding is not known.
@@ -57,6 +69,13 @@ impl View {
     #[must_use]
     pub fn spec(&self) -> &PodIdentityBindingSpec {
         &self.binding.spec
+    }
+
+    /// Whether `spec.roleARN` is the role that this binding makes or made: then it stays as it is.
+    #[must_use]
+    pub fn uses_own_role(&self) -> bool {
+        let named = self.spec().role_arn.as_deref();
+        self.target.as_ref().is_ok_and(|target| named.is_some_and(|arn| target.is(arn)))
     }
 
     /// Whether no spec of this binding ever asked for a role: the first generation is the only one, and its deletion
@@ -118,6 +137,8 @@ pub struct Due {
 pub struct Observed {
     /// The role; `None` where it was not looked for.
     pub role: Result<Option<RoleState>, AwsError>,
+    /// What this process did to the role last.
+    pub change: Option<RoleChange>,
     /// The `ServiceAccount`, if it exists.
     pub service_account: Option<ServiceAccountState>,
 }
@@ -166,6 +187,8 @@ pub struct Memory {
     pub role: Option<(Option<Role>, Instant)>,
     /// Its policies and when they were read.
     pub policies: Option<(RolePolicies, Instant)>,
+    /// Since when every read said that there is no role of this binding.
+    pub absent_since: Option<Instant>,
     /// The last refused apply of annotations.
     pub conflict: Option<Conflict>,
     /// Whether it is known that no role of this binding remains from an earlier generation of the spec.
@@ -193,11 +216,11 @@ pub struct Annotate {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Facts of the status: name and ARN of the role, where the binding has one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Facts of the status: name and ARN of a role that was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RoleFacts {
     /// The ARN.
-    pub arn: String,
+    pub arn: Option<String>,
     /// The name; absent for a role made elsewhere.
     pub name: Option<String>,
 }
@@ -218,7 +241,7 @@ pub struct Decision<'a> {
     pub summary: Summary,
     /// The failure that makes `AWSReachable` False.
     pub unreachable: Option<&'a AwsError>,
-    /// Facts of the status.
+    /// Facts of the status; `None` leaves them as they are.
     pub facts: Option<RoleFacts>,
     /// When to look again.
     pub next: Next,

@@ -10,7 +10,7 @@ use super::model::{Due, Memory, Observed, RoleState, ServiceAccountState, Unreso
 use super::role::Target;
 use crate::aws::accounts::Account;
 use crate::aws::error::AwsError;
-use crate::aws::model::RolePolicies;
+use crate::aws::model::{RoleChange, RolePolicies};
 use crate::clock::Clock;
 use crate::timings::Timings;
 
@@ -27,17 +27,19 @@ pub async fn observe(
         && memory.role_arn.as_ref() != Some(&target.arn)
     {
         memory.role_arn = Some(target.arn.clone());
-        (memory.role, memory.policies) = (None, None);
+        (memory.role, memory.policies, memory.absent_since) = (None, None, None);
     }
     let due = due(view, memory, clock, timings);
     let service_account =
         service_account(client, &view.object.namespace, &view.spec().service_account_name).await?;
     let role = match (&view.target, account) {
-        (Ok(target), Some(account)) => role(account, target, memory, due, clock).await,
+        (Ok(target), Some(account)) => role(account, target, memory, due, clock, timings).await,
         (Err(Unresolved::Account(error)), _) => Err(error.clone()),
         (Err(Unresolved::NoIssuer | Unresolved::NotNeeded), _) | (Ok(_), None) => Ok(None),
     };
-    Ok(Observed { role, service_account })
+    let change = view.target.as_ref().ok().zip(account);
+    let change = change.and_then(|(target, account)| account.role_change(&target.name));
+    Ok(Observed { role, change, service_account })
 }
 
 async fn role(
@@ -46,23 +48,43 @@ async fn role(
     memory: &mut Memory,
     due: Due,
     clock: &Clock,
+    timings: &Timings,
 ) -> Result<Option<RoleState>, AwsError> {
-    let iam = &account.iam;
     if due.role {
-        memory.role = Some((iam.role(&target.name).await?, clock.instant));
+        // IAM may still show a role for a moment that this process has deleted.
+        let settling = |at| clock.since(at) < timings.role_settling;
+        let deleted =
+            matches!(account.role_change(&target.name), Some(RoleChange::Deleted(at)) if settling(at));
+        let found = account.iam.role(&target.name).await?.filter(|_| !deleted);
+        let is_ours = found.as_ref().is_some_and(|role| target.owns(role).is_ok());
+        memory.absent_since = (!is_ours).then(|| memory.absent_since.unwrap_or(clock.instant));
+        memory.role = Some((found, clock.instant));
     }
     let Some((role, _)) = &memory.role else { return Ok(None) };
     let Some(role) = role else { return Ok(Some(RoleState::Missing)) };
     // The policies of a role that has another owner are not read.
     if due.policies && target.owns(role).is_ok() {
-        let (mut attached, mut inline) =
-            tokio::try_join!(iam.attached(&target.name), iam.inline(&target.name))?;
-        attached.sort_unstable();
-        inline.sort_unstable();
-        memory.policies = Some((RolePolicies { attached, inline }, clock.instant));
+        memory.policies = Some((policies(account, target).await?, clock.instant));
     }
     let policies = memory.policies.as_ref().map(|(policies, _)| policies.clone());
     Ok(Some(RoleState::Found(role.clone(), policies)))
+}
+
+/// What is attached to the role. A document is read only of what is not specified: it says whether the policy may stay.
+async fn policies(account: &Account, target: &Target) -> Result<RolePolicies, AwsError> {
+    let (iam, role) = (&account.iam, &target.name);
+    let (attached, inline) = tokio::try_join!(iam.attached(role), iam.inline(role))?;
+    let mut policies = RolePolicies::default();
+    for arn in attached {
+        let document = if target.attached.contains(&arn) { None } else { iam.policy_document(&arn).await? };
+        policies.attached.insert(arn, document);
+    }
+    for name in inline {
+        if let Some(document) = iam.inline_document(role, &name).await? {
+            policies.inline.insert(name, document);
+        }
+    }
+    Ok(policies)
 }
 
 /// One GET instead of a cache of every `ServiceAccount` of the cluster: it is asked for on changes and at a role's age.

@@ -1,34 +1,42 @@
-//! PURE: how a binding and its role are removed: trust revoked → annotations removed → policies → role → finalizer.
+//! PURE: how a binding and its role are removed: trust revoked → annotations removed → policies → role → finalizer. A role that
+//! another binding goes on with is handed over instead.
 
 use std::collections::BTreeMap;
 
 use crds::condition::Summary;
 use crds::{Finding, Reason};
 
-use super::model::{Annotate, Decision, Observed, RoleState, Step, Unresolved, View};
+use super::absence::unconfirmed;
+use super::holder::{heir, other_holder};
+use super::model::{Annotate, Decision, Memory, Observed, RoleState, Step, Unresolved, View};
 use crate::aws::error::AwsError;
+use crate::clock::Clock;
 use crate::model::Next;
 use crate::timings::Timings;
 
 /// What is done of the removal in this pass.
-pub(super) fn decide<'a>(view: &View, observed: &Observed, timings: &Timings) -> Decision<'a> {
-    let message = if view.never_had_role() {
-        "our annotations are being removed from the ServiceAccount; the role itself is not changed"
-    } else {
-        "the role is being removed"
-    };
-    let removed = Summary::Reconciling(Finding::new(Reason::Deleting, message));
-    let mut decision = Decision::nothing(removed, timings);
+pub(super) fn decide<'a>(
+    view: &View,
+    observed: &Observed,
+    memory: &Memory,
+    clock: &Clock,
+    timings: &Timings,
+) -> Decision<'a> {
+    let deleting = |message: &str| Summary::Reconciling(Finding::new(Reason::Deleting, message));
+    let mut decision = Decision::nothing(deleting("the role is being removed"), timings);
+    let keeps_role = view.never_had_role() || view.uses_own_role();
+    if keeps_role {
+        let message =
+            "our annotations are being removed from the ServiceAccount; the role itself is not changed";
+        decision.summary = deleting(message);
+    }
     if !view.object.finalizer {
         return decision; // nothing was ever made, or all of it is removed
     }
-    let ours = observed.service_account.as_ref().filter(|account| !account.ours.is_empty());
-    let unannotate = ours.map(|account| {
-        let (uid, version) = (account.uid.clone(), account.version.clone());
-        Step::Own(Annotate { uid, version, annotations: BTreeMap::new() })
-    });
+    let last = [Step::RemoveFinalizer];
+    let unannotate = unannotate(view, observed);
     if view.never_had_role() {
-        decision.steps = unannotate.into_iter().chain([Step::RemoveFinalizer]).collect();
+        decision.steps = unannotate.into_iter().chain(last).collect();
         return decision;
     }
     match (&view.target, &observed.role) {
@@ -44,17 +52,43 @@ pub(super) fn decide<'a>(view: &View, observed: &Observed, timings: &Timings) ->
             decision.summary = Summary::Reconciling(Finding::new(Reason::DeletionBlocked, message));
         }
         (Ok(target), Ok(Some(RoleState::Found(role, policies)))) if target.owns(role).is_ok() => {
-            // No new session begins while the rest is removed.
-            let revocation = target.revocation(role).into_iter().map(Step::Change);
-            let removal = target.removal(policies.as_ref()).into_iter().map(Step::Change);
-            let last = [Step::RemoveFinalizer];
+            if let Some(heir) = heir(view) {
+                // Its trust stays as it is, and the annotations are the heir's: pods notice nothing.
+                decision.steps = vec![Step::Change(target.hand_over(heir)), Step::RemoveFinalizer];
+                decision.summary =
+                    deleting(&format!("the role is handed over to PodIdentityBinding {}", heir.name));
+                return decision;
+            }
+            let (revocation, removal) = if keeps_role {
+                (Vec::new(), Vec::new())
+            } else {
+                // No new session begins while the rest is removed.
+                (target.revocation(role), target.removal(policies.as_ref()))
+            };
+            let [revocation, removal] = [revocation, removal].map(|part| part.into_iter().map(Step::Change));
             decision.steps = revocation.chain(unannotate).chain(removal).chain(last).collect();
         }
-        (Ok(_), Ok(_)) => {
-            decision.steps = unannotate.into_iter().chain([Step::RemoveFinalizer]).collect();
-        }
+        (Ok(_), Ok(_)) => match unconfirmed(observed, memory, clock, timings) {
+            None => decision.steps = unannotate.into_iter().chain(last).collect(),
+            Some(left) => {
+                let message = "IAM shows no role of this binding, and is asked once more: it may not show yet what was \
+                               made a moment ago";
+                decision.summary = deleting(message);
+                decision.next = Next::At(left);
+            }
+        },
     }
     decision
+}
+
+/// What takes our annotations away; nothing where another binding holds the `ServiceAccount`: they are its own.
+fn unannotate(view: &View, observed: &Observed) -> Option<Step> {
+    if other_holder(view, observed).is_some() {
+        return None;
+    }
+    let account = observed.service_account.as_ref().filter(|account| !account.ours.is_empty())?;
+    let (uid, version) = (account.uid.clone(), account.version.clone());
+    Some(Step::Own(Annotate { uid, version, annotations: BTreeMap::new() }))
 }
 
 /// A removal that a failed call holds up.

@@ -1,11 +1,13 @@
 //! PURE: the conditions of a binding, each a function of what was observed. All of them are always present, except
 //! `AWSReachable`, which is present only when False.
 
-use crds::condition::{ConditionType as C, Summary, Wanted};
+use crds::condition::{ConditionType as C, Holds, Summary, Wanted};
 use crds::{Finding, Reason};
 
-use super::model::{Memory, Observed, RoleState, ServiceAccountState, Step, Unresolved, View};
+use super::model::{Memory, Observed, RoleState, ServiceAccountState, Sibling, Step, Unresolved, View};
+use super::role::Target;
 use crate::aws::error::AwsError;
+use crate::aws::model::RolePolicies;
 use crate::change::attributes;
 
 /// What the conditions are decided from.
@@ -16,6 +18,8 @@ pub struct Case<'a> {
     pub observed: &'a Observed,
     /// What is remembered.
     pub memory: &'a Memory,
+    /// The other binding that holds the `ServiceAccount`, if one does.
+    pub holder: Option<&'a Sibling>,
     /// Whether a grant covers it.
     pub grant: &'a Result<(), Finding>,
     /// What is done in this pass.
@@ -29,6 +33,21 @@ pub struct Case<'a> {
 /// The message of a binding whose role is as specified.
 pub const READY: &str =
     "the role is as specified: trust policy, permissions boundary, session limit, description and policies";
+
+/// That the role is as specified, and which policies somebody added that only deny: they are never removed.
+#[must_use]
+pub fn as_specified(target: &Target, policies: Option<&RolePolicies>) -> Finding {
+    let denies = policies.map_or_else(Vec::new, |policies| target.foreign_denies(policies));
+    if denies.is_empty() {
+        return Finding::new(Reason::Ready, READY);
+    }
+    let message = format!(
+        "{READY}. Besides, it has policies that only deny, which are never removed by the operator: {}. Remove them in IAM once \
+         they are not needed any more",
+        denies.join(", ")
+    );
+    Finding::new(Reason::ForeignDeny, message)
+}
 
 /// Every condition beside the summary, in the order of the status.
 const VERDICTS: [fn(&Case<'_>) -> Wanted; 3] = [granted, role_ready, service_account_annotated];
@@ -59,6 +78,9 @@ fn granted(case: &Case<'_>) -> Wanted {
 
 fn role_ready(case: &Case<'_>) -> Wanted {
     let Case { view, observed, steps, .. } = case;
+    if let Some(served) = served_by_other(case) {
+        return Wanted { type_: C::RoleReady, holds: Holds::True, finding: served.clone() };
+    }
     let blocking = blocking(case);
     if let Some(finding) = blocking.filter(|_| not_managed_or_deleting(case)) {
         return Wanted::no(C::RoleReady, finding.clone());
@@ -86,7 +108,9 @@ fn role_ready(case: &Case<'_>) -> Wanted {
         Ok(Some(RoleState::Found(role, policies))) => match target.owns(role) {
             Err(not_owned) => Wanted::no(C::RoleReady, not_owned),
             Ok(()) if target.diff(role, policies.as_ref()).is_empty() => {
-                Wanted::yes(C::RoleReady, Reason::Verified, READY)
+                let Finding { reason, message } = as_specified(target, policies.as_ref());
+                let reason = if reason == Reason::Ready { Reason::Verified } else { reason };
+                Wanted::yes(C::RoleReady, reason, message)
             }
             Ok(()) => to_be_done(),
         },
@@ -96,6 +120,9 @@ fn role_ready(case: &Case<'_>) -> Wanted {
 fn service_account_annotated(case: &Case<'_>) -> Wanted {
     const TYPE: C = C::ServiceAccountAnnotated;
     let Case { view, observed, memory, steps, .. } = case;
+    if let Some(served) = served_by_other(case) {
+        return Wanted { type_: TYPE, holds: Holds::True, finding: served.clone() };
+    }
     if let Some(finding) = blocking(case).filter(|_| not_managed_or_deleting(case)) {
         return Wanted::no(TYPE, finding.clone());
     }
@@ -149,8 +176,16 @@ fn blocking<'a>(case: &Case<'a>) -> Option<&'a Finding> {
     case.summary.finding().filter(|finding| finding.reason != Reason::Progressing)
 }
 
+/// That another binding with the same specification serves the `ServiceAccount`.
+fn served_by_other<'a>(case: &Case<'a>) -> Option<&'a Finding> {
+    match case.summary {
+        Summary::Ready(finding) if finding.reason == Reason::ServedByOlderBinding => Some(finding),
+        _ => None,
+    }
+}
+
 /// Whether role and `ServiceAccount` are another binding's, or are given up.
 fn not_managed_or_deleting(case: &Case<'_>) -> bool {
-    let View { object, holder, reserved, .. } = case.view;
-    object.deleting || holder.is_some() || *reserved
+    let View { object, reserved, .. } = case.view;
+    object.deleting || case.holder.is_some() || *reserved
 }

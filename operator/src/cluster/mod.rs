@@ -99,8 +99,8 @@ impl Cluster {
         references.of_issuer(issuer).map(|(namespace, name)| ObjectRef::new(name).within(namespace)).collect()
     }
 
-    /// Keeps store and index of bindings. The end of a binding concerns its issuer, whose deletion may wait for it, and the
-    /// other bindings on its `ServiceAccount`. A deletion is detected by its event and not by a deletion timestamp: an
+    /// Keeps store and index of bindings. Every change of a binding concerns the other bindings on its `ServiceAccount`; its end
+    /// concerns its issuer, too, whose deletion may wait for it. A deletion is detected by its event and not by a deletion timestamp: an
     /// object without finalizers never has one.
     fn follow_bindings(
         self,
@@ -124,7 +124,14 @@ impl Cluster {
                     );
                     wake(&wake_bindings, self.all_bindings());
                 }
-                Event::Apply(binding) => self.index(|references| put(references, binding)),
+                Event::Apply(binding) => {
+                    self.index(|references| put(references, binding));
+                    let (namespace, name) = key(binding);
+                    // Which binding holds the ServiceAccount, and whether it is Ready, concerns the others on it.
+                    let mut others = self.on_service_account(&namespace, &binding.spec.service_account_name);
+                    others.retain(|other| other.name != name);
+                    wake(&wake_bindings, others);
+                }
                 Event::Delete(binding) => {
                     let (namespace, name) = key(binding);
                     self.index(|references| references.remove(&namespace, &name));

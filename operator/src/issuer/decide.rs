@@ -61,10 +61,12 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         against: bad.as_ref().filter(|_| lasted || !was_ready),
     };
 
-    let (steps, summary, next) = if view.object.deleting {
-        removal::decide(view, observed, timings)
+    let removal = view.object.deleting.then(|| removal::decide(view, observed, timings));
+    let (steps, summary, next) = if let Some(removal::Removal::Ends(steps, summary, next)) = removal {
+        (steps, summary, next)
     } else {
-        let finalizer = (!view.object.finalizer).then_some(Step::AddFinalizer);
+        // While bindings use it, pods rest on it: a deletion that waits for them changes nothing of what is kept true.
+        let finalizer = (!view.object.finalizer && !view.object.deleting).then_some(Step::AddFinalizer);
         let changes = changes.clone().into_iter().flatten().map(Step::Change);
         let mut steps: Vec<Step> = finalizer.into_iter().chain(changes).collect();
         let mut wait = timings.api_server_poll.min(timings.issuer_resync);
@@ -80,7 +82,11 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
             (true, Some(_)) => Next::BackOff,
             (true, None) => Next::At(wait),
         };
-        (steps, verdict::summary(&case), next)
+        let summary = match removal {
+            Some(removal::Removal::Waits(blocked)) => blocked,
+            _ => verdict::summary(&case),
+        };
+        (steps, summary, next)
     };
     Plan {
         conditions: verdict::conditions(&case, &summary),

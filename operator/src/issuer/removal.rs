@@ -1,5 +1,5 @@
-//! PURE: how an issuer is removed. Deletion is `Retain`: nothing in AWS is touched, but an issuer is not removed while
-//! bindings use it.
+//! PURE: how an issuer is removed. Deletion is `Retain`: nothing in AWS is removed. While bindings use the issuer it is not
+//! removed, and everything that it publishes is kept as specified: a deletion by mistake must not cut pods off.
 
 use crds::condition::Summary;
 use crds::{Finding, Reason};
@@ -8,11 +8,18 @@ use super::model::{Observed, Step, View};
 use crate::model::Next;
 use crate::timings::Timings;
 
+/// How far the removal is.
+pub(super) enum Removal {
+    /// Bindings still use the issuer.
+    Waits(Summary),
+    /// Nothing uses it: what is left to be done.
+    Ends(Vec<Step>, Summary, Next),
+}
+
 /// What is done of the removal in this pass.
-pub(super) fn decide(view: &View, observed: &Observed, timings: &Timings) -> (Vec<Step>, Summary, Next) {
+pub(super) fn decide(view: &View, observed: &Observed, timings: &Timings) -> Removal {
     /// More names would not be read.
     const NAMED: usize = 5;
-    let next = Next::At(timings.api_server_poll); // the end of a binding wakes it
     let dependents = &observed.dependents;
     if dependents.is_empty() {
         let steps = view.object.finalizer.then_some(Step::RemoveFinalizer).into_iter().collect();
@@ -20,14 +27,15 @@ pub(super) fn decide(view: &View, observed: &Observed, timings: &Timings) -> (Ve
             Reason::Deleting,
             "what was published and registered stays in AWS; `operator teardown` removes it",
         );
-        return (steps, Summary::Reconciling(finding), next);
+        return Removal::Ends(steps, Summary::Reconciling(finding), Next::At(timings.api_server_poll));
     }
     let named: Vec<&str> = dependents.iter().take(NAMED).map(String::as_str).collect();
     let message = format!(
-        "{} PodIdentityBinding(s) still use this issuer: {}{}. Delete them first",
+        "{} PodIdentityBinding(s) still use this issuer: {}{}. Delete them first. Until then its documents and provider are \
+         kept as specified",
         dependents.len(),
         named.join(", "),
         if dependents.len() > named.len() { ", …" } else { "" }
     );
-    (Vec::new(), Summary::Reconciling(Finding::new(Reason::DeletionBlocked, message)), next)
+    Removal::Waits(Summary::Reconciling(Finding::new(Reason::DeletionBlocked, message)))
 }

@@ -73,7 +73,7 @@ pub fn settled(summary: Summary, was_ready: bool) -> Summary {
 }
 
 fn ready() -> Summary {
-    Summary::Ready("a token of this cluster was exchanged for AWS credentials".into())
+    Summary::ready("a token of this cluster was exchanged for AWS credentials")
 }
 
 fn waiting(finding: &Finding) -> Summary {

@@ -17,6 +17,19 @@ pub fn equivalent(stored: &str, wanted: &Value) -> bool {
     serde_json::from_str(stored).is_ok_and(|stored: Value| canonical(&stored) == canonical(wanted))
 }
 
+/// Whether a policy document can only take rights away: every statement denies. Such a policy is an incident responder's, for
+/// example the `AWSRevokeOlderSessions` of the IAM console (IAM user guide, "Revoke IAM role temporary security credentials").
+/// A text that is no policy gives no answer that a right could rest on: `false`.
+#[must_use]
+pub fn only_denies(document: &str) -> bool {
+    let parsed: Value = serde_json::from_str(document).unwrap_or_default();
+    let statements = match &parsed["Statement"] {
+        Value::Array(list) => list.as_slice(),
+        one => std::slice::from_ref(one),
+    };
+    !statements.is_empty() && statements.iter().all(|statement| statement["Effect"] == "Deny")
+}
+
 fn canonical(value: &Value) -> Value {
     match value {
         // `Principal: "*"` and `{"AWS": "*"}` mean the same, too, but S3 and IAM return the form that was put.
@@ -46,6 +59,22 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_policy_only_denies_if_every_statement_does() {
+        for (document, expected) in [
+            (r#"{"Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}"#, true),
+            (r#"{"Statement":{"Effect":"Deny","Action":"*","Resource":"*"}}"#, true),
+            (r#"{"Statement":[{"Effect":"Deny"},{"Effect":"Deny"}]}"#, true),
+            (r#"{"Statement":[{"Effect":"Deny"},{"Effect":"Allow"}]}"#, false),
+            (r#"{"Statement":[]}"#, false),
+            (r#"{"Version":"2012-10-17"}"#, false),
+            ("[]", false),
+            ("not json", false),
+        ] {
+            assert_eq!(only_denies(document), expected, "{document}");
+        }
+    }
 
     #[test]
     fn documents_are_compared_by_meaning() {

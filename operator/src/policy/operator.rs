@@ -86,9 +86,26 @@ pub fn policy(installation: &Installation) -> Value {
                 "Sid": "ReadTrustAndDeleteRoles",
                 "Effect": "Allow",
                 "Action": [
-                    "iam:GetRole", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies",
+                    "iam:GetRole", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies", "iam:GetRolePolicy",
                     "iam:UpdateAssumeRolePolicy", "iam:UpdateRole", "iam:DeleteRole",
                 ],
+                "Resource": roles,
+            },
+            {
+                // Whether a policy that somebody attached to a role only denies: then it stays.
+                "Sid": "ReadPolicies",
+                "Effect": "Allow",
+                "Action": ["iam:GetPolicy", "iam:GetPolicyVersion"],
+                "Resource": [
+                    format!("arn:{partition}:iam::{account}:policy/*"),
+                    format!("arn:{partition}:iam::aws:policy/*"),
+                ],
+            },
+            {
+                // Roles without a binding are found by listing the path.
+                "Sid": "ListRolesOfThisCluster",
+                "Effect": "Allow",
+                "Action": "iam:ListRoles",
                 "Resource": roles,
             },
             {

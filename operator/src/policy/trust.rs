@@ -46,6 +46,20 @@ impl Trust<'_> {
     }
 }
 
+/// A trust policy with every statement turned to `Deny`; `None` where the text is no policy.
+#[must_use]
+pub fn denying(trust: &str) -> Option<Value> {
+    let mut document: Value = serde_json::from_str(trust).ok()?;
+    let statements = match document.get_mut("Statement")? {
+        Value::Array(list) => list.as_mut_slice(),
+        one => std::slice::from_mut(one),
+    };
+    for statement in statements {
+        *statement.get_mut("Effect")? = json!("Deny");
+    }
+    Some(document)
+}
+
 /// The trust policy of the operator's own role, which may be assumed with tokens of several issuers: one statement for each.
 #[must_use]
 pub fn union(trusts: &[Trust<'_>]) -> Value {

@@ -223,6 +223,44 @@ async fn deletion_waits_for_bindings_and_retains_everything_in_aws() {
 }
 
 #[tokio::test]
+async fn an_issuer_that_is_deleted_by_mistake_keeps_its_pods_credentials() {
+    let world = World::ready_with(|t| {
+        (t.issuer_resync, t.api_server_poll) = (Duration::from_millis(100), Duration::from_millis(100));
+        (t.verify_period, t.not_yet_window) = (Duration::from_millis(200), Duration::ZERO);
+    })
+    .await;
+    world.bind("app", &[]).await;
+    world.binding_is("app", "Ready").await;
+    let role = world.role().unwrap().arn;
+    let expected = managed(&world.sim.state());
+    world.issuers().delete("default", &DeleteParams::default()).await.unwrap();
+    world.issuer_is("DeletionBlocked").await;
+
+    // Somebody replaces the keys and removes the provider: both are put back while bindings use the issuer.
+    world.sim.clear_calls();
+    world.sim.put_object(BUCKET, "homelab/openid/v1/jwks", r#"{"keys":[]}"#);
+    world.sim.change(|s| s.providers.clear());
+    let repaired = |s: &State| s.providers.contains_key(&provider_arn()) && managed(s) == expected;
+    world.until_aws("the repair", repaired).await;
+    world.exchange(&world.namespace, "app", &role).await.unwrap();
+    world.until_called("AssumeRoleWithWebIdentity", 2).await; // it goes on verifying
+    assert_eq!(world.writes(), ["PutObject", "CreateOpenIDConnectProvider"]);
+    assert_eq!(world.issuer_condition(C::Ready).await.0, "False");
+
+    // The way back: without its finalizer the object ends, and it is applied again. The binding's role is not touched.
+    let no_finalizer = json!({"metadata": {"finalizers": null}});
+    let patch = kube::api::Patch::Merge(no_finalizer);
+    world.issuers().patch("default", &kube::api::PatchParams::default(), &patch).await.unwrap();
+    world.until(&world.issuers(), "default", "its end", |i: Option<&OidcIssuer>| i.is_none()).await;
+    world.sim.clear_calls();
+    world.apply_issuer(&world.spec()).await;
+    world.issuer_is("Ready").await;
+    world.binding_is("app", "Ready").await;
+    assert_eq!(world.writes(), [""; 0]);
+    world.unbind("app").await;
+}
+
+#[tokio::test]
 async fn an_issuer_that_is_created_again_starts_without_failures() {
     let mut world = World::bootstrapped().await;
     (world.timings.backoff_min, world.timings.backoff_max) =

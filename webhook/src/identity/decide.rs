@@ -7,13 +7,15 @@
 //! take region and account from the cluster's default issuer.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crds::binding::DEFAULT_TOKEN_EXPIRATION_SECONDS;
-use crds::holder::holder;
+use crds::holder::{heir, holder};
 use crds::names;
 
 use crate::identity::expiration::{in_range, limited, parse_expiration};
 use crate::identity::facts::{Annotations, BindingFacts, IssuerFacts};
+use crate::identity::issuers::Issuers;
 use crate::identity::mapping::Mapped;
 use crate::identity::model::{CredentialMethod, Decision, Identity, IdentitySource, ServiceAccountFacts};
 use crate::identity::settings::{RoleNames, Settings};
@@ -36,7 +38,7 @@ pub fn decide<'a>(
     }
     let mut identity = None;
     let mut unusable_role = None;
-    if let Some(binding) = holder(bindings.iter().map(AsRef::as_ref)) {
+    if let Some(binding) = serving(bindings, namespace, issuers) {
         let issuer = issuers.get(binding.issuer_name());
         match from_binding(binding, namespace, issuer, settings) {
             Ok(found) => identity = Some(found),
@@ -55,6 +57,26 @@ pub fn decide<'a>(
         })
         .or_else(|| Some(from_mapping(mapped?, service_account, default_issuer, settings, &mut warnings)));
     Decision { identity, warnings }
+}
+
+/// The binding whose specification counts: the holder of the `ServiceAccount`; while it is being deleted, the one that its role
+/// is handed over to, so that a renamed binding leaves no pod without identity.
+fn serving<'a>(
+    bindings: &'a [Arc<BindingFacts>],
+    namespace: &str,
+    issuers: &Issuers,
+) -> Option<&'a BindingFacts> {
+    let claims = || bindings.iter().map(AsRef::as_ref);
+    let holder = holder(claims())?;
+    if !holder.deleting {
+        return Some(holder);
+    }
+    let role = |binding: &BindingFacts| {
+        let role = role_arn(binding, namespace, issuers.get(binding.issuer_name()));
+        role.ok().map(Cow::into_owned)
+    };
+    let heir = heir(claims()).filter(|heir| holder.role_arn.is_none() && role(heir) == role(holder));
+    heir.or(Some(holder))
 }
 
 /// The identity a binding gives, or why it gives none.

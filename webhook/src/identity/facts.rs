@@ -68,6 +68,8 @@ pub struct BindingFacts {
     pub created: Option<Timestamp>,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// Whether the operator has seen a role of its own (`status.roleName`).
+    pub has_role: bool,
     /// Whether it is Stalled and never had a role. One that had a role keeps it while it is Stalled: running pods use it.
     pub stalled_without_role: bool,
     /// `spec.issuerRef.name` where it is not `default`, which is what almost all bindings use.
@@ -100,6 +102,19 @@ impl Claim for BindingFacts {
     fn name(&self) -> &str {
         &self.name
     }
+
+    fn has_role(&self) -> bool {
+        self.has_role
+    }
+
+    fn deleting(&self) -> bool {
+        self.deleting
+    }
+
+    // Whether a grant covers it is not known here; one that is refused becomes Stalled.
+    fn can_take_over(&self) -> bool {
+        self.role_arn.is_none() && !self.stalled_without_role
+    }
 }
 
 impl From<PodIdentityBinding> for BindingFacts {
@@ -113,6 +128,7 @@ impl From<PodIdentityBinding> for BindingFacts {
             service_account: spec.service_account_name.as_str().into(),
             created: binding.metadata.creation_timestamp.as_ref().map(|time| time.0),
             deleting: binding.metadata.deletion_timestamp.is_some(),
+            has_role: binding.has_role(),
             stalled_without_role,
             issuer: Some(spec.issuer_name()).filter(|name| *name != DEFAULT_ISSUER).map(Into::into),
             role_arn: spec.role_arn.as_deref().map(Into::into),

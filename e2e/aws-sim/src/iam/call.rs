@@ -3,7 +3,7 @@
 use aws_sim_api::Role;
 
 use crate::account::Account;
-use crate::authz::{AccessRequest, Caller, authorize};
+use crate::authz::{AccessRequest, Caller, authorize, tag_context};
 use crate::history::Seen;
 use crate::model::LogFields;
 use crate::wire::{ApiError, Request};
@@ -61,6 +61,7 @@ impl IamCall<'_> {
         if let Some(policy) = self.request.parameter("PolicyArn") {
             context.push(("iam:PolicyARN".to_owned(), policy.to_owned()));
         }
+        context.extend(tag_context(&self.request.tags()));
         for (key, value) in found.iter().flat_map(|r| &r.tags) {
             context.push((format!("aws:ResourceTag/{key}"), value.clone()));
         }

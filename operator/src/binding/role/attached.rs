@@ -1,9 +1,10 @@
-//! PURE: the managed policies attached to a role: exactly the specified set.
+//! PURE: the managed policies attached to a role: exactly the specified set, and those that only deny.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::aws::model::{IamWrite, Write};
 use crate::change::Change;
+use crate::policy::only_denies;
 
 /// Managed policies a role may have unless the account's quota was raised (IAM quotas).
 const QUOTA: usize = 10;
@@ -14,19 +15,39 @@ pub fn wanted(policy_arns: &[String]) -> BTreeSet<String> {
     policy_arns.iter().cloned().collect()
 }
 
+/// Attached policies by ARN, with the documents of those that were read.
+type Found = BTreeMap<String, Option<String>>;
+
 /// What makes the attached policies equal to `wanted`. A policy that cannot be attached ends the steps before anything
 /// that works is taken away, except where the quota leaves no other order.
 #[must_use]
-pub fn diff(role: &str, found: &[String], wanted: &BTreeSet<String>) -> Vec<Change> {
+pub fn diff(role: &str, found: &Found, wanted: &BTreeSet<String>) -> Vec<Change> {
     let missing: Vec<Change> =
-        wanted.iter().filter(|arn| !found.contains(arn)).map(|arn| attach(role, arn)).collect();
-    let surplus: Vec<Change> =
-        found.iter().filter(|arn| !wanted.contains(*arn)).map(|arn| detach(role, arn)).collect();
+        wanted.iter().filter(|arn| !found.contains_key(*arn)).map(|arn| attach(role, arn)).collect();
+    let denies: BTreeSet<&String> = foreign_denies(found, wanted).collect();
+    let surplus = found.keys().filter(|arn| !wanted.contains(*arn) && !denies.contains(arn));
+    let surplus: Vec<Change> = surplus.map(|arn| detach(role, arn)).collect();
     if found.len() + missing.len() <= QUOTA {
         [missing, surplus].concat()
     } else {
         [surplus, missing].concat()
     }
+}
+
+/// Policies that are not specified and only deny: they are never detached while the role stays.
+pub fn foreign_denies<'a>(found: &'a Found, wanted: &BTreeSet<String>) -> impl Iterator<Item = &'a String> {
+    let denies = |document: &Option<String>| document.as_deref().is_some_and(only_denies);
+    found.iter().filter(move |(arn, document)| !wanted.contains(*arn) && denies(document)).map(|(arn, _)| arn)
+}
+
+/// What detaches everything, once the role can be assumed no more. What only denies goes last: it may hold back a session
+/// that is still live.
+#[must_use]
+pub fn removal(role: &str, found: &Found) -> [Vec<Change>; 2] {
+    let denies: BTreeSet<&String> = foreign_denies(found, &BTreeSet::new()).collect();
+    let [first, last]: [Vec<&String>; 2] =
+        [false, true].map(|only| found.keys().filter(|arn| denies.contains(arn) == only).collect());
+    [first, last].map(|arns| arns.into_iter().map(|arn| detach(role, arn)).collect())
 }
 
 fn attach(role: &str, policy: &str) -> Change {

@@ -7,14 +7,23 @@ pub mod inline;
 pub mod settings;
 pub mod trust;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{Finding, OidcIssuerSpec, PodIdentityBindingSpec, names};
 
-use crate::aws::model::{IamWrite, NewRole, Role, RolePolicies, RoleSettings, Write};
+use crate::aws::model::{IamWrite, NewRole, Role, RolePolicies, RoleSettings, Tags, Write};
 use crate::change::Change;
 use crate::ownership::Owner;
 use crate::policy::trust::Trust;
+
+/// Another binding that a role is handed over to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heir {
+    /// Its name.
+    pub name: String,
+    /// The tags that make the role its own.
+    pub tags: Tags,
+}
 
 /// A role as it should be: every name computed, every document made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +40,8 @@ pub struct Target {
     pub attached: BTreeSet<String>,
     /// Session limit and description.
     pub settings: RoleSettings,
+    /// The account, twelve digits.
+    pub account: String,
     path: String,
     owner: Owner,
 }
@@ -64,6 +75,7 @@ pub fn target(
             spec.role.as_ref(),
             format!("ServiceAccount {namespace}/{service_account} of cluster {cluster}"),
         ),
+        account: account.to_owned(),
         path: names::role_path(cluster),
         owner: Owner::of_binding(namespace, name, issuer, issuers),
     }
@@ -93,7 +105,8 @@ impl Target {
             new: Some(self.arn.clone()),
             write: Write::Iam(IamWrite::CreateRole(Box::new(new))),
         };
-        std::iter::once(create).chain(attached::diff(&self.name, &[], &self.attached)).collect()
+        let attach = attached::diff(&self.name, &BTreeMap::new(), &self.attached);
+        std::iter::once(create).chain(attach).collect()
     }
 
     /// What makes a role that exists as specified. The boundary comes first: the operator may change the rights of bounded
@@ -118,12 +131,55 @@ impl Target {
         trust.into_iter().chain(boundary).collect()
     }
 
+    /// The name of another binding of this namespace that a role belongs to by its tags.
+    #[must_use]
+    pub fn other_binding<'a>(&self, role: &'a Role) -> Option<&'a str> {
+        self.owner.other_name(&role.tags)
+    }
+
+    /// Policies of the role that are not specified and only deny, in words.
+    #[must_use]
+    pub fn foreign_denies(&self, policies: &RolePolicies) -> Vec<String> {
+        let inline = inline::foreign_denies(&policies.inline).map(|name| format!("inline policy {name}"));
+        let attached = attached::foreign_denies(&policies.attached, &self.attached).cloned();
+        inline.chain(attached).collect()
+    }
+
+    /// Whether an ARN is that of this role: IAM compares role names without regard to case, and a name is unique in an
+    /// account whatever its path.
+    #[must_use]
+    pub fn is(&self, arn: &str) -> bool {
+        let parts = |arn: &str| {
+            let (account, role) = arn.split_once(":role/")?;
+            Some((account.to_owned(), role.rsplit('/').next()?.to_ascii_lowercase()))
+        };
+        parts(arn) == parts(&self.arn)
+    }
+
+    /// Tags of the role's owner.
+    #[must_use]
+    pub fn tags(&self) -> &Tags {
+        self.owner.tags()
+    }
+
+    /// What makes the role another binding's.
+    #[must_use]
+    pub fn hand_over(&self, heir: &Heir) -> Change {
+        Change {
+            attribute: "owner of the role",
+            old: self.tags().get(names::tag::NAME).cloned(),
+            new: Some(heir.name.clone()),
+            write: Write::Iam(IamWrite::TagRole { role: self.name.clone(), tags: heir.tags.clone() }),
+        }
+    }
+
     /// What takes the role away once it is revoked; each change tolerates that it was made before.
     #[must_use]
     pub fn removal(&self, policies: Option<&RolePolicies>) -> Vec<Change> {
-        let none = BTreeSet::new();
         let rights = policies.map(|RolePolicies { attached, inline }| {
-            [attached::diff(&self.name, attached, &none), inline::diff(&self.name, inline)].concat()
+            let [attached, attached_denies] = attached::removal(&self.name, attached);
+            let [inline, inline_denies] = inline::removal(&self.name, inline);
+            [attached, inline, attached_denies, inline_denies].concat()
         });
         let delete = Change {
             attribute: "role removal",

@@ -409,6 +409,19 @@ fn from_what_is_observed_to_steps_and_conditions() {
             "False DeletionBlocked Reconciling",
             "+Verified +Verified +Verified +Verified +Verified",
         ),
+        (
+            "deletion while bindings use it: what is published is kept as specified",
+            |case| {
+                case.deleting = true;
+                case.observed.dependents = vec!["vault/vault".into()];
+                case.bucket().policy = None;
+                case.bucket().jwks.as_mut().unwrap().body = b"{}".to_vec();
+                case.observed.aws.as_mut().unwrap().provider = None;
+            },
+            &["bucket policy", "JWKS", "OIDC provider"],
+            "False DeletionBlocked Reconciling",
+            "+Verified -Publishing -Publishing ?NotVerified ?NotVerified",
+        ),
     ];
     for (row, change, steps, ready, others) in table {
         let mut case = Case::good();
@@ -430,7 +443,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
             "{row}"
         );
         let next = match (plan.steps.is_empty(), case.observed.failed_read()) {
-            _ if case.deleting => Next::At(Duration::from_mins(1)),
+            _ if case.deleting && case.observed.dependents.is_empty() => Next::At(Duration::from_mins(1)),
             (false, _) => Next::LookAgain,
             (true, Some(_)) => Next::BackOff,
             (true, None) => plan.next,

@@ -159,7 +159,7 @@ impl World {
 
     /// At the end of every test: the operator's own policy, as `iam-policy` prints it, allowed all its calls.
     pub fn assert_nothing_denied(&self) {
-        let denied: Vec<Call> = self.sim.calls().into_iter().filter(|c| c.denied).collect();
+        let denied: Vec<Call> = self.operators().into_iter().filter(|c| c.denied).collect();
         assert!(denied.is_empty(), "AWS denied {denied:#?}");
     }
 }

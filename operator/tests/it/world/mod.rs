@@ -102,6 +102,9 @@ impl World {
                 backoff_min: Duration::from_millis(50),
                 backoff_max: Duration::from_millis(200),
                 not_yet_retry: Duration::from_millis(50),
+                // As by default, the one is a quarter of the other.
+                role_settling: Duration::from_millis(800),
+                role_confirmation: Duration::from_millis(200),
                 ..Timings::default()
             },
             metrics: Arc::default(),

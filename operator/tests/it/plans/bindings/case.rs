@@ -2,9 +2,11 @@
 
 use binding::decide::decide;
 use binding::model::{
-    Holder, Memory, Observed, Plan, RoleState, ServiceAccountState, Step, Unresolved, View,
+    Memory, Observed, Plan, RoleState, ServiceAccountState, Sibling, Step, Unresolved, View,
 };
-use binding::role::target;
+use binding::role::{Heir, target};
+use crds::PodIdentityBindingStatus;
+use operator::aws::model::RoleChange;
 
 use super::super::*;
 
@@ -21,7 +23,9 @@ pub struct Case {
     pub deleting: bool,
     pub finalizer: bool,
     pub was_ready: bool,
-    pub holder: Option<Holder>,
+    /// Whether its status names its role.
+    pub has_role: bool,
+    pub siblings: Vec<Sibling>,
     pub observed: Observed,
     pub memory: Memory,
     pub clock: Clock,
@@ -51,11 +55,15 @@ impl Case {
             finalizer: self.finalizer,
             was_ready: self.was_ready && !self.deleting,
         };
+        let mut binding = PodIdentityBinding::new("vault", self.spec.clone());
+        binding.metadata.creation_timestamp = Some(Time(object.created));
+        let role_name = self.has_role.then(|| "homelab.vault.vault-x".to_owned());
+        binding.status = Some(PodIdentityBindingStatus { role_name, ..PodIdentityBindingStatus::default() });
         let mut view = View {
             reserved: self.namespace == "podidentity-system",
-            binding: Arc::new(PodIdentityBinding::new("vault", self.spec.clone())),
+            binding: Arc::new(binding),
             issuer: issuer.map(Arc::new),
-            holder: self.holder.clone(),
+            siblings: self.siblings.clone(),
             object,
             target,
         };
@@ -80,8 +88,9 @@ impl Case {
             deleting: false,
             finalizer: true,
             was_ready: true,
-            holder: None,
-            observed: Observed { role: Ok(None), service_account: None },
+            has_role: true,
+            siblings: Vec::new(),
+            observed: Observed { role: Ok(None), change: None, service_account: None },
             memory: Memory::default(),
             clock: clock(),
         };
@@ -99,7 +108,8 @@ impl Case {
             settings: new.settings.clone(),
             tags: new.tags.clone(),
         };
-        let policies = RolePolicies { attached: vec![STORAGE.into()], inline: Vec::new() };
+        let attached = BTreeMap::from([(STORAGE.to_owned(), None)]);
+        let policies = RolePolicies { attached, inline: BTreeMap::new() };
         case.observed.role = Ok(Some(RoleState::Found(role, Some(policies))));
         let annotations = BTreeMap::from([
             (annotation::ROLE_ARN.to_owned(), arn),
@@ -136,6 +146,45 @@ impl Case {
         }
     }
 
+    /// Another binding on the `ServiceAccount`, made an hour before this one, with a role, Ready, with another specification.
+    pub fn add_sibling(&mut self, edit: impl FnOnce(&mut Sibling)) {
+        let mut sibling = Sibling {
+            name: "older".into(),
+            created: Some(self.clock.wall - self.age - Duration::from_hours(1)),
+            deleting: false,
+            has_role: true,
+            ready: true,
+            same_effect: false,
+            heir: None,
+        };
+        edit(&mut sibling);
+        self.siblings.push(sibling);
+    }
+
+    /// What makes the role that binding's.
+    pub fn heir(&mut self, name: &str) -> Heir {
+        let mut tags = self.role().tags.clone();
+        tags.insert(names::tag::NAME.into(), name.into());
+        Heir { name: name.into(), tags }
+    }
+
+    /// The role belongs to another binding of the namespace.
+    pub fn is_role_of(&mut self, name: &str) {
+        self.role().tags = self.heir(name).tags;
+        self.has_role = false;
+    }
+
+    /// This process began to lead a second ago.
+    pub fn just_started(&mut self) {
+        self.clock.started = self.clock.instant.checked_sub(Duration::from_secs(1)).unwrap();
+    }
+
+    /// This process made the role, or re-tagged it.
+    pub fn made_a_second_ago(&mut self) {
+        let at = self.clock.instant.checked_sub(Duration::from_secs(1)).unwrap();
+        self.observed.change = Some(RoleChange::Made(at));
+    }
+
     pub fn wants(&mut self, policies: &[&str]) {
         let role = self.spec.role.as_mut().unwrap();
         role.policy_arns = policies.iter().map(|p| (*p).to_owned()).collect();
@@ -143,7 +192,7 @@ impl Case {
 }
 
 /// A step in the words of the tables.
-pub fn name(step: &Step) -> String {
+fn name(step: &Step) -> String {
     let last = |arn: &str| arn.rsplit('/').next().unwrap_or_default().to_owned();
     match step {
         Step::AddFinalizer => "add finalizer".into(),
@@ -160,8 +209,29 @@ pub fn name(step: &Step) -> String {
             IamWrite::DetachPolicy { policy, .. } => format!("detach {}", last(policy)),
             IamWrite::DeleteInline { name, .. } => format!("remove {name}"),
             IamWrite::DeleteRole { .. } => "delete".into(),
+            IamWrite::TagRole { tags, .. } => format!("hand over to {}", tags[names::tag::NAME]),
             other => panic!("{other:?}"),
         },
         Step::Change(other) => panic!("{other:?}"),
+    }
+}
+
+/// A row: its name, what it changes, the steps, Ready with its companion, and all other conditions.
+pub type Row<'a> = (&'a str, fn(&mut Case), &'a [&'a str], &'a str, &'a str);
+
+/// Compares the plan of every row.
+pub fn check(table: &[Row<'_>]) {
+    for (row, change, steps, ready, others) in table {
+        let mut case = Case::good();
+        change(&mut case);
+        let plan = case.plan();
+        let names: Vec<String> = plan.steps.iter().map(name).collect();
+        assert_eq!(types(&plan.conditions), [C::Granted, C::RoleReady, C::ServiceAccountAnnotated], "{row}");
+        assert_eq!(names, *steps, "{row}");
+        assert_eq!(
+            (summary(&plan.conditions).as_str(), verdicts(&plan.conditions).as_str()),
+            (*ready, *others),
+            "{row}"
+        );
     }
 }

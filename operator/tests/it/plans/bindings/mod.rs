@@ -1,18 +1,24 @@
 //! `PodIdentityBinding`.
 
 mod case;
+mod removal;
+mod siblings;
 
 use binding::decide::due;
-use binding::model::{Conflict, Due, Holder, RoleState};
-use case::{Case, name};
+use binding::model::{Conflict, Due, RoleFacts, RoleState};
+use case::{Case, check};
 
 use super::*;
+
+/// A policy that gives a right.
+const ALLOW: &str = r#"{"Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}"#;
+/// What the IAM console's button "Revoke active sessions" makes.
+const REVOKE_OLDER: &str = r#"{"Statement":[{"Effect":"Deny","Action":["*"],"Resource":["*"],"Condition":{"DateLessThan":{"aws:TokenIssueTime":"2026-11-29T12:00:00.000Z"}}}]}"#;
 
 #[test]
 #[allow(clippy::too_many_lines, reason = "a table")]
 fn from_what_is_observed_to_steps_and_conditions() {
-    type Edit = fn(&mut Case);
-    let table: &[(&str, Edit, &[&str], &str, &str)] = &[
+    check(&[
         ("nothing to do", |_| {}, &[], "True Ready", "+Granted +Verified +Annotated"),
         (
             "new: CreateRole answers whether it exists",
@@ -83,7 +89,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
             "detach before attach where the quota asks for it",
             |case| {
                 case.policies().attached =
-                    (0..10).map(|n| format!("arn:aws:iam::{ACCOUNT}:policy/p{n}")).collect();
+                    (0..10).map(|n| (format!("arn:aws:iam::{ACCOUNT}:policy/p{n}"), None)).collect();
             },
             &[
                 "detach p0",
@@ -113,7 +119,9 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "inline",
-            |case| case.policies().inline.push("backdoor".into()),
+            |case| {
+                case.policies().inline.insert("backdoor".into(), ALLOW.into());
+            },
             &["remove backdoor"],
             "False Progressing Reconciling",
             "+Granted -Progressing +Annotated",
@@ -195,30 +203,6 @@ fn from_what_is_observed_to_steps_and_conditions() {
             "-NotGranted -NotGranted +Annotated",
         ),
         (
-            "bound by another, for a moment",
-            |case| {
-                case.holder = Some(Holder { name: "older".into(), deleting: false });
-                case.age = Duration::ZERO;
-            },
-            &[],
-            "False ServiceAccountAlreadyBound Reconciling",
-            "+Granted -ServiceAccountAlreadyBound -ServiceAccountAlreadyBound",
-        ),
-        (
-            "bound by another",
-            |case| case.holder = Some(Holder { name: "older".into(), deleting: false }),
-            &[],
-            "False ServiceAccountAlreadyBound Stalled",
-            "+Granted -ServiceAccountAlreadyBound -ServiceAccountAlreadyBound",
-        ),
-        (
-            "bound by another that is being deleted",
-            |case| case.holder = Some(Holder { name: "older".into(), deleting: true }),
-            &[],
-            "False ServiceAccountAlreadyBound Reconciling",
-            "+Granted -ServiceAccountAlreadyBound -ServiceAccountAlreadyBound",
-        ),
-        (
             "the operator's own",
             |case| {
                 case.namespace = "podidentity-system";
@@ -283,106 +267,62 @@ fn from_what_is_observed_to_steps_and_conditions() {
             "+Granted +Verified -AnnotationOwnedByOther",
         ),
         (
-            "made elsewhere",
+            "policies that only deny stay, and are reported",
             |case| {
-                (case.spec.role, case.spec.role_arn) =
-                    (None, Some("arn:aws:iam::999999999999:role/x".into()));
-                case.observed.role = Ok(None);
-            },
-            &["annotate 2"],
-            "True Ready",
-            "+NotRequired +NotRequired -Progressing",
-        ),
-        (
-            "made elsewhere, after a role of its own",
-            |case| {
-                (case.spec.role, case.spec.role_arn) =
-                    (None, Some("arn:aws:iam::999999999999:role/x".into()));
-                case.generation = 2;
-            },
-            &["trust Deny", "detach storage", "delete", "annotate 2"],
-            "True Ready",
-            "+NotRequired +NotRequired -Progressing",
-        ),
-        (
-            "deletion: trust revoked first, the finalizer last",
-            |case| case.deleting = true,
-            &["trust Deny", "annotate 0", "detach storage", "delete", "remove finalizer"],
-            "False Deleting Reconciling",
-            "+Granted -Deleting -Deleting",
-        ),
-        (
-            "deletion: the operator may only change bounded roles",
-            |case| {
-                case.deleting = true;
-                case.role().boundary = None;
-            },
-            &["trust Deny", "boundary", "annotate 0", "detach storage", "delete", "remove finalizer"],
-            "False Deleting Reconciling",
-            "+Granted -Deleting -Deleting",
-        ),
-        (
-            "deletion: nothing was made",
-            |case| {
-                (case.deleting, case.finalizer) = (true, false);
+                case.policies().inline.insert("AWSRevokeOlderSessions".into(), REVOKE_OLDER.into());
+                case.policies().attached.insert(QUEUE.into(), Some(REVOKE_OLDER.into()));
             },
             &[],
-            "False Deleting Reconciling",
-            "+Granted -Deleting -Deleting",
+            "True ForeignDeny",
+            "+Granted +ForeignDeny +Annotated",
         ),
         (
-            "deletion: already gone",
+            "a policy that denies and allows is drift",
             |case| {
-                case.deleting = true;
-                case.observed.role = Ok(Some(RoleState::Missing));
+                let both = r#"{"Statement":[{"Effect":"Deny"},{"Effect":"Allow"}]}"#;
+                case.policies().inline.insert("both".into(), both.into());
+                case.policies().attached.insert(QUEUE.into(), Some(both.into()));
             },
-            &["annotate 0", "remove finalizer"],
-            "False Deleting Reconciling",
-            "+Granted -Deleting -Deleting",
+            &["remove both", "detach queue"],
+            "False Progressing Reconciling",
+            "+Granted -Progressing +Annotated",
         ),
         (
-            "deletion: a role of somebody else is kept",
+            "somebody else's, while IAM may not show the hand-over yet: no answer",
             |case| {
-                case.deleting = true;
+                case.just_started();
                 case.role().tags.clear();
             },
-            &["annotate 0", "remove finalizer"],
-            "False Deleting Reconciling",
-            "+Granted -Deleting -Deleting",
+            &[],
+            "True Ready",
+            "+Granted -NotOwned +Annotated",
         ),
         (
-            "deletion: AWS unreachable",
+            "somebody else's, and never Ready, while IAM may not show the hand-over yet",
             |case| {
-                case.deleting = true;
-                case.observed.role = Err(aws_error(Class::Transient));
+                case.just_started();
+                case.role().tags.clear();
+                case.was_ready = false;
             },
             &[],
-            "False DeletionBlocked Reconciling",
-            "+Granted -DeletionBlocked -DeletionBlocked",
+            "False NotOwned Reconciling",
+            "+Granted -NotOwned +Annotated",
         ),
-        (
-            "deletion: without its issuer the role's owner is not known",
-            |case| {
-                (case.deleting, case.issuer) = (true, None);
-                case.observed.role = Ok(None);
-            },
-            &[],
-            "False DeletionBlocked Reconciling",
-            "?DependencyNotReady -DeletionBlocked -DeletionBlocked",
-        ),
-    ];
-    for (row, change, steps, ready, others) in table {
-        let mut case = Case::good();
-        change(&mut case);
-        let plan = case.plan();
-        let names: Vec<String> = plan.steps.iter().map(name).collect();
-        assert_eq!(types(&plan.conditions), [C::Granted, C::RoleReady, C::ServiceAccountAnnotated], "{row}");
-        assert_eq!(names, *steps, "{row}");
-        assert_eq!(
-            (summary(&plan.conditions).as_str(), verdicts(&plan.conditions).as_str()),
-            (*ready, *others),
-            "{row}"
-        );
+    ]);
+}
+
+/// The status says only what was seen.
+#[test]
+fn a_role_is_reported_once_it_was_seen() {
+    let mut case = Case::good();
+    let (arn, name) = (case.role().arn.clone(), names::role_name("homelab", "vault", "vault"));
+    assert_eq!(case.plan().facts, Some(RoleFacts { arn: Some(arn), name: Some(name) }));
+    for missing in [None, Some(RoleState::Missing)] {
+        case.observed.role = Ok(missing);
+        case.has_role = true;
+        assert_eq!(case.plan().facts, None, "a role that was seen before keeps its name");
+        case.has_role = false;
+        assert_eq!(case.plan().facts, Some(RoleFacts::default()), "what was never seen is not claimed");
     }
 }
 

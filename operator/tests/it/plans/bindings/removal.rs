@@ -1,0 +1,219 @@
+//! The end of a role: the binding is deleted, or uses another role.
+
+use binding::model::RoleState;
+
+use super::case::check;
+use super::*;
+
+#[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
+fn how_a_role_ends() {
+    check(&[
+        (
+            "made elsewhere",
+            |case| {
+                (case.spec.role, case.spec.role_arn) =
+                    (None, Some("arn:aws:iam::999999999999:role/x".into()));
+                case.observed.role = Ok(None);
+            },
+            &["annotate 2"],
+            "True Ready",
+            "+NotRequired +NotRequired -Progressing",
+        ),
+        (
+            "made elsewhere, after a role of its own",
+            |case| {
+                (case.spec.role, case.spec.role_arn) =
+                    (None, Some("arn:aws:iam::999999999999:role/x".into()));
+                case.generation = 2;
+            },
+            &["trust Deny", "detach storage", "delete", "annotate 2"],
+            "True Ready",
+            "+NotRequired +NotRequired -Progressing",
+        ),
+        (
+            "deletion: trust revoked first, the finalizer last",
+            |case| case.deleting = true,
+            &["trust Deny", "annotate 0", "detach storage", "delete", "remove finalizer"],
+            "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
+        ),
+        (
+            "deletion: the operator may only change bounded roles",
+            |case| {
+                case.deleting = true;
+                case.role().boundary = None;
+            },
+            &["trust Deny", "boundary", "annotate 0", "detach storage", "delete", "remove finalizer"],
+            "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
+        ),
+        (
+            "deletion: nothing was made",
+            |case| {
+                (case.deleting, case.finalizer) = (true, false);
+            },
+            &[],
+            "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
+        ),
+        (
+            "deletion: already gone",
+            |case| {
+                case.deleting = true;
+                case.observed.role = Ok(Some(RoleState::Missing));
+            },
+            &["annotate 0", "remove finalizer"],
+            "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
+        ),
+        (
+            "deletion: a role of somebody else is kept",
+            |case| {
+                case.deleting = true;
+                case.role().tags.clear();
+            },
+            &["annotate 0", "remove finalizer"],
+            "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
+        ),
+        (
+            "deletion: AWS unreachable",
+            |case| {
+                case.deleting = true;
+                case.observed.role = Err(aws_error(Class::Transient));
+            },
+            &[],
+            "False DeletionBlocked Reconciling",
+            "+Granted -DeletionBlocked -DeletionBlocked",
+        ),
+        (
+            "deletion: without its issuer the role's owner is not known",
+            |case| {
+                (case.deleting, case.issuer) = (true, None);
+                case.observed.role = Ok(None);
+            },
+            &[],
+            "False DeletionBlocked Reconciling",
+            "?DependencyNotReady -DeletionBlocked -DeletionBlocked",
+        ),
+        (
+            "its own role by its ARN: it stays as it is, and is not read",
+            |case| {
+                let arn = case.role().arn.clone();
+                (case.spec.role, case.spec.role_arn) = (None, Some(arn));
+                case.generation = 2;
+                case.role().trust = "{}".into();
+            },
+            &[],
+            "True Ready",
+            "+NotRequired +NotRequired +Annotated",
+        ),
+        (
+            "its own role by its ARN in other case and without its path: IAM has one role of that name",
+            |case| {
+                let name = names::role_name("homelab", "vault", "vault").to_uppercase();
+                (case.spec.role, case.spec.role_arn) =
+                    (None, Some(format!("arn:aws:iam::{ACCOUNT}:role/{name}")));
+                case.generation = 2;
+            },
+            &["annotate 2"],
+            "True Ready",
+            "+NotRequired +NotRequired -Progressing",
+        ),
+        (
+            "deletion: its own role by its ARN stays",
+            |case| {
+                let arn = case.role().arn.clone();
+                (case.spec.role, case.spec.role_arn) = (None, Some(arn));
+                (case.generation, case.deleting) = (3, true);
+            },
+            &["annotate 0", "remove finalizer"],
+            "False Deleting Reconciling",
+            "+NotRequired -Deleting -Deleting",
+        ),
+        (
+            "deletion: what only denies goes last",
+            |case| {
+                case.deleting = true;
+                case.policies().inline.insert("AWSRevokeOlderSessions".into(), REVOKE_OLDER.into());
+                case.policies().inline.insert("backdoor".into(), ALLOW.into());
+                case.policies().attached.insert(QUEUE.into(), Some(REVOKE_OLDER.into()));
+            },
+            &[
+                "trust Deny",
+                "annotate 0",
+                "detach storage",
+                "remove backdoor",
+                "detach queue",
+                "remove AWSRevokeOlderSessions",
+                "delete",
+                "remove finalizer",
+            ],
+            "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
+        ),
+        (
+            "deletion: missing, said once by an operator that has just started",
+            |case| {
+                case.just_started();
+                case.deleting = true;
+                case.observed.role = Ok(Some(RoleState::Missing));
+            },
+            &[],
+            "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
+        ),
+        (
+            "deletion: missing, said once of a role that was made a second ago",
+            |case| {
+                case.deleting = true;
+                case.made_a_second_ago();
+                case.observed.role = Ok(Some(RoleState::Missing));
+            },
+            &[],
+            "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
+        ),
+        (
+            "deletion: missing, said twice",
+            |case| {
+                case.just_started();
+                case.deleting = true;
+                case.memory.absent_since = case.clock.instant.checked_sub(Duration::from_secs(30));
+                case.observed.role = Ok(Some(RoleState::Missing));
+            },
+            &["annotate 0", "remove finalizer"],
+            "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
+        ),
+        (
+            "deletion: another owner's, said once of a role that was handed over a second ago",
+            |case| {
+                case.deleting = true;
+                case.made_a_second_ago();
+                case.role().tags.clear();
+            },
+            &[],
+            "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
+        ),
+    ]);
+}
+
+/// The second answer is asked for, and what would end the search for an earlier role is not believed before.
+#[test]
+fn missing_ends_nothing_before_it_was_said_twice() {
+    let mut case = Case::good();
+    case.just_started();
+    case.deleting = true;
+    case.observed.role = Ok(Some(RoleState::Missing));
+    assert_eq!(case.plan().next, Next::At(Duration::from_secs(30)));
+
+    case.deleting = false;
+    (case.spec.role, case.spec.role_arn) = (None, Some("arn:aws:iam::999999999999:role/x".into()));
+    case.generation = 2;
+    assert!(!case.plan().note.no_earlier_role);
+    case.memory.absent_since = case.clock.instant.checked_sub(Duration::from_secs(30));
+    assert!(case.plan().note.no_earlier_role);
+}

@@ -1,0 +1,171 @@
+//! Several bindings on one `ServiceAccount`: which one holds it, and how its role goes to another.
+
+use super::case::check;
+use super::*;
+
+#[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
+fn one_of_several_bindings_acts() {
+    check(&[
+        (
+            "bound by another, for a moment",
+            |case| {
+                (case.has_role, case.finalizer, case.age) = (false, false, Duration::ZERO);
+                case.observed.role = Ok(None);
+                case.add_sibling(|_| {});
+            },
+            &[],
+            "False ServiceAccountAlreadyBound Reconciling",
+            "+Granted -ServiceAccountAlreadyBound -ServiceAccountAlreadyBound",
+        ),
+        (
+            "bound by another",
+            |case| {
+                case.is_role_of("older");
+                case.add_sibling(|_| {});
+            },
+            &[],
+            "False ServiceAccountAlreadyBound Stalled",
+            "+Granted -ServiceAccountAlreadyBound -ServiceAccountAlreadyBound",
+        ),
+        (
+            "bound by another that is being deleted",
+            |case| {
+                case.is_role_of("older");
+                case.add_sibling(|sibling| sibling.deleting = true);
+            },
+            &[],
+            "False ServiceAccountAlreadyBound Reconciling",
+            "+Granted -ServiceAccountAlreadyBound -ServiceAccountAlreadyBound",
+        ),
+        (
+            "the one that has the role keeps the ServiceAccount, although another is older",
+            |case| case.add_sibling(|sibling| sibling.has_role = false),
+            &[],
+            "True Ready",
+            "+Granted +Verified +Annotated",
+        ),
+        (
+            "the tags say that the role is its own, whatever the statuses say",
+            |case| {
+                case.has_role = false;
+                case.add_sibling(|_| {});
+            },
+            &[],
+            "True Ready",
+            "+Granted +Verified +Annotated",
+        ),
+        (
+            "the tags say that another one was faster: it is no foreign owner",
+            |case| {
+                case.is_role_of("zz-same-second");
+                case.add_sibling(|sibling| {
+                    (sibling.name, sibling.has_role) = ("zz-same-second".into(), false);
+                });
+            },
+            &[],
+            "False ServiceAccountAlreadyBound Stalled",
+            "+Granted -ServiceAccountAlreadyBound -ServiceAccountAlreadyBound",
+        ),
+        (
+            "the same specification as one that is Ready: Ready, and nothing is done",
+            |case| {
+                (case.has_role, case.finalizer, case.was_ready) = (false, false, false);
+                case.observed.role = Ok(None);
+                case.add_sibling(|sibling| sibling.same_effect = true);
+            },
+            &[],
+            "True ServedByOlderBinding",
+            "+Granted +ServedByOlderBinding +ServedByOlderBinding",
+        ),
+        (
+            "the same specification as one that is not Ready",
+            |case| {
+                (case.has_role, case.finalizer, case.was_ready) = (false, false, false);
+                case.observed.role = Ok(None);
+                case.add_sibling(|sibling| (sibling.same_effect, sibling.ready) = (true, false));
+            },
+            &[],
+            "False ServedByOlderBinding Reconciling",
+            "+Granted -ServedByOlderBinding -ServedByOlderBinding",
+        ),
+        (
+            "the same specification as one that is being deleted: it stays Ready",
+            |case| {
+                (case.has_role, case.finalizer) = (false, false);
+                case.observed.role = Ok(None);
+                case.add_sibling(|sibling| {
+                    (sibling.same_effect, sibling.ready, sibling.deleting) = (true, false, true);
+                });
+            },
+            &[],
+            "True ServedByOlderBinding",
+            "+Granted +ServedByOlderBinding +ServedByOlderBinding",
+        ),
+        (
+            "deletion: the role is handed over, and the annotations stay",
+            |case| {
+                case.deleting = true;
+                let heir = case.heir("renamed");
+                case.add_sibling(|sibling| {
+                    (sibling.name, sibling.has_role, sibling.heir) = ("renamed".into(), false, Some(heir));
+                });
+            },
+            &["hand over to renamed", "remove finalizer"],
+            "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
+        ),
+        (
+            "deletion: of several, the oldest that can take it over",
+            |case| {
+                case.deleting = true;
+                for (name, deleting, age) in [("deleting", true, 3), ("young", false, 1), ("old", false, 2)] {
+                    let heir = case.heir(name);
+                    let created = case.clock.wall - Duration::from_mins(age);
+                    case.add_sibling(|sibling| {
+                        (sibling.name, sibling.deleting, sibling.has_role) = (name.into(), deleting, false);
+                        (sibling.created, sibling.heir) = (Some(created), Some(heir));
+                    });
+                }
+            },
+            &["hand over to old", "remove finalizer"],
+            "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
+        ),
+        (
+            "deletion: nobody can take it over",
+            |case| {
+                case.deleting = true;
+                case.add_sibling(|sibling| sibling.has_role = false);
+            },
+            &["trust Deny", "annotate 0", "detach storage", "delete", "remove finalizer"],
+            "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
+        ),
+        (
+            "deletion: its own role by its ARN is handed over, too",
+            |case| {
+                let (arn, heir) = (case.role().arn.clone(), case.heir("renamed"));
+                (case.spec.role, case.spec.role_arn) = (None, Some(arn));
+                (case.deleting, case.generation, case.has_role) = (true, 3, false);
+                case.add_sibling(|sibling| {
+                    (sibling.name, sibling.has_role, sibling.heir) = ("renamed".into(), false, Some(heir));
+                });
+            },
+            &["hand over to renamed", "remove finalizer"],
+            "False Deleting Reconciling",
+            "+NotRequired -Deleting -Deleting",
+        ),
+        (
+            "deletion: after the hand-over nothing of the other's is touched",
+            |case| {
+                case.deleting = true;
+                case.is_role_of("renamed");
+                case.add_sibling(|sibling| sibling.name = "renamed".into());
+            },
+            &["remove finalizer"],
+            "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
+        ),
+    ]);
+}

@@ -1,0 +1,193 @@
+//! What must never happen to a role that works: it is not removed by an edit, not orphaned by a stale read, not given back the
+//! rights that an incident responder took, and not reported before it exists.
+
+use std::time::Duration;
+
+use aws_credential_types::Credentials;
+use aws_sim::{Fault, FaultKind};
+use crds::condition::ConditionType as C;
+use kube::api::DeleteParams;
+use serde_json::json;
+
+use crate::world::{QUEUE, STORAGE, World};
+
+#[tokio::test]
+async fn a_role_that_is_named_by_its_own_arn_stays_as_it_is() {
+    let world = World::ready().await;
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    let role = world.role().unwrap();
+    world.sim.clear_calls();
+    world.apply_binding("app", json!({"serviceAccountName": "app", "roleARN": role.arn})).await;
+    world.binding_is("app", "Ready").await;
+    assert_eq!(world.role_calls(), [], "neither read nor written");
+    assert_eq!(json!(world.role().unwrap()), json!(role));
+    world.exchange(&world.namespace, "app", &role.arn).await.unwrap();
+
+    // And back: it is managed again, the same role.
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    assert_eq!(world.writes(), [""; 0]);
+
+    // Deleted while it only uses the role: the role stays.
+    world.apply_binding("app", json!({"serviceAccountName": "app", "roleARN": role.arn})).await;
+    world.binding_is("app", "Ready").await;
+    world.unbind("app").await;
+    assert_eq!(world.writes(), [""; 0]);
+    assert_eq!(json!(world.role().unwrap()), json!(role));
+    assert_eq!(world.annotations("app").await, [].into());
+}
+
+/// IAM says for a while that a role does not exist that was just made (`outside-security.md` P-4). The waits are a fifth of
+/// the lag of 2 s, a fifth of 30 s and so on.
+#[tokio::test]
+async fn a_stale_read_orphans_no_role() {
+    const LAG: u64 = 400;
+    let world = World::ready_with(|t| {
+        (t.role_settling, t.role_confirmation) = (Duration::from_secs(24), Duration::from_secs(6));
+    })
+    .await;
+    world.sim.behave(|behaviour| behaviour.lag_milliseconds = LAG);
+    // Deleted as soon as its role is made.
+    world.bind("app", &[STORAGE]).await;
+    world.until_aws("the role", |s| s.role(&world.role_name("app")).is_some()).await;
+    world.unbind("app").await;
+    assert!(world.role().is_none(), "the finalizer was removed and the role was left behind");
+
+    // Another role from the moment its own is made.
+    world.bind("app", &[STORAGE]).await;
+    world.until_aws("the role", |s| s.role(&world.role_name("app")).is_some()).await;
+    let elsewhere = "arn:aws:iam::999999999999:role/terraform/app";
+    world.apply_binding("app", json!({"serviceAccountName": "app", "roleARN": elsewhere})).await;
+    world.until_aws("the end of the role", |s| s.role(&world.role_name("app")).is_none()).await;
+    world.binding_is("app", "Ready").await;
+    world.unbind("app").await;
+    assert!(world.role().is_none());
+}
+
+#[tokio::test]
+async fn a_role_that_is_missing_holds_its_binding_only_until_that_was_said_twice() {
+    let world = World::ready_with(|t| {
+        (t.role_settling, t.role_confirmation) = (Duration::from_secs(8), Duration::from_secs(2));
+    })
+    .await;
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    world.sim.change(|s| s.roles.remove(&world.role_name("app")));
+    world.sim.clear_calls();
+    let begun = std::time::Instant::now();
+    world.unbind("app").await;
+    assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
+    // Twice, and once more for each write of the binding itself that wakes its pass.
+    let asked = world.counts()["iam:GetRole"];
+    assert!((2..=4).contains(&asked), "{asked}");
+    assert_eq!(world.writes(), [""; 0]);
+}
+
+/// What the IAM console's "Revoke active sessions" attaches to the role (IAM user guide).
+fn revoke_older_sessions() -> serde_json::Value {
+    let now = k8s_openapi::jiff::Timestamp::now().to_string();
+    json!({"Version": "2012-10-17", "Statement": [{
+        "Effect": "Deny", "Action": ["*"], "Resource": ["*"],
+        "Condition": {"DateLessThan": {"aws:TokenIssueTime": now}},
+    }]})
+}
+
+#[tokio::test]
+async fn drift_repair_does_not_undo_an_incident_response() {
+    let mut world = World::ready_with(|t| t.role_resync = Duration::from_millis(100)).await;
+    world.sim.put_bucket("data", "111122223333");
+    world.sim.put_object("data", "secret", "x");
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    let role = world.role().unwrap();
+    let stolen = world.exchange(&world.namespace, "app", &role.arn).await.unwrap();
+    read(&world, &stolen).await.unwrap();
+
+    // `aws:TokenIssueTime` has whole seconds.
+    let check = || async {
+        let next = world.exchange(&world.namespace, "app", &role.arn).await.unwrap();
+        let revoke = revoke_older_sessions();
+        let name = world.role_name("app");
+        world.sim.change(|s| {
+            let role = s.roles.get_mut(&name).unwrap();
+            role.inline.insert("AWSRevokeOlderSessions".into(), revoke);
+        });
+        anyhow::ensure!(read(&world, &stolen).await.is_err(), "the stolen session still works");
+        drop(next);
+        Ok(())
+    };
+    cluster::until("the end of the stolen session", Duration::from_secs(5), check).await.unwrap();
+    let deny_all = world.sim.put_managed_policy(
+        "quarantine",
+        json!({"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "s3:*", "Resource": "*"}]}),
+    );
+    world.sim.change(|s| {
+        let role = s.roles.get_mut(&world.role_name("app")).unwrap();
+        role.attached.push(deny_all.clone());
+        role.attached.push(QUEUE.into()); // and somebody uses the moment
+    });
+    world.sim.clear_calls();
+    world.binding_is("app", "ForeignDeny").await;
+    let detached = |s: &aws_sim::State| {
+        s.role(&world.role_name("app")).is_some_and(|r| !r.attached.contains(&QUEUE.to_owned()))
+    };
+    world.until_aws("the removal of what was added", detached).await;
+    let (status, _, message) = world.condition("app", C::Ready).await;
+    assert_eq!(status, "True");
+    for part in ["inline policy AWSRevokeOlderSessions", "policy/quarantine"] {
+        assert!(message.contains(part), "{message}");
+    }
+    // Several resyncs later.
+    world.until_called("ListRolePolicies", 5).await;
+    assert_eq!(world.writes(), ["DetachRolePolicy"]);
+    assert!(read(&world, &stolen).await.is_err(), "drift repair revived the stolen session");
+    world.unbind("app").await;
+    assert!(world.role().is_none(), "the deletion of the binding removes all of it");
+    world.stop().await;
+}
+
+/// Reads an object with a session's credentials.
+async fn read(world: &World, credentials: &Credentials) -> Result<(), String> {
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())
+        .region(aws_config::Region::new(crate::world::REGION))
+        .http_client(aws_sim::sdk::http_client(&world.sim))
+        .credentials_provider(credentials.clone())
+        .build();
+    let answer = aws_sdk_s3::Client::from_conf(config).get_object().bucket("data").key("secret").send().await;
+    answer.map(|_| ()).map_err(|error| error.into_service_error().to_string())
+}
+
+#[tokio::test]
+async fn the_status_names_no_role_that_was_never_made() {
+    let world = World::ready().await;
+    let quota = FaultKind::Error {
+        status: 409,
+        code: "LimitExceeded".into(),
+        message: "Cannot exceed quota for RolesPerAccount: 1000".into(),
+    };
+    world.sim.inject(Fault::on("iam", "CreateRole", quota));
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "QuotaExceeded").await;
+    let binding = world.binding("app").await;
+    let status = binding.status.clone().unwrap();
+    assert_eq!((status.role_arn, status.role_name), (None, None), "the role does not exist");
+    assert_eq!(world.condition("app", C::ServiceAccountAnnotated).await.0, "False");
+    // The webhook takes it from there: Stalled and never had a role.
+    let facts = webhook_facts(binding);
+    assert!(facts.0 && !facts.1, "{facts:?}");
+
+    world.sim.clear_faults();
+    world.binding_is("app", "Ready").await;
+    let status = world.binding("app").await.status.unwrap();
+    assert_eq!(status.role_name, Some(world.role_name("app")));
+    world.bindings().delete("app", &DeleteParams::default()).await.unwrap();
+}
+
+/// What the webhook reads of a status: Stalled without a role, and with one.
+fn webhook_facts(binding: crds::PodIdentityBinding) -> (bool, bool) {
+    let status = binding.status.unwrap_or_default();
+    let stalled = crds::condition::is_true(&status.conditions, C::Stalled);
+    (stalled && status.role_arn.is_none(), status.role_name.is_some())
+}
