@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::behaviour::Encryption;
+
 /// Tags by key.
 pub type Tags = BTreeMap<String, String>;
 
@@ -113,6 +115,23 @@ pub struct Bucket {
     pub ownership: String,
     /// Objects by key.
     pub objects: BTreeMap<String, Object>,
+    /// Whether it keeps versions.
+    #[serde(default)]
+    pub versioned: bool,
+    /// All versions of all objects, oldest first. Empty where it keeps none.
+    #[serde(default)]
+    pub versions: Vec<ObjectVersion>,
+}
+
+/// A version of an object, or a delete marker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ObjectVersion {
+    /// The object's key.
+    pub key: String,
+    /// The version's id.
+    pub id: String,
+    /// The object; `None` for a delete marker.
+    pub object: Option<Object>,
 }
 
 /// An object.
@@ -127,4 +146,7 @@ pub struct Object {
     pub content_type: String,
     /// `Cache-Control`.
     pub cache_control: Option<String>,
+    /// How it is encrypted.
+    #[serde(default)]
+    pub encryption: Encryption,
 }

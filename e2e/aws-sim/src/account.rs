@@ -1,9 +1,10 @@
 //! The account: the state that tests see, and what only the simulator needs beside it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sim_api::{Behaviour, State};
+use jsonwebtoken::jwk::JwkSet;
 use serde_json::{Value, json};
 
 use crate::history::{History, Seen};
@@ -18,6 +19,8 @@ pub(crate) struct Account {
     pub behaviour: Behaviour,
     /// Sessions that STS issued, by access key.
     pub sessions: BTreeMap<String, Session>,
+    /// Issuers' keys that STS keeps, by issuer, and when it read them.
+    pub keys: BTreeMap<String, (Instant, JwkSet)>,
     /// How far AWS's clock is ahead, in seconds.
     pub clock: i64,
     counter: u64,
@@ -61,7 +64,7 @@ impl Account {
     pub(crate) fn record<T>(&mut self, write: impl FnOnce(&mut Self) -> T) -> T {
         let lag = self.behaviour.lag();
         if lag.is_zero() {
-            self.history = History::default();
+            self.history.forget_entities();
             return write(self);
         }
         let before = self.state.clone();
@@ -84,6 +87,11 @@ impl Account {
     /// Seconds since 1970 by AWS's clock.
     pub(crate) fn now(&self) -> i64 {
         jiff::Timestamp::now().as_second() + self.clock
+    }
+
+    /// A version id that was not returned before.
+    pub(crate) fn version_id(&mut self) -> String {
+        format!("SIM{:029}", self.next())
     }
 
     /// A number that was not returned before.

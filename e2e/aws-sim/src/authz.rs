@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::account::{Account, Session};
 use crate::model::Settings;
-use crate::policy::{Context, Principal, Query, Verdict, evaluate};
+use crate::policy::{Context, Principal, Query, Verdict, date_time, evaluate};
 use crate::sigv4::Authorization;
 use crate::wire::{ApiError, Request};
 
@@ -143,25 +143,21 @@ impl Caller {
     }
 }
 
-/// A time as condition keys have it.
-pub(crate) fn date_time(seconds: i64) -> String {
-    let time = jiff::Timestamp::from_second(seconds).unwrap_or_default();
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
 /// One action on one resource.
 pub(crate) struct AccessRequest<'a> {
     pub action: &'a str,
     pub resource: &'a str,
     /// The resource's policy, where it has one.
     pub resource_policy: Option<&'a Value>,
+    /// Whether the resource belongs to another account: then both sides must allow.
+    pub foreign: bool,
     /// Further condition keys.
     pub context: Vec<(String, String)>,
 }
 
 impl<'a> AccessRequest<'a> {
     pub(crate) fn new(action: &'a str, resource: &'a str) -> Self {
-        Self { action, resource, resource_policy: None, context: Vec::new() }
+        Self { action, resource, resource_policy: None, foreign: false, context: Vec::new() }
     }
 }
 
@@ -177,7 +173,7 @@ pub(crate) fn authorize(
     caller: &Caller,
     access: &AccessRequest<'_>,
 ) -> Result<(), ApiError> {
-    let AccessRequest { action, resource, resource_policy, context } = access;
+    let AccessRequest { action, resource, resource_policy, foreign, context } = access;
     let context = caller.context(account.now(), account.behaviour.federated_provider, context);
     let principal = caller.principal();
     let query = Query { action, resource: Some(resource), principal: None, context: &context };
@@ -196,6 +192,9 @@ pub(crate) fn authorize(
     let no_policy = |kind: &str| format!("because no {kind} policy allows the {action} action");
     if by_resource == Verdict::Deny {
         return refuse("with an explicit deny in a resource-based policy");
+    }
+    if *foreign && by_resource != Verdict::Allow {
+        return refuse(&no_policy("resource-based"));
     }
     match caller {
         Caller::Anonymous if by_resource == Verdict::Allow => Ok(()),
@@ -220,7 +219,7 @@ pub(crate) fn authorize(
             if session == Some(Verdict::Deny) {
                 return refuse("with an explicit deny in a session policy");
             }
-            if !identity.contains(&Verdict::Allow) && by_resource != Verdict::Allow {
+            if !identity.contains(&Verdict::Allow) && (*foreign || by_resource != Verdict::Allow) {
                 return refuse(&no_policy("identity-based"));
             }
             if boundary == Some(Verdict::NoMatch) {

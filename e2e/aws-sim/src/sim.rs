@@ -129,12 +129,15 @@ impl Sim {
             public_access_block: [true; 4],
             ownership: "BucketOwnerEnforced".into(),
             objects: BTreeMap::new(),
+            versioned: self.behaviour().versioned_buckets,
+            versions: Vec::new(),
         };
         self.change(|state| state.buckets.insert(name.to_owned(), bucket));
     }
 
     /// Writes an object directly. The metadata of an existing object is kept.
     pub fn put_object(&self, bucket: &str, key: &str, body: impl Into<Bytes>) {
+        let id = lock(&self.0.account).version_id();
         self.change(|state| {
             if let Some(bucket) = state.buckets.get_mut(bucket) {
                 let old = bucket.objects.get(key);
@@ -142,7 +145,7 @@ impl Sim {
                     (o.content_type.clone(), o.cache_control.clone())
                 });
                 let object = s3::object(body.into(), &content_type, cache.as_deref());
-                bucket.objects.insert(key.to_owned(), object);
+                s3::put_object(bucket, key, object, &id);
             }
         });
     }
@@ -228,14 +231,28 @@ impl Sim {
             // The one call that is not signed.
             return sts::assume_role_with_web_identity(account, &self.fetch(), request, log).await;
         }
+        let contacted = action != "CreateOpenIDConnectProvider" || self.contact(request).await;
         let mut account = lock(account);
         let caller = Caller::identify(&account, settings, request)?;
         caller.arn().clone_into(&mut log.principal);
         match request.service {
-            "iam" => iam::dispatch(&mut account, settings, &caller, request, action, log),
+            "iam" => iam::dispatch(&mut account, settings, &caller, request, contacted, action, log),
             "sts" => sts::dispatch(&caller, settings, action),
-            _ => s3::dispatch(&mut account, settings, &caller, request, action, log),
+            _ => s3::dispatch(&mut account, settings, &caller, request, log),
         }
+    }
+
+    /// Whether the host of a new provider's URL answers IAM, whatever it answers (IAM API reference,
+    /// `OpenIdIdpCommunicationError`).
+    async fn contact(&self, request: &Request) -> bool {
+        if !self.behaviour().contact_provider {
+            return true;
+        }
+        let url = request.parameter("Url").unwrap_or_default();
+        if lock(&self.0.fetch).is_none() && serves(url) {
+            return true; // this simulator's own S3
+        }
+        self.fetch()(format!("{url}/.well-known/openid-configuration")).await.is_ok()
     }
 
     /// How STS reads an issuer's documents.
@@ -247,6 +264,9 @@ impl Sim {
         Arc::new(move |url| {
             let sim = sim.clone();
             Box::pin(async move {
+                if !serves(&url) {
+                    return Err("no host of that name".to_owned());
+                }
                 let request = HttpRequest::get(&url).body(Bytes::new()).map_err(|e| e.to_string())?;
                 let response =
                     sim.handle(request).await.map_err(|ConnectionLost| "connection lost".to_owned())?;
@@ -254,4 +274,9 @@ impl Sim {
             })
         })
     }
+}
+
+/// Whether the simulator serves the host of a URL.
+fn serves(url: &str) -> bool {
+    HttpRequest::get(url).body(Bytes::new()).is_ok_and(|request| Request::new(request).is_ok())
 }

@@ -4,7 +4,7 @@ use aws_sim_api::Policy;
 
 use super::call::IamCall;
 use super::validate::{check_name, check_path, check_tags};
-use super::xml::{CREATE_DATE, encoded, list, tags_xml};
+use super::xml::{CREATE_DATE, encoded, tags_xml};
 use crate::authz::tag_context;
 use crate::policy::{Kind, parse};
 use crate::wire::{ApiError, element};
@@ -51,8 +51,9 @@ impl IamCall<'_> {
         match self.action {
             "GetPolicy" => Ok(policy_xml(&arn, policy)),
             "ListPolicyVersions" => {
-                let member = |(id, _): &(String, _)| format!("<member>{}</member>", version(policy, id));
-                Ok(list("Versions", &policy.versions.iter().rev().map(member).collect::<String>()))
+                let newest_first = policy.versions.iter().rev().enumerate();
+                let item = |(at, (id, _)): (usize, &(String, _))| (format!("{at:03}"), version(policy, id));
+                Ok(self.page("Versions", newest_first.map(item).collect()))
             }
             _ => {
                 let id = self.request.required("VersionId")?;

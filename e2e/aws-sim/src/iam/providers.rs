@@ -3,7 +3,7 @@
 use aws_sim_api::Provider;
 
 use super::call::IamCall;
-use super::validate::check_tags;
+use super::validate::{check_tags, limit};
 use super::xml::tags_xml;
 use crate::authz::tag_context;
 use crate::wire::{ApiError, element};
@@ -34,10 +34,13 @@ impl IamCall<'_> {
             ));
         }
         if self.account.state.providers.len() >= QUOTA_PROVIDERS {
+            return Err(limit("OpenIdConnectProvidersPerAccount", QUOTA_PROVIDERS));
+        }
+        if !self.contacted {
             return Err(ApiError::new(
-                409,
-                "LimitExceeded",
-                format!("Cannot exceed quota for OpenIdConnectProvidersPerAccount: {QUOTA_PROVIDERS}"),
+                400,
+                "OpenIdIdpCommunicationError",
+                "Please check .well-known/openid-configuration provided by the provider is valid and reachable.",
             ));
         }
         let provider = Provider { url: bare.to_owned(), client_ids: request.members("ClientIDList"), tags };

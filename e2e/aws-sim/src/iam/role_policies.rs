@@ -1,8 +1,10 @@
 //! Policies of a role: attached managed ones, and inline ones.
 
+use quick_xml::escape::escape;
+
 use super::call::IamCall;
-use super::validate::check_name;
-use super::xml::{encoded, list};
+use super::validate::{check_name, limit};
+use super::xml::encoded;
 use crate::policy::{Kind, parse};
 use crate::wire::{ApiError, element};
 
@@ -12,11 +14,11 @@ impl IamCall<'_> {
     /// `ListAttachedRolePolicies`.
     pub(super) fn list_attached(&mut self) -> Result<String, ApiError> {
         let role = self.role()?;
-        let member = |arn: &String| {
+        let item = |arn: &String| {
             let name = arn.rsplit('/').next().unwrap_or_default();
-            format!("<member>{}{}</member>", element("PolicyName", name), element("PolicyArn", arn))
+            (arn.clone(), element("PolicyName", name) + &element("PolicyArn", arn))
         };
-        Ok(list("AttachedPolicies", &role.attached.iter().map(member).collect::<String>()))
+        Ok(self.page("AttachedPolicies", role.attached.iter().map(item).collect()))
     }
 
     /// `AttachRolePolicy` and `DetachRolePolicy`.
@@ -33,11 +35,7 @@ impl IamCall<'_> {
         }
         self.policy_must_exist(&arn)?;
         if !attached && role.attached.len() >= QUOTA_ATTACHED {
-            return Err(ApiError::new(
-                409,
-                "LimitExceeded",
-                format!("Cannot exceed quota for PoliciesPerRole: {QUOTA_ATTACHED}"),
-            ));
+            return Err(limit("PoliciesPerRole", QUOTA_ATTACHED));
         }
         if !attached {
             self.change_role(&role.name, |role| role.attached.push(arn));
@@ -48,7 +46,8 @@ impl IamCall<'_> {
     /// `ListRolePolicies`.
     pub(super) fn list_inline(&mut self) -> Result<String, ApiError> {
         let role = self.role()?;
-        Ok(list("PolicyNames", &role.inline.keys().map(|n| element("member", n)).collect::<String>()))
+        let names = role.inline.keys().map(|name| (name.clone(), escape(name).into_owned()));
+        Ok(self.page("PolicyNames", names.collect()))
     }
 
     /// `PutRolePolicy`, `GetRolePolicy` and `DeleteRolePolicy`.

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use aws_sim_api::{Role, Tags};
+use aws_sim_api::{ListRolesOn, Role, Tags};
 use serde_json::Value;
 
 use super::call::IamCall;
-use super::validate::{check_name, check_path, check_tags};
+use super::validate::{check_name, check_path, check_tags, limit};
 use super::xml::{CREATE_DATE, encoded, tags_xml};
 use crate::authz::tag_context;
-use crate::policy::{Kind, parse};
+use crate::policy::{Kind, allows, parse};
 use crate::wire::{ApiError, element};
 
 const QUOTA_TRUST: usize = 2048;
@@ -31,7 +31,7 @@ impl IamCall<'_> {
         if !tags.is_empty() {
             self.authorize("TagRole", &arn, context)?;
         }
-        let trust = parse_trust(request.required("AssumeRolePolicyDocument")?)?;
+        let trust = self.parse_trust(request.required("AssumeRolePolicyDocument")?)?;
         let (max_session_duration, description) = self.settings()?;
         check_tags(&tags)?;
         if self.account.state.role(name).is_some() {
@@ -43,6 +43,10 @@ impl IamCall<'_> {
         }
         if let Some(boundary) = &boundary {
             self.policy_must_exist(boundary)?;
+        }
+        let quota = self.account.behaviour.role_quota;
+        if self.account.state.roles.len() >= quota {
+            return Err(limit("RolesPerAccount", quota));
         }
         let role = Role {
             name: name.to_owned(),
@@ -68,22 +72,17 @@ impl IamCall<'_> {
 
     pub(super) fn list_roles(&mut self) -> Result<String, ApiError> {
         let prefix = self.request.parameter("PathPrefix").unwrap_or("/").to_owned();
-        self.authorize("ListRoles", &format!("arn:aws:iam::{}:role{prefix}", self.account_id), Vec::new())?;
-        let max: usize = self.request.parameter("MaxItems").and_then(|m| m.parse().ok()).unwrap_or(100);
-        let marker = self.request.parameter("Marker").unwrap_or_default();
-        let mut found =
-            self.seen().roles().filter(|r| r.path.starts_with(&prefix) && r.name.as_str() > marker);
-        let page: Vec<&Role> = found.by_ref().take(max).collect();
-        let more = found.next().is_some();
-        let members: String = page
-            .iter()
-            .map(|role| {
-                let bare = Role { tags: Tags::new(), boundary: None, ..(*role).clone() }; // which IAM's list leaves out
-                format!("<member>{}</member>", role_members(&bare))
-            })
-            .collect();
-        let marker = page.last().filter(|_| more).map_or(String::new(), |role| element("Marker", &role.name));
-        Ok(format!("<Roles>{members}</Roles><IsTruncated>{more}</IsTruncated>{marker}"))
+        let resource = match self.account.behaviour.list_roles {
+            ListRolesOn::Path => format!("arn:aws:iam::{}:role{prefix}", self.account_id),
+            ListRolesOn::Any => "*".to_owned(),
+        };
+        self.authorize("ListRoles", &resource, Vec::new())?;
+        let found = self.seen().roles().filter(|role| role.path.starts_with(&prefix));
+        let item = |role: &Role| {
+            let bare = Role { tags: Tags::new(), boundary: None, ..role.clone() }; // which IAM's list leaves out
+            (role.name.to_lowercase(), role_members(&bare))
+        };
+        Ok(self.page("Roles", found.map(item).collect()))
     }
 
     pub(super) fn delete_role(&mut self) -> Result<String, ApiError> {
@@ -108,9 +107,21 @@ impl IamCall<'_> {
 
     pub(super) fn update_trust(&mut self) -> Result<String, ApiError> {
         let role = self.role()?;
-        let trust = parse_trust(self.request.required("PolicyDocument")?)?;
+        let trust = self.parse_trust(self.request.required("PolicyDocument")?)?;
         self.change_role(&role.name, |role| role.trust = trust);
         Ok(String::new())
+    }
+
+    fn parse_trust(&self, document: &str) -> Result<Value, ApiError> {
+        let length = document.chars().filter(|c| !c.is_whitespace()).count();
+        if length > QUOTA_TRUST {
+            return Err(limit("ACLSizePerRole", QUOTA_TRUST));
+        }
+        let trust = parse(document, Kind::Trust).map_err(ApiError::malformed)?;
+        if !self.account.behaviour.deny_only_trust && !allows(&trust) {
+            return Err(ApiError::malformed("AssumeRole policy must contain a statement that allows."));
+        }
+        Ok(trust)
     }
 
     pub(super) fn tag_role(&mut self) -> Result<String, ApiError> {
@@ -158,18 +169,6 @@ impl IamCall<'_> {
         self.change_role(&role.name, |role| role.boundary = Some(boundary));
         Ok(String::new())
     }
-}
-
-fn parse_trust(document: &str) -> Result<Value, ApiError> {
-    let length = document.chars().filter(|c| !c.is_whitespace()).count();
-    if length > QUOTA_TRUST {
-        return Err(ApiError::new(
-            409,
-            "LimitExceeded",
-            format!("Cannot exceed quota for ACLSizePerRole: {QUOTA_TRUST}"),
-        ));
-    }
-    parse(document, Kind::Trust).map_err(ApiError::malformed)
 }
 
 fn role_xml(role: &Role) -> String {

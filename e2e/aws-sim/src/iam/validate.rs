@@ -4,6 +4,11 @@ use aws_sim_api::Tags;
 
 use crate::wire::ApiError;
 
+/// A quota is reached.
+pub(super) fn limit(quota: &str, value: usize) -> ApiError {
+    ApiError::new(409, "LimitExceeded", format!("Cannot exceed quota for {quota}: {value}"))
+}
+
 pub(super) fn check_name(field: &str, name: &str, max: usize) -> Result<(), ApiError> {
     let valid = name.chars().all(|c| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c));
     if valid && name.len() <= max {

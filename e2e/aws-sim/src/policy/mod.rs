@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+pub(crate) use condition::date_time;
 use condition::{conditions, is_operator};
 
 /// Condition keys of a request, lower case, with their values.
@@ -163,6 +164,12 @@ pub fn parse(document: &str, kind: Kind) -> Result<Value, String> {
         }
     }
     Ok(parsed)
+}
+
+/// Whether some statement allows.
+#[must_use]
+pub fn allows(document: &Value) -> bool {
+    list(&document["Statement"]).iter().any(|statement| statement["Effect"] == "Allow")
 }
 
 /// Whether S3 calls a bucket policy public: an Allow for any principal that no condition limits to fixed values (S3 user

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::clients::{ACCOUNT, Clients, allow, outcome, trust};
+use crate::clients::{ACCOUNT, BUCKET, Clients, allow, outcome, trust};
 use crate::exchange::Case;
 
 /// No test waits this long: under this lag, a read sees nothing of what the test did.
@@ -57,9 +57,9 @@ async fn under_a_lag_reads_see_each_entity_as_it_was_and_writes_see_the_present(
     assert_eq!(get("old").await, "ok", "deleted less than the lag ago");
     assert_eq!(outcome(aws.iam.delete_role().role_name("old").send().await), "NoSuchEntity");
 
-    let url = "https://x.example.com";
-    aws.iam.create_open_id_connect_provider().url(url).send().await.unwrap();
-    let arn = format!("arn:aws:iam::{ACCOUNT}:oidc-provider/x.example.com");
+    let url = format!("https://{BUCKET}.s3.eu-central-1.amazonaws.com");
+    aws.iam.create_open_id_connect_provider().url(&url).send().await.unwrap();
+    let arn = format!("arn:aws:iam::{ACCOUNT}:oidc-provider/{}", url.trim_start_matches("https://"));
     let provider = aws.iam.get_open_id_connect_provider().open_id_connect_provider_arn(&arn);
     assert_eq!(outcome(provider.clone().send().await), "NoSuchEntity");
     let listed = aws.iam.list_open_id_connect_providers().send().await.unwrap();
