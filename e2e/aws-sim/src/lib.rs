@@ -9,6 +9,7 @@
 mod account;
 mod authority;
 mod authz;
+mod constraints;
 pub mod control;
 mod digest;
 mod faults;

@@ -12,7 +12,7 @@ use crate::authz::{self, Caller};
 use crate::faults::Active;
 use crate::model::{ConnectionLost, Fetch, LogFields, Settings, lock};
 use crate::wire::{ApiError, Request};
-use crate::{iam, s3, sts};
+use crate::{constraints, iam, s3, sts};
 
 /// The simulator. Cheap to clone; all clones share one account.
 #[derive(Clone)]
@@ -196,6 +196,10 @@ impl Sim {
                 self.dispatch(&request, &action, &mut log).await
             }
         };
+        if let (Err(error), None) = (&outcome, &fault) {
+            let declared = constraints::declares(request.service, &action, error);
+            debug_assert!(declared, "AWS's model declares no {} {} of {action}", error.status, error.code);
+        }
         let (status, code) = match &outcome {
             Ok(response) => (response.status().as_u16(), None),
             Err(error) => (error.status, Some(error.code.clone())),
@@ -235,6 +239,7 @@ impl Sim {
         let mut account = lock(account);
         let caller = Caller::identify(&account, settings, request)?;
         caller.arn().clone_into(&mut log.principal);
+        constraints::check(request, action)?;
         match request.service {
             "iam" => iam::dispatch(&mut account, settings, &caller, request, contacted, action, log),
             "sts" => sts::dispatch(&caller, settings, action),

@@ -100,10 +100,15 @@ impl IamCall<'_> {
         }
     }
 
-    pub(super) fn policy_must_exist(&self, arn: &str) -> Result<(), ApiError> {
+    pub(super) fn boundary_must_exist(&self, arn: &str) -> Result<(), ApiError> {
+        self.policy_must_exist(arn, &format!("Scope ARN: {arn}"))
+    }
+
+    /// A managed policy that can be attached. `what` begins AWS's message.
+    pub(super) fn policy_must_exist(&self, arn: &str, what: &str) -> Result<(), ApiError> {
         if self.account.policy_document(arn).is_some() {
             return Ok(());
         }
-        Err(ApiError::new(404, "NoSuchEntity", format!("Policy {arn} does not exist or is not attachable.")))
+        Err(ApiError::new(404, "NoSuchEntity", format!("{what} does not exist or is not attachable.")))
     }
 }

@@ -3,7 +3,7 @@
 use aws_sim_api::Policy;
 
 use super::call::IamCall;
-use super::validate::{check_name, check_path, check_tags};
+use super::validate::{checked, put_tags};
 use super::xml::{CREATE_DATE, encoded, tags_xml};
 use crate::authz::tag_context;
 use crate::policy::{Kind, parse};
@@ -16,11 +16,9 @@ impl IamCall<'_> {
         let request = self.request;
         let name = request.required("PolicyName")?;
         let path = request.parameter("Path").unwrap_or("/");
-        check_name("policyName", name, 128)?;
-        check_path(path)?;
-        let (arn, tags) = (format!("arn:aws:iam::{}:policy{path}{name}", self.account_id), request.tags());
+        let arn = format!("arn:aws:iam::{}:policy{path}{name}", self.account_id);
+        let tags = checked(request.tags())?;
         self.authorize("CreatePolicy", &arn, tag_context(&tags))?;
-        check_tags(&tags)?;
         let document =
             parse(request.required("PolicyDocument")?, Kind::Identity).map_err(ApiError::malformed)?;
         // Names are unique per account, whatever their path.
@@ -78,9 +76,7 @@ impl IamCall<'_> {
         let policy = self.account.state.policies.get_mut(&arn).ok_or_else(|| missing(&arn))?;
         match self.action {
             "TagPolicy" => {
-                let tags = self.request.tags();
-                check_tags(&tags)?;
-                policy.tags.extend(tags);
+                put_tags(&mut policy.tags, checked(self.request.tags())?)?;
                 Ok(String::new())
             }
             "CreatePolicyVersion" => {

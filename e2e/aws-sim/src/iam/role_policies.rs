@@ -3,7 +3,7 @@
 use quick_xml::escape::escape;
 
 use super::call::IamCall;
-use super::validate::{check_name, limit};
+use super::validate::limit;
 use super::xml::encoded;
 use crate::policy::{Kind, parse};
 use crate::wire::{ApiError, element};
@@ -18,7 +18,9 @@ impl IamCall<'_> {
             let name = arn.rsplit('/').next().unwrap_or_default();
             (arn.clone(), element("PolicyName", name) + &element("PolicyArn", arn))
         };
-        Ok(self.page("AttachedPolicies", role.attached.iter().map(item).collect()))
+        let prefix = format!(":policy{}", self.request.parameter("PathPrefix").unwrap_or("/"));
+        let attached = role.attached.iter().filter(|arn| arn.contains(&prefix));
+        Ok(self.page("AttachedPolicies", attached.map(item).collect()))
     }
 
     /// `AttachRolePolicy` and `DetachRolePolicy`.
@@ -33,7 +35,7 @@ impl IamCall<'_> {
             self.change_role(&role.name, |role| role.attached.retain(|a| *a != arn));
             return Ok(String::new());
         }
-        self.policy_must_exist(&arn)?;
+        self.policy_must_exist(&arn, &format!("Policy {arn}"))?;
         if !attached && role.attached.len() >= QUOTA_ATTACHED {
             return Err(limit("PoliciesPerRole", QUOTA_ATTACHED));
         }
@@ -57,7 +59,6 @@ impl IamCall<'_> {
         let missing = || ApiError::no_such("role policy", &name);
         match self.action {
             "PutRolePolicy" => {
-                check_name("policyName", &name, 128)?;
                 let document = parse(self.request.required("PolicyDocument")?, Kind::Identity)
                     .map_err(ApiError::malformed)?;
                 if document.to_string().len() > 10_240 {

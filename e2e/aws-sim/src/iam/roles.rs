@@ -6,7 +6,7 @@ use aws_sim_api::{ListRolesOn, Role, Tags};
 use serde_json::Value;
 
 use super::call::IamCall;
-use super::validate::{check_name, check_path, check_tags, limit};
+use super::validate::{checked, limit, put_tags};
 use super::xml::{CREATE_DATE, encoded, tags_xml};
 use crate::authz::tag_context;
 use crate::policy::{Kind, allows, parse};
@@ -21,9 +21,8 @@ impl IamCall<'_> {
         let request = self.request;
         let name = request.required("RoleName")?;
         let path = request.parameter("Path").unwrap_or("/");
-        check_name("roleName", name, 64)?;
-        check_path(path)?;
-        let (arn, tags) = (format!("arn:aws:iam::{}:role{path}{name}", self.account_id), request.tags());
+        let arn = format!("arn:aws:iam::{}:role{path}{name}", self.account_id);
+        let tags = checked(request.tags())?;
         let boundary = request.parameter("PermissionsBoundary").map(str::to_owned);
         let mut context = tag_context(&tags);
         context.extend(boundary.iter().map(|b| ("iam:PermissionsBoundary".to_owned(), b.clone())));
@@ -32,8 +31,7 @@ impl IamCall<'_> {
             self.authorize("TagRole", &arn, context)?;
         }
         let trust = self.parse_trust(request.required("AssumeRolePolicyDocument")?)?;
-        let (max_session_duration, description) = self.settings()?;
-        check_tags(&tags)?;
+        let (max_session_duration, description) = self.settings();
         if self.account.state.role(name).is_some() {
             return Err(ApiError::new(
                 409,
@@ -42,7 +40,7 @@ impl IamCall<'_> {
             ));
         }
         if let Some(boundary) = &boundary {
-            self.policy_must_exist(boundary)?;
+            self.boundary_must_exist(boundary)?;
         }
         let quota = self.account.behaviour.role_quota;
         if self.account.state.roles.len() >= quota {
@@ -126,16 +124,16 @@ impl IamCall<'_> {
 
     pub(super) fn tag_role(&mut self) -> Result<String, ApiError> {
         let role = self.role()?;
-        let tags = self.request.tags();
-        check_tags(&tags)?;
-        self.change_role(&role.name, |role| role.tags.extend(tags));
+        let mut tags = role.tags;
+        put_tags(&mut tags, checked(self.request.tags())?)?;
+        self.change_role(&role.name, |role| role.tags = tags);
         Ok(String::new())
     }
 
     /// A request without `MaxSessionDuration` sets the default; a request without `Description` does not change it.
     pub(super) fn update_role(&mut self) -> Result<String, ApiError> {
         let role = self.role()?;
-        let (max_session_duration, description) = self.settings()?;
+        let (max_session_duration, description) = self.settings();
         self.change_role(&role.name, |role| {
             role.max_session_duration = max_session_duration.unwrap_or(DEFAULT_SESSION);
             if let Some(description) = description {
@@ -145,27 +143,15 @@ impl IamCall<'_> {
         Ok(String::new())
     }
 
-    fn settings(&self) -> Result<(Option<i64>, Option<String>), ApiError> {
-        let constraint =
-            |what: &str| ApiError::validation(format!("1 validation error detected: Value at {what}"));
-        let seconds = self.request.parameter("MaxSessionDuration").map(str::parse::<i64>).transpose();
-        let seconds = seconds.ok().filter(|seconds| seconds.is_none_or(|s| (3600..=43_200).contains(&s)));
-        let seconds = seconds.ok_or_else(|| {
-            constraint("'maxSessionDuration' failed to satisfy constraint: Member must have value between 3600 and 43200")
-        })?;
-        let description = self.request.parameter("Description");
-        if description.is_some_and(|description| description.chars().count() > 1000) {
-            return Err(constraint(
-                "'description' failed to satisfy constraint: Member must have length less than or equal to 1000",
-            ));
-        }
-        Ok((seconds, description.map(str::to_owned)))
+    fn settings(&self) -> (Option<i64>, Option<String>) {
+        let seconds = self.request.parameter("MaxSessionDuration").and_then(|text| text.parse().ok());
+        (seconds, self.request.parameter("Description").map(str::to_owned))
     }
 
     pub(super) fn put_boundary(&mut self) -> Result<String, ApiError> {
         let role = self.role()?;
         let boundary = self.request.required("PermissionsBoundary")?.to_owned();
-        self.policy_must_exist(&boundary)?;
+        self.boundary_must_exist(&boundary)?;
         self.change_role(&role.name, |role| role.boundary = Some(boundary));
         Ok(String::new())
     }

@@ -1,12 +1,12 @@
 //! `CreateBucket`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sim_api::{Bucket, Tags};
 use bytes::Bytes;
 use http::Response;
 
-use super::S3Call;
+use super::{S3Call, names};
 use crate::authz::{AccessRequest, authorize};
 use crate::wire::{ApiError, response, xml_text, xml_texts};
 
@@ -17,7 +17,7 @@ impl S3Call<'_> {
     pub(super) fn create(&mut self) -> Result<Response<Bytes>, ApiError> {
         let (request, name, arn) = (self.request, self.name, self.bucket_arn());
         let (keys, values) = (xml_texts(&request.body, "Key"), xml_texts(&request.body, "Value"));
-        let tags: Tags = keys.into_iter().zip(values).collect();
+        let tags: Tags = keys.iter().cloned().zip(values).collect();
         let ownership = request.header("x-amz-object-ownership");
         let permit = |action: &str| authorize(self.account, self.caller, &AccessRequest::new(action, &arn));
         permit("s3:CreateBucket")?;
@@ -27,20 +27,10 @@ impl S3Call<'_> {
         if !ownership.is_empty() {
             permit("s3:PutBucketOwnershipControls")?;
         }
-        let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
-        if !(3..=63).contains(&name.len()) || !name.chars().all(label) {
-            return Err(ApiError::new(400, "InvalidBucketName", "The specified bucket is not valid."));
-        }
         let region = self.region()?;
-        let regional = name.ends_with("-an");
-        let own = name.ends_with(&format!("-{}-{region}-an", self.settings.account));
-        if regional != (request.header("x-amz-bucket-namespace") == "account-regional") || (regional && !own)
-        {
-            return Err(ApiError::new(
-                400,
-                "InvalidBucketName",
-                "The bucket name does not fit its namespace.",
-            ));
+        names::check(name, request.header("x-amz-bucket-namespace"), &self.settings.account, region)?;
+        if keys.iter().collect::<BTreeSet<_>>().len() < keys.len() {
+            return Err(ApiError::new(400, "InvalidTag", "Cannot provide multiple Tags with the same key"));
         }
         let created = response(200, &[("location", &format!("/{name}"))], "");
         match self.account.state.buckets.get(name) {

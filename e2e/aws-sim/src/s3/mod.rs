@@ -2,6 +2,7 @@
 
 mod create;
 mod list;
+mod names;
 mod operation;
 mod read;
 mod versions;

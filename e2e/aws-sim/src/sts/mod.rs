@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::account::{Account, Session};
 use crate::authz::Caller;
+use crate::constraints;
 use crate::digest::sha256_hex;
 use crate::model::{Fetch, LogFields, Settings, lock};
 use crate::policy::{Kind, parse};
@@ -57,12 +58,6 @@ fn not_authorized() -> ApiError {
     ApiError::new(403, "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity")
 }
 
-fn constraint(field: &str, rule: &str) -> ApiError {
-    ApiError::validation(format!(
-        "1 validation error detected: Value at '{field}' failed to satisfy constraint: Member must {rule}"
-    ))
-}
-
 /// The call's parameters, within STS's constraints.
 struct Parameters<'a> {
     role_arn: &'a str,
@@ -74,23 +69,14 @@ struct Parameters<'a> {
 
 impl<'a> Parameters<'a> {
     fn of(request: &'a Request) -> Result<Self, ApiError> {
+        constraints::check(request, "AssumeRoleWithWebIdentity")?;
         let role_arn = request.required("RoleArn")?;
         let session_name = request.required("RoleSessionName")?;
         let token = request.required("WebIdentityToken")?;
-        if !(20..=2048).contains(&role_arn.len()) || role_arn.split(':').count() < 6 {
-            return Err(constraint("roleArn", "have length greater than or equal to 20"));
+        if role_arn.split(':').count() < 6 {
+            return Err(ApiError::validation("Request ARN is invalid"));
         }
-        let name = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
-        if !(2..=64).contains(&session_name.len()) || !session_name.chars().all(name) {
-            return Err(constraint("roleSessionName", "satisfy regular expression pattern: [\\w+=,.@-]*"));
-        }
-        if !(4..=20_000).contains(&token.len()) {
-            return Err(constraint("webIdentityToken", "have length less than or equal to 20000"));
-        }
-        let seconds = request.parameter("DurationSeconds").map_or(Ok(3600), str::parse);
-        let seconds = seconds.ok().filter(|s| (900..=43_200).contains(s));
-        let seconds = seconds
-            .ok_or_else(|| constraint("durationSeconds", "have value greater than or equal to 900"))?;
+        let seconds = request.parameter("DurationSeconds").and_then(|text| text.parse().ok()).unwrap_or(3600);
         let policy =
             request.parameter("Policy").map(|p| parse(p, Kind::Identity).map_err(ApiError::malformed));
         Ok(Self { role_arn, session_name, token, seconds, policy: policy.transpose()? })

@@ -7,6 +7,8 @@ mod control;
 mod exchange;
 mod iam_behaviour;
 mod lag;
+mod parameters;
+mod reads;
 mod s3_behaviour;
 mod sessions;
 mod sts;
