@@ -56,6 +56,9 @@ pub struct Role {
     pub description: String,
     /// Longest session in seconds.
     pub max_session_duration: i64,
+    /// Names of instance profiles that it is in.
+    #[serde(default)]
+    pub instance_profiles: Vec<String>,
 }
 
 /// A managed policy.
@@ -71,9 +74,37 @@ pub struct Policy {
     pub versions: Vec<(String, Value)>,
     /// Id of the default version.
     pub default: String,
+    /// When each version was created, in seconds since 1970, by id; also those that were deleted.
+    #[serde(default)]
+    pub created: BTreeMap<String, i64>,
 }
 
 impl Policy {
+    /// A policy with one version.
+    #[must_use]
+    pub fn new(name: &str, path: &str, tags: Tags, document: Value, now: i64) -> Self {
+        let mut policy = Self {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            tags,
+            versions: Vec::new(),
+            default: "v1".into(),
+            created: BTreeMap::new(),
+        };
+        policy.add(document, now);
+        policy
+    }
+
+    /// Adds a version, and returns its id. Ids and dates only increase: an id does not come again after its version is
+    /// deleted.
+    pub fn add(&mut self, document: Value, now: i64) -> String {
+        let id = format!("v{}", self.created.len() + 1);
+        let last = self.created.values().max().map_or(now, |last| last + 1);
+        self.created.insert(id.clone(), now.max(last));
+        self.versions.push((id.clone(), document));
+        id
+    }
+
     /// The document of the default version.
     #[must_use]
     pub fn document(&self) -> &Value {

@@ -107,13 +107,7 @@ impl Sim {
     /// Creates or replaces a managed policy directly. Returns its ARN.
     pub fn put_managed_policy(&self, name: &str, document: serde_json::Value) -> String {
         let arn = format!("arn:aws:iam::{}:policy/{name}", self.0.settings.account);
-        let policy = Policy {
-            name: name.to_owned(),
-            path: "/".into(),
-            tags: Tags::new(),
-            versions: vec![("v1".into(), document)],
-            default: "v1".into(),
-        };
+        let policy = Policy::new(name, "/", Tags::new(), document, lock(&self.0.account).now());
         self.change(|state| state.policies.insert(arn.clone(), policy));
         arn
     }
@@ -166,6 +160,7 @@ impl Sim {
             boundary: None,
             description: String::new(),
             max_session_duration: 3600,
+            instance_profiles: Vec::new(),
         };
         account.settled(|state| state.roles.insert(name.to_lowercase(), role));
         arn

@@ -106,7 +106,24 @@ impl IamCall<'_> {
 
     /// A managed policy that can be attached. `what` begins AWS's message.
     pub(super) fn policy_must_exist(&self, arn: &str, what: &str) -> Result<(), ApiError> {
-        if self.account.policy_document(arn).is_some() {
+        let Some((account, name)) = arn
+            .strip_prefix("arn:aws:iam::")
+            .and_then(|rest| rest.split_once(":policy/"))
+            .filter(|(account, name)| !account.is_empty() && !name.is_empty())
+        else {
+            return Err(ApiError::new(400, "InvalidInput", format!("ARN {arn} is not valid.")));
+        };
+        // CreateRole's model declares no such error.
+        let declared = self.action != "CreateRole";
+        if declared && account == "aws" && name.starts_with("aws-service-role/") {
+            return Err(ApiError::new(
+                400,
+                "PolicyNotAttachable",
+                "Cannot attach a Service Role Policy to a Customer Role.",
+            ));
+        }
+        let ours = ["aws", self.account_id].contains(&account);
+        if ours && self.account.policy_document(arn).is_some() {
             return Ok(());
         }
         Err(ApiError::new(404, "NoSuchEntity", format!("{what} does not exist or is not attachable.")))

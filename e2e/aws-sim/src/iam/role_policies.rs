@@ -5,10 +5,12 @@ use quick_xml::escape::escape;
 use super::call::IamCall;
 use super::validate::limit;
 use super::xml::encoded;
-use crate::policy::{Kind, parse};
+use crate::policy::{Kind, parse, size};
 use crate::wire::{ApiError, element};
 
 const QUOTA_ATTACHED: usize = 10;
+/// Characters of all inline policies of a role, without white space.
+const QUOTA_INLINE: usize = 10_240;
 
 impl IamCall<'_> {
     /// `ListAttachedRolePolicies`.
@@ -59,13 +61,18 @@ impl IamCall<'_> {
         let missing = || ApiError::no_such("role policy", &name);
         match self.action {
             "PutRolePolicy" => {
-                let document = parse(self.request.required("PolicyDocument")?, Kind::Identity)
-                    .map_err(ApiError::malformed)?;
-                if document.to_string().len() > 10_240 {
+                let text = self.request.required("PolicyDocument")?;
+                let document = parse(text, Kind::Identity).map_err(ApiError::malformed)?;
+                let others = role.inline.iter().filter(|(other, _)| **other != name);
+                let all = others.map(|(_, document)| size(&document.to_string())).sum::<usize>() + size(text);
+                if all > QUOTA_INLINE {
                     return Err(ApiError::new(
                         409,
                         "LimitExceeded",
-                        "Maximum policy size of 10240 bytes exceeded for role",
+                        format!(
+                            "Maximum policy size of {QUOTA_INLINE} bytes exceeded for role {}",
+                            role.name
+                        ),
                     ));
                 }
                 self.change_role(&role.name, |role| {

@@ -9,7 +9,7 @@ use super::call::IamCall;
 use super::validate::{checked, limit, put_tags};
 use super::xml::{CREATE_DATE, encoded, tags_xml};
 use crate::authz::tag_context;
-use crate::policy::{Kind, allows, parse};
+use crate::policy::{Kind, allows, parse, size};
 use crate::wire::{ApiError, element};
 
 const QUOTA_TRUST: usize = 2048;
@@ -58,6 +58,7 @@ impl IamCall<'_> {
             boundary,
             description: description.unwrap_or_default(),
             max_session_duration: max_session_duration.unwrap_or(DEFAULT_SESSION),
+            instance_profiles: Vec::new(),
         };
         let xml = role_xml(&Role { tags: Tags::new(), boundary: None, ..role.clone() });
         self.account.state.roles.insert(name.to_lowercase(), role);
@@ -85,6 +86,13 @@ impl IamCall<'_> {
 
     pub(super) fn delete_role(&mut self) -> Result<String, ApiError> {
         let role = self.role()?;
+        if !role.instance_profiles.is_empty() {
+            return Err(ApiError::new(
+                409,
+                "DeleteConflict",
+                "Cannot delete entity, must remove roles from instance profile first.",
+            ));
+        }
         if !role.attached.is_empty() {
             return Err(ApiError::new(
                 409,
@@ -111,8 +119,7 @@ impl IamCall<'_> {
     }
 
     fn parse_trust(&self, document: &str) -> Result<Value, ApiError> {
-        let length = document.chars().filter(|c| !c.is_whitespace()).count();
-        if length > QUOTA_TRUST {
+        if size(document) > QUOTA_TRUST {
             return Err(limit("ACLSizePerRole", QUOTA_TRUST));
         }
         let trust = parse(document, Kind::Trust).map_err(ApiError::malformed)?;

@@ -14,6 +14,9 @@ use crate::wire::{ApiError, response, xml_text};
 pub(super) const PAB: [&str; 4] =
     ["BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"];
 
+/// Bytes of a bucket policy (S3 user guide, "Bucket policies").
+const QUOTA_POLICY: usize = 20 * 1024;
+
 impl S3Call<'_> {
     /// Everything that changes a bucket.
     pub(super) fn write(&mut self) -> Result<Response<Bytes>, ApiError> {
@@ -58,6 +61,9 @@ impl S3Call<'_> {
     fn put_policy(&mut self) -> Result<Response<Bytes>, ApiError> {
         let text = String::from_utf8_lossy(&self.request.body).into_owned();
         let malformed = |why: String| ApiError::new(400, "MalformedPolicy", why);
+        if text.len() > QUOTA_POLICY {
+            return Err(malformed("Policy exceeds the maximum allowed document size.".into()));
+        }
         let policy = parse(&text, Kind::Resource).map_err(malformed)?;
         let arn = self.bucket_arn();
         let inside = |resource: &&Value| {

@@ -4,6 +4,7 @@
 mod calls;
 mod clients;
 mod control;
+mod documents;
 mod exchange;
 mod iam_behaviour;
 mod lag;
