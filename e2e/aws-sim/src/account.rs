@@ -1,4 +1,4 @@
-//! The account: the state that tests see, and what only the simulator needs beside it.
+//! The accounts: the state that tests see, and what only the simulator needs beside it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,12 +9,14 @@ use serde_json::{Value, json};
 
 use crate::history::{History, Seen};
 
-/// The account. All services answer from it.
+/// The account that a call concerns, and what all accounts share. All services answer from it.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
     pub state: State,
     /// What IAM's entities were before their last changes.
     pub history: History,
+    /// IAM of the other accounts, by account id. Buckets are shared: their names are.
+    others: BTreeMap<String, (State, History)>,
     /// How AWS answers where it can go either way.
     pub behaviour: Behaviour,
     /// Sessions that STS issued, by access key.
@@ -29,6 +31,8 @@ pub(crate) struct Account {
 /// A session that STS issued. Its keys sign later calls.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
+    /// The account of its role.
+    pub account: String,
     pub role: String,
     pub role_arn: String,
     pub role_id: String,
@@ -45,6 +49,25 @@ pub(crate) struct Session {
 }
 
 impl Account {
+    /// Runs something in an account. `own` is the one that the state is of otherwise.
+    pub(crate) fn within<T>(&mut self, id: &str, own: &str, run: impl FnOnce(&mut Self) -> T) -> T {
+        if id == own {
+            return run(self);
+        }
+        let mut other = self.others.remove(id).unwrap_or_default();
+        self.swap(&mut other);
+        let result = run(self);
+        self.swap(&mut other);
+        self.others.insert(id.to_owned(), other);
+        result
+    }
+
+    fn swap(&mut self, (state, history): &mut (State, History)) {
+        std::mem::swap(&mut self.state, state);
+        std::mem::swap(&mut self.state.buckets, &mut state.buckets);
+        self.history.swap_entities(history);
+    }
+
     /// The document of a managed policy's default version; of AWS's own policies, too.
     pub(crate) fn policy_document(&self, arn: &str) -> Option<Value> {
         self.state.policies.get(arn).map(|policy| policy.document().clone()).or_else(|| aws_managed(arn))

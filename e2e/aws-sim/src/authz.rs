@@ -26,11 +26,22 @@ pub(crate) enum Caller {
     },
 }
 
-pub(crate) fn administrator() -> Credentials {
+/// Begins the access keys of administrators; the account's id follows.
+const ADMINISTRATOR: &str = "AKIASIM0";
+
+pub(crate) fn administrator(account: &str) -> Credentials {
     Credentials {
-        access_key_id: "AKIASIMADMINISTRATOR".into(),
-        secret_access_key: "administrators-secret-of-aws-sim".into(),
+        access_key_id: format!("{ADMINISTRATOR}{account}"),
+        secret_access_key: format!("administrators-secret-of-aws-sim-{account}"),
     }
+}
+
+/// The account of the access key that signs a request, if there is such a key.
+pub(crate) fn account_of(known: &Account, request: &Request) -> Result<Option<String>, ApiError> {
+    let Some(authorization) = Authorization::of(&request.headers)? else { return Ok(None) };
+    let administrator = authorization.access_key.strip_prefix(ADMINISTRATOR).map(str::to_owned);
+    let session = || known.sessions.get(authorization.access_key).map(|session| session.account.clone());
+    Ok(administrator.or_else(session))
 }
 
 impl Caller {
@@ -53,7 +64,7 @@ impl Caller {
         };
         let account = settings.account.clone();
         let region = if request.service == "iam" { "us-east-1" } else { &settings.region };
-        let admin = administrator();
+        let admin = administrator(&account);
         if authorization.access_key == admin.access_key_id {
             authorization.verify(request, &admin.secret_access_key, region, now)?;
             return Ok(Self::Administrator {

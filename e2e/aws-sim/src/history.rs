@@ -24,6 +24,12 @@ impl History {
         entities && self.blocks.0.is_empty()
     }
 
+    /// Exchanges the former values of IAM's entities.
+    pub(crate) fn swap_entities(&mut self, other: &mut Self) {
+        std::mem::swap(self, other);
+        std::mem::swap(&mut self.blocks, &mut other.blocks);
+    }
+
     /// Forgets the former values of IAM's entities.
     pub(crate) fn forget_entities(&mut self) {
         *self = Self { blocks: std::mem::take(&mut self.blocks), ..Self::default() };

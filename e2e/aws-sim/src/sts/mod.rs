@@ -85,6 +85,7 @@ impl<'a> Parameters<'a> {
 
 pub(crate) async fn assume_role_with_web_identity(
     account: &Mutex<Account>,
+    own: &str,
     fetch: &Fetch,
     request: &Request,
     log: &mut LogFields,
@@ -97,12 +98,11 @@ pub(crate) async fn assume_role_with_web_identity(
     let account_id = parameters.role_arn.split(':').nth(4).unwrap_or_default();
     let bare = issuer.strip_prefix("https://").unwrap_or("/").to_owned();
     let provider_arn = format!("arn:aws:iam::{account_id}:oidc-provider/{bare}");
-    let (provider, role) = {
-        let account = lock(account);
+    let (provider, role) = lock(account).within(account_id, own, |account| {
         let name = parameters.role_arn.rsplit('/').next().unwrap_or_default();
         let role = account.seen().role(name).filter(|role| role.arn == parameters.role_arn).cloned();
         (account.seen().provider(&provider_arn).cloned(), role)
-    };
+    });
     let provider = provider
         .ok_or_else(|| invalid(format!("No OpenIDConnect provider found in your account for {issuer}")))?;
     let role = role.ok_or_else(not_authorized)?;
@@ -137,6 +137,7 @@ pub(crate) async fn assume_role_with_web_identity(
     let mut account = lock(account);
     let number = account.next();
     let session = Session {
+        account: account_id.to_owned(),
         role: role.name.clone(),
         role_arn: role.arn.clone(),
         role_id: role.id.clone(),

@@ -1,6 +1,7 @@
 //! What the simulator accepts and refuses, as its clients see it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod accounts;
 mod calls;
 mod clients;
 mod control;
