@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::behaviour::Encryption;
+
 /// Tags by key.
 pub type Tags = BTreeMap<String, String>;
 
@@ -54,6 +56,9 @@ pub struct Role {
     pub description: String,
     /// Longest session in seconds.
     pub max_session_duration: i64,
+    /// Names of instance profiles that it is in.
+    #[serde(default)]
+    pub instance_profiles: Vec<String>,
 }
 
 /// A managed policy.
@@ -69,9 +74,37 @@ pub struct Policy {
     pub versions: Vec<(String, Value)>,
     /// Id of the default version.
     pub default: String,
+    /// When each version was created, in seconds since 1970, by id; also those that were deleted.
+    #[serde(default)]
+    pub created: BTreeMap<String, i64>,
 }
 
 impl Policy {
+    /// A policy with one version.
+    #[must_use]
+    pub fn new(name: &str, path: &str, tags: Tags, document: Value, now: i64) -> Self {
+        let mut policy = Self {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            tags,
+            versions: Vec::new(),
+            default: "v1".into(),
+            created: BTreeMap::new(),
+        };
+        policy.add(document, now);
+        policy
+    }
+
+    /// Adds a version, and returns its id. Ids and dates only increase: an id does not come again after its version is
+    /// deleted.
+    pub fn add(&mut self, document: Value, now: i64) -> String {
+        let id = format!("v{}", self.created.len() + 1);
+        let last = self.created.values().max().map_or(now, |last| last + 1);
+        self.created.insert(id.clone(), now.max(last));
+        self.versions.push((id.clone(), document));
+        id
+    }
+
     /// The document of the default version.
     #[must_use]
     pub fn document(&self) -> &Value {
@@ -113,6 +146,23 @@ pub struct Bucket {
     pub ownership: String,
     /// Objects by key.
     pub objects: BTreeMap<String, Object>,
+    /// Whether it keeps versions.
+    #[serde(default)]
+    pub versioned: bool,
+    /// All versions of all objects, oldest first. Empty where it keeps none.
+    #[serde(default)]
+    pub versions: Vec<ObjectVersion>,
+}
+
+/// A version of an object, or a delete marker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ObjectVersion {
+    /// The object's key.
+    pub key: String,
+    /// The version's id.
+    pub id: String,
+    /// The object; `None` for a delete marker.
+    pub object: Option<Object>,
 }
 
 /// An object.
@@ -127,4 +177,7 @@ pub struct Object {
     pub content_type: String,
     /// `Cache-Control`.
     pub cache_control: Option<String>,
+    /// How it is encrypted.
+    #[serde(default)]
+    pub encryption: Encryption,
 }

@@ -10,8 +10,10 @@ mod faults;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use account::{Bucket, Object, Policy, Provider, Role, State, Tags};
-pub use behaviour::{Behaviour, FederatedProviderForm};
+pub use account::{Bucket, Object, ObjectVersion, Policy, Provider, Role, State, Tags};
+pub use behaviour::{
+    Behaviour, Encryption, FederatedProviderForm, JwksCache, ListRolesOn, MissingRole, PublicPolicyDenial,
+};
 pub use faults::{Fault, FaultKind};
 
 /// Long-lived keys of an IAM user.

@@ -1,23 +1,28 @@
-//! The account: the state that tests see, and what only the simulator needs beside it.
+//! The accounts: the state that tests see, and what only the simulator needs beside it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sim_api::{Behaviour, State};
+use jsonwebtoken::jwk::JwkSet;
 use serde_json::{Value, json};
 
 use crate::history::{History, Seen};
 
-/// The account. All services answer from it.
+/// The account that a call concerns, and what all accounts share. All services answer from it.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
     pub state: State,
     /// What IAM's entities were before their last changes.
     pub history: History,
+    /// IAM of the other accounts, by account id. Buckets are shared: their names are.
+    others: BTreeMap<String, (State, History)>,
     /// How AWS answers where it can go either way.
     pub behaviour: Behaviour,
     /// Sessions that STS issued, by access key.
     pub sessions: BTreeMap<String, Session>,
+    /// Issuers' keys that STS keeps, by issuer, and when it read them.
+    pub keys: BTreeMap<String, (Instant, JwkSet)>,
     /// How far AWS's clock is ahead, in seconds.
     pub clock: i64,
     counter: u64,
@@ -26,6 +31,8 @@ pub(crate) struct Account {
 /// A session that STS issued. Its keys sign later calls.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
+    /// The account of its role.
+    pub account: String,
     pub role: String,
     pub role_arn: String,
     pub role_id: String,
@@ -42,6 +49,25 @@ pub(crate) struct Session {
 }
 
 impl Account {
+    /// Runs something in an account. `own` is the one that the state is of otherwise.
+    pub(crate) fn within<T>(&mut self, id: &str, own: &str, run: impl FnOnce(&mut Self) -> T) -> T {
+        if id == own {
+            return run(self);
+        }
+        let mut other = self.others.remove(id).unwrap_or_default();
+        self.swap(&mut other);
+        let result = run(self);
+        self.swap(&mut other);
+        self.others.insert(id.to_owned(), other);
+        result
+    }
+
+    fn swap(&mut self, (state, history): &mut (State, History)) {
+        std::mem::swap(&mut self.state, state);
+        std::mem::swap(&mut self.state.buckets, &mut state.buckets);
+        self.history.swap_entities(history);
+    }
+
     /// The document of a managed policy's default version; of AWS's own policies, too.
     pub(crate) fn policy_document(&self, arn: &str) -> Option<Value> {
         self.state.policies.get(arn).map(|policy| policy.document().clone()).or_else(|| aws_managed(arn))
@@ -61,7 +87,7 @@ impl Account {
     pub(crate) fn record<T>(&mut self, write: impl FnOnce(&mut Self) -> T) -> T {
         let lag = self.behaviour.lag();
         if lag.is_zero() {
-            self.history = History::default();
+            self.history.forget_entities();
             return write(self);
         }
         let before = self.state.clone();
@@ -84,6 +110,11 @@ impl Account {
     /// Seconds since 1970 by AWS's clock.
     pub(crate) fn now(&self) -> i64 {
         jiff::Timestamp::now().as_second() + self.clock
+    }
+
+    /// A version id that was not returned before.
+    pub(crate) fn version_id(&mut self) -> String {
+        format!("SIM{:029}", self.next())
     }
 
     /// A number that was not returned before.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::account::{Account, Session};
 use crate::model::Settings;
-use crate::policy::{Context, Principal, Query, Verdict, evaluate};
+use crate::policy::{Context, Principal, Query, Verdict, date_time, evaluate};
 use crate::sigv4::Authorization;
 use crate::wire::{ApiError, Request};
 
@@ -26,11 +26,22 @@ pub(crate) enum Caller {
     },
 }
 
-pub(crate) fn administrator() -> Credentials {
+/// Begins the access keys of administrators; the account's id follows.
+const ADMINISTRATOR: &str = "AKIASIM0";
+
+pub(crate) fn administrator(account: &str) -> Credentials {
     Credentials {
-        access_key_id: "AKIASIMADMINISTRATOR".into(),
-        secret_access_key: "administrators-secret-of-aws-sim".into(),
+        access_key_id: format!("{ADMINISTRATOR}{account}"),
+        secret_access_key: format!("administrators-secret-of-aws-sim-{account}"),
     }
+}
+
+/// The account of the access key that signs a request, if there is such a key.
+pub(crate) fn account_of(known: &Account, request: &Request) -> Result<Option<String>, ApiError> {
+    let Some(authorization) = Authorization::of(&request.headers)? else { return Ok(None) };
+    let administrator = authorization.access_key.strip_prefix(ADMINISTRATOR).map(str::to_owned);
+    let session = || known.sessions.get(authorization.access_key).map(|session| session.account.clone());
+    Ok(administrator.or_else(session))
 }
 
 impl Caller {
@@ -53,7 +64,7 @@ impl Caller {
         };
         let account = settings.account.clone();
         let region = if request.service == "iam" { "us-east-1" } else { &settings.region };
-        let admin = administrator();
+        let admin = administrator(&account);
         if authorization.access_key == admin.access_key_id {
             authorization.verify(request, &admin.secret_access_key, region, now)?;
             return Ok(Self::Administrator {
@@ -143,25 +154,21 @@ impl Caller {
     }
 }
 
-/// A time as condition keys have it.
-pub(crate) fn date_time(seconds: i64) -> String {
-    let time = jiff::Timestamp::from_second(seconds).unwrap_or_default();
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
 /// One action on one resource.
 pub(crate) struct AccessRequest<'a> {
     pub action: &'a str,
     pub resource: &'a str,
     /// The resource's policy, where it has one.
     pub resource_policy: Option<&'a Value>,
+    /// Whether the resource belongs to another account: then both sides must allow.
+    pub foreign: bool,
     /// Further condition keys.
     pub context: Vec<(String, String)>,
 }
 
 impl<'a> AccessRequest<'a> {
     pub(crate) fn new(action: &'a str, resource: &'a str) -> Self {
-        Self { action, resource, resource_policy: None, context: Vec::new() }
+        Self { action, resource, resource_policy: None, foreign: false, context: Vec::new() }
     }
 }
 
@@ -177,7 +184,7 @@ pub(crate) fn authorize(
     caller: &Caller,
     access: &AccessRequest<'_>,
 ) -> Result<(), ApiError> {
-    let AccessRequest { action, resource, resource_policy, context } = access;
+    let AccessRequest { action, resource, resource_policy, foreign, context } = access;
     let context = caller.context(account.now(), account.behaviour.federated_provider, context);
     let principal = caller.principal();
     let query = Query { action, resource: Some(resource), principal: None, context: &context };
@@ -196,6 +203,9 @@ pub(crate) fn authorize(
     let no_policy = |kind: &str| format!("because no {kind} policy allows the {action} action");
     if by_resource == Verdict::Deny {
         return refuse("with an explicit deny in a resource-based policy");
+    }
+    if *foreign && by_resource != Verdict::Allow {
+        return refuse(&no_policy("resource-based"));
     }
     match caller {
         Caller::Anonymous if by_resource == Verdict::Allow => Ok(()),
@@ -220,7 +230,7 @@ pub(crate) fn authorize(
             if session == Some(Verdict::Deny) {
                 return refuse("with an explicit deny in a session policy");
             }
-            if !identity.contains(&Verdict::Allow) && by_resource != Verdict::Allow {
+            if !identity.contains(&Verdict::Allow) && (*foreign || by_resource != Verdict::Allow) {
                 return refuse(&no_policy("identity-based"));
             }
             if boundary == Some(Verdict::NoMatch) {

@@ -11,11 +11,44 @@ pub(crate) struct History {
     roles: Former<Role>,
     policies: Former<Policy>,
     providers: Former<Provider>,
+    /// Of public access, by bucket.
+    blocks: Former<Block>,
 }
+
+/// A bucket's block of public access.
+type Block = [bool; 4];
 
 impl History {
     pub(crate) fn is_empty(&self) -> bool {
-        self.roles.0.is_empty() && self.policies.0.is_empty() && self.providers.0.is_empty()
+        let entities = self.roles.0.is_empty() && self.policies.0.is_empty() && self.providers.0.is_empty();
+        entities && self.blocks.0.is_empty()
+    }
+
+    /// Exchanges the former values of IAM's entities.
+    pub(crate) fn swap_entities(&mut self, other: &mut Self) {
+        std::mem::swap(self, other);
+        std::mem::swap(&mut self.blocks, &mut other.blocks);
+    }
+
+    /// Forgets the former values of IAM's entities.
+    pub(crate) fn forget_entities(&mut self) {
+        *self = Self { blocks: std::mem::take(&mut self.blocks), ..Self::default() };
+    }
+
+    /// Keeps the block of public access that another one replaced.
+    pub(crate) fn block_replaced(&mut self, bucket: &str, former: Block, settling: Duration) {
+        self.blocks.drop_older(settling);
+        self.blocks.push(bucket, Some(former));
+    }
+
+    /// The block of public access that is in force.
+    pub(crate) fn block_in_force(&self, bucket: &str, present: Block, settling: Duration) -> Block {
+        self.blocks.one(bucket, Some(&present), settling).copied().unwrap_or(present)
+    }
+
+    /// Forgets a bucket's former blocks.
+    pub(crate) fn forget_blocks(&mut self, bucket: &str) {
+        self.blocks.0.remove(bucket);
     }
 
     /// Keeps what a write replaced, and drops what no read needs any more.
@@ -30,6 +63,9 @@ impl History {
         self.roles.0.retain(|key, _| before.roles.get(key) == after.roles.get(key));
         self.policies.0.retain(|key, _| before.policies.get(key) == after.policies.get(key));
         self.providers.0.retain(|key, _| before.providers.get(key) == after.providers.get(key));
+        let block =
+            |state: &State, key: &String| state.buckets.get(key).map(|bucket| bucket.public_access_block);
+        self.blocks.0.retain(|key, _| block(before, key) == block(after, key));
     }
 }
 
@@ -90,16 +126,24 @@ impl<T: Clone + PartialEq> Former<T> {
     }
 
     fn replaced(&mut self, before: &BTreeMap<String, T>, after: &BTreeMap<String, T>, lag: Duration) {
-        self.0.retain(|_, former| {
-            former.retain(|(replaced, _)| replaced.elapsed() < lag);
-            !former.is_empty()
-        });
-        let now = Instant::now();
+        self.drop_older(lag);
         let gone_or_changed = before.iter().filter(|(key, value)| after.get(*key) != Some(value));
         let new = after.keys().filter(|key| !before.contains_key(*key));
         let changed = gone_or_changed.map(|(key, value)| (key, Some(value.clone())));
         for (key, value) in changed.chain(new.map(|key| (key, None))) {
-            self.0.entry(key.clone()).or_default().push((now, value));
+            self.push(key, value);
         }
+    }
+
+    fn push(&mut self, key: &str, value: Option<T>) {
+        self.0.entry(key.to_owned()).or_default().push((Instant::now(), value));
+    }
+
+    /// Drops what no reader sees any more.
+    fn drop_older(&mut self, lag: Duration) {
+        self.0.retain(|_, former| {
+            former.retain(|(replaced, _)| replaced.elapsed() < lag);
+            !former.is_empty()
+        });
     }
 }

@@ -9,6 +9,7 @@
 mod account;
 mod authority;
 mod authz;
+mod constraints;
 pub mod control;
 mod digest;
 mod faults;
@@ -27,8 +28,8 @@ mod wire;
 
 pub use authority::Authority;
 pub use aws_sim_api::{
-    Behaviour, Bucket, Call, Credentials, Fault, FaultKind, FederatedProviderForm, Object, Policy, Provider,
-    Role, State, Tags,
+    Behaviour, Bucket, Call, Credentials, Encryption, Fault, FaultKind, FederatedProviderForm, JwksCache,
+    ListRolesOn, MissingRole, Object, ObjectVersion, Policy, Provider, PublicPolicyDenial, Role, State, Tags,
 };
 pub use model::{ConnectionLost, Fetch, Settings};
 pub use sim::Sim;

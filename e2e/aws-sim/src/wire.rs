@@ -1,6 +1,5 @@
 //! Requests parsed, responses and errors written: the query protocol of IAM and STS, and S3's REST with XML.
 
-use aws_sim_api::Tags;
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use percent_encoding::percent_decode_str;
@@ -87,9 +86,9 @@ impl Request {
         self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// A parameter that must not be absent or empty.
+    /// A parameter that must not be absent.
     pub(crate) fn required(&self, name: &str) -> Result<&str, ApiError> {
-        self.parameter(name).filter(|v| !v.is_empty()).ok_or_else(|| {
+        self.parameter(name).ok_or_else(|| {
             let field = name[..1].to_lowercase() + &name[1..];
             ApiError::validation(format!("1 validation error detected: Value null at '{field}' failed to satisfy constraint: Member must not be null"))
         })
@@ -101,7 +100,7 @@ impl Request {
     }
 
     /// `Tags.member.N.Key` and `.Value`.
-    pub(crate) fn tags(&self) -> Tags {
+    pub(crate) fn tags(&self) -> Vec<(String, String)> {
         (1..)
             .map_while(|n| {
                 let key = self.parameter(&format!("Tags.member.{n}.Key"))?;

@@ -1,12 +1,12 @@
 //! One call to IAM: its parameters, its authorisation, and the account it reads and changes.
 
-use aws_sim_api::Role;
+use aws_sim_api::{MissingRole, Role};
 
 use crate::account::Account;
 use crate::authz::{AccessRequest, Caller, authorize, tag_context};
 use crate::history::Seen;
 use crate::model::LogFields;
-use crate::wire::{ApiError, Request};
+use crate::wire::{ApiError, Request, element};
 
 /// The call. Each resource's file adds the operations on that resource; they return the inner XML of the response.
 pub(super) struct IamCall<'a> {
@@ -14,6 +14,8 @@ pub(super) struct IamCall<'a> {
     pub account_id: &'a str,
     pub caller: &'a Caller,
     pub request: &'a Request,
+    /// Whether the host of the provider's URL answers.
+    pub contacted: bool,
     pub action: &'a str,
     pub log: &'a mut LogFields,
 }
@@ -49,10 +51,14 @@ impl IamCall<'_> {
         let name = self.request.required("RoleName")?.to_owned();
         let found = self.seen().role(&name).cloned();
         // The path of a role that does not exist is unknown.
-        let arn =
-            found.as_ref().map_or(format!("arn:aws:iam::{}:role/{name}", self.account_id), |r| r.arn.clone());
+        let arn = match (&found, self.account.behaviour.missing_role) {
+            (Some(role), _) => role.arn.clone(),
+            (None, MissingRole::Name) => format!("arn:aws:iam::{}:role/{name}", self.account_id),
+            (None, MissingRole::Any) => "*".to_owned(),
+        };
         let mut context = Vec::new();
-        if let Some(boundary) = found.as_ref().and_then(|r| r.boundary.clone()) {
+        let boundary = found.as_ref().and_then(|r| r.boundary.clone());
+        if let Some(boundary) = boundary.filter(|_| self.has_boundary_key()) {
             context.push(("iam:PermissionsBoundary".to_owned(), boundary));
         }
         if let Some(boundary) = self.request.parameter("PermissionsBoundary") {
@@ -69,16 +75,58 @@ impl IamCall<'_> {
         found.ok_or_else(|| ApiError::no_such("role", &name))
     }
 
+    /// Whether the condition key of the role's present boundary exists. Sources disagree about three operations.
+    fn has_boundary_key(&self) -> bool {
+        let doubtful = ["UpdateAssumeRolePolicy", "UpdateRole", "DeleteRole"].contains(&self.action);
+        self.account.behaviour.boundary_key || !doubtful
+    }
+
+    /// One page of a list, in the order of the items' keys. Its marker is the key of its last item.
+    pub(super) fn page(&self, name: &str, mut items: Vec<(String, String)>) -> String {
+        let asked = self.request.parameter("MaxItems").and_then(|text| text.parse().ok()).unwrap_or(100);
+        let max = asked.min(self.account.behaviour.page_size.unwrap_or(asked));
+        let marker = self.request.parameter("Marker").unwrap_or_default();
+        items.sort();
+        items.retain(|(key, _)| key.as_str() > marker);
+        let more = items.len() > max;
+        items.truncate(max);
+        let marker = items.last().filter(|_| more).map(|(key, _)| element("Marker", key));
+        let members: String = items.iter().map(|(_, item)| format!("<member>{item}</member>")).collect();
+        format!("<{name}>{members}</{name}><IsTruncated>{more}</IsTruncated>{}", marker.unwrap_or_default())
+    }
+
     pub(super) fn change_role(&mut self, name: &str, change: impl FnOnce(&mut Role)) {
         if let Some(role) = self.account.state.roles.get_mut(&name.to_lowercase()) {
             change(role);
         }
     }
 
-    pub(super) fn policy_must_exist(&self, arn: &str) -> Result<(), ApiError> {
-        if self.account.policy_document(arn).is_some() {
+    pub(super) fn boundary_must_exist(&self, arn: &str) -> Result<(), ApiError> {
+        self.policy_must_exist(arn, &format!("Scope ARN: {arn}"))
+    }
+
+    /// A managed policy that can be attached. `what` begins AWS's message.
+    pub(super) fn policy_must_exist(&self, arn: &str, what: &str) -> Result<(), ApiError> {
+        let Some((account, name)) = arn
+            .strip_prefix("arn:aws:iam::")
+            .and_then(|rest| rest.split_once(":policy/"))
+            .filter(|(account, name)| !account.is_empty() && !name.is_empty())
+        else {
+            return Err(ApiError::new(400, "InvalidInput", format!("ARN {arn} is not valid.")));
+        };
+        // CreateRole's model declares no such error.
+        let declared = self.action != "CreateRole";
+        if declared && account == "aws" && name.starts_with("aws-service-role/") {
+            return Err(ApiError::new(
+                400,
+                "PolicyNotAttachable",
+                "Cannot attach a Service Role Policy to a Customer Role.",
+            ));
+        }
+        let ours = ["aws", self.account_id].contains(&account);
+        if ours && self.account.policy_document(arn).is_some() {
             return Ok(());
         }
-        Err(ApiError::new(404, "NoSuchEntity", format!("Policy {arn} does not exist or is not attachable.")))
+        Err(ApiError::new(404, "NoSuchEntity", format!("{what} does not exist or is not attachable.")))
     }
 }

@@ -22,12 +22,14 @@ pub(crate) fn dispatch(
     settings: &Settings,
     caller: &Caller,
     request: &Request,
+    contacted: bool,
     action: &str,
     log: &mut LogFields,
 ) -> Result<Response<Bytes>, ApiError> {
     let account_id = settings.account.as_str();
-    let mut answer =
-        |account: &mut Account| perform(&mut IamCall { account, account_id, caller, request, action, log });
+    let mut answer = |account: &mut Account| {
+        perform(&mut IamCall { account, account_id, caller, request, contacted, action, log })
+    };
     let inner = if is_read(action) { answer(account) } else { account.record(answer) }?;
     Ok(query_response("iam", action, &inner))
 }

@@ -1,28 +1,31 @@
 //! Managed policies and their versions.
 
 use aws_sim_api::Policy;
+use serde_json::Value;
 
 use super::call::IamCall;
-use super::validate::{check_name, check_path, check_tags};
-use super::xml::{CREATE_DATE, encoded, list, tags_xml};
+use super::validate::{checked, limit, put_tags};
+use super::xml::{CREATE_DATE, encoded, tags_xml};
 use crate::authz::tag_context;
-use crate::policy::{Kind, parse};
+use crate::policy::{Kind, date_time, parse, size};
 use crate::wire::{ApiError, element};
 
 const QUOTA_VERSIONS: usize = 5;
+/// Characters without white space.
+const QUOTA_SIZE: usize = 6144;
 
 impl IamCall<'_> {
     pub(super) fn create_policy(&mut self) -> Result<String, ApiError> {
         let request = self.request;
         let name = request.required("PolicyName")?;
         let path = request.parameter("Path").unwrap_or("/");
-        check_name("policyName", name, 128)?;
-        check_path(path)?;
-        let (arn, tags) = (format!("arn:aws:iam::{}:policy{path}{name}", self.account_id), request.tags());
+        let arn = format!("arn:aws:iam::{}:policy{path}{name}", self.account_id);
+        let tags = checked(request.tags())?;
         self.authorize("CreatePolicy", &arn, tag_context(&tags))?;
-        check_tags(&tags)?;
-        let document =
-            parse(request.required("PolicyDocument")?, Kind::Identity).map_err(ApiError::malformed)?;
+        if !tags.is_empty() {
+            self.authorize("TagPolicy", &arn, tag_context(&tags))?;
+        }
+        let document = parse_managed(request.required("PolicyDocument")?)?;
         // Names are unique per account, whatever their path.
         if self.account.state.policies.values().any(|policy| policy.name.eq_ignore_ascii_case(name)) {
             return Err(ApiError::new(
@@ -31,13 +34,7 @@ impl IamCall<'_> {
                 format!("A policy called {name} already exists. Duplicate names are not allowed."),
             ));
         }
-        let policy = Policy {
-            name: name.to_owned(),
-            path: path.to_owned(),
-            tags,
-            versions: vec![("v1".into(), document)],
-            default: "v1".into(),
-        };
+        let policy = Policy::new(name, path, tags, document, self.account.now());
         let xml = policy_xml(&arn, &policy);
         self.account.state.policies.insert(arn, policy);
         Ok(xml)
@@ -51,8 +48,9 @@ impl IamCall<'_> {
         match self.action {
             "GetPolicy" => Ok(policy_xml(&arn, policy)),
             "ListPolicyVersions" => {
-                let member = |(id, _): &(String, _)| format!("<member>{}</member>", version(policy, id));
-                Ok(list("Versions", &policy.versions.iter().rev().map(member).collect::<String>()))
+                let newest_first = policy.versions.iter().rev().enumerate();
+                let item = |(at, (id, _)): (usize, &(String, _))| (format!("{at:03}"), version(policy, id));
+                Ok(self.page("Versions", newest_first.map(item).collect()))
             }
             _ => {
                 let id = self.request.required("VersionId")?;
@@ -68,6 +66,7 @@ impl IamCall<'_> {
     pub(super) fn change_policy(&mut self) -> Result<String, ApiError> {
         let arn = self.request.required("PolicyArn")?.to_owned();
         self.authorize(self.action, &arn, Vec::new())?;
+        let now = self.account.now();
         let attached = self
             .account
             .state
@@ -77,14 +76,11 @@ impl IamCall<'_> {
         let policy = self.account.state.policies.get_mut(&arn).ok_or_else(|| missing(&arn))?;
         match self.action {
             "TagPolicy" => {
-                let tags = self.request.tags();
-                check_tags(&tags)?;
-                policy.tags.extend(tags);
+                put_tags(&mut policy.tags, checked(self.request.tags())?)?;
                 Ok(String::new())
             }
             "CreatePolicyVersion" => {
-                let document = parse(self.request.required("PolicyDocument")?, Kind::Identity)
-                    .map_err(ApiError::malformed)?;
+                let document = parse_managed(self.request.required("PolicyDocument")?)?;
                 if policy.versions.len() >= QUOTA_VERSIONS {
                     return Err(ApiError::new(
                         409,
@@ -92,10 +88,7 @@ impl IamCall<'_> {
                         "A managed policy can have up to 5 versions. Before you create a new version, you must delete an existing version.",
                     ));
                 }
-                let last =
-                    policy.versions.last().and_then(|(v, _)| v[1..].parse::<u32>().ok()).unwrap_or_default();
-                let id = format!("v{}", last + 1);
-                policy.versions.push((id.clone(), document));
+                let id = policy.add(document, now);
                 if self.request.parameter("SetAsDefault") == Some("true") {
                     policy.default.clone_from(&id);
                 }
@@ -133,10 +126,23 @@ fn missing(arn: &str) -> ApiError {
     ApiError::new(404, "NoSuchEntity", format!("Policy {arn} was not found."))
 }
 
+/// A managed policy's document, within IAM's limit.
+fn parse_managed(document: &str) -> Result<Value, ApiError> {
+    let parsed = parse(document, Kind::Identity).map_err(ApiError::malformed)?;
+    if size(document) > QUOTA_SIZE {
+        return Err(limit("PolicySize", QUOTA_SIZE));
+    }
+    Ok(parsed)
+}
+
 fn version(policy: &Policy, id: &str) -> String {
     element("VersionId", id)
         + &element("IsDefaultVersion", &(policy.default == id).to_string())
-        + &element("CreateDate", CREATE_DATE)
+        + &element("CreateDate", &created(policy, id))
+}
+
+fn created(policy: &Policy, id: &str) -> String {
+    policy.created.get(id).map_or_else(|| CREATE_DATE.to_owned(), |seconds| date_time(*seconds))
 }
 
 fn policy_xml(arn: &str, policy: &Policy) -> String {
@@ -145,7 +151,7 @@ fn policy_xml(arn: &str, policy: &Policy) -> String {
         element("Arn", arn),
         element("Path", &policy.path),
         element("DefaultVersionId", &policy.default),
-        element("CreateDate", CREATE_DATE),
+        element("CreateDate", &created(policy, "v1")),
         tags_xml(&policy.tags),
     ];
     format!("<Policy>{}</Policy>", members.concat())

@@ -3,29 +3,31 @@
 use aws_sim_api::Provider;
 
 use super::call::IamCall;
-use super::validate::check_tags;
+use super::validate::{checked, limit};
 use super::xml::tags_xml;
 use crate::authz::tag_context;
 use crate::wire::{ApiError, element};
 
 const QUOTA_PROVIDERS: usize = 100;
+const QUOTA_CLIENT_IDS: usize = 100;
+/// What IAM has retrieved itself where the request names no thumbprint.
+const THUMBPRINT: &str = "9e99a48a9960b14926bb7f3b02e22da2b0ab7280";
 
 impl IamCall<'_> {
     pub(super) fn create_provider(&mut self) -> Result<String, ApiError> {
         let request = self.request;
         let url = request.required("Url")?;
         let bare = url.strip_prefix("https://").unwrap_or_default();
-        let (arn, tags) = (format!("arn:aws:iam::{}:oidc-provider/{bare}", self.account_id), request.tags());
+        let arn = format!("arn:aws:iam::{}:oidc-provider/{bare}", self.account_id);
+        let (ids, tags) = (request.members("ClientIDList"), checked(request.tags())?);
         self.authorize("CreateOpenIDConnectProvider", &arn, tag_context(&tags))?;
         if !tags.is_empty() {
             self.authorize("TagOpenIDConnectProvider", &arn, tag_context(&tags))?;
         }
         let host = bare.split('/').next().unwrap_or_default();
-        if bare.is_empty() || url.len() > 255 || url.contains('?') || host.contains(':') || url.ends_with('/')
-        {
+        if bare.is_empty() || url.contains('?') || host.contains(':') || url.ends_with('/') {
             return Err(ApiError::new(400, "InvalidInput", "Invalid Open ID Connect Provider URL"));
         }
-        check_tags(&tags)?;
         if self.account.state.providers.contains_key(&arn) {
             return Err(ApiError::new(
                 409,
@@ -34,13 +36,19 @@ impl IamCall<'_> {
             ));
         }
         if self.account.state.providers.len() >= QUOTA_PROVIDERS {
+            return Err(limit("OpenIdConnectProvidersPerAccount", QUOTA_PROVIDERS));
+        }
+        if ids.len() > QUOTA_CLIENT_IDS {
+            return Err(limit("ClientIdsPerOpenIdConnectProvider", QUOTA_CLIENT_IDS));
+        }
+        if !self.contacted {
             return Err(ApiError::new(
-                409,
-                "LimitExceeded",
-                format!("Cannot exceed quota for OpenIdConnectProvidersPerAccount: {QUOTA_PROVIDERS}"),
+                400,
+                "OpenIdIdpCommunicationError",
+                "Please check .well-known/openid-configuration provided by the provider is valid and reachable.",
             ));
         }
-        let provider = Provider { url: bare.to_owned(), client_ids: request.members("ClientIDList"), tags };
+        let provider = Provider { url: bare.to_owned(), client_ids: ids, tags };
         self.account.state.providers.insert(arn.clone(), provider);
         Ok(element("OpenIDConnectProviderArn", &arn))
     }
@@ -51,8 +59,9 @@ impl IamCall<'_> {
         let provider = self.seen().provider(&arn).ok_or_else(|| missing(&arn))?;
         let ids: String = provider.client_ids.iter().map(|id| element("member", id)).collect();
         Ok(format!(
-            "{}<ClientIDList>{ids}</ClientIDList><ThumbprintList/>{}",
+            "{}<ClientIDList>{ids}</ClientIDList><ThumbprintList>{}</ThumbprintList>{}",
             element("Url", &provider.url),
+            element("member", THUMBPRINT),
             tags_xml(&provider.tags)
         ))
     }
@@ -69,6 +78,9 @@ impl IamCall<'_> {
         let id = self.request.required("ClientID")?.to_owned();
         provider.client_ids.retain(|have| *have != id);
         if self.action == "AddClientIDToOpenIDConnectProvider" {
+            if provider.client_ids.len() >= QUOTA_CLIENT_IDS {
+                return Err(limit("ClientIdsPerOpenIdConnectProvider", QUOTA_CLIENT_IDS));
+            }
             provider.client_ids.push(id);
         }
         Ok(String::new())

@@ -1,22 +1,28 @@
 //! Policies of a role: attached managed ones, and inline ones.
 
+use quick_xml::escape::escape;
+
 use super::call::IamCall;
-use super::validate::check_name;
-use super::xml::{encoded, list};
-use crate::policy::{Kind, parse};
+use super::validate::limit;
+use super::xml::encoded;
+use crate::policy::{Kind, parse, size};
 use crate::wire::{ApiError, element};
 
 const QUOTA_ATTACHED: usize = 10;
+/// Characters of all inline policies of a role, without white space.
+const QUOTA_INLINE: usize = 10_240;
 
 impl IamCall<'_> {
     /// `ListAttachedRolePolicies`.
     pub(super) fn list_attached(&mut self) -> Result<String, ApiError> {
         let role = self.role()?;
-        let member = |arn: &String| {
+        let item = |arn: &String| {
             let name = arn.rsplit('/').next().unwrap_or_default();
-            format!("<member>{}{}</member>", element("PolicyName", name), element("PolicyArn", arn))
+            (arn.clone(), element("PolicyName", name) + &element("PolicyArn", arn))
         };
-        Ok(list("AttachedPolicies", &role.attached.iter().map(member).collect::<String>()))
+        let prefix = format!(":policy{}", self.request.parameter("PathPrefix").unwrap_or("/"));
+        let attached = role.attached.iter().filter(|arn| arn.contains(&prefix));
+        Ok(self.page("AttachedPolicies", attached.map(item).collect()))
     }
 
     /// `AttachRolePolicy` and `DetachRolePolicy`.
@@ -31,13 +37,9 @@ impl IamCall<'_> {
             self.change_role(&role.name, |role| role.attached.retain(|a| *a != arn));
             return Ok(String::new());
         }
-        self.policy_must_exist(&arn)?;
+        self.policy_must_exist(&arn, &format!("Policy {arn}"))?;
         if !attached && role.attached.len() >= QUOTA_ATTACHED {
-            return Err(ApiError::new(
-                409,
-                "LimitExceeded",
-                format!("Cannot exceed quota for PoliciesPerRole: {QUOTA_ATTACHED}"),
-            ));
+            return Err(limit("PoliciesPerRole", QUOTA_ATTACHED));
         }
         if !attached {
             self.change_role(&role.name, |role| role.attached.push(arn));
@@ -48,7 +50,8 @@ impl IamCall<'_> {
     /// `ListRolePolicies`.
     pub(super) fn list_inline(&mut self) -> Result<String, ApiError> {
         let role = self.role()?;
-        Ok(list("PolicyNames", &role.inline.keys().map(|n| element("member", n)).collect::<String>()))
+        let names = role.inline.keys().map(|name| (name.clone(), escape(name).into_owned()));
+        Ok(self.page("PolicyNames", names.collect()))
     }
 
     /// `PutRolePolicy`, `GetRolePolicy` and `DeleteRolePolicy`.
@@ -58,14 +61,18 @@ impl IamCall<'_> {
         let missing = || ApiError::no_such("role policy", &name);
         match self.action {
             "PutRolePolicy" => {
-                check_name("policyName", &name, 128)?;
-                let document = parse(self.request.required("PolicyDocument")?, Kind::Identity)
-                    .map_err(ApiError::malformed)?;
-                if document.to_string().len() > 10_240 {
+                let text = self.request.required("PolicyDocument")?;
+                let document = parse(text, Kind::Identity).map_err(ApiError::malformed)?;
+                let others = role.inline.iter().filter(|(other, _)| **other != name);
+                let all = others.map(|(_, document)| size(&document.to_string())).sum::<usize>() + size(text);
+                if all > QUOTA_INLINE {
                     return Err(ApiError::new(
                         409,
                         "LimitExceeded",
-                        "Maximum policy size of 10240 bytes exceeded for role",
+                        format!(
+                            "Maximum policy size of {QUOTA_INLINE} bytes exceeded for role {}",
+                            role.name
+                        ),
                     ));
                 }
                 self.change_role(&role.name, |role| {

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use aws_sim_api::{Role, Tags};
+use aws_sim_api::{ListRolesOn, Role, Tags};
 use serde_json::Value;
 
 use super::call::IamCall;
-use super::validate::{check_name, check_path, check_tags};
+use super::validate::{checked, limit, put_tags};
 use super::xml::{CREATE_DATE, encoded, tags_xml};
 use crate::authz::tag_context;
-use crate::policy::{Kind, parse};
+use crate::policy::{Kind, allows, parse, size};
 use crate::wire::{ApiError, element};
 
 const QUOTA_TRUST: usize = 2048;
@@ -21,9 +21,8 @@ impl IamCall<'_> {
         let request = self.request;
         let name = request.required("RoleName")?;
         let path = request.parameter("Path").unwrap_or("/");
-        check_name("roleName", name, 64)?;
-        check_path(path)?;
-        let (arn, tags) = (format!("arn:aws:iam::{}:role{path}{name}", self.account_id), request.tags());
+        let arn = format!("arn:aws:iam::{}:role{path}{name}", self.account_id);
+        let tags = checked(request.tags())?;
         let boundary = request.parameter("PermissionsBoundary").map(str::to_owned);
         let mut context = tag_context(&tags);
         context.extend(boundary.iter().map(|b| ("iam:PermissionsBoundary".to_owned(), b.clone())));
@@ -31,9 +30,8 @@ impl IamCall<'_> {
         if !tags.is_empty() {
             self.authorize("TagRole", &arn, context)?;
         }
-        let trust = parse_trust(request.required("AssumeRolePolicyDocument")?)?;
-        let (max_session_duration, description) = self.settings()?;
-        check_tags(&tags)?;
+        let trust = self.parse_trust(request.required("AssumeRolePolicyDocument")?)?;
+        let (max_session_duration, description) = self.settings();
         if self.account.state.role(name).is_some() {
             return Err(ApiError::new(
                 409,
@@ -42,7 +40,11 @@ impl IamCall<'_> {
             ));
         }
         if let Some(boundary) = &boundary {
-            self.policy_must_exist(boundary)?;
+            self.boundary_must_exist(boundary)?;
+        }
+        let quota = self.account.behaviour.role_quota;
+        if self.account.state.roles.len() >= quota {
+            return Err(limit("RolesPerAccount", quota));
         }
         let role = Role {
             name: name.to_owned(),
@@ -56,6 +58,7 @@ impl IamCall<'_> {
             boundary,
             description: description.unwrap_or_default(),
             max_session_duration: max_session_duration.unwrap_or(DEFAULT_SESSION),
+            instance_profiles: Vec::new(),
         };
         let xml = role_xml(&Role { tags: Tags::new(), boundary: None, ..role.clone() });
         self.account.state.roles.insert(name.to_lowercase(), role);
@@ -68,26 +71,28 @@ impl IamCall<'_> {
 
     pub(super) fn list_roles(&mut self) -> Result<String, ApiError> {
         let prefix = self.request.parameter("PathPrefix").unwrap_or("/").to_owned();
-        self.authorize("ListRoles", &format!("arn:aws:iam::{}:role{prefix}", self.account_id), Vec::new())?;
-        let max: usize = self.request.parameter("MaxItems").and_then(|m| m.parse().ok()).unwrap_or(100);
-        let marker = self.request.parameter("Marker").unwrap_or_default();
-        let mut found =
-            self.seen().roles().filter(|r| r.path.starts_with(&prefix) && r.name.as_str() > marker);
-        let page: Vec<&Role> = found.by_ref().take(max).collect();
-        let more = found.next().is_some();
-        let members: String = page
-            .iter()
-            .map(|role| {
-                let bare = Role { tags: Tags::new(), boundary: None, ..(*role).clone() }; // which IAM's list leaves out
-                format!("<member>{}</member>", role_members(&bare))
-            })
-            .collect();
-        let marker = page.last().filter(|_| more).map_or(String::new(), |role| element("Marker", &role.name));
-        Ok(format!("<Roles>{members}</Roles><IsTruncated>{more}</IsTruncated>{marker}"))
+        let resource = match self.account.behaviour.list_roles {
+            ListRolesOn::Path => format!("arn:aws:iam::{}:role{prefix}", self.account_id),
+            ListRolesOn::Any => "*".to_owned(),
+        };
+        self.authorize("ListRoles", &resource, Vec::new())?;
+        let found = self.seen().roles().filter(|role| role.path.starts_with(&prefix));
+        let item = |role: &Role| {
+            let bare = Role { tags: Tags::new(), boundary: None, ..role.clone() }; // which IAM's list leaves out
+            (role.name.to_lowercase(), role_members(&bare))
+        };
+        Ok(self.page("Roles", found.map(item).collect()))
     }
 
     pub(super) fn delete_role(&mut self) -> Result<String, ApiError> {
         let role = self.role()?;
+        if !role.instance_profiles.is_empty() {
+            return Err(ApiError::new(
+                409,
+                "DeleteConflict",
+                "Cannot delete entity, must remove roles from instance profile first.",
+            ));
+        }
         if !role.attached.is_empty() {
             return Err(ApiError::new(
                 409,
@@ -108,23 +113,34 @@ impl IamCall<'_> {
 
     pub(super) fn update_trust(&mut self) -> Result<String, ApiError> {
         let role = self.role()?;
-        let trust = parse_trust(self.request.required("PolicyDocument")?)?;
+        let trust = self.parse_trust(self.request.required("PolicyDocument")?)?;
         self.change_role(&role.name, |role| role.trust = trust);
         Ok(String::new())
     }
 
+    fn parse_trust(&self, document: &str) -> Result<Value, ApiError> {
+        if size(document) > QUOTA_TRUST {
+            return Err(limit("ACLSizePerRole", QUOTA_TRUST));
+        }
+        let trust = parse(document, Kind::Trust).map_err(ApiError::malformed)?;
+        if !self.account.behaviour.deny_only_trust && !allows(&trust) {
+            return Err(ApiError::malformed("AssumeRole policy must contain a statement that allows."));
+        }
+        Ok(trust)
+    }
+
     pub(super) fn tag_role(&mut self) -> Result<String, ApiError> {
         let role = self.role()?;
-        let tags = self.request.tags();
-        check_tags(&tags)?;
-        self.change_role(&role.name, |role| role.tags.extend(tags));
+        let mut tags = role.tags;
+        put_tags(&mut tags, checked(self.request.tags())?)?;
+        self.change_role(&role.name, |role| role.tags = tags);
         Ok(String::new())
     }
 
     /// A request without `MaxSessionDuration` sets the default; a request without `Description` does not change it.
     pub(super) fn update_role(&mut self) -> Result<String, ApiError> {
         let role = self.role()?;
-        let (max_session_duration, description) = self.settings()?;
+        let (max_session_duration, description) = self.settings();
         self.change_role(&role.name, |role| {
             role.max_session_duration = max_session_duration.unwrap_or(DEFAULT_SESSION);
             if let Some(description) = description {
@@ -134,42 +150,18 @@ impl IamCall<'_> {
         Ok(String::new())
     }
 
-    fn settings(&self) -> Result<(Option<i64>, Option<String>), ApiError> {
-        let constraint =
-            |what: &str| ApiError::validation(format!("1 validation error detected: Value at {what}"));
-        let seconds = self.request.parameter("MaxSessionDuration").map(str::parse::<i64>).transpose();
-        let seconds = seconds.ok().filter(|seconds| seconds.is_none_or(|s| (3600..=43_200).contains(&s)));
-        let seconds = seconds.ok_or_else(|| {
-            constraint("'maxSessionDuration' failed to satisfy constraint: Member must have value between 3600 and 43200")
-        })?;
-        let description = self.request.parameter("Description");
-        if description.is_some_and(|description| description.chars().count() > 1000) {
-            return Err(constraint(
-                "'description' failed to satisfy constraint: Member must have length less than or equal to 1000",
-            ));
-        }
-        Ok((seconds, description.map(str::to_owned)))
+    fn settings(&self) -> (Option<i64>, Option<String>) {
+        let seconds = self.request.parameter("MaxSessionDuration").and_then(|text| text.parse().ok());
+        (seconds, self.request.parameter("Description").map(str::to_owned))
     }
 
     pub(super) fn put_boundary(&mut self) -> Result<String, ApiError> {
         let role = self.role()?;
         let boundary = self.request.required("PermissionsBoundary")?.to_owned();
-        self.policy_must_exist(&boundary)?;
+        self.boundary_must_exist(&boundary)?;
         self.change_role(&role.name, |role| role.boundary = Some(boundary));
         Ok(String::new())
     }
-}
-
-fn parse_trust(document: &str) -> Result<Value, ApiError> {
-    let length = document.chars().filter(|c| !c.is_whitespace()).count();
-    if length > QUOTA_TRUST {
-        return Err(ApiError::new(
-            409,
-            "LimitExceeded",
-            format!("Cannot exceed quota for ACLSizePerRole: {QUOTA_TRUST}"),
-        ));
-    }
-    parse(document, Kind::Trust).map_err(ApiError::malformed)
 }
 
 fn role_xml(role: &Role) -> String {

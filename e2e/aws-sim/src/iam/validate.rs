@@ -1,34 +1,39 @@
-//! Parameter constraints that several resources share.
+//! Tags and quotas of several resources.
+
+use std::collections::BTreeSet;
 
 use aws_sim_api::Tags;
 
 use crate::wire::ApiError;
 
-pub(super) fn check_name(field: &str, name: &str, max: usize) -> Result<(), ApiError> {
-    let valid = name.chars().all(|c| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c));
-    if valid && name.len() <= max {
-        return Ok(());
-    }
-    Err(ApiError::validation(format!(
-        "1 validation error detected: Value at '{field}' failed to satisfy constraint: Member must satisfy regular \
-         expression pattern: [\\w+=,.@-]+ and have length less than or equal to {max}"
-    )))
+const QUOTA_TAGS: usize = 50;
+
+/// A quota is reached.
+pub(super) fn limit(quota: &str, value: usize) -> ApiError {
+    ApiError::new(409, "LimitExceeded", format!("Cannot exceed quota for {quota}: {value}"))
 }
 
-pub(super) fn check_path(path: &str) -> Result<(), ApiError> {
-    if path.starts_with('/') && path.ends_with('/') && path.len() <= 512 {
-        return Ok(());
+/// The tags of a request. Keys differ by more than case, and `aws:` is AWS's.
+pub(super) fn checked(tags: Vec<(String, String)>) -> Result<Tags, ApiError> {
+    let invalid = |message: &str| Err(ApiError::new(400, "InvalidInput", message));
+    let keys: BTreeSet<String> = tags.iter().map(|(key, _)| key.to_lowercase()).collect();
+    if keys.len() < tags.len() {
+        return invalid("Duplicate tag keys found. Please note that Tag keys are case insensitive.");
     }
-    Err(ApiError::validation(
-        "The specified value for path is invalid. It must begin and end with / and contain only alphanumeric characters and/or / characters.",
-    ))
+    if keys.iter().any(|key| key.starts_with("aws:")) {
+        return invalid("Caller is not allowed to modify tags with prefix aws:");
+    }
+    Ok(tags.into_iter().collect())
 }
 
-pub(super) fn check_tags(tags: &Tags) -> Result<(), ApiError> {
-    let fits =
-        |(key, value): (&String, &String)| key.len() <= 128 && value.len() <= 256 && !key.starts_with("aws:");
-    if tags.len() <= 50 && tags.iter().all(fits) {
-        return Ok(());
+/// Puts tags over those that a resource has. One in another case replaces the one that is there.
+pub(super) fn put_tags(present: &mut Tags, new: Tags) -> Result<(), ApiError> {
+    let mut all = present.clone();
+    all.retain(|key, _| !new.keys().any(|other| other.eq_ignore_ascii_case(key)));
+    all.extend(new);
+    if all.len() > QUOTA_TAGS {
+        return Err(limit("TagsPerResource", QUOTA_TAGS));
     }
-    Err(ApiError::validation("1 validation error detected: Value at 'tags' failed to satisfy constraint"))
+    *present = all;
+    Ok(())
 }

@@ -9,11 +9,6 @@ use crate::wire::element;
 /// When every resource was created.
 pub(super) const CREATE_DATE: &str = "2026-01-01T00:00:00Z";
 
-/// A list on one page.
-pub(super) fn list(name: &str, members: &str) -> String {
-    format!("<{name}>{members}</{name}><IsTruncated>false</IsTruncated>")
-}
-
 /// IAM returns documents percent-encoded (RFC 3986).
 pub(super) fn encoded(document: &Value) -> String {
     utf8_percent_encode(&document.to_string(), NON_ALPHANUMERIC).to_string()

@@ -72,6 +72,12 @@ fn compare(operator: &str, value: &str, wanted: &str) -> bool {
     }
 }
 
+/// A time as condition keys have it.
+pub(crate) fn date_time(seconds: i64) -> String {
+    let time = jiff::Timestamp::from_second(seconds).unwrap_or_default();
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 /// A time: ISO 8601 with or without a fraction, a date alone, or seconds since 1970.
 fn time(text: &str) -> Option<jiff::Timestamp> {
     let midnight =

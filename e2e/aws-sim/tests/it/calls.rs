@@ -80,6 +80,7 @@ async fn iam_refuses_what_iam_refuses() {
         let made = aws.iam.create_open_id_connect_provider().url(url).send().await;
         assert_eq!(outcome(made), "InvalidInput", "{url}");
     }
+    aws.sim.behave(|behaviour| behaviour.contact_provider = false);
     let provider = async || {
         outcome(aws.iam.create_open_id_connect_provider().url("https://x.example.com/a").send().await)
     };
@@ -139,7 +140,7 @@ async fn s3_refuses_what_s3_refuses() {
     assert_eq!(outcome(put.send().await), "PreconditionFailed");
     assert_eq!(outcome(aws.s3.delete_bucket().bucket(BUCKET).send().await), "BucketNotEmpty");
     assert_eq!(
-        outcome(aws.s3.list_object_versions().bucket(BUCKET).send().await),
+        outcome(aws.s3.get_bucket_cors().bucket(BUCKET).send().await),
         "NotImplemented",
         "an unknown operation is refused, not guessed"
     );

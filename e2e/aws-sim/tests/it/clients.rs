@@ -19,7 +19,7 @@ pub struct Clients {
 impl Clients {
     pub fn of(sim: &Sim, keys: Credentials) -> Self {
         let http = sdk::http_client(sim);
-        let region = Region::new("eu-central-1");
+        let region = Region::new(sim.settings().region.clone());
         let iam = aws_sdk_iam::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(region.clone())

@@ -9,7 +9,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use rcgen::{KeyPair, PublicKeyData};
 use serde_json::{Value, json};
 
-use crate::clients::{ACCOUNT, Clients};
+use crate::clients::{ACCOUNT, Clients, allow};
 
 pub const HOST: &str = "oidc-111122223333-eu-central-1-an.s3.eu-central-1.amazonaws.com";
 pub const BUCKET: &str = "oidc-111122223333-eu-central-1-an";
@@ -160,5 +160,19 @@ impl Case {
             "test",
         );
         Clients::of(&self.sim, keys)
+    }
+
+    /// The same with this inline policy in the role: what its sessions may do.
+    pub fn may(self, action: &str, resource: &str) -> Self {
+        self.inline("may", allow(action, resource));
+        self
+    }
+
+    /// Puts an inline policy into the role.
+    pub fn inline(&self, name: &str, document: Value) {
+        self.sim.change(|state| {
+            let role = state.roles.get_mut("homelab.vault").unwrap();
+            role.inline.insert(name.into(), document);
+        });
     }
 }

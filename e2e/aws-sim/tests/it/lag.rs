@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::clients::{ACCOUNT, Clients, allow, outcome, trust};
-use crate::exchange::Case;
+use crate::clients::{ACCOUNT, BUCKET, Clients, allow, outcome, trust};
+use crate::exchange::{Case, provider_arn};
 
 /// No test waits this long: under this lag, a read sees nothing of what the test did.
 const HOURS: u64 = 3_600_000;
@@ -57,9 +57,9 @@ async fn under_a_lag_reads_see_each_entity_as_it_was_and_writes_see_the_present(
     assert_eq!(get("old").await, "ok", "deleted less than the lag ago");
     assert_eq!(outcome(aws.iam.delete_role().role_name("old").send().await), "NoSuchEntity");
 
-    let url = "https://x.example.com";
-    aws.iam.create_open_id_connect_provider().url(url).send().await.unwrap();
-    let arn = format!("arn:aws:iam::{ACCOUNT}:oidc-provider/x.example.com");
+    let url = format!("https://{BUCKET}.s3.eu-central-1.amazonaws.com");
+    aws.iam.create_open_id_connect_provider().url(&url).send().await.unwrap();
+    let arn = format!("arn:aws:iam::{ACCOUNT}:oidc-provider/{}", url.trim_start_matches("https://"));
     let provider = aws.iam.get_open_id_connect_provider().open_id_connect_provider_arn(&arn);
     assert_eq!(outcome(provider.clone().send().await), "NoSuchEntity");
     let listed = aws.iam.list_open_id_connect_providers().send().await.unwrap();
@@ -116,6 +116,25 @@ async fn sts_sees_roles_as_late_as_reads_do() {
     let update = admin.iam.update_assume_role_policy().role_name("homelab.vault");
     update.policy_document(denied.to_string()).send().await.unwrap();
     assert_eq!(case.assume().await.0, 200, "the former trust policy");
+    let arn = provider_arn();
+    admin.iam.delete_open_id_connect_provider().open_id_connect_provider_arn(&arn).send().await.unwrap();
+    assert_eq!(case.assume().await.0, 200, "the provider that was deleted");
     case.sim.behave(|behaviour| behaviour.lag_milliseconds = 0);
-    assert_eq!(case.assume().await.0, 403);
+    assert_eq!(case.assume().await.0, 400);
+}
+
+#[tokio::test]
+async fn a_role_that_a_read_does_not_see_is_authorised_as_a_missing_one() {
+    let path = "/podidentity/homelab/";
+    let case = Case::valid().may("iam:*", "arn:aws:iam::111122223333:role/podidentity/*");
+    case.sim.behave(|behaviour| behaviour.lag_milliseconds = HOURS);
+    let session = case.session().await;
+    assert_eq!(session.role("new", path, &trust()).await, "ok");
+    let get = async || outcome(session.iam.get_role().role_name("new").send().await);
+    assert_eq!(get().await, "AccessDenied", "role/new, whose path is unknown");
+    case.inline("more", allow("iam:GetRole", "arn:aws:iam::111122223333:role/new"));
+    assert_eq!(get().await, "NoSuchEntity");
+    let attach = session.iam.attach_role_policy().role_name("new");
+    let attach = attach.policy_arn("arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess").send().await;
+    assert_eq!(outcome(attach), "ok", "a write sees it with its path");
 }

@@ -2,9 +2,9 @@
 
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sim::FederatedProviderForm;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::clients::{Clients, allow, outcome};
+use crate::clients::{Clients, outcome};
 use crate::exchange::{BUCKET, Case, issuer, provider_arn};
 
 /// Reads the issuer's discovery document with a session's keys.
@@ -12,23 +12,9 @@ async fn read(session: &Clients) -> String {
     outcome(session.s3.get_object().bucket(BUCKET).key("homelab/openid/v1/jwks").send().await)
 }
 
-fn inline(case: &Case, name: &str, document: Value) {
-    case.sim.change(|state| {
-        let role = state.roles.get_mut("homelab.vault").unwrap();
-        role.inline.insert(name.into(), document);
-    });
-}
-
-/// A session that may read the bucket by its role's policy only.
-fn private() -> Case {
-    let case = Case::valid();
-    inline(&case, "all", allow("s3:*", "*"));
-    case
-}
-
 #[tokio::test]
 async fn revocation_by_time_of_issue_ends_older_sessions_only() {
-    let case = private();
+    let case = Case::valid().may("s3:*", "*");
     let older = case.session().await;
     assert_eq!(read(&older).await, "ok");
     let revoked = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(60);
@@ -36,7 +22,7 @@ async fn revocation_by_time_of_issue_ends_older_sessions_only() {
         "Effect": "Deny", "Action": ["*"], "Resource": ["*"],
         "Condition": {"DateLessThan": {"aws:TokenIssueTime": revoked.to_string()}},
     }]});
-    inline(&case, "AWSRevokeOlderSessions", document);
+    case.inline("AWSRevokeOlderSessions", document);
     case.sim.shift_clock(120);
     let newer = case.session().await;
     case.sim.shift_clock(0);
@@ -59,14 +45,14 @@ async fn the_form_of_the_federated_provider_is_that_of_the_behaviour() {
     ] {
         for condition in [&arn, &host_path, &url] {
             let matches = Some(condition) == value;
-            let mut case = private();
+            let mut case = Case::valid().may("s3:*", "*");
             case.sim.behave(|behaviour| behaviour.federated_provider = form);
             let session = case.session().await;
             let deny = json!({"Version": "2012-10-17", "Statement": [{
                 "Effect": "Deny", "Action": "*", "Resource": "*",
                 "Condition": {"StringEquals": {"aws:FederatedProvider": condition}},
             }]});
-            inline(&case, "fence", deny);
+            case.inline("fence", deny);
             assert_eq!(
                 read(&session).await,
                 if matches { "AccessDenied" } else { "ok" },
