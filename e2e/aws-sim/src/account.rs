@@ -21,6 +21,8 @@ pub(crate) struct Account {
     pub behaviour: Behaviour,
     /// Sessions that STS issued, by access key.
     pub sessions: BTreeMap<String, Session>,
+    /// When STS gave a session of a role last, in seconds since 1970, by the role's id.
+    pub last_used: BTreeMap<String, i64>,
     /// Issuers' keys that STS keeps, by issuer, and when it read them.
     pub keys: BTreeMap<String, (Instant, JwkSet)>,
     /// How far AWS's clock is ahead, in seconds.

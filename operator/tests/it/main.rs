@@ -11,6 +11,7 @@ mod crd_rules;
 mod documents;
 mod faults;
 mod issuer;
+mod orphans;
 mod plans;
 mod publication;
 mod role_lifetime;

@@ -67,7 +67,7 @@ impl IamCall<'_> {
         if let Some(policy) = self.request.parameter("PolicyArn") {
             context.push(("iam:PolicyARN".to_owned(), policy.to_owned()));
         }
-        context.extend(tag_context(&self.request.tags()));
+        context.extend(tag_context(&self.request.tags().into_iter().collect()));
         for (key, value) in found.iter().flat_map(|r| &r.tags) {
             context.push((format!("aws:ResourceTag/{key}"), value.clone()));
         }

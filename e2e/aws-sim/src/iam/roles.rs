@@ -66,7 +66,11 @@ impl IamCall<'_> {
     }
 
     pub(super) fn get_role(&mut self) -> Result<String, ApiError> {
-        self.role().map(|role| role_xml(&role))
+        let role = self.role()?;
+        let used = self.account.last_used.get(&role.id).and_then(|at| jiff::Timestamp::from_second(*at).ok());
+        let used = used.map_or(String::new(), |at| element("LastUsedDate", &at.to_string()));
+        let members = role_members(&role);
+        Ok(format!("<Role>{members}<RoleLastUsed>{used}</RoleLastUsed></Role>"))
     }
 
     pub(super) fn list_roles(&mut self) -> Result<String, ApiError> {

@@ -166,6 +166,7 @@ pub(crate) async fn assume_role_with_web_identity(
         format!("<Credentials>{}</Credentials>", credentials.concat()),
         element("Provider", &claims.issuer),
     ];
+    account.last_used.insert(role.id.clone(), now);
     account.sessions.insert(key, session);
     Ok(query_response("sts", "AssumeRoleWithWebIdentity", &inner.concat()))
 }

@@ -7,6 +7,7 @@ use crds::OidcIssuerSpec;
 use kube::Client;
 use operator::bootstrap::{Bootstrap, issuers_of};
 use operator::installation::NamedIssuer;
+use operator::orphans::command::Orphans;
 use operator::teardown::Teardown;
 use operator::terminal::Terminal;
 
@@ -47,6 +48,22 @@ impl World {
         let printed = Printed::default();
         let bootstrap = Bootstrap { issuers, namespace: &self.system, account, public, client, replace_keys };
         bootstrap.run(dry_run, &mut Terminal::to(Box::new(printed.clone()))).await?;
+        Ok(printed.text())
+    }
+
+    /// `operator orphans`, with the names to remove. Returns what it printed.
+    pub async fn orphans(&self, delete: &[&str]) -> anyhow::Result<String> {
+        let printed = Printed::default();
+        let mut terminal = Terminal::to(Box::new(printed.clone()));
+        let accounts = self.administrator().await;
+        let issuers = issuers_of(&self.client).await?;
+        let orphans = Orphans { issuers: &issuers, client: &self.client, account: accounts.own() };
+        if delete.is_empty() {
+            orphans.list(&mut terminal).await?;
+        } else {
+            let names: Vec<String> = delete.iter().map(|name| (*name).to_owned()).collect();
+            orphans.delete(&names, &mut terminal).await?;
+        }
         Ok(printed.text())
     }
 
