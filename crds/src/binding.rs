@@ -149,8 +149,12 @@ pub struct RoleSpec {
     /// unless the account's quota was raised.
     #[serde(default, rename = "policyARNs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 25), inner(length(max = 2048)))]
-    #[x_kube(validation = Rule::new("self.all(arn, arn.matches('^arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9+=,.@_/-]+$'))")
-        .message("each is the ARN of a managed policy, arn:aws:iam::<account or aws>:policy/<name>"))]
+    #[x_kube(
+        validation = Rule::new("self.all(arn, arn.matches('^arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9+=,.@_/-]+$'))")
+            .message("each is the ARN of a managed policy, arn:aws:iam::<account or aws>:policy/<name>"),
+        validation = Rule::new("!self.exists(arn, arn.lowerAscii().contains(':policy/podidentity/'))")
+            .message("policies under /podidentity/ are permissions boundaries of this operator: they allow all that they do not deny, and are never granted or attached")
+    )]
     pub policy_arns: Vec<String>,
 
     /// How long a session of the role may last, for example `4h` or `90m`; from 1h, the default, to 12h. The grant's

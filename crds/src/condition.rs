@@ -21,6 +21,8 @@ pub enum ConditionType {
     PubliclyReachable,
     /// STS exchanged a token of this cluster for credentials.
     TokenExchangeVerified,
+    /// The bucket's policy keeps sessions of this issuer from writing; it never takes part in Ready.
+    BucketFenced,
     /// Present only when False: calls to AWS fail.
     AWSReachable,
     /// A grant of the issuer covers the binding.
@@ -46,6 +48,7 @@ impl ConditionType {
             Self::ProviderRegistered => "ProviderRegistered",
             Self::PubliclyReachable => "PubliclyReachable",
             Self::TokenExchangeVerified => "TokenExchangeVerified",
+            Self::BucketFenced => "BucketFenced",
             Self::AWSReachable => "AWSReachable",
             Self::Granted => "Granted",
             Self::RoleReady => "RoleReady",
@@ -98,6 +101,14 @@ reasons! {
     NotPublic,
     /// STS refused a token of the cluster.
     TokenExchangeFailed,
+    /// A write with a session of this issuer succeeded: the bucket's policy does not keep pods out.
+    FenceIneffective,
+    /// Whether the bucket's policy keeps pods out could not be tried.
+    FenceNotProved,
+    /// The role with which the bucket's policy is tried does not exist.
+    CanaryMissing,
+    /// The bucket has keys, and this API server knows none of them.
+    ForeignKeys,
     /// A change in IAM has not taken effect in all of AWS yet.
     Propagating,
     /// The check has not been made yet.

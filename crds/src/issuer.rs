@@ -136,8 +136,12 @@ pub struct Grant {
     #[serde(default, rename = "policyARNs", skip_serializing_if = "Vec::is_empty")]
     // 64 grants of 128 names and 64 policies each still fit etcd's 1.5 MiB.
     #[schemars(length(max = 64), inner(length(max = 224)))]
-    #[x_kube(validation = Rule::new("self.all(arn, arn.matches('^([*]|arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9+=,.@_/*-]+)$'))")
-        .message("each is the ARN of a managed policy, arn:aws:iam::<account or aws>:policy/<name>, with * in path and name only, or * alone for any policy"))]
+    #[x_kube(
+        validation = Rule::new("self.all(arn, arn.matches('^([*]|arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9+=,.@_/*-]+)$'))")
+            .message("each is the ARN of a managed policy, arn:aws:iam::<account or aws>:policy/<name>, with * in path and name only, or * alone for any policy"),
+        validation = Rule::new("!self.exists(arn, arn.lowerAscii().contains(':policy/podidentity/'))")
+            .message("policies under /podidentity/ are permissions boundaries of this operator: they allow all that they do not deny, and are never granted or attached")
+    )]
     pub policy_arns: Vec<String>,
     /// Longest `maxSessionDuration` that a binding may ask for, from 1h to 12h. Default: 1h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -236,6 +240,12 @@ impl OidcIssuerSpec {
     #[must_use]
     pub fn jwks_key(&self) -> String {
         format!("{}/{JWKS_PATH}", self.prefix())
+    }
+
+    /// Object key of the object that nobody reads but the operator, to try whether the bucket's policy keeps pods out.
+    #[must_use]
+    pub fn canary_key(&self) -> String {
+        format!("{}/podidentity-canary", self.prefix())
     }
 
     /// Key prefix of both documents, without slashes at its ends.

@@ -143,10 +143,21 @@ const READABLE_LENGTH: usize = 50;
 /// and the ownership tags would show it.
 const HASH_LENGTH: usize = 12;
 
+/// Path of the roles of every cluster's bindings, and of their permissions boundaries.
+pub const ROLES_PATH: &str = "/podidentity/";
+
 /// Path of every role and policy of a cluster's bindings. The operator may change only roles with this path.
 #[must_use]
 pub fn role_path(cluster: &str) -> String {
-    format!("/podidentity/{cluster}/")
+    format!("{ROLES_PATH}{cluster}/")
+}
+
+/// Whether the ARN of a managed policy, or a pattern of such ARNs, names policies under [`ROLES_PATH`]: permissions boundaries,
+/// which allow all that they do not deny. IAM compares names without regard to case.
+#[must_use]
+pub fn is_boundary(policy_arn: &str) -> bool {
+    let path = policy_arn.split_once(":policy").map_or("", |(_, path)| path);
+    path.get(..ROLES_PATH.len()).is_some_and(|start| start.eq_ignore_ascii_case(ROLES_PATH))
 }
 
 /// Name of the role of one `ServiceAccount`: readable, at most 64 characters that IAM allows, and different for each
@@ -202,6 +213,19 @@ pub fn operator_role_arn(partition: &str, account: &str, cluster: &str) -> Strin
     format!("arn:{partition}:iam::{account}:role{OPERATOR_ROLE_PATH}{}", operator_role_name(cluster))
 }
 
+/// Name of the role with which the operator checks that a bucket's policy keeps pods from writing: at [`OPERATOR_ROLE_PATH`],
+/// outside [`ROLES_PATH`], so that only the statement about sessions of the issuer denies.
+#[must_use]
+pub fn canary_role_name(cluster: &str) -> String {
+    format!("podidentity-canary.{cluster}")
+}
+
+/// ARN of that role.
+#[must_use]
+pub fn canary_role_arn(partition: &str, account: &str, cluster: &str) -> String {
+    format!("arn:{partition}:iam::{account}:role{OPERATOR_ROLE_PATH}{}", canary_role_name(cluster))
+}
+
 /// ARN of the IAM OIDC provider of an issuer URL: the URL without its scheme, byte for byte.
 #[must_use]
 pub fn provider_arn(partition: &str, account: &str, issuer_url: &str) -> String {
@@ -236,6 +260,21 @@ mod tests {
             role_arn("aws", "111122223333", "homelab", "vault", "vault"),
             "arn:aws:iam::111122223333:role/podidentity/homelab/homelab.vault.vault-bno5n7ilbuky"
         );
+    }
+
+    #[test]
+    fn boundaries_are_recognised_by_their_path_whatever_its_case() {
+        for (arn, expected) in [
+            ("arn:aws:iam::111122223333:policy/podidentity/homelab/homelab.boundary", true),
+            ("arn:aws:iam::111122223333:policy/PodIdentity/office/office.boundary", true),
+            ("arn:aws:iam::111122223333:policy/podidentity/*", true),
+            ("arn:aws:iam::111122223333:policy/podidentity-system/x", false),
+            ("arn:aws:iam::111122223333:policy/team/podidentity/x", false),
+            ("arn:aws:iam::111122223333:policy/*", false),
+            ("*", false),
+        ] {
+            assert_eq!(is_boundary(arn), expected, "{arn}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crds::binding::DEFAULT_SESSION;
 use crds::glob::glob;
+use crds::names::{ROLES_PATH, is_boundary};
 use crds::{Finding, Grant, GrantNamespaces, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
@@ -16,18 +17,17 @@ pub struct Request<'a> {
     pub policy_arns: &'a [String],
     /// How long a session may last.
     pub session: Duration,
-    /// ARN of the permissions boundary of the cluster's roles, once the account is known.
-    pub boundary_arn: Option<&'a str>,
 }
 
 /// Whether one of the grants covers the request; if none does, the message says what is missing.
 pub fn check(issuer: &str, grants: &[Grant], request: Request<'_>) -> Result<(), Finding> {
-    let Request { namespace, policy_arns, session, boundary_arn } = request;
+    let Request { namespace, policy_arns, session } = request;
     let refused = |message: String| Err(Finding::new(Reason::NotGranted, message));
     // As a boundary it takes rights away; attached it would give all that it does not deny.
-    if let Some(boundary) = boundary_arn.filter(|boundary| policy_arns.iter().any(|arn| arn == boundary)) {
+    if let Some(boundary) = policy_arns.iter().find(|arn| is_boundary(arn)) {
         return refused(format!(
-            "{boundary} is the permissions boundary and can never be attached: take it out of spec.role.policyARNs"
+            "{boundary} is under {ROLES_PATH}: it is a permissions boundary and can never be attached, whatever a grant says. \
+             Take it out of spec.role.policyARNs"
         ));
     }
     let of_namespace: Vec<&Grant> = grants.iter().filter(|g| covers_namespace(g, namespace)).collect();
@@ -108,12 +108,7 @@ mod tests {
     fn ask_for(grants: &[Grant], request: Request<'_>) -> Result<(), String> {
         check("default", grants, request).map_err(|finding| finding.message)
     }
-    const REQUEST: Request<'_> = Request {
-        namespace: "vault",
-        policy_arns: &[],
-        session: DEFAULT_SESSION,
-        boundary_arn: Some(BOUNDARY),
-    };
+    const REQUEST: Request<'_> = Request { namespace: "vault", policy_arns: &[], session: DEFAULT_SESSION };
 
     #[test]
     fn a_session_is_as_long_as_the_grant_allows_and_an_hour_where_it_says_nothing() {
@@ -154,8 +149,11 @@ mod tests {
     #[test]
     fn the_boundary_is_never_a_policy() {
         for pattern in ["*", BOUNDARY, "arn:aws:iam::111122223333:policy/*"] {
-            let refused = ask(&[grant(&["vault"], &[pattern])], "vault", &[BOUNDARY]).unwrap_err();
-            assert!(refused.contains("permissions boundary"), "{refused}");
+            let others = BOUNDARY.replace("homelab", "office");
+            for boundary in [BOUNDARY, &others, &BOUNDARY.replace("podidentity", "PodIdentity")] {
+                let refused = ask(&[grant(&["vault"], &[pattern])], "vault", &[boundary]).unwrap_err();
+                assert!(refused.contains("permissions boundary"), "{refused}");
+            }
         }
     }
 

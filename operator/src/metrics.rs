@@ -17,6 +17,7 @@ pub struct Metrics {
     drift: Family<Drift, Counter>,
     verified: Family<Issuer, Gauge>,
     certificate: Family<Certificate, Gauge>,
+    fence: Family<Issuer, Gauge>,
     leader: Gauge,
     orphans: Gauge,
 }
@@ -65,6 +66,7 @@ impl Default for Metrics {
         let drift = Family::default();
         let verified = Family::default();
         let certificate = Family::default();
+        let fence = Family::default();
         let leader = Gauge::default();
         let orphans = Gauge::default();
         registry.register("reconciles", "Reconciles by kind and outcome", reconciles.clone());
@@ -85,13 +87,29 @@ impl Default for Metrics {
             "When the webhook's certificates expire",
             certificate.clone(),
         );
+        registry.register(
+            "bucket_fence_ineffective",
+            "1 where a session of the issuer could write to the bucket",
+            fence.clone(),
+        );
         registry.register("leader", "1 while this replica is the leader", leader.clone());
         registry.register(
             "orphaned_roles",
             "Roles of this cluster whose PodIdentityBinding does not exist",
             orphans.clone(),
         );
-        Self { registry, reconciles, aws_calls, aws_attempts, drift, verified, certificate, leader, orphans }
+        Self {
+            registry,
+            reconciles,
+            aws_calls,
+            aws_attempts,
+            drift,
+            verified,
+            certificate,
+            fence,
+            leader,
+            orphans,
+        }
     }
 }
 
@@ -129,11 +147,17 @@ impl Metrics {
     /// Removes the metrics of a deleted issuer.
     pub fn forget(&self, issuer: &str) {
         self.verified.remove(&Issuer { issuer: issuer.to_owned() });
+        self.fence.remove(&Issuer { issuer: issuer.to_owned() });
     }
 
     /// Sets the time at which a certificate expires, in seconds since 1970. `certificate` is `ca` or `leaf`.
     pub fn certificate(&self, certificate: &'static str, not_after: i64) {
         self.certificate.get_or_create(&Certificate { certificate }).set(not_after);
+    }
+
+    /// Sets whether a session of an issuer could write to its bucket.
+    pub fn fence(&self, issuer: &str, ineffective: bool) {
+        self.fence.get_or_create(&Issuer { issuer: issuer.to_owned() }).set(i64::from(ineffective));
     }
 
     /// Sets the number of roles without a binding.

@@ -43,7 +43,9 @@ pub async fn report<K: Kind>(
         Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
         Err(error) => return Err(error),
     }
-    transition(&context.recorder, object, before, K::observed(&status).1).await;
+    let after = K::observed(&status).1;
+    transition(&context.recorder, object, before, after).await;
+    broken_fence(&context.recorder, object, before, after).await;
     Ok(())
 }
 
@@ -61,6 +63,28 @@ where
     let stalled = find(next, ConditionType::Stalled).is_some();
     let type_ = if stalled { EventType::Warning } else { EventType::Normal };
     publish(recorder, object, type_, &after.reason, "Reconcile", &after.message).await;
+}
+
+/// Publishes an event where `BucketFenced` became False: it never takes part in `Ready`.
+async fn broken_fence<K>(recorder: &Recorder, object: &K, prior: &[Condition], next: &[Condition])
+where
+    K: Resource<DynamicType = ()>,
+{
+    let is_false = |conditions| {
+        find(conditions, ConditionType::BucketFenced)
+            .filter(|condition: &&Condition| condition.status == "False")
+    };
+    if let (None, Some(broken)) = (is_false(prior), is_false(next)) {
+        publish(
+            recorder,
+            object,
+            EventType::Warning,
+            &broken.reason,
+            "Try the bucket's policy",
+            &broken.message,
+        )
+        .await;
+    }
 }
 
 /// Publishes that something had drifted and was put back.

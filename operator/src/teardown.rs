@@ -9,7 +9,10 @@ use crds::names::{role_path, tag};
 use crate::aws::accounts::Account;
 use crate::aws::error::AwsError;
 use crate::aws::inventory::roles_under;
-use crate::bootstrap::{boundary, found, installation, operator_role, refused, unchanged};
+use crate::aws::model::Write;
+use crate::bootstrap::roles::KINDS;
+use crate::bootstrap::{Found, boundary, found, installation, refused, roles, unchanged};
+use crate::bootstrap::{PROPAGATION_LIMIT, RETRY};
 use crate::change::Change;
 use crate::installation::{Installation, NamedIssuer};
 use crate::issuer::model::AwsState;
@@ -53,18 +56,24 @@ impl Teardown<'_> {
             changes.extend(documents::removal(&target, bucket_found.as_ref()));
             changes.extend(bucket::removal(&target, bucket_found.as_ref()));
         }
-        let (policy, role) = found(account, &installation).await.map_err(|error| refused(&error))?;
+        let Found { policy, roles } = found(account, &installation).await.map_err(|error| refused(&error))?;
         if remaining_issuers.is_empty() {
-            changes.extend(operator_role::removal(&installation, role.as_ref()).map_err(unchanged)?);
+            for (kind, role) in KINDS.into_iter().zip(&roles) {
+                changes.extend(roles::removal(kind, &installation, role.as_ref()).map_err(unchanged)?);
+            }
             changes.extend(boundary::removal(&installation, policy.as_ref()).map_err(unchanged)?);
         } else {
             // First, so that they have an owner whatever happens next.
             let issuers = remaining_issuers.iter().map(|issuer| (*issuer).clone());
             let remaining = Installation::new(&identity.account, issuers).map_err(unchanged)?;
-            let role = operator_role::hand_over(&installation, &remaining, role.as_ref());
+            let mut handed_over = Vec::new();
+            for (kind, role) in KINDS.into_iter().zip(&roles) {
+                let role = roles::hand_over(kind, &installation, &remaining, role.as_ref());
+                handed_over.extend(role.map_err(unchanged)?);
+            }
             let boundary = boundary::hand_over(&installation, &remaining, policy.as_ref());
-            let handed_over = [role.map_err(unchanged)?, boundary.map_err(unchanged)?];
-            changes.splice(0..0, handed_over.into_iter().flatten());
+            handed_over.extend(boundary.map_err(unchanged)?);
+            changes.splice(0..0, handed_over);
         }
         if dry_run {
             for change in &changes {
@@ -76,8 +85,22 @@ impl Teardown<'_> {
         if changes.is_empty() {
             terminal.line("there is nothing left to remove");
         }
+        let mut left = Vec::new();
         for change in &changes {
-            remove(account, change, terminal).await?;
+            if let Err(error) = remove(account, change, terminal).await {
+                // What is in the bucket besides, or who locked its objects, is not known here; the rest can go without it.
+                if !matches!(change.write, Write::S3(..)) {
+                    return Err(error);
+                }
+                terminal.line(&format!("! {}: {error:#}", change.attribute));
+                left.push(change.old.clone().unwrap_or_else(|| change.attribute.to_owned()));
+            }
+        }
+        if !left.is_empty() {
+            terminal.line(&format!(
+                "left in AWS: {}. Everything else is removed. Empty the bucket and delete it by hand; nothing trusts it any more",
+                left.join(", ")
+            ));
         }
         if !remaining_issuers.is_empty() {
             let names: Vec<&str> = remaining_issuers.iter().map(|issuer| issuer.name.as_str()).collect();
@@ -100,11 +123,14 @@ fn is_in(file: &[NamedIssuer], issuer: &NamedIssuer) -> bool {
 async fn remove(account: &Account, change: &Change, terminal: &mut Terminal) -> anyhow::Result<()> {
     let begun = Instant::now();
     account.apply(&change.write).await.map_err(|error| user(&error))?;
-    // STS must not find a provider whose documents somebody else could publish next.
-    if let Some(provider) = change.write.deleted_provider()
-        && account.iam.provider(provider).await.map_err(|error| user(&error))?.is_some()
-    {
-        bail!("the OIDC provider still exists after its removal. Run teardown again");
+    // STS must not find a provider whose documents somebody else could publish next. IAM may show it for some seconds.
+    if let Some(provider) = change.write.deleted_provider() {
+        while account.iam.provider(provider).await.map_err(|error| user(&error))?.is_some() {
+            if begun.elapsed() > PROPAGATION_LIMIT {
+                bail!("the OIDC provider still exists after its removal. Run teardown again");
+            }
+            tokio::time::sleep(RETRY).await;
+        }
     }
     terminal.removed(change.attribute, begun.elapsed());
     Ok(())

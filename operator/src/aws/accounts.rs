@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_config::SdkConfig;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use crds::OidcIssuerSpec;
 use tokio::sync::Mutex;
 
@@ -90,6 +92,14 @@ impl Account {
     #[must_use]
     pub fn s3(&self, bucket: &BucketRef) -> S3 {
         S3::new(&self.config, bucket.clone(), self.calls.clone())
+    }
+
+    /// S3 for one bucket with the credentials of a session.
+    #[must_use]
+    pub fn s3_as(&self, session: Credentials, bucket: &BucketRef) -> S3 {
+        let provider = SharedCredentialsProvider::new(session);
+        let config = self.config.to_builder().credentials_provider(provider).build();
+        S3::new(&config, bucket.clone(), self.calls.clone())
     }
 
     /// Account and principal of the credentials. The answer is used for `identity_refresh` and until AWS refuses the

@@ -5,6 +5,7 @@ use aws_config::SdkConfig;
 use aws_sdk_iam::Client;
 use aws_sdk_iam::config::Builder;
 use aws_sdk_iam::types::Tag;
+use serde_json::Value;
 
 use super::call::Calls;
 use super::error::{AwsError, Class, optional, tolerate};
@@ -142,10 +143,13 @@ impl Iam {
                 let request = client.delete_open_id_connect_provider().open_id_connect_provider_arn(provider);
                 tolerate(Class::NotFound, call!(self, "DeleteOpenIDConnectProvider", provider, request))?;
             }
-            IamWrite::PutTrust { role, document } => {
-                let request =
-                    client.update_assume_role_policy().role_name(role).policy_document(document.to_string());
-                call!(self, "UpdateAssumeRolePolicy", role, request)?;
+            IamWrite::PutTrust { role, document, otherwise } => {
+                match (self.put_trust(role, document).await, otherwise) {
+                    (Err(error), Some(otherwise)) if error.code.starts_with("MalformedPolicyDocument") => {
+                        self.put_trust(role, otherwise).await?;
+                    }
+                    (put, _) => put?,
+                }
             }
             IamWrite::PutBoundary { role, boundary } => {
                 let request =
@@ -217,6 +221,12 @@ impl Iam {
             }
         }
         Ok(Written::Done)
+    }
+
+    async fn put_trust(&self, role: &str, document: &Value) -> Result<(), AwsError> {
+        let request = self.client.update_assume_role_policy().role_name(role);
+        let request = request.policy_document(document.to_string());
+        call!(self, "UpdateAssumeRolePolicy", role, request).map(|_| ())
     }
 
     async fn create_role(&self, new: &NewRole) -> Result<Role, AwsError> {

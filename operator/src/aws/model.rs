@@ -132,6 +132,8 @@ pub struct Object {
     pub content_type: String,
     /// `Cache-Control`.
     pub cache_control: String,
+    /// Whether it is encrypted with a key of AWS KMS: then nobody reads it without credentials.
+    pub encrypted_by_key: bool,
 }
 
 /// A bucket as S3 shows it.
@@ -180,25 +182,82 @@ pub enum Write {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "variants are the API's operations, fields its parameters")]
 pub enum IamWrite {
-    CreateProvider { url: String, audiences: Vec<String>, tags: Tags },
-    AddAudience { provider: String, audience: String },
-    RemoveAudience { provider: String, audience: String },
-    DeleteProvider { provider: String },
+    CreateProvider {
+        url: String,
+        audiences: Vec<String>,
+        tags: Tags,
+    },
+    AddAudience {
+        provider: String,
+        audience: String,
+    },
+    RemoveAudience {
+        provider: String,
+        audience: String,
+    },
+    DeleteProvider {
+        provider: String,
+    },
     CreateRole(Box<NewRole>),
-    PutTrust { role: String, document: Value },
-    PutBoundary { role: String, boundary: String },
-    PutSettings { role: String, settings: RoleSettings },
-    AttachPolicy { role: String, policy: String },
-    DetachPolicy { role: String, policy: String },
-    PutInline { role: String, name: String, document: Value },
-    DeleteInline { role: String, name: String },
-    DeleteRole { role: String },
-    TagRole { role: String, tags: Tags },
-    CreatePolicy { name: String, path: String, document: Value, tags: Tags },
-    PutPolicyVersion { policy: String, document: Value },
-    DeletePolicyVersion { policy: String, version: String },
-    DeletePolicy { policy: String },
-    TagPolicy { policy: String, tags: Tags },
+    /// `otherwise` is put where IAM refuses `document` as malformed.
+    PutTrust {
+        role: String,
+        document: Value,
+        otherwise: Option<Value>,
+    },
+    PutBoundary {
+        role: String,
+        boundary: String,
+    },
+    PutSettings {
+        role: String,
+        settings: RoleSettings,
+    },
+    AttachPolicy {
+        role: String,
+        policy: String,
+    },
+    DetachPolicy {
+        role: String,
+        policy: String,
+    },
+    PutInline {
+        role: String,
+        name: String,
+        document: Value,
+    },
+    DeleteInline {
+        role: String,
+        name: String,
+    },
+    DeleteRole {
+        role: String,
+    },
+    TagRole {
+        role: String,
+        tags: Tags,
+    },
+    CreatePolicy {
+        name: String,
+        path: String,
+        document: Value,
+        tags: Tags,
+    },
+    PutPolicyVersion {
+        policy: String,
+        document: Value,
+    },
+    DeletePolicyVersion {
+        policy: String,
+        version: String,
+    },
+    DeletePolicy {
+        policy: String,
+    },
+    TagPolicy {
+        policy: String,
+        tags: Tags,
+    },
 }
 
 /// One change of a bucket.
@@ -209,6 +268,8 @@ pub enum S3Write {
     CreateBucket {
         tags: Tags,
     },
+    /// Puts the tags where the creating call did not.
+    PutTags(Tags),
     EnforceOwner,
     PutPolicy(Value),
     PutPublicAccess(PublicAccess),

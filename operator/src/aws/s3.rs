@@ -6,7 +6,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::Builder;
 use aws_sdk_s3::types::{
     BucketLocationConstraint, BucketNamespace, CreateBucketConfiguration, ObjectOwnership, OwnershipControls,
-    OwnershipControlsRule, PublicAccessBlockConfiguration, Tag,
+    OwnershipControlsRule, PublicAccessBlockConfiguration, ServerSideEncryption, Tag, Tagging,
 };
 use crds::names::account_of_bucket;
 
@@ -43,6 +43,7 @@ impl S3 {
         match write {
             // It exists after a crash, or if another administrator was faster: the next read of its tags shows its owner.
             S3Write::CreateBucket { tags } => tolerate(Class::AlreadyExists, self.create(tags).await),
+            S3Write::PutTags(tags) => self.put_tags(tags).await,
             S3Write::EnforceOwner => self.enforce_owner().await,
             S3Write::PutPolicy(document) => self.put_policy(&document.to_string()).await,
             S3Write::PutPublicAccess(access) => self.put_public_access(*access).await,
@@ -91,6 +92,32 @@ impl S3 {
             .object_ownership(ObjectOwnership::BucketOwnerEnforced)
             .set_bucket_namespace(account_regional.then_some(BucketNamespace::AccountRegional));
         call!(self, "CreateBucket", &self.bucket.name, request).map(|_| ())
+    }
+
+    async fn put_tags(&self, tags: &Tags) -> Result<(), AwsError> {
+        let tags = tags
+            .iter()
+            .filter_map(|(key, value)| Tag::builder().key(key).value(value).build().ok())
+            .collect();
+        let request = self
+            .client
+            .put_bucket_tagging()
+            .bucket(&self.bucket.name)
+            .set_tagging(Tagging::builder().set_tag_set(Some(tags)).build().ok())
+            .expected_bucket_owner(&self.bucket.owner);
+        call!(self, "PutBucketTagging", &self.bucket.name, request).map(|_| ())
+    }
+
+    /// Whether the bucket has no object.
+    pub async fn is_empty(&self) -> Result<bool, AwsError> {
+        let request = self
+            .client
+            .list_objects_v2()
+            .bucket(&self.bucket.name)
+            .max_keys(1)
+            .expected_bucket_owner(&self.bucket.owner);
+        let page = call!(self, "ListObjectsV2", &self.bucket.name, request)?;
+        Ok(page.contents().is_empty())
     }
 
     /// Whether ACLs are off (`BucketOwnerEnforced`).
@@ -189,6 +216,8 @@ impl S3 {
         let etag = response.e_tag.unwrap_or_default();
         let (content_type, cache_control) =
             (response.content_type.unwrap_or_default(), response.cache_control.unwrap_or_default());
+        let by_key = |encryption: &ServerSideEncryption| *encryption != ServerSideEncryption::Aes256;
+        let encrypted_by_key = response.server_side_encryption.as_ref().is_some_and(by_key);
         let body = response.body.collect().await.map_err(|e| AwsError {
             class: Class::Transient,
             operation: "s3:GetObject",
@@ -197,7 +226,17 @@ impl S3 {
             message: "the response was incomplete".into(),
             detail: e.to_string(),
         })?;
-        Ok(Some(Object { body: body.to_vec(), etag, content_type, cache_control }))
+        Ok(Some(Object { body: body.to_vec(), etag, content_type, cache_control, encrypted_by_key }))
+    }
+
+    /// Writes an object, whatever was there.
+    pub async fn overwrite(&self, key: &str, body: &[u8]) -> Result<(), AwsError> {
+        let request = self.client.put_object().bucket(&self.bucket.name).key(key).body(body.to_vec().into());
+        let request = request
+            .content_type("text/plain")
+            .server_side_encryption(ServerSideEncryption::Aes256)
+            .expected_bucket_owner(&self.bucket.owner);
+        call!(self, "PutObject", key, request).map(|_| ())
     }
 
     /// Writes an object: `over` is the entity tag of the version that it replaces; `None` if there must be no object yet.
@@ -210,21 +249,45 @@ impl S3 {
             .body(body.to_vec().into())
             .content_type(CONTENT_TYPE)
             .cache_control(CACHE_CONTROL)
+            // Stated, since a bucket's default of SSE-KMS would make the object unreadable for anonymous callers.
+            .server_side_encryption(ServerSideEncryption::Aes256)
             .set_if_match(over.map(str::to_owned))
             .set_if_none_match(over.is_none().then(|| "*".to_owned()))
             .expected_bucket_owner(&self.bucket.owner);
         call!(self, "PutObject", key, request).map(|_| ())
     }
 
-    /// Deletes an object; no error if it does not exist.
+    /// Deletes an object with all its versions and delete markers: in a versioned bucket the plain call would only add a marker.
+    /// No error if it does not exist.
     async fn delete_object(&self, key: &str) -> Result<(), AwsError> {
-        let request = self
-            .client
-            .delete_object()
-            .bucket(&self.bucket.name)
-            .key(key)
-            .expected_bucket_owner(&self.bucket.owner);
-        tolerate(Class::NotFound, call!(self, "DeleteObject", key, request))
+        let (mut key_marker, mut version_marker) = (None, None);
+        loop {
+            let request = self
+                .client
+                .list_object_versions()
+                .bucket(&self.bucket.name)
+                .prefix(key)
+                .set_key_marker(key_marker)
+                .set_version_id_marker(version_marker)
+                .expected_bucket_owner(&self.bucket.owner);
+            let page = call!(self, "ListObjectVersions", key, request)?;
+            let versions = page.versions().iter().map(|version| (version.key(), version.version_id()));
+            let markers = page.delete_markers().iter().map(|marker| (marker.key(), marker.version_id()));
+            for (_, version) in versions.chain(markers).filter(|(found, _)| *found == Some(key)) {
+                let request = self
+                    .client
+                    .delete_object()
+                    .bucket(&self.bucket.name)
+                    .key(key)
+                    .set_version_id(version.map(str::to_owned))
+                    .expected_bucket_owner(&self.bucket.owner);
+                tolerate(Class::NotFound, call!(self, "DeleteObject", key, request))?;
+            }
+            if !page.is_truncated.unwrap_or_default() {
+                return Ok(());
+            }
+            (key_marker, version_marker) = (page.next_key_marker, page.next_version_id_marker);
+        }
     }
 
     /// Deletes an empty bucket; no error if it does not exist.

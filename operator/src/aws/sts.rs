@@ -1,6 +1,7 @@
 //! AWS STS: the identity of our credentials, and the exchange of a token of the cluster for credentials.
 
 use aws_config::SdkConfig;
+use aws_credential_types::Credentials;
 use aws_sdk_sts::Client;
 use aws_sdk_sts::config::Builder;
 
@@ -36,6 +37,24 @@ impl Sts {
             account: response.account().unwrap_or_default().to_owned(),
             arn: response.arn().unwrap_or_default().to_owned(),
         })
+    }
+
+    /// Exchanges a token for a session of a role, as a pod does: 900 s, without a session policy.
+    pub async fn session(&self, role_arn: &str, token: &str) -> Result<Credentials, AwsError> {
+        let response = self
+            .client
+            .assume_role_with_web_identity()
+            .role_arn(role_arn)
+            .role_session_name("podidentity-canary")
+            .web_identity_token(token)
+            .duration_seconds(SESSION_SECONDS)
+            .send()
+            .await;
+        let response = self.calls.record(TOKEN_EXCHANGE, role_arn, response)?;
+        let keys = response.credentials.as_ref();
+        let (key, secret) = keys.map_or(("", ""), |keys| (keys.access_key_id(), keys.secret_access_key()));
+        let session = keys.map(|keys| keys.session_token().to_owned());
+        Ok(Credentials::new(key, secret, session, None, "canary"))
     }
 
     /// Exchanges a token for credentials and drops them. They are valid for 900 s, under a session policy that denies everything.

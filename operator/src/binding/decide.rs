@@ -50,8 +50,7 @@ pub fn due(view: &View, memory: &Memory, clock: &Clock, timings: &Timings) -> Du
 /// The plan of one pass.
 #[must_use]
 pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, timings: &Timings) -> Plan {
-    let boundary = view.target.as_ref().ok().map(|target| target.boundary.as_str());
-    let grant = check_grant(&view.object.namespace, view.spec(), view.issuer(), boundary);
+    let grant = check_grant(&view.object.namespace, view.spec(), view.issuer());
     let holder = other_holder(view, observed);
     let decision = if view.object.deleting {
         removal::decide(view, observed, memory, clock, timings)
@@ -84,14 +83,12 @@ pub(super) fn check_grant(
     namespace: &str,
     spec: &PodIdentityBindingSpec,
     issuer: Result<&OidcIssuer, Finding>,
-    boundary_arn: Option<&str>,
 ) -> Result<(), Finding> {
     let Some(role) = &spec.role else { return Ok(()) };
     let request = grant::Request {
         namespace,
         policy_arns: &role.policy_arns,
         session: role.max_session_duration.map_or(DEFAULT_SESSION, Duration::from),
-        boundary_arn,
     };
     grant::check(spec.issuer_name(), &issuer?.spec.grants, request)
 }

@@ -194,7 +194,7 @@ fn sibling(
     let conditions = other.status.as_ref().map_or(&[][..], |status| &status.conditions);
     let heir = target.zip(cluster.issuer(other.spec.issuer_name())).and_then(|(target, issuer)| {
         let is_accepted = issuer.metadata.deletion_timestamp.is_none()
-            && decide::check_grant(&namespace, &other.spec, Ok(&issuer), None).is_ok()
+            && decide::check_grant(&namespace, &other.spec, Ok(&issuer)).is_ok()
             && decide::check_audience(&other.spec, &issuer).is_ok();
         let urls = cluster.issuers.state().into_iter().map(|issuer| issuer.spec.issuer_url());
         let made = role::target(&namespace, &name, &other.spec, &issuer.spec, urls, &target.account);

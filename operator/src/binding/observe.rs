@@ -10,6 +10,7 @@ use super::model::{Due, Memory, Observed, RoleState, ServiceAccountState, Unreso
 use super::role::Target;
 use crate::aws::accounts::Account;
 use crate::aws::error::AwsError;
+use crate::aws::inventory;
 use crate::aws::model::{RoleChange, RolePolicies};
 use crate::clock::Clock;
 use crate::timings::Timings;
@@ -55,7 +56,7 @@ async fn role(
         let settling = |at| clock.since(at) < timings.role_settling;
         let deleted =
             matches!(account.role_change(&target.name), Some(RoleChange::Deleted(at)) if settling(at));
-        let found = account.iam.role(&target.name).await?.filter(|_| !deleted);
+        let found = inventory::role(&account.iam, &target.path, &target.name).await?.filter(|_| !deleted);
         let is_ours = found.as_ref().is_some_and(|role| target.owns(role).is_ok());
         memory.absent_since = (!is_ours).then(|| memory.absent_since.unwrap_or(clock.instant));
         memory.role = Some((found, clock.instant));

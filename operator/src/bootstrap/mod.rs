@@ -1,9 +1,9 @@
 //! `operator bootstrap`: an administrator, once, with their own AWS session and kubeconfig. Publishes and registers every
-//! issuer of the file with the reconcile's own modules, then makes the boundary and the operator's own role. Everything is
-//! read before anything is changed; it is safe to run again, and mends what it finds broken.
+//! issuer of the file with the reconcile's own modules, then makes the boundary, the operator's own role and the canary.
+//! Everything is read before anything is changed; it is safe to run again, and mends what it finds broken.
 
 pub mod boundary;
-pub mod operator_role;
+pub mod roles;
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,10 @@ use crds::{Finding, OidcIssuer};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
-use self::operator_role::FoundRole;
+use self::roles::{FoundRole, KINDS};
 use crate::aws::accounts::Account;
 use crate::aws::error::AwsError;
-use crate::aws::model::{Identity, Policy};
+use crate::aws::model::{Identity, Policy, S3Write, Write};
 use crate::aws::public::PublicReader;
 use crate::change::Change;
 use crate::installation::{Installation, NamedIssuer};
@@ -29,9 +29,9 @@ use crate::oidc::Documents;
 use crate::terminal::Terminal;
 
 /// How long AWS may take to accept the public policy and to serve the documents.
-const PROPAGATION_LIMIT: Duration = Duration::from_mins(1);
+pub const PROPAGATION_LIMIT: Duration = Duration::from_mins(1);
 /// The pause between two tries.
-const RETRY: Duration = Duration::from_secs(1);
+pub const RETRY: Duration = Duration::from_secs(1);
 
 /// What `bootstrap` works on.
 pub struct Bootstrap<'a> {
@@ -58,6 +58,8 @@ struct Part<'a> {
     target: Target,
     documents: Documents,
     changes: Vec<Change>,
+    /// The object with which the bucket's policy is tried.
+    canary: Option<Change>,
 }
 
 impl Bootstrap<'_> {
@@ -78,7 +80,8 @@ impl Bootstrap<'_> {
             parts.push(self.part(issuer, &api, &identity).await?);
         }
         let once = self.once(&installation).await?;
-        let changes = || parts.iter().flat_map(|part| &part.changes).chain(&once);
+        let of_part = |part: &Part<'_>| part.changes.iter().chain(&part.canary).cloned().collect::<Vec<_>>();
+        let changes = || parts.iter().flat_map(of_part).chain(once.clone());
         if dry_run {
             for change in changes() {
                 terminal.planned(&change.describe());
@@ -92,7 +95,7 @@ impl Bootstrap<'_> {
         for part in &parts {
             self.publish(part, terminal).await?;
         }
-        for change in &once {
+        for change in parts.iter().filter_map(|part| part.canary.as_ref()).chain(&once) {
             self.apply(change, terminal).await.map_err(|error| anyhow!(error.for_administrator()))?;
         }
         for part in &parts {
@@ -117,34 +120,48 @@ impl Bootstrap<'_> {
             aws_state(self.account, &target).await.map_err(|error| refused(&error))?;
         let publication = publication::diff(&target, bucket.as_ref(), provider.as_ref(), Some(&documents));
         let changes = publication.changes().map_err(unchanged)?;
-        let foreign = api.issuer != target.issuer_url && documents::foreign_keys(bucket.as_ref(), &api.keys);
-        if foreign && !self.replace_keys {
+        if documents::foreign_keys(bucket.as_ref(), &api.keys) && !self.replace_keys {
             bail!(
-                "the published keys are of another cluster, and this one issues tokens as {}: is the kubeconfig the right \
-                 one? To replace them all the same, use --replace-keys. Nothing was changed",
+                "the published keys are of another cluster: none of them is a key of this one, which issues tokens as {}. Is the \
+                 kubeconfig the right one, and does no other cluster use this file? To replace them all the same (this \
+                 cluster's signing keys were all replaced), use --replace-keys. Nothing was changed",
                 api.issuer
             );
         }
-        Ok(Part { issuer, target, documents, changes })
+        let canary = match &bucket {
+            Some(_) => {
+                let found = self.account.s3(&target.bucket).object(&target.canary_key).await;
+                documents::canary(&target, found.map_err(|error| refused(&error))?.as_ref())
+            }
+            None => documents::canary(&target, None),
+        };
+        Ok(Part { issuer, target, documents, changes, canary })
     }
 
-    /// What has to be changed of boundary and operator's role.
+    /// What has to be changed of boundary and roles.
     async fn once(&self, installation: &Installation) -> anyhow::Result<Vec<Change>> {
-        let (policy, role) = found(self.account, installation).await.map_err(|error| refused(&error))?;
-        let wanted = operator_role::wanted(installation, self.namespace);
-        let boundary = boundary::diff(installation, policy.as_ref()).map_err(unchanged)?;
-        let role = operator_role::diff(installation, &wanted, role.as_ref()).map_err(unchanged)?;
-        Ok([boundary, role].concat())
+        let Found { policy, roles } =
+            found(self.account, installation).await.map_err(|error| refused(&error))?;
+        let mut changes = boundary::diff(installation, policy.as_ref()).map_err(unchanged)?;
+        for (kind, role) in KINDS.into_iter().zip(&roles) {
+            let wanted = roles::wanted(kind, installation, self.namespace);
+            changes.extend(roles::diff(installation, &wanted, role.as_ref()).map_err(unchanged)?);
+        }
+        Ok(changes)
     }
 
     /// Makes an issuer's changes until nothing is left to change.
     async fn publish(&self, part: &Part<'_>, terminal: &mut Terminal) -> anyhow::Result<()> {
         let deadline = Instant::now() + PROPAGATION_LIMIT;
         let mut changes = part.changes.clone();
+        let mut made_bucket = false;
         while !changes.is_empty() {
             for change in &changes {
                 match self.apply(change, terminal).await {
-                    Ok(()) if change.write.needs_read_back() => break,
+                    Ok(()) if change.write.needs_read_back() => {
+                        made_bucket = true;
+                        break;
+                    }
                     Ok(()) => {}
                     Err(error) if error.public_policy_blocked() && Instant::now() < deadline => {
                         tokio::time::sleep(RETRY).await;
@@ -161,12 +178,42 @@ impl Bootstrap<'_> {
             let state = aws_state(self.account, &part.target).await;
             let AwsState { bucket, provider } = state.map_err(|error| anyhow!(error.for_administrator()))?;
             let (bucket, provider) = (bucket.as_ref(), provider.as_ref());
+            if made_bucket && bucket.is_some_and(|bucket| bucket.tags.is_empty()) {
+                self.tag_new_bucket(part, terminal).await?;
+                made_bucket = false;
+                continue;
+            }
             let publication = publication::diff(&part.target, bucket, provider, Some(&part.documents));
             changes = publication.changes().map_err(|finding| anyhow!(finding.message))?;
             if Instant::now() > deadline && !changes.is_empty() {
                 bail!("AWS does not show what was written: {}. Run bootstrap again", changes[0].attribute);
             }
         }
+        Ok(())
+    }
+
+    /// A bucket that this very run made, and that shows no tags although the creating call had them: what answers for S3
+    /// ignores them. It was not there before, it is still private (nothing but the creation was done), and it must be empty:
+    /// then it can be nobody else's, and it gets its tags by a call of their own.
+    async fn tag_new_bucket(&self, part: &Part<'_>, terminal: &mut Terminal) -> anyhow::Result<()> {
+        let (bucket, s3) = (&part.target.bucket, self.account.s3(&part.target.bucket));
+        let user = |error: AwsError| anyhow!(error.for_administrator());
+        let advice = format!(
+            "bucket {} was made by this run and shows no ownership tags, although the creating call had them. Delete it while it \
+             is empty (aws s3api delete-bucket --bucket {} --region {}), find out why S3 ignores the tags, and run bootstrap \
+             again",
+            bucket.name, bucket.name, bucket.region
+        );
+        if !s3.is_empty().await.map_err(user)? || s3.policy().await.map_err(user)?.is_some() {
+            bail!("{advice}: it is not empty and private any more, so somebody else uses it");
+        }
+        let tags = part.target.owner.tags().clone();
+        let begun = Instant::now();
+        self.account.apply(&Write::S3(bucket.clone(), S3Write::PutTags(tags))).await.map_err(user)?;
+        if s3.tags().await.map_err(user)?.is_none_or(|tags| tags.is_empty()) {
+            bail!(advice);
+        }
+        terminal.done("bucket's tags", begun.elapsed());
         Ok(())
     }
 
@@ -252,21 +299,27 @@ pub fn installation(
     Installation::new(account, of_file.iter().cloned().chain(same))
 }
 
-/// The boundary and the operator's role as IAM shows them.
-pub async fn found(
-    account: &Account,
-    installation: &Installation,
-) -> Result<(Option<Policy>, Option<FoundRole>), AwsError> {
-    let (iam, arn, name) = (&account.iam, boundary::arn(installation), operator_role::name(installation));
-    let (policy, role) = tokio::try_join!(iam.policy(&arn), iam.role(&name))?;
-    let role = match role {
-        Some(role) => {
-            let permissions = iam.inline_document(&name, operator_role::INLINE_POLICY).await?;
-            Some(FoundRole { role, permissions })
-        }
-        None => None,
+/// What exists once for an installation, as IAM shows it.
+pub struct Found {
+    /// The boundary.
+    pub policy: Option<Policy>,
+    /// The roles, in the order of [`KINDS`].
+    pub roles: [Option<FoundRole>; KINDS.len()],
+}
+
+/// Reads it.
+pub async fn found(account: &Account, installation: &Installation) -> Result<Found, AwsError> {
+    let iam = &account.iam;
+    let role = async |kind: roles::Kind| {
+        let name = kind.name(installation);
+        let Some(role) = iam.role(&name).await? else { return Ok(None) };
+        let permissions = iam.inline_document(&name, kind.inline_policy()).await?;
+        Ok(Some(FoundRole { role, permissions }))
     };
-    Ok((policy, role))
+    let arn = boundary::arn(installation);
+    let [operator, canary] = KINDS;
+    let (policy, operator, canary) = tokio::try_join!(iam.policy(&arn), role(operator), role(canary))?;
+    Ok(Found { policy, roles: [operator, canary] })
 }
 
 /// An error before anything was changed.

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use crds::condition::{Summary, Wanted};
 use crds::{Finding, Reason};
 
-use super::model::{Due, Evidence, Facts, Memory, Note, Observed, Plan, Step, Verification, Verify, View};
+use super::model::{
+    Due, Evidence, Facts, Fence, Memory, Note, Observed, Plan, Step, Verification, Verify, View,
+};
 use super::publication::{Publication, documents};
 use super::verdict::{self, Case};
 use super::{publication, removal};
@@ -34,11 +36,13 @@ pub fn due(memory: &Memory, generation: i64, clock: &Clock, timings: &Timings) -
 pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, timings: &Timings) -> Plan {
     let was_ready = view.object.was_ready;
     let mismatch = verdict::mismatch(view, observed);
-    let documents = wanted_documents(view, observed, mismatch.is_some());
-    let publication = publication(view, observed, documents.as_ref());
+    let documents = wanted_documents(view, observed);
+    let foreign = documents.as_ref().err().filter(|_| mismatch.is_none()).and_then(Option::as_ref);
+    let documents = documents.as_ref().ok();
+    let publication = publication(view, observed, documents);
     let changes = publication.as_ref().ok().and_then(|publication| publication.changes().ok());
     let complete = changes.as_ref().is_some_and(Vec::is_empty);
-    let published = documents.as_ref().filter(|_| complete);
+    let published = documents.filter(|_| complete);
     let digest = published.map(Documents::digest);
     let verification = memory
         .verification
@@ -53,6 +57,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         view,
         observed,
         mismatch: mismatch.as_ref(),
+        foreign,
         publication: publication.as_ref().map_err(|error| *error),
         published: published.is_some(),
         verification,
@@ -92,18 +97,26 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         conditions: verdict::conditions(&case, &summary),
         facts: facts(view, digest),
         note: Note { bad_since },
-        drift: was_ready && is_drift(view, changes.as_deref(), documents.as_ref()),
+        drift: was_ready && is_drift(view, changes.as_deref(), documents),
         steps,
         next,
     }
 }
 
-/// The documents of the API server's keys; `None` while they are not known, or where they are of another cluster.
-fn wanted_documents(view: &View, observed: &Observed, mismatch: bool) -> Option<Documents> {
-    let keys = &observed.api.as_ref().ok()?.keys;
+/// The documents of the API server's keys. An error while they are not known, and a finding where the published ones are of
+/// another API server: they stay. What this issuer published itself is put back whatever replaced it.
+fn wanted_documents(view: &View, observed: &Observed) -> Result<Documents, Option<Finding>> {
+    let keys = &observed.api.as_ref().map_err(|_| None)?.keys;
     let bucket = observed.aws.as_ref().ok().and_then(|aws| aws.bucket.as_ref());
-    let foreign = mismatch && documents::foreign_keys(bucket, keys);
-    (!foreign).then(|| documents::wanted(view.spec(), keys))
+    let documents = documents::wanted(view.spec(), keys);
+    let own = view.published_digest() == Some(&documents.digest());
+    if own || !documents::foreign_keys(bucket, keys) {
+        return Ok(documents);
+    }
+    let message = "the bucket has the keys of another API server, and none of this one's: another cluster uses the same \
+                   OidcIssuer, or all signing keys of this cluster were replaced. The published keys are left as they are. If \
+                   this is the cluster that they belong to, run `operator bootstrap --replace-keys`";
+    Err(Some(Finding::new(Reason::ForeignKeys, message)))
 }
 
 fn publication<'a>(
@@ -128,7 +141,10 @@ fn verified_for(
         Some(exchange) => *exchange == Evidence::Good,
         None => last.public == Evidence::Good,
     };
+    // What bootstrap made a moment ago may not be in force yet.
+    let fence_is_open = window_open && matches!(last.fence, Some(Fence::NoCanary | Fence::NotProved(_)));
     let period = match (good, window_open) {
+        (true, _) if fence_is_open => timings.verify_retry,
         (true, _) => timings.verify_period,
         (false, true) => timings.not_yet_retry,
         (false, false) => timings.verify_retry,

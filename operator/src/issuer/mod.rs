@@ -1,6 +1,7 @@
 //! The reconcile of an `OidcIssuer`: resolve → observe → decide → act → report.
 
 pub mod decide;
+pub mod fence;
 pub mod model;
 pub mod observe;
 pub mod publication;
@@ -18,7 +19,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::Store;
 use kube::{Api, Client};
 
-use self::model::{Evidence, Facts, Memory, Note, Observed, Plan, Verification, Verify, View};
+use self::model::{Evidence, Facts, Fence, Memory, Note, Observed, Plan, Verification, Verify, View};
 use self::publication::target::Target;
 use crate::aws::accounts::Account;
 use crate::aws::model::Written;
@@ -119,18 +120,16 @@ impl Kind for Issuer {
         let Verify { documents, exchange } = step;
         let (spec, client, namespace) = (view.spec(), &context.client, &context.namespace);
         let public = verify::read_public(spec, documents, &context.accounts.public).await;
-        let exchange = match &view.target {
-            Ok(target) if *exchange => {
-                let role = &target.operator_role_arn;
-                Some(verify::exchange(spec, role, &account, client, namespace).await)
-            }
-            _ => None,
+        let (exchange, fence) = match &view.target {
+            Ok(target) if *exchange => verify::exchange(spec, target, &account, client, namespace).await,
+            _ => (None, None),
         };
+        context.metrics.fence(&view.object.name, fence.as_ref() == Some(&Fence::Ineffective));
         if exchange == Some(Evidence::Good) {
             context.metrics.verified(&view.object.name, Timestamp::now().as_second());
         }
         let at = context.clock().instant;
-        Ok(Verification { at, digest: documents.digest(), public, exchange })
+        Ok(Verification { at, digest: documents.digest(), public, exchange, fence })
     }
 
     fn planned(memory: &mut Memory, view: &View, plan: &Plan) {

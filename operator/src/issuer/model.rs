@@ -113,6 +113,21 @@ pub struct Verification {
     pub public: Evidence,
     /// A token exchanged for credentials; `None` where that makes no sense yet.
     pub exchange: Option<Evidence>,
+    /// Whether the bucket's policy keeps a session of this issuer from writing; `None` where it was not tried.
+    pub fence: Option<Fence>,
+}
+
+/// What a write with a session of this issuer showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fence {
+    /// Denied, although the session could read.
+    Holds,
+    /// It succeeded.
+    Ineffective,
+    /// There is no role or no object to try it with.
+    NoCanary,
+    /// It is not known, for this reason.
+    NotProved(String),
 }
 
 /// What a check showed.

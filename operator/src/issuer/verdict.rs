@@ -4,7 +4,7 @@
 use crds::condition::{ConditionType as C, Summary, Wanted};
 use crds::{Finding, Reason};
 
-use super::model::{Evidence, Observed, Verification, View};
+use super::model::{Evidence, Fence, Observed, Verification, View};
 use super::publication::Publication;
 use crate::aws::error::{AwsError, Class};
 use crate::change::{Change, attributes};
@@ -17,6 +17,8 @@ pub struct Case<'a> {
     pub observed: &'a Observed,
     /// That the API server issues under another URL.
     pub mismatch: Option<&'a Finding>,
+    /// That the published keys are of another API server.
+    pub foreign: Option<&'a Finding>,
     /// What has to be changed in AWS.
     pub publication: Result<&'a Publication, &'a AwsError>,
     /// Whether the documents are known, and all in AWS is as specified.
@@ -30,8 +32,14 @@ pub struct Case<'a> {
 }
 
 /// Every condition beside the summary, in the order of the status.
-const VERDICTS: [fn(&Case<'_>) -> Wanted; 5] =
-    [issuer_matches, published, provider_registered, publicly_reachable, token_exchange_verified];
+const VERDICTS: [fn(&Case<'_>) -> Wanted; 6] = [
+    issuer_matches,
+    published,
+    provider_registered,
+    publicly_reachable,
+    token_exchange_verified,
+    bucket_fenced,
+];
 
 /// The summary and all conditions.
 #[must_use]
@@ -49,6 +57,7 @@ pub fn summary(case: &Case<'_>) -> Summary {
         // The cause of whatever else does not work yet, the operator's own credentials among it.
         case.mismatch.filter(|_| !case.view.object.was_ready).map(waiting),
         case.observed.api.as_ref().err().map(waiting),
+        case.foreign.cloned().map(Summary::Stalled),
         case.publication.err().map(failure),
         case.publication.ok().and_then(refused),
         case.publication.ok().and_then(to_be_written),
@@ -162,6 +171,9 @@ fn issuer_matches(case: &Case<'_>) -> Wanted {
 }
 
 fn published(case: &Case<'_>) -> Wanted {
+    if let Some(foreign) = case.foreign {
+        return Wanted::no(C::Published, foreign.clone());
+    }
     let bucket = case.observed.aws.as_ref().ok().and_then(|aws| aws.bucket.as_ref());
     let exist = bucket.is_some_and(|bucket| bucket.discovery.is_some() && bucket.jwks.is_some());
     let changes = case.publication.map(|publication| &publication.bucket);
@@ -222,6 +234,37 @@ fn token_exchange_verified(case: &Case<'_>) -> Wanted {
         Some(exchange) => {
             evidence(TYPE, exchange, "AWS STS gave credentials for a real token of this cluster")
         }
+    }
+}
+
+/// Whether pods are kept from writing the bucket, by what was tried with the last token exchange. It never takes part in Ready.
+fn bucket_fenced(case: &Case<'_>) -> Wanted {
+    const TYPE: C = C::BucketFenced;
+    let Some(last) = case.verification.filter(|_| case.published) else {
+        return not_verified(case, TYPE);
+    };
+    let unknown = |reason, message: &str| Wanted::unknown(TYPE, Finding::new(reason, message));
+    match &last.fence {
+        None => unknown(Reason::NotVerified, "it is tried together with the token exchange"),
+        Some(Fence::Holds) => Wanted::yes(
+            TYPE,
+            Reason::Verified,
+            "a session of this issuer that may write by its own policy was denied by the bucket's policy",
+        ),
+        Some(Fence::Ineffective) => Wanted::no(
+            TYPE,
+            Finding::new(
+                Reason::FenceIneffective,
+                "a session of this issuer wrote to the bucket: pods with a role that allows it can replace the signing keys. Check \
+                 that no role outside /podidentity/ that trusts this issuer may write to the bucket, and report this: the \
+                 bucket's policy rests on a condition key that AWS does not fill as documented",
+            ),
+        ),
+        Some(Fence::NoCanary) => unknown(
+            Reason::CanaryMissing,
+            "the role or the object with which the bucket's policy is tried is missing: run `operator bootstrap` again",
+        ),
+        Some(Fence::NotProved(why)) => unknown(Reason::FenceNotProved, why),
     }
 }
 

@@ -7,7 +7,9 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
 use kube::{Api, Client};
 
-use super::model::Evidence;
+use super::fence;
+use super::model::{Evidence, Fence};
+use super::publication::target::Target;
 use crate::aws::accounts::Account;
 use crate::aws::error::{AwsError, Class};
 use crate::aws::public::{Answer, PublicReader};
@@ -38,14 +40,15 @@ fn judge(url: &str, answer: Answer, wanted: &[u8]) -> Evidence {
     }
 }
 
-/// Exchanges a token of the operator's own `ServiceAccount` for credentials of its own role.
+/// Exchanges a token of the operator's own `ServiceAccount` for credentials of its own role, and, if that works, tries the
+/// bucket's policy with it.
 pub async fn exchange(
     spec: &OidcIssuerSpec,
-    role: &str,
+    target: &Target,
     account: &Account,
     client: &Client,
     namespace: &str,
-) -> Evidence {
+) -> (Option<Evidence>, Option<Fence>) {
     let token = match own_token(spec.audience(), client, namespace).await {
         Ok(token) => token,
         Err(error) => {
@@ -56,16 +59,22 @@ pub async fn exchange(
             let message = format!(
                 "no token of ServiceAccount {namespace}/{OPERATOR_SERVICE_ACCOUNT} could be requested: {why}. Check the chart's Role"
             );
-            return Evidence::Unclear(Finding::new(Reason::TokenRequestFailed, message));
+            return (Some(Evidence::Unclear(Finding::new(Reason::TokenRequestFailed, message))), None);
         }
     };
-    match account.sts.verify_exchange(role, &token).await {
+    let role = &target.operator_role_arn;
+    let exchanged = match account.sts.verify_exchange(role, &token).await {
         Ok(()) => Evidence::Good,
         Err(error) if matches!(error.class, Class::Transient | Class::Throttled) => {
             Evidence::Unclear(error.finding())
         }
         Err(error) => Evidence::Bad(Finding::new(Reason::TokenExchangeFailed, advice(&error, role))),
-    }
+    };
+    let fence = match exchanged {
+        Evidence::Good => Some(fence::try_write(account, target, &token).await),
+        Evidence::Bad(_) | Evidence::Unclear(_) => None,
+    };
+    (Some(exchanged), fence)
 }
 
 /// AWS's words with what to do about them (aws-sdk errors of `AssumeRoleWithWebIdentity`).

@@ -14,7 +14,7 @@ use crate::aws::model::{IamWrite, RolePolicies, Write};
 use crate::binding::role::{attached, inline};
 use crate::change::Change;
 use crate::installation::NamedIssuer;
-use crate::policy::trust::denying;
+use crate::policy::trust::letting_nothing_in;
 use crate::terminal::Terminal;
 
 /// What `operator orphans` works on.
@@ -113,8 +113,10 @@ impl Orphans<'_> {
             write: Write::Iam(write),
         };
         // No new session begins while the rest is removed.
-        let trust = denying(&role.trust)
-            .map(|document| change("trust policy", IamWrite::PutTrust { role: name.to_owned(), document }));
+        let trust = letting_nothing_in(&role.trust).map(|[document, otherwise]| {
+            let (role, otherwise) = (name.to_owned(), Some(otherwise));
+            change("trust policy", IamWrite::PutTrust { role, document, otherwise })
+        });
         let [attached, attached_denies] = attached::removal(name, &policies.attached);
         let [inline, inline_denies] = inline::removal(name, &policies.inline);
         let last = change("role", IamWrite::DeleteRole { role: name.to_owned() });

@@ -5,10 +5,11 @@ use serde_json::{Value, json};
 use super::VERSION;
 
 /// Allows what the role's own policies allow, except:
-/// - IAM, Organizations, Account Management and IAM Identity Center: a role must not get more rights;
-/// - role chaining inside the account: sessions of the second role have no `aws:FederatedProvider`, by which the bucket policies
-///   recognise pods;
-/// - writes to an issuer's bucket;
+/// - IAM, Organizations, Account Management, IAM Identity Center with its directories, and IAM Roles Anywhere: a role must not
+///   get more rights, nor give them (Service Authorization Reference: each is a service prefix of its own);
+/// - `sts:AssumeRoot`, and role chaining inside the account: sessions of the second role have no `aws:FederatedProvider`, by
+///   which the bucket policies recognise pods;
+/// - writes to an issuer's bucket, and S3 Access Grants, which give access to a bucket past the caller's own policies;
 /// - the account's public-access block, which could make the issuers' documents unreadable.
 ///
 /// `buckets` are the buckets of all issuers of the cluster in the account: there is one boundary for all of them.
@@ -23,7 +24,11 @@ pub fn policy(partition: &str, account: &str, buckets: &[&str]) -> Value {
             {
                 "Sid": "NoEscalation",
                 "Effect": "Deny",
-                "Action": ["iam:*", "organizations:*", "account:*", "sso:*", "s3:PutAccountPublicAccessBlock"],
+                "Action": [
+                    "iam:*", "organizations:*", "account:*", "sso:*", "sso-directory:*", "identitystore:*",
+                    "identitystore-auth:*", "identity-sync:*", "rolesanywhere:*", "sts:AssumeRoot",
+                    "s3:*AccessGrant*", "s3:GetDataAccess", "s3:PutAccountPublicAccessBlock",
+                ],
                 "Resource": "*",
             },
             {

@@ -1,7 +1,7 @@
 //! PURE: the operator's own permissions, and not one more. `operator iam-policy` prints them, `bootstrap` grants them,
 //! and every end-to-end test runs under them.
 
-use crds::names::{boundary_arn, provider_arn, role_path, tag};
+use crds::names::{ROLES_PATH, boundary_arn, provider_arn, role_path, tag};
 use serde_json::{Value, json};
 
 use super::VERSION;
@@ -26,6 +26,8 @@ pub fn policy(installation: &Installation) -> Value {
     let boundary = boundary_arn(partition, account, cluster);
     let boundary_key = json!({"iam:PermissionsBoundary": boundary});
     let cluster_key = format!("aws:RequestTag/{}", tag::CLUSTER);
+    // Role tags are principal tags: with any other key a role could pass policies that rest on those (ABAC).
+    let tag_keys = json!({"aws:TagKeys": [tag::CLUSTER, tag::ISSUER, tag::KIND, tag::NAME, tag::NAMESPACE]});
     json!({
         "Version": VERSION,
         "Statement": [
@@ -55,17 +57,17 @@ pub fn policy(installation: &Installation) -> Value {
                 "Effect": "Allow",
                 "Action": ["iam:CreateRole"],
                 "Resource": roles,
-                "Condition": {"StringEquals": {
-                    "iam:PermissionsBoundary": boundary,
-                    (cluster_key.clone()): cluster,
-                }},
+                "Condition": {
+                    "StringEquals": {"iam:PermissionsBoundary": boundary, (cluster_key.clone()): cluster},
+                    "ForAllValues:StringEquals": tag_keys,
+                },
             },
             {
                 "Sid": "TagRolesAsOurs",
                 "Effect": "Allow",
                 "Action": ["iam:TagRole"],
                 "Resource": roles,
-                "Condition": {"StringEquals": {(cluster_key): cluster}},
+                "Condition": {"StringEquals": {(cluster_key): cluster}, "ForAllValues:StringEquals": tag_keys},
             },
             {
                 "Sid": "ChangeRightsOfBoundedRoles",
@@ -75,21 +77,36 @@ pub fn policy(installation: &Installation) -> Value {
                 "Condition": {"StringEquals": boundary_key},
             },
             {
-                // As a boundary it takes rights away; attached it would give all that it does not deny.
-                "Sid": "AttachAnythingButTheBoundary",
+                // As a boundary it takes rights away; attached it would give all that it does not deny. So would that of
+                // another cluster.
+                "Sid": "AttachAnythingButABoundary",
                 "Effect": "Allow",
                 "Action": "iam:AttachRolePolicy",
                 "Resource": roles,
-                "Condition": {"StringEquals": boundary_key, "ArnNotEquals": {"iam:PolicyARN": boundary}},
+                "Condition": {
+                    "StringEquals": boundary_key,
+                    "ArnNotLike": {"iam:PolicyARN": format!("arn:{partition}:iam::*:policy{ROLES_PATH}*")},
+                },
             },
             {
-                "Sid": "ReadTrustAndDeleteRoles",
+                "Sid": "ReadRoles",
                 "Effect": "Allow",
                 "Action": [
                     "iam:GetRole", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies", "iam:GetRolePolicy",
-                    "iam:UpdateAssumeRolePolicy", "iam:UpdateRole", "iam:DeleteRole",
                 ],
                 "Resource": roles,
+            },
+            {
+                // Sources disagree whether the key of the boundary is present on these calls. Where it is, it must be ours;
+                // where it is not, the tag says that the role is this cluster's.
+                "Sid": "TrustAndDeleteBoundedRolesOfThisCluster",
+                "Effect": "Allow",
+                "Action": ["iam:UpdateAssumeRolePolicy", "iam:UpdateRole", "iam:DeleteRole"],
+                "Resource": roles,
+                "Condition": {
+                    "StringEquals": {(format!("aws:ResourceTag/{}", tag::CLUSTER)): cluster},
+                    "StringEqualsIfExists": boundary_key,
+                },
             },
             {
                 // Whether a policy that somebody attached to a role only denies: then it stays.

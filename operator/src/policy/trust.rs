@@ -32,6 +32,14 @@ impl Trust<'_> {
         document(&[self.statement("Deny")])
     }
 
+    /// What lets nothing in where IAM refuses a policy that only denies: the statement with a condition that no request meets.
+    #[must_use]
+    pub fn closed(&self) -> Value {
+        let mut statement = self.statement("Allow");
+        statement["Condition"]["DateLessThan"] = json!({"aws:CurrentTime": LONG_AGO});
+        document(&[statement])
+    }
+
     fn statement(&self, effect: &str) -> Value {
         let url = scheme_less(self.issuer_url);
         json!({
@@ -46,18 +54,27 @@ impl Trust<'_> {
     }
 }
 
-/// A trust policy with every statement turned to `Deny`; `None` where the text is no policy.
+/// No request is made before this time.
+const LONG_AGO: &str = "1970-01-01T00:00:00Z";
+
+/// Any trust policy turned into one that lets nothing in: with every statement a `Deny`, and, where IAM refuses that, with a
+/// condition that no request meets. `None` where the text is no policy.
 #[must_use]
-pub fn denying(trust: &str) -> Option<Value> {
-    let mut document: Value = serde_json::from_str(trust).ok()?;
-    let statements = match document.get_mut("Statement")? {
-        Value::Array(list) => list.as_mut_slice(),
-        one => std::slice::from_mut(one),
+pub fn letting_nothing_in(trust: &str) -> Option<[Value; 2]> {
+    let parsed: Value = serde_json::from_str(trust).ok()?;
+    let statements = match parsed.get("Statement")? {
+        Value::Array(list) => list.clone(),
+        one => vec![one.clone()],
     };
-    for statement in statements {
-        *statement.get_mut("Effect")? = json!("Deny");
-    }
-    Some(document)
+    let with = |edit: fn(&mut Value)| {
+        let mut statements = statements.clone();
+        statements.iter_mut().for_each(edit);
+        document(&statements)
+    };
+    let denying = with(|statement| statement["Effect"] = json!("Deny"));
+    let closed =
+        with(|statement| statement["Condition"]["DateLessThan"] = json!({"aws:CurrentTime": LONG_AGO}));
+    Some([denying, closed])
 }
 
 /// The trust policy of the operator's own role, which may be assumed with tokens of several issuers: one statement for each.

@@ -34,7 +34,10 @@ async fn bootstrap_creates_everything_once_and_prints_the_next_steps() {
             "PutObject",
             "PutObject",
             "CreateOpenIDConnectProvider",
+            "PutObject", // the canary
             "CreatePolicy",
+            "CreateRole",
+            "PutRolePolicy",
             "CreateRole",
             "PutRolePolicy",
         ]
@@ -135,7 +138,10 @@ async fn teardown_deletes_what_bootstrap_created_and_is_refused_while_roles_of_b
             "DeleteOpenIDConnectProvider",
             "DeleteObject",
             "DeleteObject",
+            "DeleteObject",
             "DeleteBucket",
+            "DeleteRolePolicy",
+            "DeleteRole",
             "DeleteRolePolicy",
             "DeleteRole",
             "DeletePolicy",
@@ -166,7 +172,7 @@ async fn keys_of_another_cluster_are_not_replaced_by_mistake() {
     world.sim.put_object(&spec.s3.bucket, "homelab/openid/v1/jwks", jwks);
     world.sim.clear_calls();
     let refused = world.bootstrap(&spec).await.unwrap_err().to_string();
-    assert!(refused.contains("is the kubeconfig the right one?"), "{refused}");
+    assert!(refused.contains("Is the kubeconfig the right one"), "{refused}");
     assert_eq!(writes(&world), [""; 0]);
     let flags = Flags { replace_keys: true, ..Flags::default() };
     world.bootstrap_with(&spec, flags, &world.client).await.unwrap();

@@ -170,8 +170,10 @@ async fn the_issuer_that_the_operators_role_was_made_for_can_be_removed() {
         written,
         [
             "TagRole",
+            "TagRole",
             "TagPolicy",
             "DeleteOpenIDConnectProvider",
+            "DeleteObject",
             "DeleteObject",
             "DeleteObject",
             "DeleteBucket"

@@ -165,6 +165,40 @@ fn the_oldest_binding_holds_the_service_account() {
     }
 }
 
+/// A binding that is renamed in Git: the old one is being deleted, and the role is handed over to the new one.
+#[test]
+fn a_role_that_is_handed_over_leaves_no_pod_without_identity() {
+    let made = json!({"status": {"roleName": "r", "roleARN": COMPUTED}});
+    let mut leaving = made.clone();
+    json_patch::merge(&mut leaving, &json!({"metadata": {"deletionTimestamp": "2026-11-24T11:00:00Z"}}));
+    let plain = json!({});
+    let elsewhere = |second| binding("new", second, &json!({"roleARN": ELSEWHERE}), &plain);
+    for (what, bindings, expected) in [
+        ("the old one has the role", vec![role("old", 0, &made), role("new", 1, &plain)], Some(COMPUTED)),
+        (
+            "it goes, the new one follows",
+            vec![role("old", 0, &leaving), role("new", 1, &plain)],
+            Some(COMPUTED),
+        ),
+        ("whatever its age", vec![role("old", 5, &leaving), role("new", 1, &plain)], Some(COMPUTED)),
+        ("the new one is refused", vec![role("old", 0, &leaving), role("new", 1, &stalled(&plain))], None),
+        ("the new one has another role", vec![role("old", 0, &leaving), elsewhere(1)], None),
+        ("both go", vec![role("old", 0, &leaving), role("new", 1, &leaving)], None),
+    ] {
+        let decision = of(&bindings, Some(&issuer()), &[]);
+        assert_eq!(arn(&decision), expected, "{what}");
+        assert_eq!(decision.warnings.is_empty(), expected.is_some(), "{what}: {decision:?}");
+    }
+}
+
+#[test]
+fn the_binding_that_has_the_role_holds_the_service_account() {
+    let made = json!({"status": {"roleName": "r", "roleARN": COMPUTED}});
+    let other = binding("a", 1, &json!({"roleARN": ELSEWHERE}), &json!({}));
+    let decision = of(&[other, role("b", 2, &made)], Some(&issuer()), &[]);
+    assert_eq!(arn(&decision), Some(COMPUTED), "although the other one is older");
+}
+
 #[test]
 fn an_unusable_binding_gives_a_warning_and_the_annotations_count() {
     let mut young_issuer = issuer();

@@ -68,6 +68,7 @@ static OPERATIONS: &[Operation] = &[
         ..bucket("ListObjectVersions", "GET", "versions", "s3:ListBucketVersions")
     },
     bucket("GetBucketTagging", "GET", "tagging", "s3:GetBucketTagging"),
+    bucket("PutBucketTagging", "PUT", "tagging", "s3:PutBucketTagging"),
     bucket("GetBucketPolicy", "GET", "policy", "s3:GetBucketPolicy"),
     bucket("PutBucketPolicy", "PUT", "policy", "s3:PutBucketPolicy"),
     bucket("DeleteBucketPolicy", "DELETE", "policy", "s3:DeleteBucketPolicy"),

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::versions::{delete_object, delete_version, put_object};
 use super::{S3Call, access_denied, not_implemented, object};
 use crate::policy::{Kind, is_public, list, parse};
-use crate::wire::{ApiError, response, xml_text};
+use crate::wire::{ApiError, response, xml_text, xml_texts};
 
 /// The four settings of a block of public access.
 pub(super) const PAB: [&str; 4] =
@@ -33,6 +33,12 @@ impl S3Call<'_> {
                 let wanted = xml_text(&self.request.body, "ObjectOwnership").ok_or_else(malformed)?;
                 self.bucket_mut()?.ownership = wanted;
                 Ok(response(200, &[], ""))
+            }
+            "PutBucketTagging" => {
+                let body = &self.request.body;
+                let tags = xml_texts(body, "Key").into_iter().zip(xml_texts(body, "Value")).collect();
+                self.bucket_mut()?.tags = tags;
+                Ok(response(204, &[], ""))
             }
             "PutObject" => self.put_object(),
             "DeleteObject" => self.delete_object(),

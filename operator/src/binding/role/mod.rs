@@ -42,7 +42,8 @@ pub struct Target {
     pub settings: RoleSettings,
     /// The account, twelve digits.
     pub account: String,
-    path: String,
+    /// The path, `/…/`.
+    pub path: String,
     owner: Owner,
 }
 
@@ -115,7 +116,7 @@ impl Target {
     pub fn diff(&self, role: &Role, policies: Option<&RolePolicies>) -> Vec<Change> {
         let name = &self.name;
         let boundary = boundary::diff(name, role, &self.boundary);
-        let trust = trust::diff(name, role, &self.trust.policy);
+        let trust = self.trust.diff(name, role);
         let settings = settings::diff(name, role, &self.settings);
         let rights = policies.map(|RolePolicies { attached, inline }| {
             [inline::diff(name, inline), attached::diff(name, attached, &self.attached)].concat()
@@ -126,7 +127,7 @@ impl Target {
     /// What ends every session of the role's `ServiceAccount` that begins from now on: the first part of a removal.
     #[must_use]
     pub fn revocation(&self, role: &Role) -> Vec<Change> {
-        let trust = trust::diff(&self.name, role, &self.trust.revoked);
+        let trust = self.trust.revocation(&self.name, role);
         let boundary = boundary::diff(&self.name, role, &self.boundary);
         trust.into_iter().chain(boundary).collect()
     }

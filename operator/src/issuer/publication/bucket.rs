@@ -22,6 +22,7 @@ pub fn wanted(target: &Target) -> BucketPolicy<'_> {
         name: &target.bucket.name,
         public_keys: [&target.discovery_key, &target.jwks_key],
         provider_arn: &target.provider_arn,
+        issuer_url: &target.issuer_url,
         operator_role_arn: &target.operator_role_arn,
     }
 }

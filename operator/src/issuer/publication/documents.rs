@@ -13,8 +13,8 @@ pub fn wanted(spec: &OidcIssuerSpec, keys: &Keys) -> Documents {
     Documents::new(&spec.issuer_url(), &spec.jwks_uri(), keys)
 }
 
-/// Whether the published keys are all of another API server. Where that one also issues under another URL, a file was
-/// copied to a second cluster or the wrong cluster is asked: its keys must not replace the published ones.
+/// Whether the published keys are all of another API server: a file was copied to a second cluster, a cluster was cloned, or
+/// the wrong cluster is asked. Its keys must not replace the published ones without a person's word.
 #[must_use]
 pub fn foreign_keys(found: Option<&Bucket>, keys: &Keys) -> bool {
     let published = found.and_then(|bucket| bucket.jwks.as_ref());
@@ -33,6 +33,7 @@ pub fn diff(target: &Target, found: Option<&Bucket>, wanted: Option<&Documents>)
             etag: String::new(),
             content_type: CONTENT_TYPE.into(),
             cache_control: CACHE_CONTROL.into(),
+            encrypted_by_key: false,
         };
         (!found.is_some_and(|found| is_published(found, body))).then(|| Change {
             attribute,
@@ -68,12 +69,41 @@ pub fn removal(target: &Target, found: Option<&Bucket>) -> Vec<Change> {
         new: None,
         write: Write::S3(target.bucket.clone(), S3Write::DeleteObject { key: key.clone() }),
     };
-    let documents = [("discovery document", &target.discovery_key), ("JWKS", &target.jwks_key)];
+    let documents = [
+        ("discovery document", &target.discovery_key),
+        ("JWKS", &target.jwks_key),
+        ("canary object", &target.canary_key),
+    ];
     found.map_or_else(Vec::new, |_| documents.map(delete).to_vec())
 }
 
+/// What makes the object with which the bucket's policy is tried. Only `bootstrap` writes it: the operator has no right to.
+#[must_use]
+pub fn canary(target: &Target, found: Option<&Object>) -> Option<Change> {
+    (!found.is_some_and(|found| found.body == CONTENT)).then(|| Change {
+        attribute: "canary object",
+        old: found.map(describe_object),
+        new: Some(target.canary_key.clone()),
+        write: Write::S3(
+            target.bucket.clone(),
+            S3Write::PutObject {
+                key: target.canary_key.clone(),
+                body: CONTENT.to_vec(),
+                over: found.map(|found| found.etag.clone()),
+            },
+        ),
+    })
+}
+
+/// What the canary object holds.
+pub const CONTENT: &[u8] =
+    b"This object shows whether the bucket's policy keeps pods from writing. It holds nothing.\n";
+
 fn is_published(found: &Object, wanted: &[u8]) -> bool {
-    found.body == wanted && found.content_type == CONTENT_TYPE && found.cache_control == CACHE_CONTROL
+    found.body == wanted
+        && found.content_type == CONTENT_TYPE
+        && found.cache_control == CACHE_CONTROL
+        && !found.encrypted_by_key
 }
 
 fn describe_keys(object: &Object) -> String {
@@ -82,9 +112,14 @@ fn describe_keys(object: &Object) -> String {
         |_| "no readable keys".to_owned(),
         |keys| format!("keys {}", keys.ids().collect::<Vec<_>>().join(" ")),
     );
-    format!("{ids} ({}, {})", object.content_type, object.cache_control)
+    format!("{ids} ({})", describe_form(object))
 }
 
 fn describe_object(object: &Object) -> String {
-    format!("{} bytes ({}, {})", object.body.len(), object.content_type, object.cache_control)
+    format!("{} bytes ({})", object.body.len(), describe_form(object))
+}
+
+fn describe_form(object: &Object) -> String {
+    let key = if object.encrypted_by_key { ", encrypted by a KMS key" } else { "" };
+    format!("{}, {}{key}", object.content_type, object.cache_control)
 }

@@ -1,7 +1,7 @@
 //! PURE: an issuer's names in AWS, all computed.
 
 use crds::OidcIssuerSpec;
-use crds::names::{operator_role_arn, provider_arn};
+use crds::names::{canary_role_arn, operator_role_arn, provider_arn};
 
 use crate::aws::model::BucketRef;
 use crate::ownership::Owner;
@@ -17,6 +17,10 @@ pub struct Target {
     pub discovery_key: String,
     /// Object key of the JWKS.
     pub jwks_key: String,
+    /// Object key of the canary.
+    pub canary_key: String,
+    /// ARN of the canary's role.
+    pub canary_role_arn: String,
     /// ARN of the provider.
     pub provider_arn: String,
     /// ARN of the operator's own role.
@@ -43,6 +47,8 @@ impl Target {
             },
             discovery_key: spec.discovery_key(),
             jwks_key: spec.jwks_key(),
+            canary_key: spec.canary_key(),
+            canary_role_arn: canary_role_arn(partition, account, &spec.cluster_name),
             provider_arn: provider_arn(partition, account, &issuer_url),
             operator_role_arn: operator_role_arn(partition, account, &spec.cluster_name),
             audiences: spec.audiences.clone(),

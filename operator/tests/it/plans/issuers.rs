@@ -1,7 +1,7 @@
 //! `OidcIssuer`.
 
 use issuer::decide::decide;
-use issuer::model::{ApiServer, AwsState, Evidence, Memory, Observed, Plan, Step, Verification, View};
+use issuer::model::{ApiServer, AwsState, Evidence, Fence, Memory, Observed, Plan, Step, Verification, View};
 use issuer::publication::bucket::{OPEN, wanted};
 use issuer::publication::target::Target;
 
@@ -30,6 +30,12 @@ fn api(issuer: &str, keys: Keys) -> ApiServer {
     ApiServer { issuer: issuer.into(), keys }
 }
 
+/// Keys of another API server.
+fn other_keys() -> Keys {
+    let jwk = json!({"kty": "RSA", "kid": "two", "n": "AQAB", "e": "AQAB"});
+    Keys::parse(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap()
+}
+
 fn unreachable() -> Finding {
     Finding::new(Reason::APIServerUnreachable, "no answer")
 }
@@ -48,6 +54,7 @@ impl Case {
             etag: "\"1\"".into(),
             content_type: CONTENT_TYPE.into(),
             cache_control: CACHE_CONTROL.into(),
+            encrypted_by_key: false,
         };
         let bucket = Bucket {
             tags: target.owner.tags().clone(),
@@ -64,6 +71,7 @@ impl Case {
             digest: documents.digest(),
             public: Evidence::Good,
             exchange: Some(Evidence::Good),
+            fence: Some(Fence::Holds),
         };
         Self {
             account: Ok(ACCOUNT),
@@ -125,13 +133,19 @@ fn name(step: &Step) -> String {
 fn from_what_is_observed_to_steps_and_conditions() {
     type Edit = fn(&mut Case);
     let table: &[(&str, Edit, &[&str], &str, &str)] = &[
-        ("nothing to do", |_| {}, &[], "True Ready", "+Verified +Verified +Verified +Verified +Verified"),
+        (
+            "nothing to do",
+            |_| {},
+            &[],
+            "True Ready",
+            "+Verified +Verified +Verified +Verified +Verified +Verified",
+        ),
         (
             "finalizer missing",
             |case| case.finalizer = false,
             &["add finalizer"],
             "True Ready",
-            "+Verified +Verified +Verified +Verified +Verified",
+            "+Verified +Verified +Verified +Verified +Verified +Verified",
         ),
         (
             "nothing in AWS",
@@ -149,7 +163,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
                 "OIDC provider",
             ],
             "False Publishing Reconciling",
-            "+Verified -Publishing -Publishing ?NotVerified ?NotVerified",
+            "+Verified -Publishing -Publishing ?NotVerified ?NotVerified ?NotVerified",
         ),
         (
             "API server unreachable: no key is removed",
@@ -159,7 +173,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
             },
             &[],
             "True Ready",
-            "?APIServerUnreachable -APIServerUnreachable +Verified =NotVerified =NotVerified",
+            "?APIServerUnreachable -APIServerUnreachable +Verified =NotVerified =NotVerified =NotVerified",
         ),
         (
             "API server unreachable, nothing in AWS: no provider without documents",
@@ -170,7 +184,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
             },
             &["bucket", "bucket policy", "public-access block", "bucket policy"],
             "False APIServerUnreachable Reconciling",
-            "?APIServerUnreachable -Publishing -APIServerUnreachable ?NotVerified ?NotVerified",
+            "?APIServerUnreachable -Publishing -APIServerUnreachable ?NotVerified ?NotVerified ?NotVerified",
         ),
         (
             "another issuer, never Ready: published all the same, reported at once",
@@ -180,38 +194,75 @@ fn from_what_is_observed_to_steps_and_conditions() {
             },
             &["read"],
             "False IssuerMismatch Reconciling",
-            "-IssuerMismatch +Verified +Verified ?NotVerified ?NotVerified",
+            "-IssuerMismatch +Verified +Verified ?NotVerified ?NotVerified ?NotVerified",
         ),
         (
             "another issuer, seen once: one API server may be restarting",
             |case| case.observed.api = Ok(api(OTHER, keys())),
             &[],
             "True Ready",
-            "-IssuerMismatch +Verified +Verified +Verified +Verified",
+            "-IssuerMismatch +Verified +Verified +Verified +Verified +Verified",
         ),
         (
             "another issuer and none of the published keys: another cluster, whose keys must not replace those",
             |case| {
-                let jwk = json!({"kty": "RSA", "kid": "two", "n": "AQAB", "e": "AQAB"});
-                let keys = Keys::parse(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap();
-                case.observed.api = Ok(api(OTHER, keys));
+                case.observed.api = Ok(api(OTHER, other_keys()));
                 case.was_ready = false;
             },
             &[],
             "False IssuerMismatch Reconciling",
-            "-IssuerMismatch +Verified +Verified ?NotVerified ?NotVerified",
+            "-IssuerMismatch +Verified +Verified ?NotVerified ?NotVerified ?NotVerified",
+        ),
+        (
+            "this issuer, and none of the published keys: a clone of the cluster must not replace them",
+            |case| {
+                case.observed.api = Ok(api(&case.spec.issuer_url(), other_keys()));
+                case.published = false;
+            },
+            &[],
+            "False ForeignKeys Stalled",
+            "+Verified -ForeignKeys +Verified =NotVerified =NotVerified =NotVerified",
+        ),
+        (
+            "this issuer, and keys that it never published: somebody replaced them, and they are put back",
+            |case| {
+                let jwk = json!({"kty": "RSA", "kid": "forged", "n": "AQAB", "e": "AQAB"});
+                case.bucket().jwks.as_mut().unwrap().body = json!({"keys": [jwk]}).to_string().into_bytes();
+            },
+            &["JWKS"],
+            "True Ready",
+            "+Verified -Publishing +Verified =NotVerified =NotVerified =NotVerified",
+        ),
+        (
+            "a session of this issuer wrote to the bucket: reported, and Ready does not change",
+            |case| case.evidence().fence = Some(Fence::Ineffective),
+            &[],
+            "True Ready",
+            "+Verified +Verified +Verified +Verified +Verified -FenceIneffective",
+        ),
+        (
+            "no canary",
+            |case| case.evidence().fence = Some(Fence::NoCanary),
+            &[],
+            "True Ready",
+            "+Verified +Verified +Verified +Verified +Verified ?CanaryMissing",
+        ),
+        (
+            "the bucket's policy could not be tried",
+            |case| case.evidence().fence = Some(Fence::NotProved("time-out".into())),
+            &[],
+            "True Ready",
+            "+Verified +Verified +Verified +Verified +Verified ?FenceNotProved",
         ),
         (
             "another issuer for two minutes, and none of the published keys",
             |case| {
-                let jwk = json!({"kty": "RSA", "kid": "two", "n": "AQAB", "e": "AQAB"});
-                let keys = Keys::parse(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap();
-                case.observed.api = Ok(api(OTHER, keys));
+                case.observed.api = Ok(api(OTHER, other_keys()));
                 case.memory.bad_since = case.clock.instant.checked_sub(Duration::from_mins(2));
             },
             &[],
             "False IssuerMismatch Reconciling",
-            "-IssuerMismatch +Verified +Verified =NotVerified =NotVerified",
+            "-IssuerMismatch +Verified +Verified =NotVerified =NotVerified =NotVerified",
         ),
         (
             "another issuer for two minutes",
@@ -221,35 +272,42 @@ fn from_what_is_observed_to_steps_and_conditions() {
             },
             &[],
             "False IssuerMismatch Reconciling",
-            "-IssuerMismatch +Verified +Verified +Verified +Verified",
+            "-IssuerMismatch +Verified +Verified +Verified +Verified +Verified",
         ),
         (
             "keys changed",
             |case| case.bucket().jwks.as_mut().unwrap().body = b"{}".to_vec(),
             &["JWKS"],
             "True Ready",
-            "+Verified -Publishing +Verified =NotVerified =NotVerified",
+            "+Verified -Publishing +Verified =NotVerified =NotVerified =NotVerified",
         ),
         (
             "cached for too long",
             |case| case.bucket().discovery.as_mut().unwrap().cache_control = "max-age=86400".into(),
             &["discovery document"],
             "True Ready",
-            "+Verified -Publishing +Verified =NotVerified =NotVerified",
+            "+Verified -Publishing +Verified =NotVerified =NotVerified =NotVerified",
+        ),
+        (
+            "encrypted by a key of KMS: unreadable for everybody",
+            |case| case.bucket().jwks.as_mut().unwrap().encrypted_by_key = true,
+            &["JWKS"],
+            "True Ready",
+            "+Verified -Publishing +Verified =NotVerified =NotVerified =NotVerified",
         ),
         (
             "ACLs are on",
             |case| case.bucket().owner_enforced = false,
             &["bucket ownership controls"],
             "True Ready",
-            "+Verified -Publishing +Verified =NotVerified =NotVerified",
+            "+Verified -Publishing +Verified =NotVerified =NotVerified =NotVerified",
         ),
         (
             "no policy while public policies are allowed: the full policy at once",
             |case| case.bucket().policy = None,
             &["bucket policy"],
             "True Ready",
-            "+Verified -Publishing +Verified =NotVerified =NotVerified",
+            "+Verified -Publishing +Verified =NotVerified =NotVerified =NotVerified",
         ),
         (
             "no policy while public policies are blocked: the deny policy first",
@@ -259,7 +317,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
             },
             &["bucket policy", "public-access block", "bucket policy"],
             "True Ready",
-            "+Verified -Publishing +Verified =NotVerified =NotVerified",
+            "+Verified -Publishing +Verified =NotVerified =NotVerified =NotVerified",
         ),
         (
             "audiences",
@@ -269,14 +327,14 @@ fn from_what_is_observed_to_steps_and_conditions() {
             },
             &["provider audiences", "provider audiences"],
             "True Ready",
-            "+Verified +Verified -Publishing =NotVerified =NotVerified",
+            "+Verified +Verified -Publishing =NotVerified =NotVerified =NotVerified",
         ),
         (
             "somebody else's bucket",
             |case| case.bucket().tags.clear(),
             &[],
             "False NotOwned Stalled",
-            "+Verified -NotOwned +Verified =NotVerified =NotVerified",
+            "+Verified -NotOwned +Verified =NotVerified =NotVerified =NotVerified",
         ),
         (
             "somebody else's provider",
@@ -286,21 +344,21 @@ fn from_what_is_observed_to_steps_and_conditions() {
             },
             &[],
             "False NotOwned Stalled",
-            "+Verified +Verified -NotOwned =NotVerified =NotVerified",
+            "+Verified +Verified -NotOwned =NotVerified =NotVerified =NotVerified",
         ),
         (
             "another account in the bucket's name",
             |case| case.account = Ok("999999999999"),
             &[],
             "False InvalidSpec Stalled",
-            "+Verified -InvalidSpec +Verified =NotVerified =NotVerified",
+            "+Verified -InvalidSpec +Verified =NotVerified =NotVerified =NotVerified",
         ),
         (
             "AWS throttles what is Ready",
             |case| case.observed.aws = Err(aws_error(Class::Throttled)),
             &[],
             "True Ready",
-            "+Verified =Throttled =Throttled =NotVerified =NotVerified AWSReachable-Throttled",
+            "+Verified =Throttled =Throttled =NotVerified =NotVerified =NotVerified AWSReachable-Throttled",
         ),
         (
             "AWS throttles what is new",
@@ -310,7 +368,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
             },
             &[],
             "False Throttled Reconciling",
-            "+Verified ?Throttled ?Throttled ?NotVerified ?NotVerified AWSReachable-Throttled",
+            "+Verified ?Throttled ?Throttled ?NotVerified ?NotVerified ?NotVerified AWSReachable-Throttled",
         ),
         (
             "no credentials",
@@ -321,7 +379,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
             },
             &[],
             "False CredentialsUnavailable Reconciling",
-            "+Verified ?CredentialsUnavailable ?CredentialsUnavailable ?NotVerified ?NotVerified AWSReachable-CredentialsUnavailable",
+            "+Verified ?CredentialsUnavailable ?CredentialsUnavailable ?NotVerified ?NotVerified ?NotVerified AWSReachable-CredentialsUnavailable",
         ),
         (
             "no credentials, because of the issuer",
@@ -333,28 +391,28 @@ fn from_what_is_observed_to_steps_and_conditions() {
             },
             &[],
             "False IssuerMismatch Reconciling",
-            "-IssuerMismatch ?CredentialsUnavailable ?CredentialsUnavailable ?NotVerified ?NotVerified AWSReachable-CredentialsUnavailable",
+            "-IssuerMismatch ?CredentialsUnavailable ?CredentialsUnavailable ?NotVerified ?NotVerified ?NotVerified AWSReachable-CredentialsUnavailable",
         ),
         (
             "not verified since the start",
             |case| case.memory.verification = None,
             &["exchange"],
             "True Ready",
-            "+Verified +Verified +Verified =NotVerified =NotVerified",
+            "+Verified +Verified +Verified =NotVerified =NotVerified =NotVerified",
         ),
         (
             "verified an hour ago",
             |case| case.clock.instant += Duration::from_hours(1),
             &["exchange"],
             "True Ready",
-            "+Verified +Verified +Verified +Verified +Verified",
+            "+Verified +Verified +Verified +Verified +Verified +Verified",
         ),
         (
             "verified for other documents",
             |case| case.evidence().digest = "other".into(),
             &["exchange"],
             "True Ready",
-            "+Verified +Verified +Verified =NotVerified =NotVerified",
+            "+Verified +Verified +Verified =NotVerified =NotVerified =NotVerified",
         ),
         (
             "refused once",
@@ -363,7 +421,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
             },
             &[],
             "True Ready",
-            "+Verified +Verified +Verified +Verified -TokenExchangeFailed",
+            "+Verified +Verified +Verified +Verified -TokenExchangeFailed +Verified",
         ),
         (
             "refused for two minutes",
@@ -373,7 +431,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
             },
             &[],
             "False TokenExchangeFailed Reconciling",
-            "+Verified +Verified +Verified +Verified -TokenExchangeFailed",
+            "+Verified +Verified +Verified +Verified -TokenExchangeFailed +Verified",
         ),
         (
             "refused right after a write: not yet",
@@ -383,21 +441,21 @@ fn from_what_is_observed_to_steps_and_conditions() {
             },
             &[],
             "False Propagating Reconciling",
-            "+Verified +Verified +Verified +Verified -Propagating",
+            "+Verified +Verified +Verified +Verified -Propagating +Verified",
         ),
         (
             "anonymous readers cannot read, but STS can: STS decides",
             |case| case.evidence().public = Evidence::Bad(Finding::new(Reason::NotPublic, "403")),
             &[],
             "True Ready",
-            "+Verified +Verified +Verified -NotPublic +Verified",
+            "+Verified +Verified +Verified -NotPublic +Verified +Verified",
         ),
         (
             "deletion",
             |case| case.deleting = true,
             &["remove finalizer"],
             "False Deleting Reconciling",
-            "+Verified +Verified +Verified +Verified +Verified",
+            "+Verified +Verified +Verified +Verified +Verified +Verified",
         ),
         (
             "deletion while bindings use it",
@@ -407,7 +465,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
             },
             &[],
             "False DeletionBlocked Reconciling",
-            "+Verified +Verified +Verified +Verified +Verified",
+            "+Verified +Verified +Verified +Verified +Verified +Verified",
         ),
         (
             "deletion while bindings use it: what is published is kept as specified",
@@ -420,7 +478,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
             },
             &["bucket policy", "JWKS", "OIDC provider"],
             "False DeletionBlocked Reconciling",
-            "+Verified -Publishing -Publishing ?NotVerified ?NotVerified",
+            "+Verified -Publishing -Publishing ?NotVerified ?NotVerified ?NotVerified",
         ),
     ];
     for (row, change, steps, ready, others) in table {
@@ -434,6 +492,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
             C::ProviderRegistered,
             C::PubliclyReachable,
             C::TokenExchangeVerified,
+            C::BucketFenced,
         ];
         assert_eq!(types(&plan.conditions), all, "{row}");
         assert_eq!(names, *steps, "{row}");

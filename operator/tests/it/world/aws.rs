@@ -130,7 +130,7 @@ impl World {
     /// Those to IAM that concern roles of bindings.
     pub fn role_calls(&self) -> Vec<Call> {
         let of_bindings =
-            |c: &Call| c.resource.contains(":role/") && !c.resource.contains("podidentity-operator.");
+            |c: &Call| c.resource.contains(":role/podidentity/") || c.resource.contains(":role/homelab.");
         self.operators().into_iter().filter(of_bindings).filter(|c| c.service == "iam").collect()
     }
 

@@ -1,28 +1,103 @@
-//! PURE: the operator's own role: it may be assumed by the operator's `ServiceAccount` through every issuer, and carries the
-//! one inline policy that `operator iam-policy` prints.
+//! PURE: the two roles that `bootstrap` makes: the operator's own, which carries what `operator iam-policy` prints, and the
+//! canary, with which the operator tries whether a bucket's policy keeps pods from writing. Both may be assumed by the
+//! operator's `ServiceAccount` through every issuer.
 
-use crds::names::tag;
-use crds::names::{OPERATOR_ROLE_PATH, OPERATOR_SERVICE_ACCOUNT, operator_role_name, provider_arn, subject};
+use crds::names::{
+    OPERATOR_ROLE_PATH, OPERATOR_SERVICE_ACCOUNT, canary_role_name, operator_role_name, provider_arn,
+    subject, tag,
+};
 use crds::{Finding, Reason};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::aws::model::{IamWrite, NewRole, Role, RoleSettings, Write};
 use crate::change::Change;
 use crate::installation::Installation;
 use crate::policy::trust::{Trust, union};
-use crate::policy::{equivalent, operator};
-
-/// Name of the one inline policy.
-pub const INLINE_POLICY: &str = "podidentity-operator";
+use crate::policy::{VERSION, equivalent, operator};
 
 /// Characters of a role's trust policy that IAM allows unless the quota was raised (IAM quotas).
 const TRUST_QUOTA: usize = 2048;
-/// The operator's own sessions last as long as IAM's default: the SDK renews them.
+/// Sessions last as long as IAM's default: the SDK renews them.
 const SESSION_SECONDS: i32 = 3600;
+
+/// Which of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The operator's own role.
+    Operator,
+    /// The canary.
+    Canary,
+}
+
+/// Both, in the order in which they are made.
+pub const KINDS: [Kind; 2] = [Kind::Operator, Kind::Canary];
+
+impl Kind {
+    /// The role's name.
+    #[must_use]
+    pub fn name(self, installation: &Installation) -> String {
+        match self {
+            Self::Operator => operator_role_name(installation.cluster_name()),
+            Self::Canary => canary_role_name(installation.cluster_name()),
+        }
+    }
+
+    /// Name of its one inline policy.
+    #[must_use]
+    pub const fn inline_policy(self) -> &'static str {
+        match self {
+            Self::Operator => "podidentity-operator",
+            Self::Canary => "podidentity-canary",
+        }
+    }
+
+    /// Names of its attributes: the role, its trust policy, its inline policy, its owner.
+    const fn attributes(self) -> [&'static str; 4] {
+        match self {
+            Self::Operator => [
+                "operator's role",
+                "operator's trust policy",
+                "operator's permissions",
+                "owner of the operator's role",
+            ],
+            Self::Canary => {
+                ["canary role", "canary's trust policy", "canary's permissions", "owner of the canary role"]
+            }
+        }
+    }
+
+    fn description(self, installation: &Installation) -> String {
+        let cluster = installation.cluster_name();
+        match self {
+            Self::Operator => format!("podidentity operator of cluster {cluster}"),
+            Self::Canary => format!("tries the bucket policy of cluster {cluster}: podidentity operator"),
+        }
+    }
+
+    fn permissions(self, installation: &Installation) -> Value {
+        match self {
+            Self::Operator => operator::policy(installation),
+            Self::Canary => canary_policy(installation),
+        }
+    }
+}
+
+/// Read and write of one object a bucket: what the bucket's policy must deny, and nothing else.
+fn canary_policy(installation: &Installation) -> Value {
+    let object = |spec: &crds::OidcIssuerSpec| {
+        format!("arn:{}:s3:::{}/{}", installation.partition(), spec.s3.bucket, spec.canary_key())
+    };
+    let objects: Vec<String> = installation.issuers().iter().map(|issuer| object(&issuer.spec)).collect();
+    json!({"Version": VERSION, "Statement": [
+        {"Sid": "OneObject", "Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": objects},
+    ]})
+}
 
 /// The role as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedRole {
+    /// Which role.
+    pub kind: Kind,
     /// The trust policy.
     pub trust: Value,
     /// The inline policy.
@@ -38,15 +113,9 @@ pub struct FoundRole {
     pub permissions: Option<String>,
 }
 
-/// The role's name.
-#[must_use]
-pub fn name(installation: &Installation) -> String {
-    operator_role_name(installation.cluster_name())
-}
-
 /// Trust policy and permissions for an operator in that namespace.
 #[must_use]
-pub fn wanted(installation: &Installation, namespace: &str) -> WantedRole {
+pub fn wanted(kind: Kind, installation: &Installation, namespace: &str) -> WantedRole {
     let (partition, account) = (installation.partition(), installation.account());
     let subject = subject(namespace, OPERATOR_SERVICE_ACCOUNT);
     let issuers: Vec<(String, String)> = installation
@@ -66,7 +135,7 @@ pub fn wanted(installation: &Installation, namespace: &str) -> WantedRole {
             subject: &subject,
         })
         .collect();
-    WantedRole { trust: union(&trusts), permissions: operator::policy(installation) }
+    WantedRole { kind, trust: union(&trusts), permissions: kind.permissions(installation) }
 }
 
 /// What makes the role as wanted; an error where it belongs to somebody else.
@@ -75,24 +144,24 @@ pub fn diff(
     wanted: &WantedRole,
     found: Option<&FoundRole>,
 ) -> Result<Vec<Change>, Finding> {
-    let name = name(installation);
-    let WantedRole { trust, permissions } = wanted;
+    let WantedRole { kind, trust, permissions } = wanted;
+    let (name, [role_of, trust_of, permissions_of, _]) = (kind.name(installation), kind.attributes());
     let length = trust.to_string().len();
     if length > TRUST_QUOTA {
         let message = format!(
-            "the trust policy of the operator's role would have {length} characters for {} issuers, and IAM allows \
+            "the trust policy of the {role_of} would have {length} characters for {} issuers, and IAM allows \
              {TRUST_QUOTA}: use fewer issuers in one account, or shorter issuer URLs",
             installation.issuers().len()
         );
         return Err(Finding::new(Reason::QuotaExceeded, message));
     }
     let put_permissions = |old: Option<String>| Change {
-        attribute: "operator's permissions",
+        attribute: permissions_of,
         old,
         new: Some(permissions.to_string()),
         write: Write::Iam(IamWrite::PutInline {
             role: name.clone(),
-            name: INLINE_POLICY.into(),
+            name: kind.inline_policy().into(),
             document: permissions.clone(),
         }),
     };
@@ -104,12 +173,12 @@ pub fn diff(
             boundary: None,
             settings: RoleSettings {
                 max_session_seconds: SESSION_SECONDS,
-                description: format!("podidentity operator of cluster {}", installation.cluster_name()),
+                description: kind.description(installation),
             },
             tags: installation.owner().tags().clone(),
         };
         let create = Change {
-            attribute: "operator's role",
+            attribute: role_of,
             old: None,
             new: Some(name.clone()),
             write: Write::Iam(IamWrite::CreateRole(Box::new(new))),
@@ -120,10 +189,14 @@ pub fn diff(
     let mut changes = Vec::new();
     if !equivalent(&found.role.trust, trust) {
         changes.push(Change {
-            attribute: "operator's trust policy",
+            attribute: trust_of,
             old: Some(found.role.trust.clone()),
             new: Some(trust.to_string()),
-            write: Write::Iam(IamWrite::PutTrust { role: name.clone(), document: trust.clone() }),
+            write: Write::Iam(IamWrite::PutTrust {
+                role: name.clone(),
+                document: trust.clone(),
+                otherwise: None,
+            }),
         });
     }
     if !found.permissions.as_ref().is_some_and(|document| equivalent(document, permissions)) {
@@ -133,18 +206,22 @@ pub fn diff(
 }
 
 /// What takes the role away; an error where it belongs to somebody else.
-pub fn removal(installation: &Installation, found: Option<&FoundRole>) -> Result<Vec<Change>, Finding> {
+pub fn removal(
+    kind: Kind,
+    installation: &Installation,
+    found: Option<&FoundRole>,
+) -> Result<Vec<Change>, Finding> {
     let Some(found) = found else { return Ok(Vec::new()) };
-    let name = name(installation);
+    let (name, [role_of, _, permissions_of, _]) = (kind.name(installation), kind.attributes());
     installation.owner().check("role", &name, &found.role.tags)?;
     let permissions = Change {
-        attribute: "operator's permissions",
-        old: Some(INLINE_POLICY.into()),
+        attribute: permissions_of,
+        old: Some(kind.inline_policy().into()),
         new: None,
-        write: Write::Iam(IamWrite::DeleteInline { role: name.clone(), name: INLINE_POLICY.into() }),
+        write: Write::Iam(IamWrite::DeleteInline { role: name.clone(), name: kind.inline_policy().into() }),
     };
     let role = Change {
-        attribute: "operator's role",
+        attribute: role_of,
         old: Some(found.role.arn.clone()),
         new: None,
         write: Write::Iam(IamWrite::DeleteRole { role: name }),
@@ -155,16 +232,17 @@ pub fn removal(installation: &Installation, found: Option<&FoundRole>) -> Result
 /// What marks the role as made for other issuers of the cluster, before those it was made for are removed; an error where
 /// it belongs to somebody else.
 pub fn hand_over(
+    kind: Kind,
     from: &Installation,
     to: &Installation,
     found: Option<&FoundRole>,
 ) -> Result<Option<Change>, Finding> {
     let Some(found) = found else { return Ok(None) };
-    let name = name(from);
+    let (name, [_, _, _, owner_of]) = (kind.name(from), kind.attributes());
     from.owner().check("role", &name, &found.role.tags)?;
     let owner = to.owner();
     Ok(owner.missing_tags(&found.role.tags).map(|tags| Change {
-        attribute: "owner of the operator's role",
+        attribute: owner_of,
         old: found.role.tags.get(tag::ISSUER).cloned(),
         new: tags.get(tag::ISSUER).cloned(),
         write: Write::Iam(IamWrite::TagRole { role: name, tags: tags.clone() }),
@@ -195,7 +273,7 @@ mod tests {
         let issuers: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "eu-central-1")).collect();
         let made = |count: usize| {
             let installation = installation(&issuers[..count]);
-            diff(&installation, &wanted(&installation, "podidentity-system"), None)
+            diff(&installation, &wanted(Kind::Operator, &installation, "podidentity-system"), None)
         };
         assert!(made(4).is_ok());
         let refused = made(9).unwrap_err();
@@ -206,7 +284,7 @@ mod tests {
     fn policy_trust_and_boundary_are_unions_over_all_issuers() {
         const ISSUERS: [(&str, &str); 2] = [("one", "eu-central-1"), ("two", "eu-west-1")];
         let both = installation(&ISSUERS);
-        let WantedRole { trust, permissions } = wanted(&both, "podidentity-system");
+        let WantedRole { trust, permissions, .. } = wanted(Kind::Operator, &both, "podidentity-system");
         let permissions = permissions.to_string();
         // Whatever the policy of one issuer names, the union names, too.
         for issuer in ISSUERS {
