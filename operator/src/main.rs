@@ -9,7 +9,7 @@ use clap::Parser;
 use crds::names;
 use kube::{Client, Config};
 use operator::aws::accounts::Accounts;
-use operator::aws::setup::Settings;
+use operator::aws::setup::{SDK_MODULES, Settings};
 use operator::bootstrap::{Bootstrap, issuers_of};
 use operator::cli::{AwsArgs, Cli, Command, Run};
 use operator::installation::NamedIssuer;
@@ -84,7 +84,7 @@ async fn administrator(flags: &AwsArgs, issuers: &[NamedIssuer]) -> anyhow::Resu
 }
 
 async fn run(flags: Run) -> anyhow::Result<ExitCode> {
-    flags.log_format.install();
+    flags.log_format.install_quietly(&SDK_MODULES);
     let Run { namespace, identity, health_address, aws: aws_flags, timings, .. } = flags;
     timings.check().map_err(anyhow::Error::msg)?;
     let metrics = Arc::new(Metrics::default());

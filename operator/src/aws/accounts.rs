@@ -8,6 +8,7 @@ use crds::OidcIssuerSpec;
 use tokio::sync::Mutex;
 
 use super::call::Calls;
+use super::credentials::KeptCredentials;
 use super::error::{AwsError, Class};
 use super::iam::Iam;
 use super::model::{BucketRef, Identity, Write, Written};
@@ -56,11 +57,12 @@ impl Accounts {
         metrics: Arc<Metrics>,
         identity_refresh: Duration,
     ) -> Self {
-        let calls = Calls::new(metrics);
+        let (config, credentials) = KeptCredentials::over(config);
+        let calls = Calls::new(metrics, credentials);
         let own = Account {
-            iam: Iam::new(config, calls.clone()),
-            sts: Sts::new(config, calls.clone()),
-            config: config.clone(),
+            iam: Iam::new(&config, calls.clone()),
+            sts: Sts::new(&config, calls.clone()),
+            config,
             calls,
             identity: Arc::default(),
             identity_refresh,

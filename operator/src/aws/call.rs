@@ -16,6 +16,8 @@ use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use super::cause::{chain, root_cause};
+use super::credentials::KeptCredentials;
 use super::error::{AwsError, Class, classify};
 use crate::metrics::Metrics;
 
@@ -26,13 +28,15 @@ pub(super) const TOKEN_EXCHANGE: &str = "sts:AssumeRoleWithWebIdentity";
 #[derive(Debug, Clone)]
 pub(super) struct Calls {
     metrics: Arc<Metrics>,
+    /// The credentials that calls are signed with.
+    credentials: Option<KeptCredentials>,
     /// Whether AWS refused the credentials since their identity was asked for.
     refused: Arc<AtomicBool>,
 }
 
 impl Calls {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, refused: Arc::default() }
+    pub(super) fn new(metrics: Arc<Metrics>, credentials: Option<KeptCredentials>) -> Self {
+        Self { metrics, credentials, refused: Arc::default() }
     }
 
     /// Counts a call and classifies its failure.
@@ -55,6 +59,10 @@ impl Calls {
             // A token that STS refuses in exchange for credentials says nothing of the credentials in use.
             if *class == Class::Credentials && operation != TOKEN_EXCHANGE {
                 self.refused.store(true, Ordering::Relaxed);
+                // Without a code the call was not sent: there were no credentials to refuse.
+                if let Some(credentials) = self.credentials.as_ref().filter(|_| !code.is_empty()) {
+                    credentials.refused();
+                }
             }
         }
         answer
@@ -117,14 +125,4 @@ where
 
 fn is_of_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
     chain(error).any(<dyn std::error::Error>::is::<CredentialsError>)
-}
-
-fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    chain(error).last().map(ToString::to_string).unwrap_or_default()
-}
-
-fn chain<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error), |cause| cause.source())
 }

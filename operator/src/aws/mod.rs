@@ -3,6 +3,8 @@
 
 pub mod accounts;
 mod call;
+mod cause;
+mod credentials;
 pub mod error;
 pub mod iam;
 pub mod inventory;

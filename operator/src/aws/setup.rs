@@ -9,6 +9,10 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use thiserror::Error;
 
+/// The SDK's modules that warn of every failed call. What they say is in our own log, conditions and metrics, once.
+pub const SDK_MODULES: [&str; 5] =
+    ["aws_config", "aws_runtime", "aws_smithy_http_client", "aws_smithy_runtime", "aws_smithy_runtime_api"];
+
 /// Why the AWS clients could not be made.
 #[derive(Debug, Error)]
 pub enum SetupError {

@@ -8,6 +8,7 @@ mod bootstrap;
 mod certificates;
 mod crash;
 mod crd_rules;
+mod credentials;
 mod documents;
 mod faults;
 mod issuer;

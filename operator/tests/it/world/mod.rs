@@ -25,7 +25,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
-pub use self::aws::counts;
+pub use self::aws::{counts, exchange};
 pub use self::cluster_objects::{apply, has_finalizer};
 use self::operator_process::RunningOperator;
 pub use self::subcommands::Flags;
