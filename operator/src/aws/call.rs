@@ -1,7 +1,6 @@
 //! What every AWS call passes through: each attempt is counted by an interceptor, SDK retries included, and each answer is
 //! classified here and nowhere else.
 
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,7 +8,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::FinalizerInterceptorContextRef;
-use aws_smithy_runtime_api::client::orchestrator::Metadata;
+use aws_smithy_runtime_api::client::orchestrator::{HttpResponse, Metadata};
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
@@ -40,15 +39,14 @@ impl Calls {
     }
 
     /// Counts a call and classifies its failure.
-    pub(super) fn record<T, E, R>(
+    pub(super) fn record<T, E>(
         &self,
         operation: &'static str,
         resource: &str,
-        answer: Result<T, SdkError<E, R>>,
+        answer: Result<T, SdkError<E, HttpResponse>>,
     ) -> Result<T, AwsError>
     where
         E: std::error::Error + ProvideErrorMetadata + 'static,
-        R: Debug + 'static,
     {
         let answer = answer.map_err(|error| error_of(operation, resource, &error));
         let outcome = answer.as_ref().map_or_else(|error| error.class.label(), |_| "ok");
@@ -93,15 +91,15 @@ impl Intercept for Calls {
     }
 }
 
-fn error_of<E, R>(operation: &'static str, resource: &str, error: &SdkError<E, R>) -> AwsError
+fn error_of<E>(operation: &'static str, resource: &str, error: &SdkError<E, HttpResponse>) -> AwsError
 where
     E: std::error::Error + ProvideErrorMetadata + 'static,
-    R: Debug + 'static,
 {
     let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default();
     let text = error.as_service_error().and_then(ProvideErrorMetadata::message).unwrap_or_default();
+    let status = error.raw_response().map_or(0, |response| response.status().as_u16());
     let class = match error {
-        SdkError::ServiceError(_) => classify(code, text),
+        SdkError::ServiceError(_) => classify(code, text, status),
         _ if is_of_credentials(error) => Class::Credentials,
         _ => Class::Transient,
     };

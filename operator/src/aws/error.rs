@@ -157,8 +157,11 @@ impl AwsError {
     }
 }
 
-/// The class of an error code of IAM, STS or S3 (API references; "Error responses" of S3).
-pub(super) fn classify(code: &str, message: &str) -> Class {
+const TOO_MANY_REQUESTS: u16 = 429;
+
+/// The class of an error of IAM, STS or S3 (API references; "Error responses" of S3), by its code. Where the code is not known
+/// here, the HTTP status decides: with 5xx AWS says that the fault is its own (RFC 9110), whatever the code.
+pub(super) fn classify(code: &str, message: &str, status: u16) -> Class {
     match code {
         "NoSuchEntity"
         | "NoSuchEntityException"
@@ -203,7 +206,9 @@ pub(super) fn classify(code: &str, message: &str) -> Class {
         | "RequestTimeout"
         | "IDPCommunicationError"
         | "OpenIdIdpCommunicationError"
-        | "" => Class::Transient,
+        | "" if status != TOO_MANY_REQUESTS => Class::Transient,
+        _ if status == TOO_MANY_REQUESTS => Class::Throttled,
+        _ if status >= 500 => Class::Transient,
         _ => Class::Invalid,
     }
 }
@@ -231,18 +236,29 @@ mod tests {
 
     #[test]
     fn error_codes_are_classified() {
-        for (code, message, class) in [
-            ("NoSuchEntity", "", Class::NotFound),
-            ("EntityAlreadyExists", "", Class::AlreadyExists),
-            ("BucketAlreadyExists", "", Class::NotOwned),
-            ("AccessDenied", "Access Denied", Class::NotOwned),
-            ("AccessDenied", "User: x is not authorized to perform: iam:CreateRole", Class::Denied),
-            ("Throttling", "Rate exceeded", Class::Throttled),
-            ("LimitExceeded", "", Class::Quota),
-            ("MalformedPolicyDocument", "", Class::Invalid),
-            ("", "", Class::Transient),
+        for (code, message, status, class) in [
+            ("NoSuchEntity", "", 404, Class::NotFound),
+            ("EntityAlreadyExists", "", 409, Class::AlreadyExists),
+            ("BucketAlreadyExists", "", 409, Class::NotOwned),
+            ("AccessDenied", "Access Denied", 403, Class::NotOwned),
+            ("AccessDenied", "User: x is not authorized to perform: iam:CreateRole", 403, Class::Denied),
+            ("Throttling", "Rate exceeded", 400, Class::Throttled),
+            ("LimitExceeded", "", 409, Class::Quota),
+            ("MalformedPolicyDocument", "", 400, Class::Invalid),
+            ("", "", 0, Class::Transient),
+            ("InternalFailure", "", 500, Class::Transient),
+            // Codes that are not known here.
+            ("ServiceOutage", "", 500, Class::Transient),
+            ("ServiceOutage", "", 503, Class::Transient),
+            ("TooFast", "", 429, Class::Throttled),
+            ("", "", 429, Class::Throttled),
+            ("NewRule", "", 400, Class::Invalid),
+            ("NewRule", "", 409, Class::Invalid),
+            // A known code counts more than the status.
+            ("NoSuchEntity", "", 500, Class::NotFound),
+            ("SlowDown", "", 503, Class::Throttled),
         ] {
-            assert_eq!(classify(code, message), class, "{code}");
+            assert_eq!(classify(code, message, status), class, "{code} {status}");
         }
     }
 }
