@@ -26,6 +26,8 @@ pub enum Class {
     Credentials,
     /// The bucket belongs to another account.
     NotOwned,
+    /// AWS answered, but could not reach the issuer's host itself.
+    Unreachable,
     /// A network failure, a timeout or a 5xx status.
     Transient,
 }
@@ -42,6 +44,7 @@ impl Class {
             Self::Quota => Reason::QuotaExceeded,
             Self::Credentials => Reason::CredentialsUnavailable,
             Self::NotOwned => Reason::NotOwned,
+            Self::Unreachable => Reason::NotPublic,
             Self::Transient => Reason::AWSUnavailable,
         }
     }
@@ -66,6 +69,7 @@ impl Class {
             Self::Quota => "quota",
             Self::Credentials => "credentials",
             Self::NotOwned => "not_owned",
+            Self::Unreachable => "unreachable",
             Self::Transient => "transient",
         }
     }
@@ -74,6 +78,11 @@ impl Class {
 /// What to do if a public-access block other than the bucket's own forbids the public policy.
 pub const PUBLIC_POLICY_BLOCKED: &str = "S3 refuses the public bucket policy although the bucket allows it: turn off \
     BlockPublicPolicy in the account's (or organisation's) S3 Block Public Access settings";
+
+/// The same where S3 says no more than "Access Denied", as it does for an account-wide block, too.
+pub const PUBLIC_POLICY_REFUSED: &str = "S3 refuses the bucket policy and does not say why. The most probable cause is S3 Block \
+    Public Access of the account (or organisation): see whether BlockPublicPolicy is on there, and turn it off. If it is off, see \
+    whether s3:PutBucketPolicy is denied by a service control policy";
 
 /// A failed AWS call.
 #[derive(Debug, Clone, Error)]
@@ -105,7 +114,7 @@ impl AwsError {
     pub fn for_administrator(&self) -> String {
         let Self { operation, resource, message, .. } = self;
         match self.class {
-            _ if self.public_policy_blocked() => PUBLIC_POLICY_BLOCKED.into(),
+            _ if self.public_policy_blocked() => self.public_policy_advice().into(),
             Class::Denied => {
                 format!("your AWS credentials do not allow {operation} on {resource}: {message}")
             }
@@ -117,9 +126,20 @@ impl AwsError {
     }
 
     /// Whether S3 refused a public policy because of a public-access block: the bucket's own, which takes effect some seconds
-    /// after a change (S3 user guide), or the account's or organisation's.
+    /// after a change (S3 user guide), or the account's or organisation's. S3 names the block only in some of its answers; a
+    /// policy is put only into a bucket whose tags are ours, so that a bare "Access Denied" does not mean another owner.
     #[must_use]
     pub fn public_policy_blocked(&self) -> bool {
+        self.names_the_block() || (self.operation == "s3:PutBucketPolicy" && self.class == Class::NotOwned)
+    }
+
+    /// What to do about it. It claims no more than S3 said.
+    #[must_use]
+    pub fn public_policy_advice(&self) -> &'static str {
+        if self.names_the_block() { PUBLIC_POLICY_BLOCKED } else { PUBLIC_POLICY_REFUSED }
+    }
+
+    fn names_the_block(&self) -> bool {
         self.message.contains("BlockPublicPolicy")
     }
 
@@ -145,6 +165,9 @@ impl AwsError {
                  spec.s3.bucket, preferably one that ends in -<account>-<region>-an"
             ),
             Class::NotOwned => format!("AWS refused {operation} on {resource}: {message}"),
+            Class::Unreachable => format!(
+                "AWS IAM could not reach {resource}: check DNS, certificate and that the host is reachable from the internet"
+            ),
             Class::NotFound | Class::AlreadyExists | Class::Conflict => {
                 format!(
                     "AWS refused {operation} on {resource}: {message}; the operator reads it again and retries"
@@ -197,15 +220,20 @@ pub(super) fn classify(code: &str, message: &str, status: u16) -> Class {
         | "SignatureDoesNotMatch"
         | "RequestTimeTooSkewed" => Class::Credentials,
         // S3 names the missing permission only to callers in the bucket's account; to others it says "Access Denied".
-        "AccessDenied" | "AccessDeniedException" if message.contains("not authorized") => Class::Denied,
+        // IAM begins with "User: … is not authorized", STS with "Not authorized".
+        "AccessDenied" | "AccessDeniedException"
+            if message.to_ascii_lowercase().contains("not authorized") =>
+        {
+            Class::Denied
+        }
         "AccessDenied" | "AccessDeniedException" | "BucketAlreadyExists" => Class::NotOwned,
+        "OpenIdIdpCommunicationError" | "OpenIdIdpCommunicationErrorException" => Class::Unreachable,
         "ServiceFailure"
         | "InternalError"
         | "InternalFailure"
         | "ServiceUnavailable"
         | "RequestTimeout"
         | "IDPCommunicationError"
-        | "OpenIdIdpCommunicationError"
         | "" if status != TOO_MANY_REQUESTS => Class::Transient,
         _ if status == TOO_MANY_REQUESTS => Class::Throttled,
         _ if status >= 500 => Class::Transient,
@@ -242,6 +270,8 @@ mod tests {
             ("BucketAlreadyExists", "", 409, Class::NotOwned),
             ("AccessDenied", "Access Denied", 403, Class::NotOwned),
             ("AccessDenied", "User: x is not authorized to perform: iam:CreateRole", 403, Class::Denied),
+            ("AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity", 403, Class::Denied),
+            ("OpenIdIdpCommunicationError", "Unable to connect", 400, Class::Unreachable),
             ("Throttling", "Rate exceeded", 400, Class::Throttled),
             ("LimitExceeded", "", 409, Class::Quota),
             ("MalformedPolicyDocument", "", 400, Class::Invalid),
@@ -259,6 +289,52 @@ mod tests {
             ("SlowDown", "", 503, Class::Throttled),
         ] {
             assert_eq!(classify(code, message, status), class, "{code} {status}");
+        }
+    }
+
+    fn error(operation: &'static str, resource: &str, code: &str, message: &str) -> AwsError {
+        AwsError {
+            class: classify(code, message, 403),
+            operation,
+            resource: resource.into(),
+            code: code.into(),
+            message: message.into(),
+            detail: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_refused_public_policy_is_told_from_a_bucket_of_another_account() {
+        let put = |message| error("s3:PutBucketPolicy", "oidc", "AccessDenied", message);
+        let named = put(
+            "User is not authorized to perform: s3:PutBucketPolicy because public policies are blocked by the \
+            BlockPublicPolicy block public access setting.",
+        );
+        assert!(named.public_policy_blocked());
+        assert_eq!(named.for_administrator(), PUBLIC_POLICY_BLOCKED);
+        let bare = put("Access Denied");
+        assert!(bare.public_policy_blocked());
+        assert_eq!(bare.for_administrator(), PUBLIC_POLICY_REFUSED);
+        assert!(PUBLIC_POLICY_REFUSED.contains("most probable cause"));
+        for other in [
+            put(
+                "User: x is not authorized to perform: s3:PutBucketPolicy because no identity-based policy allows it",
+            ),
+            error("s3:GetBucketPolicy", "oidc", "AccessDenied", "Access Denied"),
+        ] {
+            assert!(!other.public_policy_blocked(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_iam_cannot_reach_is_named_and_does_not_stall() {
+        let url = "https://oidc.example.com";
+        let error = error("iam:CreateOpenIDConnectProvider", url, "OpenIdIdpCommunicationError", "IO error");
+        assert!(!error.class.stalls());
+        let finding = error.finding();
+        assert_eq!(finding.reason, Reason::NotPublic);
+        for message in [finding.message, error.for_administrator()] {
+            assert!(message.contains("could not reach https://oidc.example.com: check DNS"), "{message}");
         }
     }
 }
