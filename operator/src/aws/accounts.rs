@@ -43,9 +43,9 @@ pub struct Account {
 impl Accounts {
     /// Clients with the SDK's default credential chain over the system's TLS roots and the extra CA.
     pub async fn connect(settings: &Settings, metrics: Arc<Metrics>) -> Result<Self, SetupError> {
-        let extra_ca = settings.read_extra_ca()?;
-        let public = PublicReader::https(extra_ca.as_deref(), settings.public_timeout)?;
-        let config = settings.load(extra_ca.as_deref()).await?;
+        let tls = settings.tls()?;
+        let public = PublicReader::https(&tls, settings.public_timeout);
+        let config = settings.load(&tls).await;
         Ok(Self::new(&config, public, metrics, settings.identity_refresh))
     }
 

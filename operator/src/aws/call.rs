@@ -15,9 +15,9 @@ use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-use super::cause::{chain, root_cause};
+use super::cause::{cause, chain, root_cause, stable_cause};
 use super::credentials::KeptCredentials;
-use super::error::{AwsError, Class, classify};
+use super::error::{AwsError, Cause, Class, classify};
 use crate::metrics::Metrics;
 
 /// The exchange of a token for credentials.
@@ -105,17 +105,24 @@ where
     };
     let message = match (class, text.is_empty()) {
         (Class::Credentials, true) => {
-            "the operator's AWS credentials could not be obtained: ".to_owned() + &root_cause(error)
+            "AWS credentials could not be obtained: ".to_owned() + &stable_cause(error)
         }
         (_, true) if code.is_empty() => root_cause(error),
         (_, true) => code.to_owned(),
         (_, false) => text.to_owned(),
     };
+    let cause = match error {
+        SdkError::TimeoutError(_) => Some(Cause::TimedOut),
+        _ if status == 0 => cause(error),
+        _ => None,
+    };
+    let answered_without_code = code.is_empty() && status != 0;
     AwsError {
         class,
         operation,
         resource: resource.to_owned(),
-        code: code.to_owned(),
+        code: if answered_without_code { status.to_string() } else { code.to_owned() },
+        cause,
         message,
         detail: DisplayErrorContext(error).to_string(),
     }

@@ -11,7 +11,7 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, Result, SharedCredentialsProvider, future};
 
-use super::cause::root_cause;
+use super::cause::stable_cause;
 use crate::backoff::Backoff;
 
 /// The wait after a first failure, and after a first refusal of new credentials; it doubles with every further one.
@@ -146,7 +146,7 @@ impl KeptCredentials {
                 Ok(credentials)
             }
             Err(error) => {
-                let why = root_cause(&error);
+                let why = stable_cause(&error);
                 let wait = self.state().failed(why.clone(), now, &self.0.backoff);
                 tracing::warn!(
                     error = why,

@@ -75,6 +75,29 @@ impl Class {
     }
 }
 
+/// Why there was no response, as far as a user can act on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Cause {
+    /// The name could not be resolved.
+    #[error("DNS lookup failed")]
+    Dns,
+    /// Nothing listens there, or a firewall refuses.
+    #[error("the connection was refused")]
+    Refused,
+    /// The certificate is of an unknown authority, for another name, or not valid now.
+    #[error("its certificate is not valid or not trusted")]
+    Certificate,
+    /// A time limit was reached.
+    #[error("no response in time")]
+    TimedOut,
+    /// The connection was established and then broke.
+    #[error("the connection was reset")]
+    Reset,
+    /// The proxy that the environment names did not let the connection through.
+    #[error("the proxy refused the connection")]
+    Proxy,
+}
+
 /// What to do if a public-access block other than the bucket's own forbids the public policy.
 pub const PUBLIC_POLICY_BLOCKED: &str = "S3 refuses the public bucket policy although the bucket allows it: turn off \
     BlockPublicPolicy in the account's (or organisation's) S3 Block Public Access settings";
@@ -94,8 +117,10 @@ pub struct AwsError {
     pub operation: &'static str,
     /// Name or ARN of the resource.
     pub resource: String,
-    /// AWS's error code, empty where there was no response.
+    /// AWS's error code, or the HTTP status of an answer without one; empty where there was no response.
     pub code: String,
+    /// Why there was no response, where that is known.
+    pub cause: Option<Cause>,
     /// For users: AWS's message without request ids.
     pub message: String,
     /// For the log: all details.
@@ -121,6 +146,9 @@ impl AwsError {
             Class::Credentials => format!("your AWS credentials do not work: {message}"),
             // A command ends with the error: nothing retries it.
             Class::Transient | Class::Throttled => format!("{operation} failed: {message}"),
+            Class::NotFound | Class::AlreadyExists | Class::Conflict => {
+                format!("AWS refused {operation} on {resource}: {message}")
+            }
             _ => self.for_user(),
         }
     }
@@ -158,8 +186,16 @@ impl AwsError {
             ),
             Class::Quota => format!("{operation}: {message}. Ask AWS to raise the quota"),
             Class::Throttled => format!("AWS throttles {operation}; the operator retries it"),
-            // Without the cause, which may be another one at each try: equal states have equal messages.
-            Class::Transient => format!("{operation} got no response from AWS; the operator retries it"),
+            // Of the cause only what is the same at each try: equal states have equal messages.
+            Class::Transient => match self.cause {
+                Some(cause) => {
+                    format!("{operation} got no response from AWS: {cause}; the operator retries it")
+                }
+                None if self.code.is_empty() => {
+                    format!("{operation} got no response from AWS; the operator retries it")
+                }
+                None => format!("AWS answered {operation} with an error of its own; the operator retries it"),
+            },
             Class::NotOwned if operation.starts_with("s3:") => format!(
                 "{resource} belongs to another AWS account, or this account is not allowed to read it: choose another \
                  spec.s3.bucket, preferably one that ends in -<account>-<region>-an"
@@ -298,6 +334,7 @@ mod tests {
             operation,
             resource: resource.into(),
             code: code.into(),
+            cause: None,
             message: message.into(),
             detail: String::new(),
         }
@@ -335,6 +372,41 @@ mod tests {
         assert_eq!(finding.reason, Reason::NotPublic);
         for message in [finding.message, error.for_administrator()] {
             assert!(message.contains("could not reach https://oidc.example.com: check DNS"), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_message_of_a_missing_response_names_its_cause_and_a_command_promises_no_retry() {
+        let refused = AwsError {
+            class: Class::Transient,
+            code: String::new(),
+            cause: Some(Cause::Refused),
+            ..error("iam:GetRole", "app", "", "Connection refused (os error 111)")
+        };
+        let retried = "; the operator retries it";
+        assert_eq!(
+            refused.for_user(),
+            format!("iam:GetRole got no response from AWS: the connection was refused{retried}")
+        );
+        assert_eq!(refused.for_administrator(), "iam:GetRole failed: Connection refused (os error 111)");
+        let unknown = AwsError { cause: None, ..refused.clone() };
+        assert_eq!(unknown.for_user(), format!("iam:GetRole got no response from AWS{retried}"));
+        let outage = AwsError { code: "InternalFailure".into(), ..unknown };
+        assert_eq!(outage.for_user(), format!("AWS answered iam:GetRole with an error of its own{retried}"));
+        for (code, message) in [
+            ("NoSuchEntity", ""),
+            ("EntityAlreadyExists", ""),
+            ("ConcurrentModification", ""),
+            ("Throttling", "Rate exceeded"),
+            ("InternalFailure", ""),
+            ("LimitExceeded", ""),
+            ("ExpiredToken", ""),
+            ("BucketAlreadyExists", ""),
+            ("MalformedPolicyDocument", ""),
+            ("OpenIdIdpCommunicationError", ""),
+        ] {
+            let message = error("iam:CreateRole", "app", code, message).for_administrator();
+            assert!(!message.contains("operator re") && !message.contains("retries"), "{code}: {message}");
         }
     }
 }

@@ -15,6 +15,7 @@ mod field_managers;
 mod issuer;
 mod lease;
 mod plans;
+mod proxy;
 mod publication;
 mod several_issuers;
 mod structure;

@@ -6,6 +6,7 @@ mod operator_process;
 mod subcommands;
 
 use std::fmt::Debug;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -138,6 +139,11 @@ impl World {
         world.start().await;
         world.issuer_is("Ready").await;
         world
+    }
+
+    /// The file with which a process reaches the API server.
+    pub fn kubeconfig(&self) -> &'static Path {
+        CONTROL_PLANE.get().unwrap().kubeconfig()
     }
 
     /// Deletes the objects of earlier tests, in spite of finalizers.
