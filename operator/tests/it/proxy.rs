@@ -2,13 +2,16 @@
 
 use std::process::Output;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use operator::aws::accounts::Accounts;
+use operator::aws::setup::Settings;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
-use crate::world::World;
+use crate::world::{REGION, World};
 
 const FILE: &str = "apiVersion: podidentity.dev/v1alpha1\nkind: OidcIssuer\nmetadata: {name: default}\nspec:\n  \
                     clusterName: homelab\n  s3: {bucket: oidc-111122223333-eu-central-1-an, region: eu-central-1}\n";
@@ -61,10 +64,20 @@ async fn teardown(world: &World, environment: &[(&str, &str)]) -> Output {
     output
 }
 
+fn kubeconfig(world: &World) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(world.kubeconfig()).unwrap()).unwrap()
+}
+
+/// The API server's URL.
+fn api_server(world: &World) -> String {
+    kubeconfig(world)["clusters"][0]["cluster"]["server"].as_str().unwrap().to_owned()
+}
+
 #[tokio::test]
 async fn https_proxy_is_used_for_aws_and_never_for_the_api_server() {
     let world = World::new().await;
     let proxy = Proxy::start().await;
+    let api_server = api_server(&world);
     let (aws, local) =
         (("AWS_ENDPOINT_URL", "https://aws.test"), ("AWS_ENDPOINT_URL", "https://localhost:9"));
     for (environment, says, asked) in [
@@ -78,6 +91,12 @@ async fn https_proxy_is_used_for_aws_and_never_for_the_api_server() {
         (
             vec![("HTTPS_PROXY", &proxy.url), ("NO_PROXY", "10.0.0.0/8,localhost"), local],
             "sts:GetCallerIdentity failed: Connection refused",
+            None,
+        ),
+        // Somebody else's certificate.
+        (
+            vec![("AWS_ENDPOINT_URL", api_server.as_str())],
+            "sts:GetCallerIdentity failed: invalid peer certificate: UnknownIssuer",
             None,
         ),
         // A proxy that does not exist.
@@ -102,8 +121,7 @@ async fn https_proxy_is_used_for_aws_and_never_for_the_api_server() {
 async fn the_kubeconfig_s_own_proxy_is_used_for_the_api_server() {
     let world = World::new().await;
     let proxy = Proxy::start().await;
-    let text = std::fs::read_to_string(world.kubeconfig()).unwrap();
-    let mut with_proxy: Value = serde_json::from_str(&text).unwrap();
+    let mut with_proxy = kubeconfig(&world);
     with_proxy["clusters"][0]["cluster"]["proxy-url"] = json!(proxy.url);
     let file = std::env::temp_dir().join(format!("{}-kubeconfig-{}", world.namespace, std::process::id()));
     std::fs::write(&file, with_proxy.to_string()).unwrap();
@@ -116,4 +134,25 @@ async fn the_kubeconfig_s_own_proxy_is_used_for_the_api_server() {
         !asked.is_empty() && asked.iter().all(|line| line.starts_with("CONNECT 127.0.0.1:")),
         "{asked:?}"
     );
+}
+
+/// As conditions show it: the same text for the same state, without addresses and ports.
+#[tokio::test]
+async fn why_there_was_no_response_is_one_of_a_few_texts() {
+    let world = World::new().await;
+    let settings = Settings {
+        region: Some(REGION.into()),
+        public_timeout: Duration::from_secs(10),
+        call_timeout: Duration::from_secs(10),
+        ..Settings::default()
+    };
+    let public = Accounts::connect(&settings, Arc::default()).await.unwrap().public;
+    for (url, why) in [
+        (api_server(&world).as_str(), "its certificate is not valid or not trusted"),
+        ("https://localhost:9", "the connection was refused"),
+        ("https://aws.invalid", "DNS lookup failed"),
+        ("http://localhost:9", "it is not an https URL"),
+    ] {
+        assert_eq!(public.get(url).await, Err(why.to_owned()), "{url}");
+    }
 }
