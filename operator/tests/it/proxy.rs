@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
-use crate::world::{REGION, World};
+use crate::world::{self, REGION, World};
 
 const FILE: &str = "apiVersion: podidentity.dev/v1alpha1\nkind: OidcIssuer\nmetadata: {name: default}\nspec:\n  \
                     clusterName: homelab\n  s3: {bucket: oidc-111122223333-eu-central-1-an, region: eu-central-1}\n";
@@ -54,7 +54,7 @@ async fn teardown(world: &World, environment: &[(&str, &str)]) -> Output {
         .args(["teardown", "--dry-run", "-f"])
         .arg(&file)
         .env_clear()
-        .env("KUBECONFIG", world.kubeconfig())
+        .env("KUBECONFIG", world::kubeconfig())
         .env("AWS_ACCESS_KEY_ID", "AKIDTEST")
         .env("AWS_SECRET_ACCESS_KEY", "secret")
         .env("AWS_EC2_METADATA_DISABLED", "true")
@@ -64,20 +64,20 @@ async fn teardown(world: &World, environment: &[(&str, &str)]) -> Output {
     output
 }
 
-fn kubeconfig(world: &World) -> Value {
-    serde_json::from_str(&std::fs::read_to_string(world.kubeconfig()).unwrap()).unwrap()
+fn kubeconfig() -> Value {
+    serde_json::from_str(&std::fs::read_to_string(world::kubeconfig()).unwrap()).unwrap()
 }
 
 /// The API server's URL.
-fn api_server(world: &World) -> String {
-    kubeconfig(world)["clusters"][0]["cluster"]["server"].as_str().unwrap().to_owned()
+fn api_server() -> String {
+    kubeconfig()["clusters"][0]["cluster"]["server"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
 async fn https_proxy_is_used_for_aws_and_never_for_the_api_server() {
     let world = World::new().await;
     let proxy = Proxy::start().await;
-    let api_server = api_server(&world);
+    let api_server = api_server();
     let (aws, local) =
         (("AWS_ENDPOINT_URL", "https://aws.test"), ("AWS_ENDPOINT_URL", "https://localhost:9"));
     for (environment, says, asked) in [
@@ -121,7 +121,7 @@ async fn https_proxy_is_used_for_aws_and_never_for_the_api_server() {
 async fn the_kubeconfig_s_own_proxy_is_used_for_the_api_server() {
     let world = World::new().await;
     let proxy = Proxy::start().await;
-    let mut with_proxy = kubeconfig(&world);
+    let mut with_proxy = kubeconfig();
     with_proxy["clusters"][0]["cluster"]["proxy-url"] = json!(proxy.url);
     let file = std::env::temp_dir().join(format!("{}-kubeconfig-{}", world.namespace, std::process::id()));
     std::fs::write(&file, with_proxy.to_string()).unwrap();
@@ -139,7 +139,7 @@ async fn the_kubeconfig_s_own_proxy_is_used_for_the_api_server() {
 /// As conditions show it: the same text for the same state, without addresses and ports.
 #[tokio::test]
 async fn why_there_was_no_response_is_one_of_a_few_texts() {
-    let world = World::new().await;
+    let _world = World::new().await; // starts the API server
     let settings = Settings {
         region: Some(REGION.into()),
         public_timeout: Duration::from_secs(10),
@@ -148,7 +148,7 @@ async fn why_there_was_no_response_is_one_of_a_few_texts() {
     };
     let public = Accounts::connect(&settings, Arc::default()).await.unwrap().public;
     for (url, why) in [
-        (api_server(&world).as_str(), "its certificate is not valid or not trusted"),
+        (api_server().as_str(), "its certificate is not valid or not trusted"),
         ("https://localhost:9", "the connection was refused"),
         ("https://aws.invalid", "DNS lookup failed"),
         ("http://localhost:9", "it is not an https URL"),

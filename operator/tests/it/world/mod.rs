@@ -141,11 +141,6 @@ impl World {
         world
     }
 
-    /// The file with which a process reaches the API server.
-    pub fn kubeconfig(&self) -> &'static Path {
-        CONTROL_PLANE.get().unwrap().kubeconfig()
-    }
-
     /// Deletes the objects of earlier tests, in spite of finalizers.
     async fn delete_all<K>(&self)
     where
@@ -190,6 +185,11 @@ impl Drop for World {
             self.assert_nothing_denied();
         }
     }
+}
+
+/// The file with which a process reaches the API server that a [`World`] has started.
+pub fn kubeconfig() -> &'static Path {
+    CONTROL_PLANE.get().unwrap().kubeconfig()
 }
 
 /// An issuer, as a file contains it.
