@@ -16,8 +16,9 @@ use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::cause::{cause, chain, root_cause, stable_cause};
+use super::classify::classify;
 use super::credentials::KeptCredentials;
-use super::error::{AwsError, Cause, Class, classify};
+use super::error::{AwsError, Cause, Class};
 use crate::metrics::Metrics;
 
 /// The exchange of a token for credentials.

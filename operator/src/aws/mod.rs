@@ -4,6 +4,7 @@
 pub mod accounts;
 mod call;
 mod cause;
+mod classify;
 mod credentials;
 pub mod error;
 pub mod iam;
