@@ -138,10 +138,66 @@ pub struct Offline {
 #[derive(Debug, Clone, Args)]
 pub struct RoleArn {
     /// The `ServiceAccount`'s namespace.
+    #[arg(value_parser = namespace_name)]
     pub namespace: String,
     /// The `ServiceAccount`'s name.
+    #[arg(value_parser = service_account_name)]
     pub service_account: String,
     /// Issuers and account.
     #[command(flatten)]
     pub offline: Offline,
+}
+
+/// A namespace's name is a DNS label (RFC 1123).
+fn namespace_name(text: &str) -> Result<String, String> {
+    if text.len() <= 63 && is_label(text) {
+        return Ok(text.to_owned());
+    }
+    Err("a namespace has 1 to 63 lower-case letters, digits and hyphens, and begins and ends with a letter or digit".into())
+}
+
+/// A `ServiceAccount`'s name is a DNS subdomain (RFC 1123). As in Kubernetes, only its whole length is limited.
+fn service_account_name(text: &str) -> Result<String, String> {
+    if text.len() <= 253 && text.split('.').all(is_label) {
+        return Ok(text.to_owned());
+    }
+    Err("a ServiceAccount has 1 to 253 lower-case letters, digits, hyphens and dots, and each part between dots begins and \
+         ends with a letter or digit"
+        .into())
+}
+
+fn is_label(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn role_arn_refuses_names_that_cannot_be() {
+        let parse = |namespace: &str, service_account: &str| {
+            Cli::try_parse_from(["operator", "role-arn", "-f", "x.yaml", "--", namespace, service_account])
+                .map(|_| ())
+                .map_err(|error| error.to_string())
+        };
+        let long = "a".repeat(64);
+        for (namespace, service_account) in
+            [("vault", "vault"), ("a", "0"), ("a-b", "a.b-c.d"), (&long[..63], &long.repeat(4)[..253])]
+        {
+            assert_eq!(parse(namespace, service_account), Ok(()));
+        }
+        for namespace in ["", "Vault", "a.b", "a_b", "-a", "a-", "a/b", "ä", &long] {
+            let refused = parse(namespace, "vault").unwrap_err();
+            assert!(refused.contains("a namespace has 1 to 63 lower-case letters"), "{namespace}: {refused}");
+        }
+        for service_account in ["", "Vault", "a..b", ".a", "a.", "a.-b", "a_b", "a/b", &long.repeat(4)] {
+            let refused = parse("vault", service_account).unwrap_err();
+            assert!(refused.contains("a ServiceAccount has 1 to 253"), "{service_account}: {refused}");
+        }
+    }
 }

@@ -8,6 +8,10 @@ use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+/// The name of these writes in `metadata.managedFields`. Not the one of other writes: they are server-side applies, and an apply
+/// of the same name would own, and could drop, what is patched here.
+const MANAGER: &str = "podidentity-operator-finalizer";
+
 /// Adds our finalizer to the object. The patch replaces the whole list of finalizers, so it carries the resource version: the
 /// API server answers Conflict if the object has changed since it was read.
 pub async fn add<K>(api: &Api<K>, object: &K) -> Result<(), kube::Error>
@@ -38,5 +42,6 @@ where
     let metadata =
         json!({"uid": object.uid(), "resourceVersion": object.resource_version(), "finalizers": finalizers});
     let patch = Patch::Merge(json!({"metadata": metadata}));
-    api.patch_metadata(&object.name_any(), &PatchParams::default(), &patch).await.map(|_| ())
+    let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    api.patch_metadata(&object.name_any(), &parameters, &patch).await.map(|_| ())
 }

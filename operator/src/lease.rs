@@ -71,6 +71,10 @@ pub struct Elector {
     identity: String,
     timings: Timings,
     observed: Option<ObservedLease>,
+    /// Since when the holder of the observed version holds the lease.
+    acquired: Option<MicroTime>,
+    /// How often the holder has changed, up to the observed version.
+    transitions: i32,
     /// When our last successful write was begun, `None` while we do not lead.
     renewed: Option<Instant>,
 }
@@ -80,7 +84,7 @@ impl Elector {
     #[must_use]
     pub fn new(client: &Client, namespace: &str, identity: String, timings: Timings) -> Self {
         let api = Api::namespaced(client.clone(), namespace);
-        Self { api, identity, timings, observed: None, renewed: None }
+        Self { api, identity, timings, observed: None, acquired: None, transitions: 0, renewed: None }
     }
 
     /// Returns once this candidate leads.
@@ -175,7 +179,7 @@ impl Elector {
 
     fn observe(&mut self, found: Option<Lease>) {
         let Some(lease) = found else {
-            self.observed = None;
+            (self.observed, self.acquired, self.transitions) = (None, None, 0);
             return;
         };
         let version = lease.resource_version().unwrap_or_default();
@@ -183,6 +187,7 @@ impl Elector {
             return; // the time of the first observation counts
         }
         let spec = lease.spec.unwrap_or_default();
+        (self.acquired, self.transitions) = (spec.acquire_time, spec.lease_transitions.unwrap_or_default());
         let seconds = u64::try_from(spec.lease_duration_seconds.unwrap_or_default()).unwrap_or_default();
         self.observed = Some(ObservedLease {
             version,
@@ -192,8 +197,16 @@ impl Elector {
         });
     }
 
+    /// The lease as it is written next. `acquireTime` and `leaseTransitions` say when and how often the holder changed, as in
+    /// client-go: a renewal keeps both, and so does a release.
     fn lease(&self, version: Option<String>, holder: Option<&str>) -> Lease {
         let now = MicroTime(Timestamp::now());
+        let before = self.observed.as_ref();
+        let changes =
+            holder.is_some_and(|new| before.is_none_or(|lease| lease.holder.as_deref() != Some(new)));
+        let acquired = self.acquired.clone().filter(|_| !changes).unwrap_or_else(|| now.clone());
+        // The first holder is not a change.
+        let transitions = self.transitions.saturating_add(i32::from(changes && before.is_some()));
         Lease {
             metadata: ObjectMeta {
                 name: Some(LEASE.into()),
@@ -203,8 +216,9 @@ impl Elector {
             spec: Some(LeaseSpec {
                 holder_identity: Some(holder.unwrap_or_default().to_owned()),
                 lease_duration_seconds: i32::try_from(self.timings.lease_duration.as_secs()).ok(),
-                acquire_time: Some(now.clone()),
+                acquire_time: Some(acquired),
                 renew_time: Some(now),
+                lease_transitions: Some(transitions),
                 ..LeaseSpec::default()
             }),
         }

@@ -22,6 +22,7 @@ pub mod installation;
 pub mod issuer;
 pub mod issuer_file;
 pub mod kind;
+pub mod kubeconfig;
 pub mod lease;
 pub mod memory;
 pub mod metrics;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Parser;
 use crds::names;
-use kube::{Client, Config};
+use kube::Client;
 use operator::aws::accounts::Accounts;
-use operator::aws::setup::Settings;
+use operator::aws::setup::{SDK_MODULES, Settings};
 use operator::bootstrap::{Bootstrap, issuers_of};
 use operator::cli::{AwsArgs, Cli, Command, Run};
 use operator::installation::NamedIssuer;
@@ -19,7 +19,7 @@ use operator::run::{Ended, Operator};
 use operator::teardown::Teardown;
 use operator::terminal::Terminal;
 use operator::timings::Timings;
-use operator::{issuer_file, policy};
+use operator::{issuer_file, kubeconfig, policy};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -96,7 +96,7 @@ async fn administrator(flags: &AwsArgs, issuers: &[NamedIssuer]) -> anyhow::Resu
 }
 
 async fn run(flags: Run) -> anyhow::Result<ExitCode> {
-    flags.log_format.install();
+    flags.log_format.install_quietly(&SDK_MODULES);
     let Run { namespace, identity, health_address, aws: aws_flags, timings, .. } = flags;
     timings.check().map_err(anyhow::Error::msg)?;
     let metrics = Arc::new(Metrics::default());
@@ -117,7 +117,7 @@ async fn run(flags: Run) -> anyhow::Result<ExitCode> {
 }
 
 async fn cluster() -> anyhow::Result<Client> {
-    let mut config = Config::infer()
+    let mut config = kubeconfig::config()
         .await
         .context("no cluster: found neither a kubeconfig nor a pod's ServiceAccount token")?;
     config.read_timeout = Some(process::watch::READ_TIMEOUT);

@@ -128,7 +128,7 @@ pub struct Injection {
     /// Directory the token is mounted at.
     #[arg(long, default_value = "/var/run/secrets/eks.amazonaws.com/serviceaccount")]
     pub token_mount_path: String,
-    /// Lifetime of the token in seconds where no other source sets one; below 600 counts as 600, above 2^32 as 2^32.
+    /// Lifetime of the token in seconds where no other source sets one; below 600 counts as 600, above 86,400 as 86,400.
     #[arg(long, default_value_t = DEFAULT_TOKEN_EXPIRATION_SECONDS)]
     pub token_expiration: i64,
     /// Shorten lifetimes of exactly 24 hours by up to two, differently for each pod, so that tokens are not all renewed at the

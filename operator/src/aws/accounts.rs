@@ -10,6 +10,7 @@ use crds::OidcIssuerSpec;
 use tokio::sync::Mutex;
 
 use super::call::Calls;
+use super::credentials::KeptCredentials;
 use super::error::{AwsError, Class};
 use super::iam::Iam;
 use super::model::{BucketRef, Identity, RoleChange, Write, Written};
@@ -46,9 +47,9 @@ pub struct Account {
 impl Accounts {
     /// Clients with the SDK's default credential chain over the system's TLS roots and the extra CA.
     pub async fn connect(settings: &Settings, metrics: Arc<Metrics>) -> Result<Self, SetupError> {
-        let extra_ca = settings.read_extra_ca()?;
-        let public = PublicReader::https(extra_ca.as_deref(), settings.public_timeout)?;
-        let config = settings.load(extra_ca.as_deref()).await?;
+        let tls = settings.tls()?;
+        let public = PublicReader::https(&tls, settings.public_timeout);
+        let config = settings.load(&tls).await;
         Ok(Self::new(&config, public, metrics, settings.identity_refresh))
     }
 
@@ -60,11 +61,12 @@ impl Accounts {
         metrics: Arc<Metrics>,
         identity_refresh: Duration,
     ) -> Self {
-        let calls = Calls::new(metrics);
+        let (config, credentials) = KeptCredentials::over(config);
+        let calls = Calls::new(metrics, credentials);
         let own = Account {
-            iam: Iam::new(config, calls.clone()),
-            sts: Sts::new(config, calls.clone()),
-            config: config.clone(),
+            iam: Iam::new(&config, calls.clone()),
+            sts: Sts::new(&config, calls.clone()),
+            config,
             calls,
             identity: Arc::default(),
             recent: Arc::default(),

@@ -1,7 +1,6 @@
 //! What every AWS call passes through: each attempt is counted by an interceptor, SDK retries included, and each answer is
 //! classified here and nowhere else.
 
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,14 +8,17 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::FinalizerInterceptorContextRef;
-use aws_smithy_runtime_api::client::orchestrator::Metadata;
+use aws_smithy_runtime_api::client::orchestrator::{HttpResponse, Metadata};
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-use super::error::{AwsError, Class, classify};
+use super::cause::{cause, chain, root_cause, stable_cause};
+use super::classify::classify;
+use super::credentials::KeptCredentials;
+use super::error::{AwsError, Cause, Class};
 use crate::metrics::Metrics;
 
 /// The exchange of a token for credentials.
@@ -26,25 +28,26 @@ pub(super) const TOKEN_EXCHANGE: &str = "sts:AssumeRoleWithWebIdentity";
 #[derive(Debug, Clone)]
 pub(super) struct Calls {
     metrics: Arc<Metrics>,
+    /// The credentials that calls are signed with.
+    credentials: Option<KeptCredentials>,
     /// Whether AWS refused the credentials since their identity was asked for.
     refused: Arc<AtomicBool>,
 }
 
 impl Calls {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, refused: Arc::default() }
+    pub(super) fn new(metrics: Arc<Metrics>, credentials: Option<KeptCredentials>) -> Self {
+        Self { metrics, credentials, refused: Arc::default() }
     }
 
     /// Counts a call and classifies its failure.
-    pub(super) fn record<T, E, R>(
+    pub(super) fn record<T, E>(
         &self,
         operation: &'static str,
         resource: &str,
-        answer: Result<T, SdkError<E, R>>,
+        answer: Result<T, SdkError<E, HttpResponse>>,
     ) -> Result<T, AwsError>
     where
         E: std::error::Error + ProvideErrorMetadata + 'static,
-        R: Debug + 'static,
     {
         let answer = answer.map_err(|error| error_of(operation, resource, &error));
         let outcome = answer.as_ref().map_or_else(|error| error.class.label(), |_| "ok");
@@ -55,6 +58,10 @@ impl Calls {
             // A token that STS refuses in exchange for credentials says nothing of the credentials in use.
             if *class == Class::Credentials && operation != TOKEN_EXCHANGE {
                 self.refused.store(true, Ordering::Relaxed);
+                // Without a code the call was not sent: there were no credentials to refuse.
+                if let Some(credentials) = self.credentials.as_ref().filter(|_| !code.is_empty()) {
+                    credentials.refused();
+                }
             }
         }
         answer
@@ -85,31 +92,38 @@ impl Intercept for Calls {
     }
 }
 
-fn error_of<E, R>(operation: &'static str, resource: &str, error: &SdkError<E, R>) -> AwsError
+fn error_of<E>(operation: &'static str, resource: &str, error: &SdkError<E, HttpResponse>) -> AwsError
 where
     E: std::error::Error + ProvideErrorMetadata + 'static,
-    R: Debug + 'static,
 {
     let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default();
     let text = error.as_service_error().and_then(ProvideErrorMetadata::message).unwrap_or_default();
+    let status = error.raw_response().map_or(0, |response| response.status().as_u16());
     let class = match error {
-        SdkError::ServiceError(_) => classify(code, text),
+        SdkError::ServiceError(_) => classify(code, text, status),
         _ if is_of_credentials(error) => Class::Credentials,
         _ => Class::Transient,
     };
     let message = match (class, text.is_empty()) {
         (Class::Credentials, true) => {
-            "the operator's AWS credentials could not be obtained: ".to_owned() + &root_cause(error)
+            "AWS credentials could not be obtained: ".to_owned() + &stable_cause(error)
         }
         (_, true) if code.is_empty() => root_cause(error),
         (_, true) => code.to_owned(),
         (_, false) => text.to_owned(),
     };
+    let cause = match error {
+        SdkError::TimeoutError(_) => Some(Cause::TimedOut),
+        _ if status == 0 => cause(error),
+        _ => None,
+    };
+    let answered_without_code = code.is_empty() && status != 0;
     AwsError {
         class,
         operation,
         resource: resource.to_owned(),
-        code: code.to_owned(),
+        code: if answered_without_code { status.to_string() } else { code.to_owned() },
+        cause,
         message,
         detail: DisplayErrorContext(error).to_string(),
     }
@@ -117,14 +131,4 @@ where
 
 fn is_of_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
     chain(error).any(<dyn std::error::Error>::is::<CredentialsError>)
-}
-
-fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    chain(error).last().map(ToString::to_string).unwrap_or_default()
-}
-
-fn chain<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error), |cause| cause.source())
 }

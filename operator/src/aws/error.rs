@@ -26,6 +26,8 @@ pub enum Class {
     Credentials,
     /// The bucket belongs to another account.
     NotOwned,
+    /// AWS answered, but could not reach the issuer's host itself.
+    Unreachable,
     /// A network failure, a timeout or a 5xx status.
     Transient,
 }
@@ -42,6 +44,7 @@ impl Class {
             Self::Quota => Reason::QuotaExceeded,
             Self::Credentials => Reason::CredentialsUnavailable,
             Self::NotOwned => Reason::NotOwned,
+            Self::Unreachable => Reason::NotPublic,
             Self::Transient => Reason::AWSUnavailable,
         }
     }
@@ -66,14 +69,43 @@ impl Class {
             Self::Quota => "quota",
             Self::Credentials => "credentials",
             Self::NotOwned => "not_owned",
+            Self::Unreachable => "unreachable",
             Self::Transient => "transient",
         }
     }
 }
 
+/// Why there was no response, as far as a user can act on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Cause {
+    /// The name could not be resolved.
+    #[error("DNS lookup failed")]
+    Dns,
+    /// Nothing listens there, or a firewall refuses.
+    #[error("the connection was refused")]
+    Refused,
+    /// The certificate is of an unknown authority, for another name, or not valid now.
+    #[error("its certificate is not valid or not trusted")]
+    Certificate,
+    /// A time limit was reached.
+    #[error("no response in time")]
+    TimedOut,
+    /// The connection was established and then broke.
+    #[error("the connection was reset")]
+    Reset,
+    /// The proxy that the environment names did not let the connection through.
+    #[error("the proxy refused the connection")]
+    Proxy,
+}
+
 /// What to do if a public-access block other than the bucket's own forbids the public policy.
 pub const PUBLIC_POLICY_BLOCKED: &str = "S3 refuses the public bucket policy although the bucket allows it: turn off \
     BlockPublicPolicy in the account's (or organisation's) S3 Block Public Access settings";
+
+/// The same where S3 says no more than "Access Denied", as it does for an account-wide block, too.
+pub const PUBLIC_POLICY_REFUSED: &str = "S3 refuses the bucket policy and does not say why. The most probable cause is S3 Block \
+    Public Access of the account (or organisation): see whether BlockPublicPolicy is on there, and turn it off. If it is off, see \
+    whether s3:PutBucketPolicy is denied by a service control policy";
 
 /// A failed AWS call.
 #[derive(Debug, Clone, Error)]
@@ -85,8 +117,10 @@ pub struct AwsError {
     pub operation: &'static str,
     /// Name or ARN of the resource.
     pub resource: String,
-    /// AWS's error code, empty where there was no response.
+    /// AWS's error code, or the HTTP status of an answer without one; empty where there was no response.
     pub code: String,
+    /// Why there was no response, where that is known.
+    pub cause: Option<Cause>,
     /// For users: AWS's message without request ids.
     pub message: String,
     /// For the log: all details.
@@ -105,21 +139,35 @@ impl AwsError {
     pub fn for_administrator(&self) -> String {
         let Self { operation, resource, message, .. } = self;
         match self.class {
-            _ if self.public_policy_blocked() => PUBLIC_POLICY_BLOCKED.into(),
+            _ if self.public_policy_blocked() => self.public_policy_advice().into(),
             Class::Denied => {
                 format!("your AWS credentials do not allow {operation} on {resource}: {message}")
             }
             Class::Credentials => format!("your AWS credentials do not work: {message}"),
             // A command ends with the error: nothing retries it.
             Class::Transient | Class::Throttled => format!("{operation} failed: {message}"),
+            Class::NotFound | Class::AlreadyExists | Class::Conflict => {
+                format!("AWS refused {operation} on {resource}: {message}")
+            }
             _ => self.for_user(),
         }
     }
 
     /// Whether S3 refused a public policy because of a public-access block: the bucket's own, which takes effect some seconds
-    /// after a change (S3 user guide), or the account's or organisation's.
+    /// after a change (S3 user guide), or the account's or organisation's. S3 names the block only in some of its answers; a
+    /// policy is put only into a bucket whose tags are ours, so that a bare "Access Denied" does not mean another owner.
     #[must_use]
     pub fn public_policy_blocked(&self) -> bool {
+        self.names_the_block() || (self.operation == "s3:PutBucketPolicy" && self.class == Class::NotOwned)
+    }
+
+    /// What to do about it. It claims no more than S3 said.
+    #[must_use]
+    pub fn public_policy_advice(&self) -> &'static str {
+        if self.names_the_block() { PUBLIC_POLICY_BLOCKED } else { PUBLIC_POLICY_REFUSED }
+    }
+
+    fn names_the_block(&self) -> bool {
         self.message.contains("BlockPublicPolicy")
     }
 
@@ -138,13 +186,24 @@ impl AwsError {
             ),
             Class::Quota => format!("{operation}: {message}. Ask AWS to raise the quota"),
             Class::Throttled => format!("AWS throttles {operation}; the operator retries it"),
-            // Without the cause, which may be another one at each try: equal states have equal messages.
-            Class::Transient => format!("{operation} got no response from AWS; the operator retries it"),
+            // Of the cause only what is the same at each try: equal states have equal messages.
+            Class::Transient => match self.cause {
+                Some(cause) => {
+                    format!("{operation} got no response from AWS: {cause}; the operator retries it")
+                }
+                None if self.code.is_empty() => {
+                    format!("{operation} got no response from AWS; the operator retries it")
+                }
+                None => format!("AWS answered {operation} with an error of its own; the operator retries it"),
+            },
             Class::NotOwned if operation.starts_with("s3:") => format!(
                 "{resource} belongs to another AWS account, or this account is not allowed to read it: choose another \
                  spec.s3.bucket, preferably one that ends in -<account>-<region>-an"
             ),
             Class::NotOwned => format!("AWS refused {operation} on {resource}: {message}"),
+            Class::Unreachable => format!(
+                "AWS IAM could not reach {resource}: check DNS, certificate and that the host is reachable from the internet"
+            ),
             Class::NotFound | Class::AlreadyExists | Class::Conflict => {
                 format!(
                     "AWS refused {operation} on {resource}: {message}; the operator reads it again and retries"
@@ -154,57 +213,6 @@ impl AwsError {
                 "AWS refused {operation} on {resource}: {message}. Change the field of spec that this names"
             ),
         }
-    }
-}
-
-/// The class of an error code of IAM, STS or S3 (API references; "Error responses" of S3).
-pub(super) fn classify(code: &str, message: &str) -> Class {
-    match code {
-        "NoSuchEntity"
-        | "NoSuchEntityException"
-        | "NoSuchBucket"
-        | "NoSuchKey"
-        | "NotFound"
-        | "NoSuchBucketPolicy"
-        | "NoSuchTagSet"
-        | "OwnershipControlsNotFoundError"
-        | "NoSuchPublicAccessBlockConfiguration" => Class::NotFound,
-        "EntityAlreadyExists" | "EntityAlreadyExistsException" | "BucketAlreadyOwnedByYou" => {
-            Class::AlreadyExists
-        }
-        "ConcurrentModification"
-        | "ConcurrentModificationException"
-        | "EntityTemporarilyUnmodifiable"
-        | "ConditionalRequestConflict"
-        | "PreconditionFailed"
-        | "OperationAborted"
-        | "DeleteConflict"
-        | "BucketNotEmpty" => Class::Conflict,
-        "Throttling"
-        | "ThrottlingException"
-        | "TooManyRequestsException"
-        | "RequestLimitExceeded"
-        | "SlowDown" => Class::Throttled,
-        "LimitExceeded" | "LimitExceededException" | "TooManyBuckets" => Class::Quota,
-        "ExpiredToken"
-        | "ExpiredTokenException"
-        | "InvalidClientTokenId"
-        | "InvalidAccessKeyId"
-        | "UnrecognizedClientException"
-        | "SignatureDoesNotMatch"
-        | "RequestTimeTooSkewed" => Class::Credentials,
-        // S3 names the missing permission only to callers in the bucket's account; to others it says "Access Denied".
-        "AccessDenied" | "AccessDeniedException" if message.contains("not authorized") => Class::Denied,
-        "AccessDenied" | "AccessDeniedException" | "BucketAlreadyExists" => Class::NotOwned,
-        "ServiceFailure"
-        | "InternalError"
-        | "InternalFailure"
-        | "ServiceUnavailable"
-        | "RequestTimeout"
-        | "IDPCommunicationError"
-        | "OpenIdIdpCommunicationError"
-        | "" => Class::Transient,
-        _ => Class::Invalid,
     }
 }
 
@@ -227,22 +235,88 @@ pub fn tolerate<T>(class: Class, result: Result<T, AwsError>) -> Result<(), AwsE
 
 #[cfg(test)]
 mod tests {
+    use super::super::classify::classify;
     use super::*;
 
+    fn error(operation: &'static str, resource: &str, code: &str, message: &str) -> AwsError {
+        AwsError {
+            class: classify(code, message, 403),
+            operation,
+            resource: resource.into(),
+            code: code.into(),
+            cause: None,
+            message: message.into(),
+            detail: String::new(),
+        }
+    }
+
     #[test]
-    fn error_codes_are_classified() {
-        for (code, message, class) in [
-            ("NoSuchEntity", "", Class::NotFound),
-            ("EntityAlreadyExists", "", Class::AlreadyExists),
-            ("BucketAlreadyExists", "", Class::NotOwned),
-            ("AccessDenied", "Access Denied", Class::NotOwned),
-            ("AccessDenied", "User: x is not authorized to perform: iam:CreateRole", Class::Denied),
-            ("Throttling", "Rate exceeded", Class::Throttled),
-            ("LimitExceeded", "", Class::Quota),
-            ("MalformedPolicyDocument", "", Class::Invalid),
-            ("", "", Class::Transient),
+    fn a_refused_public_policy_is_told_from_a_bucket_of_another_account() {
+        let put = |message| error("s3:PutBucketPolicy", "oidc", "AccessDenied", message);
+        let named = put(
+            "User is not authorized to perform: s3:PutBucketPolicy because public policies are blocked by the \
+            BlockPublicPolicy block public access setting.",
+        );
+        assert!(named.public_policy_blocked());
+        assert_eq!(named.for_administrator(), PUBLIC_POLICY_BLOCKED);
+        let bare = put("Access Denied");
+        assert!(bare.public_policy_blocked());
+        assert_eq!(bare.for_administrator(), PUBLIC_POLICY_REFUSED);
+        assert!(PUBLIC_POLICY_REFUSED.contains("most probable cause"));
+        for other in [
+            put(
+                "User: x is not authorized to perform: s3:PutBucketPolicy because no identity-based policy allows it",
+            ),
+            error("s3:GetBucketPolicy", "oidc", "AccessDenied", "Access Denied"),
         ] {
-            assert_eq!(classify(code, message), class, "{code}");
+            assert!(!other.public_policy_blocked(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_iam_cannot_reach_is_named_and_does_not_stall() {
+        let url = "https://oidc.example.com";
+        let error = error("iam:CreateOpenIDConnectProvider", url, "OpenIdIdpCommunicationError", "IO error");
+        assert!(!error.class.stalls());
+        let finding = error.finding();
+        assert_eq!(finding.reason, Reason::NotPublic);
+        for message in [finding.message, error.for_administrator()] {
+            assert!(message.contains("could not reach https://oidc.example.com: check DNS"), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_message_of_a_missing_response_names_its_cause_and_a_command_promises_no_retry() {
+        let refused = AwsError {
+            class: Class::Transient,
+            code: String::new(),
+            cause: Some(Cause::Refused),
+            ..error("iam:GetRole", "app", "", "Connection refused (os error 111)")
+        };
+        let retried = "; the operator retries it";
+        assert_eq!(
+            refused.for_user(),
+            format!("iam:GetRole got no response from AWS: the connection was refused{retried}")
+        );
+        assert_eq!(refused.for_administrator(), "iam:GetRole failed: Connection refused (os error 111)");
+        let unknown = AwsError { cause: None, ..refused.clone() };
+        assert_eq!(unknown.for_user(), format!("iam:GetRole got no response from AWS{retried}"));
+        let outage = AwsError { code: "InternalFailure".into(), ..unknown };
+        assert_eq!(outage.for_user(), format!("AWS answered iam:GetRole with an error of its own{retried}"));
+        for (code, message) in [
+            ("NoSuchEntity", ""),
+            ("EntityAlreadyExists", ""),
+            ("ConcurrentModification", ""),
+            ("Throttling", "Rate exceeded"),
+            ("InternalFailure", ""),
+            ("LimitExceeded", ""),
+            ("ExpiredToken", ""),
+            ("BucketAlreadyExists", ""),
+            ("MalformedPolicyDocument", ""),
+            ("OpenIdIdpCommunicationError", ""),
+        ] {
+            let message = error("iam:CreateRole", "app", code, message).for_administrator();
+            assert!(!message.contains("operator re") && !message.contains("retries"), "{code}: {message}");
         }
     }
 }

@@ -247,6 +247,7 @@ impl Iam {
             operation: "iam:CreateRole",
             resource: name.clone(),
             code: String::new(),
+            cause: None,
             message: "an answer without a role".into(),
             detail: String::new(),
         })?;

@@ -3,6 +3,9 @@
 
 pub mod accounts;
 mod call;
+mod cause;
+mod classify;
+mod credentials;
 pub mod error;
 pub mod iam;
 pub mod inventory;

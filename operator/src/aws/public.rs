@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_smithy_http_client::tls::TlsContext;
+use aws_smithy_runtime_api::client::http::{HttpConnector, SharedHttpConnector};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{Request, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
-use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-use super::setup::SetupError;
+use super::cause::{cause, chain};
+use super::setup::connector;
 
 /// HTTP status and body of an anonymous read, or why there was no response.
 pub type Answer = Result<(u16, Vec<u8>), String>;
@@ -24,50 +26,14 @@ pub struct PublicReader(Arc<dyn Fn(Uri) -> BoxFuture<'static, Answer> + Send + S
 const MAX_BYTES: usize = 1 << 20;
 
 impl PublicReader {
-    /// Reads over HTTPS and trusts the system's CAs and, if given, extra ones (PEM).
-    ///
-    /// # Errors
-    /// If `extra_ca` is not PEM or has no certificate.
-    pub fn https(extra_ca: Option<&[u8]>, timeout: Duration) -> Result<Self, SetupError> {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if let Some(pem) = extra_ca {
-            let before = roots.len();
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                let certificate = certificate.map_err(|e| SetupError::Tls(e.to_string()))?;
-                roots.add(certificate).map_err(|e| SetupError::Tls(e.to_string()))?;
-            }
-            if roots.len() == before {
-                return Err(SetupError::Tls("--extra-ca has no certificate in PEM".into()));
-            }
-        }
-        let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_only()
-            .enable_http1()
-            .build();
-        let client = Client::builder(TokioExecutor::new()).build(connector);
-        Ok(Self::from_fn(move |uri| {
-            let client = client.clone();
-            async move {
-                let read = async {
-                    let request = Request::get(uri)
-                        .body(Empty::<bytes::Bytes>::default())
-                        .map_err(|e| e.to_string())?;
-                    let response = client.request(request).await.map_err(|e| causes(&e))?;
-                    let status = response.status().as_u16();
-                    let body = Limited::new(response.into_body(), MAX_BYTES)
-                        .collect()
-                        .await
-                        .map_err(|e| e.to_string())?;
-                    Ok((status, body.to_bytes().to_vec()))
-                };
-                let timed_out = format!("no response within {} s", timeout.as_secs());
-                tokio::time::timeout(timeout, read).await.unwrap_or(Err(timed_out))
-            }
-            .boxed()
-        }))
+    /// Reads over HTTPS, through the same proxy and with the same trusted CAs as the calls of AWS.
+    pub(super) fn https(tls: &TlsContext, timeout: Duration) -> Self {
+        let connector = SharedHttpConnector::new(connector(tls, None));
+        Self::from_fn(move |uri| {
+            let read = read(connector.clone(), uri);
+            let timed_out = format!("no response within {} s", timeout.as_secs());
+            async move { tokio::time::timeout(timeout, read).await.unwrap_or(Err(timed_out)) }.boxed()
+        })
     }
 
     /// Reads by a function: for tests.
@@ -82,8 +48,26 @@ impl PublicReader {
     }
 }
 
-/// The error and its sources: hyper's own message, "client error (Connect)", does not include them.
+async fn read(connector: SharedHttpConnector, uri: Uri) -> Answer {
+    if uri.scheme_str() != Some("https") {
+        return Err("it is not an https URL".into());
+    }
+    let request = Request::get(uri).body(SdkBody::empty()).map_err(|e| e.to_string())?;
+    let request = HttpRequest::try_from(request).map_err(|e| e.to_string())?;
+    let response = connector.call(request).await.map_err(|e| causes(&e))?;
+    let status = response.status().as_u16();
+    let (mut body, mut stream) = (Vec::new(), ByteStream::new(response.into_body()));
+    while let Some(chunk) = stream.next().await {
+        body.extend_from_slice(&chunk.map_err(|e| causes(&e))?);
+        if body.len() > MAX_BYTES {
+            return Err(format!("the response has more than {MAX_BYTES} bytes"));
+        }
+    }
+    Ok((status, body))
+}
+
+/// The cause where it is known, or else the error and its sources: the first one alone says only that there was an error.
 fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let chain = std::iter::successors(Some(error), |e| e.source());
-    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let all = || chain(error).map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    cause(error).map_or_else(all, |cause| cause.to_string())
 }

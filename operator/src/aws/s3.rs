@@ -223,6 +223,7 @@ impl S3 {
             operation: "s3:GetObject",
             resource: key.to_owned(),
             code: String::new(),
+            cause: None,
             message: "the response was incomplete".into(),
             detail: e.to_string(),
         })?;

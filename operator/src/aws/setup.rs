@@ -6,8 +6,16 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_smithy_http_client::Connector;
+use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
+use aws_smithy_runtime_api::client::http::HttpConnectorSettings;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use thiserror::Error;
+
+/// The SDK's modules that warn of every failed call. What they say is in our own log, conditions and metrics, once.
+pub const SDK_MODULES: [&str; 5] =
+    ["aws_config", "aws_runtime", "aws_smithy_http_client", "aws_smithy_runtime", "aws_smithy_runtime_api"];
 
 /// Why the AWS clients could not be made.
 #[derive(Debug, Error)]
@@ -42,29 +50,23 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The extra CA in PEM, if there is one.
-    pub(super) fn read_extra_ca(&self) -> Result<Option<Vec<u8>>, SetupError> {
-        let read = |path: &PathBuf| {
-            std::fs::read(path).map_err(|source| SetupError::ExtraCa { path: path.clone(), source })
-        };
-        self.extra_ca.as_ref().map(read).transpose()
-    }
-
-    /// The SDK configuration that every client shares: the SDK's default credential chain over the system's TLS roots and
-    /// the extra CA.
-    pub(super) async fn load(&self, extra_ca: Option<&[u8]>) -> Result<SdkConfig, SetupError> {
+    /// Which certificates are trusted: by the system's roots and the extra CA.
+    pub(super) fn tls(&self) -> Result<TlsContext, SetupError> {
         let mut roots = TrustStore::default();
-        if let Some(pem) = extra_ca {
+        if let Some(path) = &self.extra_ca {
+            let pem =
+                std::fs::read(path).map_err(|source| SetupError::ExtraCa { path: path.clone(), source })?;
+            check_certificates(&pem)?;
             roots.add_pem_certificate(pem);
         }
-        let tls = TlsContext::builder()
-            .with_trust_store(roots)
-            .build()
-            .map_err(|e| SetupError::Tls(e.to_string()))?;
+        TlsContext::builder().with_trust_store(roots).build().map_err(|e| SetupError::Tls(e.to_string()))
+    }
+
+    /// The SDK configuration that every client shares: the SDK's default credential chain over [`connector`].
+    pub(super) async fn load(&self, tls: &TlsContext) -> SdkConfig {
+        let tls = tls.clone();
         let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-            .tls_context(tls)
-            .build_https();
+            .build_with_connector_fn(move |settings, _| connector(&tls, settings));
         let loader = aws_config::defaults(BehaviorVersion::latest())
             .http_client(http)
             .retry_config(RetryConfig::standard())
@@ -73,6 +75,43 @@ impl Settings {
             Some(region) => loader.region(Region::new(region.clone())),
             None => loader,
         };
-        Ok(loader.load().await)
+        loader.load().await
+    }
+}
+
+/// Connections through the proxy of `HTTPS_PROXY`, except to hosts of `NO_PROXY`, both as curl reads them. The SDK's own builder
+/// of clients with other TLS roots uses no proxy.
+pub(super) fn connector(tls: &TlsContext, settings: Option<&HttpConnectorSettings>) -> Connector {
+    let mut builder = Connector::builder()
+        .proxy_config(ProxyConfig::from_env())
+        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+        .tls_context(tls.clone());
+    builder.set_connector_settings(settings.cloned());
+    builder.build()
+}
+
+/// The SDK reads the certificates at the first connection, and panics where one is unusable.
+fn check_certificates(pem: &[u8]) -> Result<(), SetupError> {
+    let unusable = |error: &dyn std::fmt::Display| SetupError::Tls(format!("--extra-ca: {error}"));
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        roots.add(certificate.map_err(|e| unusable(&e))?).map_err(|e| unusable(&e))?;
+    }
+    if roots.is_empty() { Err(unusable(&"the file has no certificate in PEM")) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_extra_ca_without_certificates_is_refused_at_the_start() {
+        for (pem, says) in [
+            ("", "no certificate in PEM"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "--extra-ca"),
+        ] {
+            let refused = check_certificates(pem.as_bytes()).expect_err(pem).to_string();
+            assert!(refused.contains(says), "{refused}");
+        }
     }
 }

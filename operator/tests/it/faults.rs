@@ -3,9 +3,10 @@
 use aws_sim::{Fault, FaultKind};
 use crds::PodIdentityBinding;
 use crds::condition::{ConditionType as C, find, is_true};
+use crds::names::{self, OPERATOR_SERVICE_ACCOUNT};
 use kube::Api;
 
-use crate::world::{STORAGE, World};
+use crate::world::{ACCOUNT, CLUSTER, STORAGE, World};
 
 /// Waits until the binding `app` is Ready. Returns whether it was Stalled before.
 async fn was_stalled_before_ready(world: &World) -> bool {
@@ -185,5 +186,43 @@ async fn the_identity_is_asked_for_once_by_all_and_kept_while_sts_fails() {
     world.bind("late", &[STORAGE]).await;
     world.binding_is("late", "Ready").await;
     assert!(find(&world.binding("late").await.status.unwrap().conditions, C::AWSReachable).is_none());
+    world.stop().await;
+}
+
+/// A code that no list has: the status says that AWS itself failed, not the specification.
+#[tokio::test]
+async fn an_unlisted_code_with_status_503_does_not_stall() {
+    let world = World::ready().await;
+    let outage = FaultKind::Error { status: 503, code: "ServiceOutage".into(), message: String::new() };
+    world.sim.inject(Fault::on("iam", "CreateRole", outage));
+    world.bind("app", &[]).await;
+    world.binding_is("app", "AWSUnavailable").await;
+    world.sim.clear_faults();
+    assert!(!was_stalled_before_ready(&world).await);
+    world.unbind("app").await;
+}
+
+#[tokio::test]
+async fn a_host_that_iam_cannot_reach_delays_but_does_not_stall() {
+    let mut world = World::bootstrapped().await;
+    let role = names::operator_role_arn("aws", ACCOUNT, CLUSTER);
+    let credentials = world.exchange(&world.system, OPERATOR_SERVICE_ACCOUNT, &role).await.unwrap();
+    world.sim.change(|s| s.providers.clear());
+    let unreachable = FaultKind::Error {
+        status: 400,
+        code: "OpenIdIdpCommunicationError".into(),
+        message: "IO error while communicating with the identity provider".into(),
+    };
+    world.sim.inject(Fault::on("iam", "CreateOpenIDConnectProvider", unreachable));
+    world.apply_issuer(&world.spec()).await;
+    world.start_as(credentials).await;
+    world.issuer_is("NotPublic").await;
+    let (_, _, message) = world.issuer_condition(C::Ready).await;
+    assert!(message.contains(&format!("AWS IAM could not reach {}", world.spec().issuer_url())), "{message}");
+    let conditions = world.issuers().get("default").await.unwrap().status.unwrap().conditions;
+    assert!(find(&conditions, C::Stalled).is_none(), "{conditions:?}");
+    world.sim.clear_faults();
+    world.issuer_is("Ready").await;
+    assert_eq!(world.writes(), ["CreateOpenIDConnectProvider"]);
     world.stop().await;
 }

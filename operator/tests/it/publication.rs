@@ -180,21 +180,23 @@ async fn an_account_wide_block_of_public_policies_is_named() {
         t.not_yet_window = Duration::from_millis(200);
     })
     .await;
-    world.sim.inject(Fault::on("s3", "PutBucketPolicy", FaultKind::Error {
-        status: 403,
-        code: "AccessDenied".into(),
-        message: "User is not authorized to perform: s3:PutBucketPolicy because public policies are blocked by the \
-                  BlockPublicPolicy block public access setting."
-            .into(),
-    }));
-    world.sim.change(|s| {
-        let bucket = s.buckets.get_mut(BUCKET).unwrap();
-        (bucket.policy, bucket.policy_text) = (None, String::new());
-    });
-    world.issuer_is("PublicAccessBlocked").await;
-    let (_, _, message) = world.issuer_condition(C::Stalled).await;
-    assert!(message.contains("turn off BlockPublicPolicy"), "{message}");
-    world.sim.clear_faults();
-    world.issuer_is("Ready").await;
+    let named = "User is not authorized to perform: s3:PutBucketPolicy because public policies are blocked by the \
+                 BlockPublicPolicy block public access setting.";
+    for message in [named, "Access Denied"] {
+        world.sim.inject(Fault::on(
+            "s3",
+            "PutBucketPolicy",
+            FaultKind::Error { status: 403, code: "AccessDenied".into(), message: message.into() },
+        ));
+        world.sim.change(|s| {
+            let bucket = s.buckets.get_mut(BUCKET).unwrap();
+            (bucket.policy, bucket.policy_text) = (None, String::new());
+        });
+        world.issuer_is("PublicAccessBlocked").await;
+        let (_, _, message) = world.issuer_condition(C::Stalled).await;
+        assert!(message.contains("BlockPublicPolicy"), "{message}");
+        world.sim.clear_faults();
+        world.issuer_is("Ready").await;
+    }
     world.stop().await;
 }

@@ -171,13 +171,11 @@ fn from_mapping<'a>(
             names::ROLE_MAP
         ));
     }
-    let mut in_range =
-        |seconds| limited(seconds, &format!("ConfigMap {}: TokenExpiration", names::ROLE_MAP), warnings);
     Identity {
         source: IdentitySource::ConfigMap,
         method: CredentialMethod::Role(Cow::Borrowed(&mapped.role_arn)),
         audience: mapped.audience.as_deref().unwrap_or(&settings.audience),
-        expiration_seconds: mapped.expiration_seconds.map_or(settings.expiration_seconds, &mut in_range),
+        expiration_seconds: mapped_expiration(mapped, warnings).unwrap_or(settings.expiration_seconds),
         region: region(default_issuer, settings),
         sts_regional_endpoints: mapped.sts_regional_endpoints,
     }
@@ -194,7 +192,7 @@ fn from_credentials_file<'a>(
     let prefix = &settings.annotation_prefix;
     let expiration_seconds = annotations
         .and_then(|annotations| expiration(annotations, prefix, warnings))
-        .or_else(|| mapped?.expiration_seconds.map(in_range))
+        .or_else(|| mapped_expiration(mapped?, warnings))
         .unwrap_or(DEFAULT_TOKEN_EXPIRATION_SECONDS);
     let sts_regional_endpoints = annotations
         .and_then(|annotations| sts_regional_endpoints(annotations, prefix, warnings))
@@ -252,6 +250,11 @@ fn sts_regional_endpoints(
 
 fn expiration(annotations: &Annotations, prefix: &str, warnings: &mut Vec<String>) -> Option<i64> {
     parse_expiration(annotations.token_expiration.as_deref()?, prefix, warnings)
+}
+
+fn mapped_expiration(mapped: &Mapped, warnings: &mut Vec<String>) -> Option<i64> {
+    let what = format!("ConfigMap {}: TokenExpiration", names::ROLE_MAP);
+    Some(limited(mapped.expiration_seconds?, &what, warnings))
 }
 
 /// Go's `strconv.ParseBool`, which the EKS webhook uses.

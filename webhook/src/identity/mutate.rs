@@ -277,8 +277,9 @@ impl<'a> Injection<'a> {
         }
 
         let mut missing_parts = MissingParts::default();
-        let mut push =
-            |variable: Variable, value| missing_parts.env.push(Value::Variable(variable.name(), value));
+        let mut push = |variable: Variable, value: Cow<'a, str>| {
+            missing_parts.env.push(Value::Variable(variable.name(), escaped(value)));
+        };
         if self.identity.sts_regional_endpoints && !has_sts {
             push(Variable::StsRegionalEndpoints, Cow::Borrowed("regional"));
         }
@@ -335,6 +336,12 @@ impl<'a> Injection<'a> {
         let file = format!("{directory}/{}", self.layout.file);
         if self.windows { format!("C:{}", file.replace('/', r"\")) } else { file }
     }
+}
+
+/// A value that the container gets as it is. The kubelet replaces `$(NAME)` in `env[].value` by the value of an earlier variable,
+/// which may be a secret, and `$$` by `$` (`third_party/forked/golang/expansion`): a doubled `$` stands for one, whatever follows.
+fn escaped(value: Cow<'_, str>) -> Cow<'_, str> {
+    if value.contains('$') { value.replace('$', "$$").into() } else { value }
 }
 
 /// Where the token is mounted in a container.

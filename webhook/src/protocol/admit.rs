@@ -22,6 +22,10 @@ use crate::protocol::review::{PodSummary, Request};
 const LONGEST_LABEL: usize = 63;
 const LONGEST_NAME: usize = 253;
 
+/// A misspelt value would silently require nothing.
+const UNKNOWN_REQUIRE_LABEL: &str = "label podidentity.dev/require has no effect as it is: its value must be exactly \"true\", and \
+    without it the pod may be admitted without an AWS identity";
+
 /// What a review is answered from.
 #[derive(Clone)]
 pub struct Admission {
@@ -54,7 +58,12 @@ impl Admission {
     pub async fn answer(&self, entry: WebhookEntry, body: &[u8], peer: IpAddr) -> Answer {
         match read::<PodSummary<'_>>(body) {
             Ok(review) => match Responder::new(entry, &review) {
-                Ok(responder) => self.answer_request(&responder, &review.request, body, peer).await,
+                Ok(mut responder) => {
+                    let summary = review.request.object.as_ref();
+                    let unknown = summary.is_some_and(PodSummary::has_unknown_require_label);
+                    responder.label_warning = unknown.then_some(UNKNOWN_REQUIRE_LABEL);
+                    self.answer_request(&responder, &review.request, body, peer).await
+                }
                 Err(answer) => answer,
             },
             Err(error) => unreadable(entry, body, &error),

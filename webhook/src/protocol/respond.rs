@@ -46,6 +46,8 @@ pub struct Responder<'a> {
     pub entry: WebhookEntry,
     /// The review's uid, repeated in the answer.
     pub uid: &'a str,
+    /// A warning about the pod's labels, for whoever creates a pod that is admitted.
+    pub label_warning: Option<&'static str>,
     api_version: &'static str,
 }
 
@@ -59,7 +61,7 @@ impl<'a> Responder<'a> {
         if review.request.uid.is_empty() {
             return Err(malformed("request.uid is empty"));
         }
-        Ok(Self { entry, uid: &review.request.uid, api_version })
+        Ok(Self { entry, uid: &review.request.uid, label_warning: None, api_version })
     }
 
     /// The answer where the request is not the creation of a pod, which the webhook configuration should not send.
@@ -74,6 +76,7 @@ impl<'a> Responder<'a> {
     /// Admits the pod, with a patch or without.
     #[must_use]
     pub fn allow(&self, outcome: Outcome, patch: Option<&[u8]>, mut warnings: Vec<String>) -> Answer {
+        warnings.extend(self.label_warning.map(str::to_owned));
         warnings.truncate(MAX_WARNINGS);
         for warning in &mut warnings {
             warning.truncate(warning.floor_char_boundary(WARNING_LENGTH));
@@ -146,7 +149,8 @@ fn malformed(message: &str) -> Answer {
 /// A failed call, as an `AdmissionReview`.
 #[must_use]
 pub fn failure(code: u16, reason: &'static str, message: &str, outcome: Outcome) -> Answer {
-    let responder = Responder { entry: WebhookEntry::Pods, uid: "", api_version: API_VERSIONS[0] };
+    let responder =
+        Responder { entry: WebhookEntry::Pods, uid: "", label_warning: None, api_version: API_VERSIONS[0] };
     responder.send(code, outcome, Response::refusal(code, reason, message))
 }
 

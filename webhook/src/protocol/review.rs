@@ -3,6 +3,9 @@
 //! Most pods need nothing. To find that out takes a few fields of the review ([`PodSummary`]), read in one pass without
 //! allocation; only a pod that has an identity is read as a [`crate::identity::pod::Pod`].
 
+use std::collections::BTreeMap;
+
+use crds::names::label::REQUIRE;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -72,7 +75,7 @@ pub struct Kind<'a> {
 /// The few fields of a pod that show whether anything has to be done.
 #[derive(Debug, Deserialize)]
 pub struct PodSummary<'a> {
-    /// Its name.
+    /// Its name and labels.
     #[serde(borrow, default)]
     pub metadata: Option<NameFields<'a>>,
     /// Its `ServiceAccount` and volumes.
@@ -80,7 +83,7 @@ pub struct PodSummary<'a> {
     pub spec: SpecSummary<'a>,
 }
 
-/// A pod's name.
+/// A pod's name and labels.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NameFields<'a> {
@@ -90,6 +93,9 @@ pub struct NameFields<'a> {
     /// The prefix of the name that will be generated.
     #[serde(borrow, default)]
     pub generate_name: Option<Text<'a>>,
+    /// Its labels, unread.
+    #[serde(borrow, default)]
+    pub labels: Option<&'a RawValue>,
 }
 
 /// The part of a pod's specification that [`PodSummary`] reads.
@@ -111,6 +117,21 @@ impl PodSummary<'_> {
         self.spec.volumes.is_some_and(|volumes| volumes.get().contains(TOKEN_VOLUME))
     }
 
+    /// Whether the pod has the label that requires an identity, with a value that means neither yes nor no: the selectors of
+    /// the webhook configuration compare it with `true` exactly, so that any other value has no effect.
+    #[must_use]
+    pub fn has_unknown_require_label(&self) -> bool {
+        const NO: [&str; 6] = ["false", "f", "no", "n", "off", "0"];
+        let labels = self.metadata.as_ref().and_then(|metadata| metadata.labels);
+        // Most pods do not have it.
+        labels.map(RawValue::get).filter(|labels| labels.contains(REQUIRE)).is_some_and(|labels| {
+            let labels: BTreeMap<Text<'_>, Text<'_>> = serde_json::from_str(labels).unwrap_or_default();
+            labels.get(REQUIRE).is_some_and(|value| {
+                **value != *"true" && NO.iter().all(|no| !value.eq_ignore_ascii_case(no))
+            })
+        })
+    }
+
     /// The pod's `ServiceAccount`.
     #[must_use]
     pub fn service_account(&self) -> Option<&str> {
@@ -120,7 +141,7 @@ impl PodSummary<'_> {
     /// The pod's name, or the prefix of it.
     #[must_use]
     pub fn name(&self) -> &str {
-        let Some(NameFields { name, generate_name }) = &self.metadata else { return "" };
+        let Some(NameFields { name, generate_name, .. }) = &self.metadata else { return "" };
         let is_set = |name: &'_ Option<Text<'_>>| name.as_deref().is_some_and(|name| !name.is_empty());
         if is_set(name) { name.as_deref() } else { generate_name.as_deref() }.unwrap_or_default()
     }

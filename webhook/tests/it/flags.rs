@@ -62,10 +62,15 @@ fn every_flag_about_identities_is_applied() {
 }
 
 #[test]
-fn lifetimes_that_kubernetes_refuses_are_limited() {
-    for (given, used) in
-        [("100", 600), ("-1", 600), ("600", 600), ("4294967296", 1 << 32), ("4294967297", 1 << 32)]
-    {
+fn lifetimes_beyond_the_limits_are_limited() {
+    for (given, used) in [
+        ("100", 600),
+        ("-1", 600),
+        ("600", 600),
+        ("86400", 86_400),
+        ("86401", 86_400),
+        ("4294967297", 86_400),
+    ] {
         assert_eq!(
             args(&[&format!("--token-expiration={given}")]).settings().expiration_seconds,
             used,

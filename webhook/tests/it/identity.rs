@@ -271,7 +271,9 @@ fn annotations_mean_the_same_as_in_the_eks_webhook() {
         (vec![role, ("token-expiration", "3600")], with(|i| i.expiration_seconds = 3600), 0),
         (vec![role, ("token-expiration", "+700")], with(|i| i.expiration_seconds = 700), 0),
         (vec![role, ("token-expiration", "-5")], with(|i| i.expiration_seconds = 600), 1),
-        (vec![role, ("token-expiration", "99999999999")], with(|i| i.expiration_seconds = 1 << 32), 1),
+        (vec![role, ("token-expiration", "86400")], with(|i| i.expiration_seconds = 86_400), 0),
+        (vec![role, ("token-expiration", "86401")], with(|i| i.expiration_seconds = 86_400), 1),
+        (vec![role, ("token-expiration", "99999999999")], with(|i| i.expiration_seconds = 86_400), 1),
         (vec![role, ("token-expiration", " 3600")], with(|_| {}), 1),
         (vec![role, ("token-expiration", "1e4")], with(|_| {}), 1),
     ] {
@@ -344,16 +346,20 @@ fn a_config_map_entry_counts_last_and_alone() {
         (
             &[],
             Mapped { expiration_seconds: Some(100), ..mapped() },
-            Identity { expiration_seconds: 600, ..expected },
+            Identity { expiration_seconds: 600, ..expected.clone() },
+        ),
+        (
+            &[],
+            Mapped { expiration_seconds: Some(1 << 32), ..mapped() },
+            Identity { expiration_seconds: 86_400, ..expected },
         ),
     ] {
         assert_eq!(of(&[], annotations, entry).identity, Some(expected));
     }
-    assert_eq!(
-        of(&[], &[], Mapped { expiration_seconds: Some(100), ..mapped() }).warnings.len(),
-        1,
-        "clamped"
-    );
+    for seconds in [100, 86_401] {
+        let entry = Mapped { expiration_seconds: Some(seconds), ..mapped() };
+        assert_eq!(of(&[], &[], entry).warnings.len(), 1, "{seconds} is clamped");
+    }
     assert_eq!(of(&[], &[], Mapped { role_arn: "notanarn".into(), ..mapped() }).warnings.len(), 1);
     let source = |decision: Decision<'_>| decision.identity.unwrap().source;
     assert_eq!(source(of(&[], &[("role-arn", ANNOTATED)], mapped())), IdentitySource::Annotations);
@@ -369,8 +375,6 @@ fn the_container_credentials_file_counts_first() {
     let of = |annotations: &[(&str, &str)], mapped: Option<Mapped>| {
         let facts = facts(&[role("b", 0, &json!({}))], None, annotations);
         of_facts(ServiceAccountFacts { container_credentials: true, mapped: mapped.map(Arc::new), ..facts })
-            .identity
-            .unwrap()
     };
     let expected = Identity {
         source: IdentitySource::ContainerCredentials,
@@ -399,8 +403,11 @@ fn the_container_credentials_file_counts_first() {
             Identity { expiration_seconds: 3600, sts_regional_endpoints: true, ..expected },
         ),
     ] {
-        assert_eq!(of(annotations, mapped), expected);
+        assert_eq!(of(annotations, mapped).identity, Some(expected));
     }
+    let clamped = of(&[], Some(Mapped { expiration_seconds: Some(90_000), ..mapped() }));
+    assert_eq!(clamped.identity.unwrap().expiration_seconds, 86_400);
+    assert_eq!(clamped.warnings.len(), 1);
 }
 
 #[test]

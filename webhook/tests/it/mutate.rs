@@ -213,7 +213,9 @@ fn the_pod_s_own_token_lifetime_counts_first() {
     for (annotation, seconds, warnings) in [
         ("3600", 3600, 0),
         ("60", 600, 1),
-        ("99999999999", 1i64 << 32, 1),
+        ("86400", 86_400, 0),
+        ("86401", 86_400, 1),
+        ("4294967296", 86_400, 1),
         ("soon", 86_400, 1),
         ("", 86_400, 1),
     ] {
@@ -294,6 +296,60 @@ fn on_windows_the_path_of_the_token_has_a_drive() {
         assert_eq!(container["env"][4], variable("AWS_WEB_IDENTITY_TOKEN_FILE", file));
         assert_eq!(container["volumeMounts"], json!([mount("aws-iam-token", PATH)]));
     }
+}
+
+/// As the kubelet expands `env[].value`: `$(NAME)` of a variable that is set, and `$$`.
+fn expanded(value: &str) -> String {
+    let (mut out, mut rest) = (String::new(), value);
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            out.push('$');
+            rest = after;
+        } else if let Some((_, after)) = rest.strip_prefix('(').and_then(|name| name.split_once(')')) {
+            out.push_str("hunter2");
+            rest = after;
+        } else {
+            out.push('$');
+        }
+    }
+    out + rest
+}
+
+#[test]
+fn injected_values_do_not_refer_to_other_variables() {
+    let hostile = "arn:aws:iam::999999999999:role/$(DB_PASSWORD)";
+    for (value, injected) in [
+        (hostile.to_owned(), hostile.replace("$(", "$$(")),
+        // Only its "$(" doubled, this would be "$$$(DB_PASSWORD)", which the kubelet expands.
+        (hostile.replace('$', "$$"), hostile.replace('$', "$$$$")),
+        (hostile.replace('$', "$$$"), hostile.replace('$', "$$$$$$")),
+        ("role/a$".into(), "role/a$$".into()),
+        (ROLE.into(), ROLE.into()),
+    ] {
+        let identity = Identity { method: CredentialMethod::Role(value.clone().into()), ..identity() };
+        let identity = Identity { region: Some(&value), ..identity };
+        let settings = Settings { mount_path: format!("/{value}"), ..SETTINGS.clone() };
+        let (pod, _) = after_with(&pod(&json!({"name": "c"})), &identity, &settings);
+        let env = pod["spec"]["containers"][0]["env"].as_array().unwrap();
+        let file = |value: &str| format!("/{value}/token");
+        for (index, injected, value) in [
+            (1, injected.clone(), value.clone()),
+            (2, injected.clone(), value.clone()),
+            (3, injected.clone(), value.clone()),
+            (4, file(&injected), file(&value)),
+        ] {
+            assert_eq!(env[index]["value"], injected, "{}", env[index]["name"]);
+            assert_eq!(expanded(&injected), value, "what the container gets");
+        }
+        assert!(of(&pod, &identity, &settings).unwrap().patch.is_empty(), "a second pass");
+    }
+    let uri = "http://agent/$(DB_PASSWORD)";
+    let mut settings = SETTINGS.clone();
+    settings.container_credentials.full_uri = uri.into();
+    let (pod, _) = after_with(&pod(&json!({"name": "c"})), &agent(), &settings);
+    assert_eq!(pod["spec"]["containers"][0]["env"][0]["value"], uri.replace('$', "$$"));
 }
 
 fn agent() -> Identity<'static> {

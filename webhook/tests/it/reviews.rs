@@ -159,6 +159,39 @@ async fn an_unusable_binding_is_a_warning() {
 }
 
 #[tokio::test]
+async fn a_misspelt_require_label_is_a_warning() {
+    let api = cluster();
+    let admission = synced(&api).await;
+    for account in ["vault", "plain"] {
+        for (value, warned) in [
+            ("true", false),
+            ("false", false),
+            ("False", false),
+            ("no", false),
+            ("True", true),
+            ("yes", true),
+            ("1", true),
+            ("", true),
+        ] {
+            let mut review = review("vault", account);
+            review["request"]["object"]["metadata"]["labels"] =
+                json!({"a": "podidentity.dev/require", "podidentity.dev/require": value});
+            let (_, body) = ask(&admission, &review).await;
+            assert_eq!(body["response"]["allowed"], true, "{value}");
+            let warnings = body["response"].get("warnings").map(Value::to_string).unwrap_or_default();
+            assert_eq!(
+                warnings.contains(r#"must be exactly \"true\""#),
+                warned,
+                "{account} {value}: {warnings}"
+            );
+        }
+    }
+    let mut unlabelled = review("vault", "vault");
+    unlabelled["request"]["object"]["metadata"]["labels"] = json!({"a": "podidentity.dev/require"});
+    assert_eq!(ask(&admission, &unlabelled).await.1["response"].get("warnings"), None);
+}
+
+#[tokio::test]
 async fn an_invalid_review_gets_a_well_formed_answer() {
     let admission = synced(&cluster()).await;
     let with = |pointer: &str, value: Value| {

@@ -35,6 +35,7 @@ fn aws_error(class: Class) -> AwsError {
         operation: "iam:GetRole",
         resource: text(),
         code: text(),
+        cause: None,
         message: text(),
         detail: text(),
     }

@@ -7,13 +7,14 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials;
-use aws_sim::{Call, sdk};
+use aws_credential_types::provider::ProvideCredentials;
+use aws_sim::{Call, Sim, sdk};
 use crds::names;
 use futures::FutureExt;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::Api;
 use kube::api::PostParams;
+use kube::{Api, Client};
 use operator::aws::accounts::Accounts;
 use operator::aws::public::PublicReader;
 use operator::metrics::Metrics;
@@ -25,7 +26,11 @@ pub type Counts = BTreeMap<String, usize>;
 
 impl World {
     /// Clients of the stand-in with the given credentials.
-    pub(super) async fn aws(&self, credentials: Credentials, metrics: Arc<Metrics>) -> Accounts {
+    pub(super) async fn aws(
+        &self,
+        credentials: impl ProvideCredentials + 'static,
+        metrics: Arc<Metrics>,
+    ) -> Accounts {
         let config = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(REGION))
             .http_client(sdk::http_client(&self.sim))
@@ -62,46 +67,7 @@ impl World {
         service_account: &str,
         role: &str,
     ) -> Result<Credentials, String> {
-        let service_accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
-        let request = TokenRequest {
-            spec: TokenRequestSpec {
-                audiences: vec![names::DEFAULT_AUDIENCE.into()],
-                ..TokenRequestSpec::default()
-            },
-            ..TokenRequest::default()
-        };
-        let token = service_accounts
-            .create_token_request(service_account, &PostParams::default(), &request)
-            .await
-            .unwrap()
-            .status
-            .unwrap()
-            .token;
-        let config = aws_sdk_sts::Config::builder()
-            .behavior_version(aws_sdk_sts::config::BehaviorVersion::latest())
-            .region(Region::new(REGION))
-            .http_client(sdk::http_client(&self.sim))
-            .allow_no_auth()
-            .build();
-        let response = aws_sdk_sts::Client::from_conf(config)
-            .assume_role_with_web_identity()
-            .role_arn(role)
-            .role_session_name("test")
-            .web_identity_token(token)
-            .send()
-            .await
-            .map_err(|error| {
-                let error = error.into_service_error();
-                error.meta().code().unwrap_or_default().to_owned()
-            })?;
-        let keys = response.credentials.unwrap();
-        Ok(Credentials::new(
-            keys.access_key_id,
-            keys.secret_access_key,
-            Some(keys.session_token),
-            None,
-            "web identity",
-        ))
+        exchange(&self.client, &self.sim, (namespace, service_account), role).await
     }
 
     /// The name of a `ServiceAccount`'s role.
@@ -163,6 +129,55 @@ impl World {
         let denied: Vec<Call> = self.operators().into_iter().filter(|c| c.denied).collect();
         assert!(denied.is_empty(), "AWS denied {denied:#?}");
     }
+}
+
+/// Exchanges a token of a `ServiceAccount`, given with its namespace, for credentials of a role.
+pub async fn exchange(
+    client: &Client,
+    sim: &Sim,
+    (namespace, service_account): (&str, &str),
+    role: &str,
+) -> Result<Credentials, String> {
+    let service_accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+    let request = TokenRequest {
+        spec: TokenRequestSpec {
+            audiences: vec![names::DEFAULT_AUDIENCE.into()],
+            ..TokenRequestSpec::default()
+        },
+        ..TokenRequest::default()
+    };
+    let token = service_accounts
+        .create_token_request(service_account, &PostParams::default(), &request)
+        .await
+        .unwrap()
+        .status
+        .unwrap()
+        .token;
+    let config = aws_sdk_sts::Config::builder()
+        .behavior_version(aws_sdk_sts::config::BehaviorVersion::latest())
+        .region(Region::new(REGION))
+        .http_client(sdk::http_client(sim))
+        .allow_no_auth()
+        .build();
+    let response = aws_sdk_sts::Client::from_conf(config)
+        .assume_role_with_web_identity()
+        .role_arn(role)
+        .role_session_name("test")
+        .web_identity_token(token)
+        .send()
+        .await
+        .map_err(|error| {
+            let error = error.into_service_error();
+            error.meta().code().unwrap_or_default().to_owned()
+        })?;
+    let keys = response.credentials.unwrap();
+    Ok(Credentials::new(
+        keys.access_key_id,
+        keys.secret_access_key,
+        Some(keys.session_token),
+        None,
+        "web identity",
+    ))
 }
 
 /// The number of calls by operation.

@@ -6,6 +6,7 @@ mod operator_process;
 mod subcommands;
 
 use std::fmt::Debug;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -25,7 +26,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
-pub use self::aws::counts;
+pub use self::aws::{counts, exchange};
 pub use self::cluster_objects::{apply, has_finalizer};
 use self::operator_process::RunningOperator;
 pub use self::subcommands::Flags;
@@ -187,6 +188,11 @@ impl Drop for World {
             self.assert_nothing_denied();
         }
     }
+}
+
+/// The file with which a process reaches the API server that a [`World`] has started.
+pub fn kubeconfig() -> &'static Path {
+    CONTROL_PLANE.get().unwrap().kubeconfig()
 }
 
 /// An issuer, as a file contains it.

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use aws_credential_types::Credentials;
+use aws_credential_types::provider::ProvideCredentials;
 use crds::names::{self, OPERATOR_SERVICE_ACCOUNT};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
@@ -39,7 +39,7 @@ impl World {
     }
 
     /// The same with the given credentials.
-    pub async fn start_as(&mut self, credentials: Credentials) {
+    pub async fn start_as(&mut self, credentials: impl ProvideCredentials + 'static) {
         self.metrics = Arc::default();
         self.sim.clear_calls();
         let stop = CancellationToken::new();
