@@ -98,11 +98,7 @@ async fn a_binding_becomes_ready_or_is_deleted_after_a_kill_in_any_call() {
 #[tokio::test]
 async fn an_issuer_becomes_ready_after_a_kill_in_any_write() {
     let mut world = World::bootstrapped().await;
-    let published = |world: &World| {
-        let state = world.sim.state();
-        let bodies: Vec<_> = state.buckets[BUCKET].objects.values().map(|o| o.body.clone()).collect();
-        (json!([state.buckets[BUCKET], state.providers]), bodies)
-    };
+    let published = |world: &World| crate::issuer::managed(&world.sim.state());
     let expected = published(&world);
     let role = crds::names::operator_role_arn("aws", ACCOUNT, "homelab");
     let credentials = world.exchange(&world.system, "podidentity-operator", &role).await.unwrap();

@@ -17,9 +17,10 @@ pub fn provider_arn() -> String {
     format!("arn:aws:iam::{ACCOUNT}:oidc-provider/{HOST}/homelab")
 }
 
-/// Everything in AWS that the operator manages for the issuer.
+/// Everything in AWS that the operator manages for the issuer: all but the canary object, which `bootstrap` writes.
 pub fn managed(state: &State) -> serde_json::Value {
-    let bucket = &state.buckets[BUCKET];
+    let mut bucket = state.buckets[BUCKET].clone();
+    bucket.objects.remove("homelab/podidentity-canary");
     json!({
         "bucket": bucket,
         "bodies": bucket.objects.values().map(|o| String::from_utf8_lossy(&o.body).into_owned()).collect::<Vec<_>>(),
@@ -48,8 +49,10 @@ async fn after_bootstrap_the_operator_only_reads_and_exchanges_a_token() {
             ("sts:GetCallerIdentity", 1),
         ])
     );
-    let exchanged = world.sim.calls().iter().filter(|c| c.action == "AssumeRoleWithWebIdentity").count();
-    assert_eq!(exchanged, 1);
+    let exchanges = world.sim.calls().into_iter().filter(|c| c.action == "AssumeRoleWithWebIdentity");
+    let roles: Vec<String> = exchanges.map(|c| c.resource).collect();
+    let role = |name: &str| format!("arn:aws:iam::{ACCOUNT}:role/podidentity-system/{name}.homelab");
+    assert_eq!(roles, [role("podidentity-operator"), role("podidentity-canary")]);
 
     let issuer = world.issuers().get("default").await.unwrap();
     assert!(has_finalizer(&issuer));
@@ -65,6 +68,7 @@ async fn after_bootstrap_the_operator_only_reads_and_exchanges_a_token() {
         C::ProviderRegistered,
         C::PubliclyReachable,
         C::TokenExchangeVerified,
+        C::BucketFenced,
     ] {
         assert_eq!(world.issuer_condition(type_).await.0, "True", "{}", type_.as_str());
     }

@@ -11,6 +11,7 @@ mod crd_rules;
 mod credentials;
 mod documents;
 mod faults;
+mod fence;
 mod field_managers;
 mod issuer;
 mod lease;
