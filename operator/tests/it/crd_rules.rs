@@ -96,6 +96,11 @@ async fn a_bad_issuer_is_refused_with_the_field_named() {
         ("/spec/grants/0/namespaces/names", json!(["Not_A_Name"]), "spec.grants[0].namespaces.names"),
         ("/spec/grants/0/policyARNs", json!(["vault-storage"]), "spec.grants[0].policyARNs"),
         ("/spec/grants/0/policyARNs", json!(["arn:aws:iam::*:policy/x"]), "spec.grants[0].policyARNs"),
+        (
+            "/spec/grants/0/policyARNs",
+            json!(["arn:aws:iam::111122223333:policy/podidentity/*"]),
+            "are permissions boundaries of this operator",
+        ),
         ("/spec/typo", json!("x"), "spec.typo"),
     ] {
         let refused = dry_run(&api, &with(good.clone(), pointer, value.clone())).await;
@@ -171,6 +176,11 @@ async fn a_bad_binding_is_refused_with_the_field_named() {
         ("/spec/roleARN", json!("arn:aws:iam::111122223333:role/x"), "exactly one of spec.role"),
         ("/spec/roleARN", json!("x"), "spec.roleARN"),
         ("/spec/role/policyARNs", json!(["vault-storage"]), "spec.role.policyARNs"),
+        (
+            "/spec/role/policyARNs",
+            json!(["arn:aws:iam::111122223333:policy/PodIdentity/office/office.boundary"]),
+            "are permissions boundaries of this operator",
+        ),
         ("/spec/role/policyARNs", json!(["arn:aws:iam::111122223333:policy/*"]), "spec.role.policyARNs"),
         ("/spec/role/policyARNs", json!(too_many), "spec.role.policyARNs"),
         ("/spec/audience", json!(""), "spec.audience"),

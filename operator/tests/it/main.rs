@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod aws_answers;
 mod binding;
 mod bootstrap;
 mod certificates;
@@ -17,6 +18,7 @@ mod issuer;
 mod lease;
 mod orphans;
 mod plans;
+mod policies;
 mod proxy;
 mod publication;
 mod role_lifetime;
