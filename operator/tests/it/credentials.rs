@@ -65,6 +65,7 @@ async fn one_exchange_serves_all_calls() {
     world.binding_is("app", "Ready").await;
     assert_eq!(token.exchanges(), 1);
     world.unbind("app").await;
+    world.stop().await;
 }
 
 /// STS answers with credentials of the role that exists now; those of the role before it are refused for ever.
@@ -93,6 +94,7 @@ async fn credentials_of_a_role_that_was_made_again_are_replaced_within_seconds()
     world.binding_is("late", "Ready").await;
     assert!((3..=8).contains(&token.exchanges()), "{}", token.exchanges());
     world.unbind("late").await;
+    world.stop().await;
 }
 
 #[tokio::test]
@@ -137,4 +139,5 @@ async fn lost_credentials_cause_a_few_exchanges_for_all_bindings() {
     for number in 0..BINDINGS {
         world.unbind(&format!("app-{number}")).await;
     }
+    world.stop().await;
 }

@@ -192,7 +192,7 @@ async fn the_identity_is_asked_for_once_by_all_and_kept_while_sts_fails() {
 /// A code that no list has: the status says that AWS itself failed, not the specification.
 #[tokio::test]
 async fn an_unlisted_code_with_status_503_does_not_stall() {
-    let world = World::ready().await;
+    let mut world = World::ready().await;
     let outage = FaultKind::Error { status: 503, code: "ServiceOutage".into(), message: String::new() };
     world.sim.inject(Fault::on("iam", "CreateRole", outage));
     world.bind("app", &[]).await;
@@ -200,6 +200,7 @@ async fn an_unlisted_code_with_status_503_does_not_stall() {
     world.sim.clear_faults();
     assert!(!was_stalled_before_ready(&world).await);
     world.unbind("app").await;
+    world.stop().await;
 }
 
 #[tokio::test]

@@ -15,11 +15,12 @@ fn finalizer_managers(object: &impl Resource) -> Vec<String> {
 
 #[tokio::test]
 async fn finalizers_are_written_under_a_name_of_their_own() {
-    let world = World::ready().await;
+    let mut world = World::ready().await;
     world.bind("app", &[]).await;
     world.binding_is("app", "Ready").await;
     assert_eq!(finalizer_managers(&world.binding("app").await), ["podidentity-operator-finalizer"]);
     let issuer = world.issuers().get("default").await.unwrap();
     assert_eq!(finalizer_managers(&issuer), ["podidentity-operator-finalizer"]);
     world.unbind("app").await;
+    world.stop().await;
 }
