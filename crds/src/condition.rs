@@ -99,6 +99,8 @@ reasons! {
     Publishing,
     /// The public URL does not return the published documents.
     NotPublic,
+    /// IAM could not reach the issuer's URL when it was to be registered.
+    IssuerUnreachable,
     /// STS refused a token of the cluster.
     TokenExchangeFailed,
     /// A write with a session of this issuer succeeded: the bucket's policy does not keep pods out.
@@ -131,6 +133,8 @@ reasons! {
     InvalidSpec,
     /// A public-access block of the AWS account or the organisation forbids the public documents.
     PublicAccessBlocked,
+    /// The permissions boundary of the cluster's roles does not exist.
+    BoundaryMissing,
     /// The `OidcIssuer` is missing or not usable yet.
     DependencyNotReady,
     /// No grant covers the binding yet; one may be applied soon.

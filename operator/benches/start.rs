@@ -26,6 +26,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use operator::aws::accounts::Accounts;
 use operator::aws::public::PublicReader;
+use operator::cli::WebhookCertificates;
 use operator::metrics::Metrics;
 use operator::run::Operator;
 use operator::timings::Timings;
@@ -155,6 +156,7 @@ async fn operate(kubeconfig: &Path, bindings: u64) -> Result<Figures> {
         accounts: Accounts::new(&config, public, metrics.clone(), timings.identity_refresh),
         metrics: metrics.clone(),
         timings,
+        webhook_certificates: WebhookCertificates::Operator,
         namespace: SYSTEM_NAMESPACE.to_owned(),
         identity: format!("start-{}", std::process::id()),
     };

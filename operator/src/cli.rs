@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use crds::names::SYSTEM_NAMESPACE;
 use process::logs::LogFormat;
 
@@ -51,12 +51,24 @@ pub struct Run {
     /// Format of log lines.
     #[arg(long, value_enum, default_value = "json")]
     pub log_format: LogFormat,
+    /// Whether the operator makes and renews the webhook's certificates, or something else does, such as cert-manager.
+    #[arg(long, value_enum, default_value = "operator")]
+    pub webhook_certificates: WebhookCertificates,
     /// AWS.
     #[command(flatten)]
     pub aws: AwsArgs,
     /// Timeouts and periods.
     #[command(flatten)]
     pub timings: Timings,
+}
+
+/// What makes the webhook's certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WebhookCertificates {
+    /// The operator, which also writes the webhook configuration's `caBundle`.
+    Operator,
+    /// Something else: the operator needs no right on the webhook configuration.
+    External,
 }
 
 /// How to connect to AWS.

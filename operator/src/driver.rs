@@ -65,7 +65,8 @@ impl<K: Kind> Driver<K> {
     ) -> Result<(Resolved<K>, K::Observed, PlanOf<K>), kube::Error> {
         let context = &*self.context;
         let (generation, conditions) = K::status(object).map_or((None, &[][..]), K::observed);
-        let state = ObjectState::new(object.meta(), generation, conditions);
+        let same_effect = K::has_same_effect(object, memory);
+        let state = ObjectState::new(object.meta(), generation, conditions, same_effect);
         let (view, account) = K::resolve(object, &state, context).await;
         let resolved = Resolved { object: Arc::clone(object), state, view, account };
         let observed = K::observe(&resolved, memory, clock, context).await?;

@@ -62,6 +62,12 @@ pub trait Kind: Sized + Send + Sync + 'static {
         generation: i64,
     ) -> Self::Status;
 
+    /// Whether the specification has the same effect as the one that the last pass was made for, if another field of it was
+    /// edited. Not known without a last pass.
+    fn has_same_effect(_object: &Self::Object, _memory: &Self::Memory) -> bool {
+        false
+    }
+
     /// Finds what the object refers to and computes its target, once a pass.
     fn resolve(
         object: &Arc<Self::Object>,

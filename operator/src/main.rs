@@ -97,7 +97,8 @@ async fn administrator(flags: &AwsArgs, issuers: &[NamedIssuer]) -> anyhow::Resu
 
 async fn run(flags: Run) -> anyhow::Result<ExitCode> {
     flags.log_format.install_quietly(&SDK_MODULES);
-    let Run { namespace, identity, health_address, aws: aws_flags, timings, .. } = flags;
+    let Run { namespace, identity, health_address, aws: aws_flags, timings, webhook_certificates, .. } =
+        flags;
     timings.check().map_err(anyhow::Error::msg)?;
     let metrics = Arc::new(Metrics::default());
     let health =
@@ -109,7 +110,7 @@ async fn run(flags: Run) -> anyhow::Result<ExitCode> {
     tokio::spawn(cancel_on_signal(stop.clone()));
     // A restarted container has the same pod name, but must not renew the lease of the process before it.
     let identity = format!("{identity}-{}", std::process::id());
-    let operator = Operator { client, accounts, metrics, timings, namespace, identity };
+    let operator = Operator { client, accounts, metrics, timings, namespace, identity, webhook_certificates };
     Ok(match operator.run(health, stop).await? {
         Ended::Stopped => ExitCode::SUCCESS,
         Ended::Aborted => ExitCode::FAILURE,

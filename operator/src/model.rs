@@ -30,9 +30,15 @@ pub struct ObjectState {
 }
 
 impl ObjectState {
-    /// Reads it from an object's metadata and the two fields of its status.
+    /// Reads it from an object's metadata and the two fields of its status. `same_effect`: the last pass was made for a
+    /// specification with the same effect, so what it showed counts for this generation, too.
     #[must_use]
-    pub fn new(metadata: &ObjectMeta, observed_generation: Option<i64>, conditions: &[Condition]) -> Self {
+    pub fn new(
+        metadata: &ObjectMeta,
+        observed_generation: Option<i64>,
+        conditions: &[Condition],
+        same_effect: bool,
+    ) -> Self {
         let generation = metadata.generation.unwrap_or_default();
         let deleting = metadata.deletion_timestamp.is_some();
         Self {
@@ -43,7 +49,7 @@ impl ObjectState {
             deleting,
             finalizer: metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER),
             was_ready: !deleting
-                && observed_generation == Some(generation)
+                && (same_effect || observed_generation == Some(generation))
                 && is_true(conditions, ConditionType::Ready),
         }
     }

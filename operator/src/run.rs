@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aws::accounts::Accounts;
 use crate::binding::Binding;
+use crate::cli::WebhookCertificates;
 use crate::cluster::Cluster;
 use crate::context::Context;
 use crate::driver::Driver;
@@ -39,6 +40,8 @@ pub struct Operator {
     pub namespace: String,
     /// This replica's name in the leader election, unique among replicas and restarts.
     pub identity: String,
+    /// What makes the webhook's certificates.
+    pub webhook_certificates: WebhookCertificates,
 }
 
 /// How a replica ended.
@@ -128,16 +131,18 @@ impl Operator {
             self.metrics.clone(),
         );
         let [until_stopped, sweeping] = [stop.clone(), stop.clone()];
-        let tasks: [BoxFuture<'static, ()>; 4] = [
+        let mut tasks: Vec<BoxFuture<'static, ()>> = vec![
             Box::pin(watch::run(issuers, issuer_driver, stop.clone())),
             Box::pin(watch::run(bindings, binding_driver, stop.clone())),
-            Box::pin(async move {
-                until_stopped.run_until_cancelled_owned(certificates).await;
-            }),
             Box::pin(async move {
                 sweeping.run_until_cancelled_owned(orphans).await;
             }),
         ];
+        if self.webhook_certificates == WebhookCertificates::Operator {
+            tasks.push(Box::pin(async move {
+                until_stopped.run_until_cancelled_owned(certificates).await;
+            }));
+        }
         tasks.into_iter().collect()
     }
 }

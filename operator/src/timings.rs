@@ -52,6 +52,10 @@ pub struct Timings {
     /// Timeout of one reconcile; without it a request that gets no response would stop the object's reconciles for ever.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
     pub reconcile_timeout: Duration,
+    /// How often an issuer is tried while the operator has no valid credentials: all calls share one exchange of its token, and
+    /// the issuer's success wakes its bindings.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
+    pub credentials_retry: Duration,
     /// Delay of the retry after a first failure; it doubles with every further failure.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_duration)]
     pub backoff_min: Duration,

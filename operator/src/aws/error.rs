@@ -44,9 +44,15 @@ impl Class {
             Self::Quota => Reason::QuotaExceeded,
             Self::Credentials => Reason::CredentialsUnavailable,
             Self::NotOwned => Reason::NotOwned,
-            Self::Unreachable => Reason::NotPublic,
+            Self::Unreachable => Reason::IssuerUnreachable,
             Self::Transient => Reason::AWSUnavailable,
         }
+    }
+
+    /// Whether AWS answered, and its answer passes: calls to AWS do not fail as such.
+    #[must_use]
+    pub const fn is_answer(self) -> bool {
+        matches!(self, Self::NotFound | Self::AlreadyExists | Self::Conflict | Self::Unreachable)
     }
 
     /// Whether the object becomes Stalled. The call is retried even then, with the longest delay: the cause may be removed
@@ -279,7 +285,7 @@ mod tests {
         let error = error("iam:CreateOpenIDConnectProvider", url, "OpenIdIdpCommunicationError", "IO error");
         assert!(!error.class.stalls());
         let finding = error.finding();
-        assert_eq!(finding.reason, Reason::NotPublic);
+        assert_eq!(finding.reason, Reason::IssuerUnreachable);
         for message in [finding.message, error.for_administrator()] {
             assert!(message.contains("could not reach https://oidc.example.com: check DNS"), "{message}");
         }

@@ -317,8 +317,21 @@ fn failure<'a>(view: &View, error: &'a AwsError) -> (Summary, Option<&'a AwsErro
     }
     let summary =
         if view.object.was_ready { Summary::ready(READY) } else { Summary::Reconciling(error.finding()) };
-    let passing = matches!(error.class, Class::NotFound | Class::AlreadyExists | Class::Conflict);
-    (summary, (!passing).then_some(error))
+    (summary, (!error.class.is_answer()).then_some(error))
+}
+
+/// That the permissions boundary does not exist: the only other resource that these calls name is the role itself.
+fn missing_boundary(view: &View, error: &AwsError) -> Option<Finding> {
+    let of_role = error.message.starts_with("The role with name");
+    let names_it = matches!(error.operation, "iam:CreateRole" | "iam:PutRolePermissionsBoundary");
+    let target = view.target.as_ref().ok()?;
+    (names_it && error.class == Class::NotFound && !of_role).then(|| {
+        let message = format!(
+            "the permissions boundary {} does not exist: run `operator bootstrap` again, which makes it",
+            target.boundary
+        );
+        Finding::new(Reason::BoundaryMissing, message)
+    })
 }
 
 /// What a failed step means for the status.
@@ -330,6 +343,8 @@ pub fn after_failure(plan: &Plan, view: &View, error: &AwsError) -> Vec<Wanted> 
         && error.message.starts_with("Policy ");
     let (summary, unreachable) = if view.object.deleting {
         (removal::blocked(error), None)
+    } else if let Some(missing) = missing_boundary(view, error) {
+        (Summary::Stalled(missing), None)
     } else if missing_policy {
         let message = format!(
             "spec.role.policyARNs: policy {} does not exist: create it, or remove it from the list",

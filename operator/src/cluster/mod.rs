@@ -6,6 +6,7 @@ pub mod references;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crds::condition::{ConditionType, find};
 use crds::{OidcIssuer, PodIdentityBinding};
 use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -146,7 +147,8 @@ impl Cluster {
     }
 
     /// Keeps the store of issuers. A new generation of an issuer concerns its bindings (grants, audiences, the request for
-    /// its deletion); its status does not. A new issuer and the end of one concern all bindings: roles of any issuer of the
+    /// its deletion), and so does the end of an outage of AWS, for which they need not wait as long as their back-off says;
+    /// the rest of its status does not. A new issuer and the end of one concern all bindings: roles of any issuer of the
     /// cluster are its own.
     fn follow_issuers(
         self,
@@ -155,8 +157,9 @@ impl Cluster {
         wake_issuers: UnboundedSender<ObjectRef<OidcIssuer>>,
         wake_bindings: UnboundedSender<ObjectRef<PodIdentityBinding>>,
     ) -> impl Stream<Item = Result<OidcIssuer, watcher::Error>> + use<> {
-        type Version = (Option<String>, Option<i64>);
-        let version = |issuer: &OidcIssuer| (issuer.uid(), issuer.metadata.generation);
+        type Version = (Option<String>, Option<i64>, bool);
+        let version =
+            |issuer: &OidcIssuer| (issuer.uid(), issuer.metadata.generation, is_unreachable(issuer));
         let mut known: BTreeMap<String, Version> = BTreeMap::new();
         reflector(writer, watcher(Api::all(client.clone()), process::watch::config()))
             .inspect_ok(move |event: &Event<OidcIssuer>| match event {
@@ -197,6 +200,12 @@ impl Cluster {
     fn index(&self, change: impl FnOnce(&mut References)) {
         change(&mut self.references.write().unwrap_or_else(PoisonError::into_inner));
     }
+}
+
+/// Whether its status says that calls to AWS fail.
+fn is_unreachable(issuer: &OidcIssuer) -> bool {
+    let conditions = issuer.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    find(conditions, ConditionType::AWSReachable).is_some()
 }
 
 fn key(binding: &PodIdentityBinding) -> Key {

@@ -11,23 +11,22 @@ use super::model::{
 use super::publication::{Publication, documents};
 use super::verdict::{self, Case};
 use super::{publication, removal};
-use crate::aws::error::{AwsError, PUBLIC_POLICY_BLOCKED};
+use crate::aws::error::{AwsError, Class};
 use crate::clock::Clock;
 use crate::model::Next;
 use crate::oidc::Documents;
 use crate::timings::Timings;
 
-/// Which reads are due: at their age, and after anything that makes memory doubtful.
+/// Which reads are due: at their age, and after anything that makes memory doubtful. An edit of grants does not.
 #[must_use]
-pub fn due(memory: &Memory, generation: i64, clock: &Clock, timings: &Timings) -> Due {
+pub fn due(memory: &Memory, same_effect: bool, clock: &Clock, timings: &Timings) -> Due {
     let old = |read: Option<Instant>, age: Duration| read.is_none_or(|at| clock.since(at) >= age);
     Due {
         api: old(
             memory.api.as_ref().filter(|(api, _)| api.is_ok()).map(|(_, at)| *at),
             timings.api_server_poll,
         ),
-        aws: memory.generation != generation
-            || old(memory.aws.as_ref().map(|(_, at)| *at), timings.issuer_resync),
+        aws: !same_effect || old(memory.aws.as_ref().map(|(_, at)| *at), timings.issuer_resync),
     }
 }
 
@@ -82,8 +81,10 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
                 None => steps.push(Step::Own(Verify { documents: documents.clone(), exchange: matches })),
             }
         }
+        let no_credentials = observed.aws.as_ref().is_err_and(|error| error.class == Class::Credentials);
         let next = match (steps.is_empty(), observed.failed_read()) {
             (false, _) => Next::LookAgain,
+            (true, Some(_)) if no_credentials => Next::At(timings.credentials_retry),
             (true, Some(_)) => Next::BackOff,
             (true, None) => Next::At(wait),
         };
@@ -184,7 +185,7 @@ pub fn after_failure(
         return (plan.conditions.clone(), Next::At(timings.not_yet_retry));
     }
     let summary = if blocked {
-        Summary::Stalled(Finding::new(Reason::PublicAccessBlocked, PUBLIC_POLICY_BLOCKED))
+        Summary::Stalled(Finding::new(Reason::PublicAccessBlocked, error.public_policy_advice()))
     } else {
         verdict::settled(verdict::failure(error), view.object.was_ready)
     };
@@ -193,5 +194,6 @@ pub fn after_failure(
         plan.conditions.iter().filter(|wanted| !verdict::is_replaced_by_failure(wanted.type_)).cloned(),
     );
     conditions.extend(verdict::aws_unreachable(error).filter(|_| !blocked));
-    (conditions, Next::BackOff)
+    let no_credentials = error.class == Class::Credentials;
+    (conditions, if no_credentials { Next::At(timings.credentials_retry) } else { Next::BackOff })
 }

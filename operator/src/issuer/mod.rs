@@ -19,6 +19,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::Store;
 use kube::{Api, Client};
 
+use self::model::without_grants;
 use self::model::{Evidence, Facts, Fence, Memory, Note, Observed, Plan, Verification, Verify, View};
 use self::publication::target::Target;
 use crate::aws::accounts::Account;
@@ -81,6 +82,10 @@ impl Kind for Issuer {
         }
     }
 
+    fn has_same_effect(object: &OidcIssuer, memory: &Memory) -> bool {
+        memory.is_for(&object.spec)
+    }
+
     async fn resolve(
         object: &Arc<OidcIssuer>,
         state: &ObjectState,
@@ -133,7 +138,7 @@ impl Kind for Issuer {
     }
 
     fn planned(memory: &mut Memory, view: &View, plan: &Plan) {
-        memory.generation = view.object.generation;
+        memory.spec = Some(without_grants(view.spec()));
         memory.bad_since = plan.note.bad_since;
     }
 

@@ -86,8 +86,8 @@ pub struct AwsState {
 /// What is remembered of one issuer between passes, with its age. Lost with the process, and then read again.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
-    /// Generation of the spec that the AWS reads were made for.
-    pub generation: i64,
+    /// The specification that the last pass was made for, without its grants: they concern bindings only.
+    pub spec: Option<OidcIssuerSpec>,
     /// ARN of the provider that was read; that of another account is another provider.
     pub provider_arn: Option<String>,
     /// The API server's documents and when they were read.
@@ -100,6 +100,20 @@ pub struct Memory {
     pub verification: Option<Verification>,
     /// Since when there is definite evidence against the issuer.
     pub bad_since: Option<Instant>,
+}
+
+impl Memory {
+    /// Whether the last pass was made for a specification with the same effect on bucket, documents and provider.
+    #[must_use]
+    pub fn is_for(&self, spec: &OidcIssuerSpec) -> bool {
+        self.spec.as_ref() == Some(&without_grants(spec))
+    }
+}
+
+/// What of a specification concerns bucket, documents and provider.
+#[must_use]
+pub fn without_grants(spec: &OidcIssuerSpec) -> OidcIssuerSpec {
+    OidcIssuerSpec { grants: Vec::new(), ..spec.clone() }
 }
 
 /// Both documents read anonymously and, if asked for, a token exchanged for credentials.

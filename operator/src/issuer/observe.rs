@@ -34,7 +34,7 @@ pub async fn observe(
         memory.provider_arn = Some(target.provider_arn.clone());
         memory.aws = None;
     }
-    let due = due(memory, view.object.generation, clock, timings);
+    let due = due(memory, memory.is_for(view.spec()), clock, timings);
     // Asked of the API server itself: a store may still hold a binding whose end has woken us, or not yet hold one.
     let dependents =
         if view.object.deleting { dependents(client, &view.object.name).await? } else { Vec::new() };

@@ -6,7 +6,7 @@ use crds::{Finding, Reason};
 
 use super::model::{Evidence, Fence, Observed, Verification, View};
 use super::publication::Publication;
-use crate::aws::error::{AwsError, Class};
+use crate::aws::error::AwsError;
 use crate::change::{Change, attributes};
 
 /// What the conditions are decided from.
@@ -285,8 +285,7 @@ fn evidence(type_: C, evidence: &Evidence, good: &str) -> Wanted {
 /// The condition of an AWS that cannot be asked; none where AWS answered.
 #[must_use]
 pub fn aws_unreachable(error: &AwsError) -> Option<Wanted> {
-    let answered = matches!(error.class, Class::NotFound | Class::AlreadyExists | Class::Conflict);
-    (!answered && !error.class.stalls()).then(|| Wanted::no(C::AWSReachable, error.finding()))
+    (!error.class.is_answer() && !error.class.stalls()).then(|| Wanted::no(C::AWSReachable, error.finding()))
 }
 
 /// Whether a failed step decides a condition anew.

@@ -119,6 +119,54 @@ async fn the_message_names_a_denied_call_and_its_resource() {
 }
 
 #[tokio::test]
+async fn a_missing_boundary_is_named_with_what_to_do() {
+    let world = World::ready().await;
+    let boundary = world.sim.change(|s| {
+        let arn = s.policies.keys().find(|arn| arn.ends_with("homelab.boundary")).unwrap().clone();
+        (s.policies.remove(&arn).unwrap(), arn)
+    });
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "BoundaryMissing").await;
+    let (_, _, message) = world.condition("app", C::Stalled).await;
+    assert!(message.contains(&boundary.1) && message.contains("operator bootstrap"), "{message}");
+    assert!(world.role().is_none());
+    world.bootstrap(&world.spec()).await.unwrap();
+    world.binding_is("app", "Ready").await;
+    world.unbind("app").await;
+}
+
+#[tokio::test]
+async fn an_edit_of_grants_neither_asks_aws_nor_takes_ready_during_an_outage() {
+    let world = World::ready().await;
+    world.sim.clear_calls();
+    let mut spec = world.spec();
+    spec.grants[0].policy_arns.pop();
+    world.apply_issuer(&spec).await;
+    world.issuer_is("Ready").await;
+    assert_eq!(world.operators(), [], "grants concern bindings only");
+
+    // AWS does not answer, and what is known of it is old.
+    let mut world = world;
+    world.stop().await;
+    world.timings.issuer_resync = std::time::Duration::from_millis(300);
+    world.start().await;
+    world.until_called("GetBucketTagging", 1).await;
+    world.sim.inject(Fault::on("s3", "", FaultKind::server_error()));
+    world.sim.inject(Fault::on("iam", "", FaultKind::server_error()));
+    let failing = |i: Option<&crds::OidcIssuer>| {
+        let conditions = i.and_then(|i| i.status.as_ref()).map(|s| s.conditions.as_slice());
+        conditions.is_some_and(|c| find(c, C::AWSReachable).is_some())
+    };
+    world.until(&world.issuers(), "default", "AWSReachable=False", failing).await;
+    world.apply_issuer(&world.spec()).await;
+    world.issuer_is("Ready").await;
+    let (status, _, _) = world.issuer_condition(C::AWSReachable).await;
+    assert_eq!(status, "False", "and it says that AWS fails");
+    world.sim.clear_faults();
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_blocked_deletion_names_the_cause_and_is_retried_with_growing_delays() {
     let world = World::ready_with(|t| {
         (t.backoff_min, t.backoff_max) =
@@ -217,7 +265,7 @@ async fn a_host_that_iam_cannot_reach_delays_but_does_not_stall() {
     world.sim.inject(Fault::on("iam", "CreateOpenIDConnectProvider", unreachable));
     world.apply_issuer(&world.spec()).await;
     world.start_as(credentials).await;
-    world.issuer_is("NotPublic").await;
+    world.issuer_is("IssuerUnreachable").await;
     let (_, _, message) = world.issuer_condition(C::Ready).await;
     assert!(message.contains(&format!("AWS IAM could not reach {}", world.spec().issuer_url())), "{message}");
     let conditions = world.issuers().get("default").await.unwrap().status.unwrap().conditions;

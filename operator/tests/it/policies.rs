@@ -71,7 +71,8 @@ fn the_operator_changes_bounded_roles_of_its_cluster_only() {
     let other_boundary = "arn:aws:iam::111122223333:policy/podidentity/office/office.boundary";
     let other = ("iam:PermissionsBoundary", other_boundary);
     let storage = "arn:aws:iam::111122223333:policy/storage";
-    let table: &[(&str, &str, &[(&str, &str)], Verdict)] = &[
+    type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], Verdict);
+    let table: &[Row<'_>] = &[
         ("iam:CreateRole", ROLE, &[boundary, requested, own_key], Verdict::Allow),
         ("iam:CreateRole", ROLE, &[other, requested, own_key], Verdict::NoMatch),
         ("iam:CreateRole", ROLE, &[boundary, requested, own_key, ("aws:TagKeys", "team")], Verdict::NoMatch),

@@ -80,7 +80,7 @@ pub fn removal(target: &Target, found: Option<&Bucket>) -> Vec<Change> {
 /// What makes the object with which the bucket's policy is tried. Only `bootstrap` writes it: the operator has no right to.
 #[must_use]
 pub fn canary(target: &Target, found: Option<&Object>) -> Option<Change> {
-    (!found.is_some_and(|found| found.body == CONTENT)).then(|| Change {
+    found.is_none_or(|found| found.body != CONTENT).then(|| Change {
         attribute: "canary object",
         old: found.map(describe_object),
         new: Some(target.canary_key.clone()),

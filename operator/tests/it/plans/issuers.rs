@@ -504,6 +504,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
         let next = match (plan.steps.is_empty(), case.observed.failed_read()) {
             _ if case.deleting && case.observed.dependents.is_empty() => Next::At(Duration::from_mins(1)),
             (false, _) => Next::LookAgain,
+            (true, Some("credentials")) => Next::At(Duration::from_secs(10)),
             (true, Some(_)) => Next::BackOff,
             (true, None) => plan.next,
         };
