@@ -9,7 +9,7 @@ use crds::names::OPERATOR_SERVICE_ACCOUNT;
 use crds::{Finding, OidcIssuer, PodIdentityBindingSpec, Reason};
 
 use super::absence::unconfirmed;
-use super::holder::other_holder;
+use super::holder::{other_holder, owner};
 use super::model::{
     Annotate, Decision, Due, Memory, Note, Observed, Plan, RoleFacts, RoleState, Sibling, Step, Unresolved,
     View,
@@ -55,7 +55,9 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     let decision = if view.object.deleting {
         removal::decide(view, observed, memory, clock, timings)
     } else if let Some((summary, next)) = blocked(view, holder, &grant, clock, timings) {
-        let facts = (holder.is_some() && !view.binding.has_role()).then(RoleFacts::default);
+        // A role that is another binding's is not named any more: the webhook takes the binding that names it.
+        let lost = owner(view, observed).is_some() || (holder.is_some() && !view.binding.has_role());
+        let facts = lost.then(RoleFacts::default);
         Decision { facts, next, ..Decision::nothing(summary, timings) }
     } else if view.spec().role.is_some() {
         make_role(view, observed, memory, clock, timings)

@@ -10,18 +10,30 @@ use super::role::Heir;
 /// The other binding that holds the `ServiceAccount`, if one does.
 #[must_use]
 pub fn other_holder<'a>(view: &'a View, observed: &Observed) -> Option<&'a Sibling> {
-    let named = |name: &str| view.siblings.iter().find(|sibling| sibling.name == name);
-    if let (Ok(target), Ok(Some(RoleState::Found(role, _)))) = (&view.target, &observed.role) {
-        if target.owns(role).is_ok() {
-            return None;
-        }
-        if let Some(sibling) = target.other_binding(role).and_then(named) {
-            return Some(sibling);
-        }
+    if let Ok(Some(RoleState::Found(role, _))) = &observed.role
+        && view.target.as_ref().is_ok_and(|target| target.owns(role).is_ok())
+    {
+        return None;
     }
-    let own: &dyn Claim = &*view.binding;
-    let siblings = view.siblings.iter().map(|sibling| sibling as &dyn Claim);
-    named(holder::holder(siblings.chain([own]))?.name())
+    let by_rule = || {
+        let own: &dyn Claim = &*view.binding;
+        let siblings = view.siblings.iter().map(|sibling| sibling as &dyn Claim);
+        named(view, holder::holder(siblings.chain([own]))?.name())
+    };
+    owner(view, observed).or_else(by_rule)
+}
+
+/// The other binding on the `ServiceAccount` that the role belongs to by its tags.
+#[must_use]
+pub fn owner<'a>(view: &'a View, observed: &Observed) -> Option<&'a Sibling> {
+    let (Ok(target), Ok(Some(RoleState::Found(role, _)))) = (&view.target, &observed.role) else {
+        return None;
+    };
+    named(view, target.other_binding(role)?)
+}
+
+fn named<'a>(view: &'a View, name: &str) -> Option<&'a Sibling> {
+    view.siblings.iter().find(|sibling| sibling.name == name)
 }
 
 /// The binding that the role is handed over to when this one is deleted.

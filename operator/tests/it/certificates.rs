@@ -14,6 +14,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::client::Body;
 use kube::{Api, Client, ResourceExt};
 use operator::certificates;
+use operator::cli::WebhookCertificates;
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
@@ -326,4 +327,19 @@ async fn a_call_without_response_times_out_and_is_retried() {
     certificates.start_leader_with(Client::new(first_hangs, certificates.world.system.clone()));
     certificates.until_complete().await;
     assert!(reads.load(Ordering::Relaxed) > 1, "the first read got no response");
+}
+
+/// Where something else makes the certificates, the operator touches neither Secret nor configuration.
+#[tokio::test]
+async fn certificates_of_something_else_are_not_managed() {
+    let mut world = World::bootstrapped().await;
+    world.webhook_certificates = WebhookCertificates::External;
+    world.apply_issuer(&world.spec()).await;
+    world.start().await;
+    world.issuer_is("Ready").await;
+    world.stop().await;
+    let secrets: Api<Secret> = Api::namespaced(world.client.clone(), &world.system);
+    for name in [CA_SECRET, TLS_SECRET] {
+        assert!(secrets.get_opt(name).await.unwrap().is_none(), "{name}");
+    }
 }

@@ -19,6 +19,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, Resource, ResourceExt};
+use operator::cli::WebhookCertificates;
 use operator::installation::NamedIssuer;
 use operator::metrics::Metrics;
 use operator::timings::Timings;
@@ -41,6 +42,14 @@ pub const STORAGE: &str = "arn:aws:iam::111122223333:policy/storage";
 pub const QUEUE: &str = "arn:aws:iam::111122223333:policy/queue";
 /// How long to wait for a condition; far longer than it takes.
 const LIMIT: Duration = Duration::from_secs(15);
+/// The variable with the lag, in milliseconds, under which IAM's reads are answered in every test that does not set one:
+/// `PODIDENTITY_LAG=200 cargo test -p operator --test it`. The waits for settled reads are a tenth of their defaults or less,
+/// so that 200 ms stand for 2 s. Tests that count calls are for an IAM without lag.
+const LAG: &str = "PODIDENTITY_LAG";
+
+fn lag_milliseconds() -> u64 {
+    std::env::var(LAG).ok().and_then(|lag| lag.parse().ok()).unwrap_or_default()
+}
 
 /// Locked by the test that runs: all tests use cluster-scoped objects of the same names.
 static EXCLUSIVE: Mutex<()> = Mutex::const_new(());
@@ -59,6 +68,8 @@ pub struct World {
     pub timings: Timings,
     /// Metrics of the operator that was started last.
     pub metrics: Arc<Metrics>,
+    /// What makes the webhook's certificates.
+    pub webhook_certificates: WebhookCertificates,
     operator: Option<RunningOperator>,
     _exclusive: MutexGuard<'static, ()>,
 }
@@ -90,6 +101,7 @@ impl World {
         let client = Client::try_from(config).unwrap();
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
         let sim = Sim::new(Settings::default());
+        sim.behave(|behaviour| behaviour.lag_milliseconds = lag_milliseconds());
         for policy in ["storage", "queue"] {
             sim.put_managed_policy(policy, read_only_policy());
         }
@@ -109,6 +121,7 @@ impl World {
                 ..Timings::default()
             },
             metrics: Arc::default(),
+            webhook_certificates: WebhookCertificates::Operator,
             operator: None,
             _exclusive: exclusive,
         };

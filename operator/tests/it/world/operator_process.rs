@@ -9,7 +9,6 @@ use crds::names::{self, OPERATOR_SERVICE_ACCOUNT};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::DeleteParams;
-use operator::cli::WebhookCertificates;
 use operator::run::{Ended, Operator};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -50,7 +49,7 @@ impl World {
             metrics: self.metrics.clone(),
             timings: self.timings.clone(),
             namespace: self.system.clone(),
-            webhook_certificates: WebhookCertificates::Operator,
+            webhook_certificates: self.webhook_certificates,
             identity: format!("replica-{}", NEXT_NUMBER.fetch_add(1, Ordering::Relaxed)),
         };
         let health = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,7 +1,17 @@
 //! Several bindings on one `ServiceAccount`: which one holds it, and how its role goes to another.
 
-use super::case::check;
+use super::case::{Case, check};
 use super::*;
+
+/// The webhook takes the binding whose status names the role.
+#[test]
+fn a_role_that_became_another_bindings_is_not_named_any_more() {
+    let mut case = Case::good();
+    case.is_role_of("renamed");
+    case.has_role = true;
+    case.add_sibling(|sibling| sibling.name = "renamed".into());
+    assert_eq!(case.plan().facts, Some(RoleFacts::default()));
+}
 
 #[test]
 #[allow(clippy::too_many_lines, reason = "a table")]

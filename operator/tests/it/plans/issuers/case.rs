@@ -1,0 +1,129 @@
+//! What a row of the table starts from, and the words for its steps.
+
+use issuer::decide::decide;
+use issuer::model::{ApiServer, AwsState, Evidence, Fence, Memory, Observed, Plan, Step, Verification, View};
+use issuer::publication::bucket::{OPEN, wanted};
+use issuer::publication::target::Target;
+
+use super::super::*;
+
+/// Everything a row may change; as it is: Ready, and nothing to do.
+#[allow(clippy::struct_excessive_bools, reason = "each is what a row may change")]
+pub struct Case {
+    pub spec: OidcIssuerSpec,
+    pub account: Result<&'static str, AwsError>,
+    pub deleting: bool,
+    pub finalizer: bool,
+    pub was_ready: bool,
+    pub published: bool,
+    pub observed: Observed,
+    pub memory: Memory,
+    pub clock: Clock,
+}
+
+pub fn keys() -> Keys {
+    let jwk = json!({"kty": "RSA", "alg": "RS256", "use": "sig", "kid": "one", "n": "AQAB", "e": "AQAB"});
+    Keys::parse(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap()
+}
+
+pub fn api(issuer: &str, keys: Keys) -> ApiServer {
+    ApiServer { issuer: issuer.into(), keys }
+}
+
+/// Keys of another API server.
+pub fn other_keys() -> Keys {
+    let jwk = json!({"kty": "RSA", "kid": "two", "n": "AQAB", "e": "AQAB"});
+    Keys::parse(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap()
+}
+
+pub fn unreachable() -> Finding {
+    Finding::new(Reason::APIServerUnreachable, "no answer")
+}
+
+pub fn refused() -> Evidence {
+    Evidence::Bad(Finding::new(Reason::TokenExchangeFailed, "no"))
+}
+
+impl Case {
+    pub fn good() -> Self {
+        let spec = issuer_spec();
+        let target = Target::new("default", &spec, ACCOUNT);
+        let documents = Documents::new(&spec.issuer_url(), &spec.jwks_uri(), &keys());
+        let object = |body: &[u8]| Object {
+            body: body.to_vec(),
+            etag: "\"1\"".into(),
+            content_type: CONTENT_TYPE.into(),
+            cache_control: CACHE_CONTROL.into(),
+            encrypted_by_key: false,
+        };
+        let bucket = Bucket {
+            tags: target.owner.tags().clone(),
+            owner_enforced: true,
+            public_access: OPEN,
+            policy: Some(wanted(&target).policy().to_string()),
+            discovery: Some(object(&documents.discovery)),
+            jwks: Some(object(&documents.jwks)),
+        };
+        let provider = Provider { client_ids: spec.audiences.clone(), tags: target.owner.tags().clone() };
+        let clock = clock();
+        let verification = Verification {
+            at: clock.instant,
+            digest: documents.digest(),
+            public: Evidence::Good,
+            exchange: Some(Evidence::Good),
+            fence: Some(Fence::Holds),
+        };
+        Self {
+            account: Ok(ACCOUNT),
+            deleting: false,
+            finalizer: true,
+            was_ready: true,
+            published: true,
+            observed: Observed {
+                api: Ok(api(&spec.issuer_url(), keys())),
+                aws: Ok(AwsState { bucket: Some(bucket), provider: Some(provider) }),
+                dependents: Vec::new(),
+            },
+            memory: Memory { verification: Some(verification), ..Memory::default() },
+            spec,
+            clock,
+        }
+    }
+
+    pub fn bucket(&mut self) -> &mut Bucket {
+        self.observed.aws.as_mut().unwrap().bucket.as_mut().unwrap()
+    }
+
+    pub fn evidence(&mut self) -> &mut Verification {
+        self.memory.verification.as_mut().unwrap()
+    }
+
+    pub fn plan(&self) -> Plan {
+        let digest = Documents::new(&self.spec.issuer_url(), &self.spec.jwks_uri(), &keys()).digest();
+        let mut issuer = OidcIssuer::new("default", self.spec.clone());
+        issuer.status.get_or_insert_default().published_digest = self.published.then_some(digest);
+        let view = View {
+            object: ObjectState {
+                namespace: String::new(),
+                name: "default".into(),
+                generation: 1,
+                created: self.clock.wall,
+                deleting: self.deleting,
+                finalizer: self.finalizer,
+                was_ready: self.was_ready && !self.deleting,
+            },
+            issuer: Arc::new(issuer),
+            target: self.account.clone().map(|account| Target::new("default", &self.spec, account)),
+        };
+        decide(&view, &self.observed, &self.memory, &self.clock, &Timings::default())
+    }
+}
+
+pub fn name(step: &Step) -> String {
+    match step {
+        Step::AddFinalizer => "add finalizer".into(),
+        Step::RemoveFinalizer => "remove finalizer".into(),
+        Step::Change(change) => change.attribute.into(),
+        Step::Own(verify) => if verify.exchange { "exchange" } else { "read" }.into(),
+    }
+}
