@@ -1,41 +1,89 @@
-//! The values that the chart requires.
+//! The values that the chart requires, and rights that a value takes away.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::process::Command;
+use std::process::{Command, Output};
 
 use cluster::Tools;
 use e2e::binaries::root;
 use e2e::terminal::progress;
+use serde_json::Value;
+
+const REQUIRED: [(&str, &str); 4] = [
+    ("aws.roleARN", "arn:aws:iam::111122223333:role/podidentity-system/podidentity-operator.homelab"),
+    ("aws.region", "eu-central-1"),
+    ("operator.image.repository", "registry.example.com:5000/podidentity/operator"),
+    ("webhook.image.repository", "webhook"),
+];
+
+/// `helm template` with these values.
+fn render<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Output {
+    let home = tempfile::tempdir().unwrap();
+    let tools = Tools::chart(&progress).unwrap();
+    let mut helm = Command::new(tools.path("helm"));
+    helm.args(["template", "podidentity"]).arg(root().join("charts/pod-identity-operator"));
+    helm.args(values.into_iter().map(|(name, value)| format!("--set={name}={value}")));
+    // helm writes its own files to HOME.
+    helm.env("HOME", home.path()).output().unwrap()
+}
+
+fn rendered(output: Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
 
 #[test]
 fn the_error_names_a_missing_required_value() {
-    let required = [
-        ("aws.roleARN", "arn:aws:iam::111122223333:role/podidentity-system/podidentity-operator.homelab"),
-        ("aws.region", "eu-central-1"),
-        ("operator.image.repository", "registry.example.com:5000/podidentity/operator"),
-        ("webhook.image.repository", "webhook"),
-    ];
-    let home = tempfile::tempdir().unwrap();
-    let tools = Tools::chart(&progress).unwrap();
-    let render = |without: &str| {
-        let mut helm = Command::new(tools.path("helm"));
-        helm.args(["template", "podidentity"]).arg(root().join("charts/pod-identity-operator"));
-        for (name, value) in required.iter().filter(|(name, _)| *name != without) {
-            helm.arg(format!("--set={name}={value}"));
-        }
-        // helm writes its own files to HOME.
-        helm.env("HOME", home.path()).output().unwrap()
-    };
-    let complete = render("");
-    let rendered = String::from_utf8(complete.stdout).unwrap();
-    assert!(complete.status.success(), "{}", String::from_utf8_lossy(&complete.stderr));
+    let complete = rendered(render(REQUIRED));
     for image in [r#"image: "registry.example.com:5000/podidentity/operator:"#, r#"image: "webhook:"#] {
-        assert!(rendered.contains(image), "no {image} in {rendered}");
+        assert!(complete.contains(image), "no {image} in {complete}");
     }
-    for (name, _) in required {
-        let output = render(name);
+    for (missing, _) in REQUIRED {
+        let output = render(REQUIRED.into_iter().filter(|(name, _)| *name != missing));
         let message = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success(), "rendered without {name}");
-        assert!(message.contains(&format!("{name} is required")), "{name}: {message}");
+        assert!(!output.status.success(), "rendered without {missing}");
+        assert!(message.contains(&format!("{missing} is required")), "{missing}: {message}");
     }
+}
+
+/// The right to patch the webhook configuration is cluster-admin in effect: it is given only where the operator needs it.
+#[test]
+fn with_external_certificates_the_operator_has_no_right_on_configuration_and_secrets() {
+    const FLAG: &str = "--webhook-certificates=external";
+    for (certificates, expected) in [(None, true), (Some("Operator"), true), (Some("External"), false)] {
+        let value = certificates.map(|value| ("webhook.certificates", value));
+        let text = rendered(render(REQUIRED.into_iter().chain(value)));
+        let objects: Vec<Value> =
+            text.split("\n---\n").map(|object| serde_saphyr::from_str(object).unwrap()).collect();
+        let operators = |kind: &str| {
+            let is_it = |o: &&Value| o["kind"] == kind && o["metadata"]["name"] == "podidentity-operator";
+            objects.iter().find(is_it).unwrap_or_else(|| panic!("no {kind}"))
+        };
+        let rules = |kind: &str, resource: &str| -> Vec<&Value> {
+            let rules = operators(kind)["rules"].as_array().unwrap().iter();
+            let names = |rule: &&Value| rule["resources"].to_string().contains(resource);
+            rules.filter(names).collect()
+        };
+        let count = usize::from(expected);
+        let configurations = rules("ClusterRole", "mutatingwebhookconfigurations");
+        assert_eq!(configurations.len(), count, "{certificates:?}: {configurations:?}");
+        let secrets = rules("Role", "secrets");
+        assert_eq!(secrets.len(), count, "{certificates:?}: {secrets:?}");
+        let arguments =
+            operators("Deployment")["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
+        assert_eq!(arguments.contains(FLAG), !expected, "{certificates:?}: {arguments}");
+        // What has nothing to do with certificates stays, and no other object gives the right back.
+        assert_eq!(rules("ClusterRole", "podidentitybindings/status").len(), 1, "{certificates:?}");
+        assert_eq!(rules("Role", "leases").len(), 2, "{certificates:?}");
+        let gives_patch = |object: &&Value| {
+            let mut rules = object["rules"].as_array().into_iter().flatten();
+            let patches = |rule: &Value| {
+                rule["resources"].to_string().contains("mutatingwebhookconfigurations")
+                    && rule["verbs"].to_string().contains("patch")
+            };
+            object["kind"].as_str().is_some_and(|kind| kind.ends_with("Role")) && rules.any(patches)
+        };
+        assert_eq!(objects.iter().filter(gives_patch).count(), count, "{certificates:?}");
+    }
+    let output = render(REQUIRED.into_iter().chain([("webhook.certificates", "external")]));
+    assert!(!output.status.success(), "another value is refused");
 }
