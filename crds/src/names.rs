@@ -14,6 +14,9 @@ pub const VERSION: &str = "v1alpha1";
 pub const FINALIZER: &str = "podidentity.dev/finalizer";
 /// Field manager of status writes.
 pub const MANAGER_STATUS: &str = "podidentity-operator-status";
+/// Field manager of patches of our finalizer. Not the one of other writes: some are server-side applies, and an apply of the same
+/// name would own, and could drop, what is patched.
+pub const MANAGER_FINALIZER: &str = "podidentity-operator-finalizer";
 /// Field manager of `ServiceAccount` annotations.
 pub const MANAGER_ANNOTATION: &str = "podidentity-operator-annotations";
 /// Field manager of the webhook configuration's `caBundle` and of the certificate Secrets.

@@ -2,15 +2,11 @@
 
 use std::fmt::Debug;
 
-use crds::names::FINALIZER;
+use crds::names::{FINALIZER, MANAGER_FINALIZER};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
-
-/// The name of these writes in `metadata.managedFields`. Not the one of other writes: they are server-side applies, and an apply
-/// of the same name would own, and could drop, what is patched here.
-const MANAGER: &str = "podidentity-operator-finalizer";
 
 /// Adds our finalizer to the object. The patch replaces the whole list of finalizers, so it carries the resource version: the
 /// API server answers Conflict if the object has changed since it was read.
@@ -42,6 +38,7 @@ where
     let metadata =
         json!({"uid": object.uid(), "resourceVersion": object.resource_version(), "finalizers": finalizers});
     let patch = Patch::Merge(json!({"metadata": metadata}));
-    let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let parameters =
+        PatchParams { field_manager: Some(MANAGER_FINALIZER.to_owned()), ..PatchParams::default() };
     api.patch_metadata(&object.name_any(), &parameters, &patch).await.map(|_| ())
 }

@@ -109,7 +109,12 @@ impl Elector {
         if self.renewed.take().is_none() {
             return;
         }
-        if let Err(error) = self.clear_holder().await {
+        let mut cleared = self.clear_holder().await;
+        // The last renewal was not awaited any more, and the API server accepted it between our read and our write.
+        if matches!(&cleared, Err(kube::Error::Api(status)) if status.is_conflict()) {
+            cleared = self.clear_holder().await;
+        }
+        if let Err(error) = cleared {
             tracing::warn!(%error, "the lease could not be released; it expires");
         }
     }

@@ -27,6 +27,10 @@ pub async fn report<K: Kind>(
     // Object times have whole seconds; finer ones would differ from what the API server returns.
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
     let conditions = merge(before, wanted, generation, &Time(now));
+    // What is not known now takes an alert neither back nor on.
+    if let Some(fenced) = find(&conditions, ConditionType::BucketFenced).filter(|c| c.status != "Unknown") {
+        context.metrics.fence(&object.name_any(), fenced.status == "False");
+    }
     let status = K::next_status(&prior, facts, conditions, generation);
     if status == prior {
         return Ok(());

@@ -143,7 +143,7 @@ fn verified_for(
         None => last.public == Evidence::Good,
     };
     // What bootstrap made a moment ago may not be in force yet.
-    let fence_is_open = window_open && matches!(last.fence, Some(Fence::NoCanary | Fence::NotProved(_)));
+    let fence_is_open = window_open && last.fence.as_ref().is_some_and(|fence| *fence != Fence::Holds);
     let period = match (good, window_open) {
         (true, _) if fence_is_open => timings.verify_retry,
         (true, _) => timings.verify_period,

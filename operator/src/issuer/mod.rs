@@ -20,7 +20,7 @@ use kube::runtime::reflector::Store;
 use kube::{Api, Client};
 
 use self::model::without_grants;
-use self::model::{Evidence, Facts, Fence, Memory, Note, Observed, Plan, Verification, Verify, View};
+use self::model::{Evidence, Facts, Memory, Note, Observed, Plan, Verification, Verify, View};
 use self::publication::target::Target;
 use crate::aws::accounts::Account;
 use crate::aws::model::Written;
@@ -129,7 +129,6 @@ impl Kind for Issuer {
             Ok(target) if *exchange => verify::exchange(spec, target, &account, client, namespace).await,
             _ => (None, None),
         };
-        context.metrics.fence(&view.object.name, fence.as_ref() == Some(&Fence::Ineffective));
         if exchange == Some(Evidence::Good) {
             context.metrics.verified(&view.object.name, Timestamp::now().as_second());
         }

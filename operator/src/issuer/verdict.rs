@@ -251,6 +251,11 @@ fn bucket_fenced(case: &Case<'_>) -> Wanted {
             Reason::Verified,
             "a session of this issuer that may write by its own policy was denied by the bucket's policy",
         ),
+        // The policy may not be in force yet.
+        Some(Fence::Ineffective) if case.window_open => unknown(
+            Reason::Propagating,
+            "not yet: a session of this issuer wrote to the bucket, whose policy may not be in force everywhere; it is tried again",
+        ),
         Some(Fence::Ineffective) => Wanted::no(
             TYPE,
             Finding::new(

@@ -32,7 +32,7 @@ pub enum FindError {
 /// object that cannot be decoded.
 pub async fn known(client: &Client, issuers: &[NamedIssuer]) -> Result<Vec<Known>, FindError> {
     let all: Api<DeserializeGuard<PodIdentityBinding>> = Api::all(client.clone());
-    let (mut bindings, mut used) = (BTreeMap::new(), BTreeSet::new());
+    let (mut bindings, mut used, mut seen) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
     let mut next: Option<String> = None;
     loop {
         let parameters = ListParams { continue_token: next, ..ListParams::default().limit(PAGE) };
@@ -40,6 +40,8 @@ pub async fn known(client: &Client, issuers: &[NamedIssuer]) -> Result<Vec<Known
         for binding in &page {
             let spec = binding.0.as_ref().ok().map(|binding| &binding.spec);
             used.extend(spec.and_then(|spec| spec.role_arn.clone()));
+            let status = binding.0.as_ref().ok().and_then(|binding| binding.status.as_ref());
+            seen.extend(status.and_then(|status| status.role_name.clone()));
             let key = (binding.namespace().unwrap_or_default(), binding.name_any());
             bindings.insert(key, spec.map(|spec| spec.service_account_name.clone()));
         }
@@ -57,6 +59,7 @@ pub async fn known(client: &Client, issuers: &[NamedIssuer]) -> Result<Vec<Known
             .map(|issuer| issuer.spec.issuer_url())
             .collect(),
         bindings: bindings.clone(),
+        seen: seen.clone(),
         used: used.clone(),
     });
     Ok(known.collect())
@@ -65,9 +68,9 @@ pub async fn known(client: &Client, issuers: &[NamedIssuer]) -> Result<Vec<Known
 /// The orphans under a cluster's path, by role name.
 pub async fn find(account: &Account, known: &Known) -> Result<Vec<Orphan>, FindError> {
     let path = crds::names::role_path(&known.cluster);
-    let made = known.role_names();
     let mut orphans = Vec::new();
-    for name in roles_under(&account.iam, &path).await?.into_iter().filter(|name| !made.contains(name)) {
+    let names = roles_under(&account.iam, &path).await?;
+    for name in names.into_iter().filter(|name| !known.seen.contains(name)) {
         // The list shows no tags, and may be older than the role's end.
         let role = account.iam.role(&name).await?;
         orphans.extend(role.and_then(|role| known.orphan(&name, &role)));

@@ -15,6 +15,8 @@ pub struct Known {
     pub issuers: BTreeSet<String>,
     /// Names of the `ServiceAccount`s by binding (namespace and name); `None` of a binding that cannot be read.
     pub bindings: BTreeMap<(String, String), Option<String>>,
+    /// Names of the roles that a binding's status names as its own: they need not be read.
+    pub seen: BTreeSet<String>,
     /// Every `spec.roleARN`.
     pub used: BTreeSet<String>,
 }
@@ -33,15 +35,6 @@ pub struct Orphan {
 }
 
 impl Known {
-    /// Names of the roles that the bindings make: they need not be read.
-    #[must_use]
-    pub fn role_names(&self) -> BTreeSet<String> {
-        let named = |((namespace, _), account): (&(String, String), &Option<String>)| {
-            Some(role_name(&self.cluster, namespace, account.as_ref()?))
-        };
-        self.bindings.iter().filter_map(named).collect()
-    }
-
     /// The role as an orphan: it has all our ownership tags, no binding that makes it, is no `spec.roleARN`, and was not kept
     /// on purpose. A role of another cluster, or without our tags, is none of this cluster's concern.
     #[must_use]

@@ -52,6 +52,7 @@ async fn the_attack_fails_or_the_fence_is_not_true_whatever_the_form_of_the_key(
     ] {
         let mut world = World::bootstrapped().await;
         world.sim.behave(|behaviour| behaviour.federated_provider = form);
+        world.timings.not_yet_window = std::time::Duration::ZERO;
         world.apply_issuer(&world.spec()).await;
         world.start().await;
         world.issuer_is("Ready").await;

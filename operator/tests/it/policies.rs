@@ -59,6 +59,9 @@ fn the_boundary_leaves_no_way_to_more_rights() {
     }
 }
 
+/// Action, resource, condition keys, and what is expected.
+type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], Verdict);
+
 #[test]
 fn the_operator_changes_bounded_roles_of_its_cluster_only() {
     let document = own::policy(&installation(1));
@@ -71,7 +74,6 @@ fn the_operator_changes_bounded_roles_of_its_cluster_only() {
     let other_boundary = "arn:aws:iam::111122223333:policy/podidentity/office/office.boundary";
     let other = ("iam:PermissionsBoundary", other_boundary);
     let storage = "arn:aws:iam::111122223333:policy/storage";
-    type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], Verdict);
     let table: &[Row<'_>] = &[
         ("iam:CreateRole", ROLE, &[boundary, requested, own_key], Verdict::Allow),
         ("iam:CreateRole", ROLE, &[other, requested, own_key], Verdict::NoMatch),

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
-use aws_sim::{Fault, FaultKind};
 use crds::condition::ConditionType as C;
 use kube::api::DeleteParams;
 use serde_json::json;
@@ -163,12 +162,8 @@ async fn read(world: &World, credentials: &Credentials) -> Result<(), String> {
 #[tokio::test]
 async fn the_status_names_no_role_that_was_never_made() {
     let world = World::ready().await;
-    let quota = FaultKind::Error {
-        status: 409,
-        code: "LimitExceeded".into(),
-        message: "Cannot exceed quota for RolesPerAccount: 1000".into(),
-    };
-    world.sim.inject(Fault::on("iam", "CreateRole", quota));
+    let used = world.sim.state().roles.len();
+    world.sim.behave(|behaviour| behaviour.role_quota = used);
     world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "QuotaExceeded").await;
     let binding = world.binding("app").await;
@@ -179,7 +174,7 @@ async fn the_status_names_no_role_that_was_never_made() {
     let facts = webhook_facts(binding);
     assert!(facts.0 && !facts.1, "{facts:?}");
 
-    world.sim.clear_faults();
+    world.sim.behave(|behaviour| behaviour.role_quota = used + 1);
     world.binding_is("app", "Ready").await;
     let status = world.binding("app").await.status.unwrap();
     assert_eq!(status.role_name, Some(world.role_name("app")));

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crds::condition::{ConditionType, is_true};
+use crds::condition::{ConditionType, find};
 use crds::holder::Claim;
 use crds::names::DEFAULT_ISSUER;
-use crds::{OidcIssuer, PodIdentityBinding};
+use crds::{OidcIssuer, PodIdentityBinding, Reason};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
 /// The annotations of a `ServiceAccount` that count, not yet interpreted.
@@ -119,9 +120,16 @@ impl Claim for BindingFacts {
 
 impl From<PodIdentityBinding> for BindingFacts {
     fn from(binding: PodIdentityBinding) -> Self {
-        let stalled_without_role = binding.status.as_ref().is_some_and(|status| {
-            status.role_arn.is_none() && is_true(&status.conditions, ConditionType::Stalled)
-        });
+        // One that waits for another binding's end is not refused: the role is handed over to it.
+        let refused = |conditions: &[Condition]| {
+            find(conditions, ConditionType::Stalled).is_some_and(|stalled| {
+                stalled.status == "True" && stalled.reason != Reason::ServiceAccountAlreadyBound.as_str()
+            })
+        };
+        let stalled_without_role = binding
+            .status
+            .as_ref()
+            .is_some_and(|status| status.role_arn.is_none() && refused(&status.conditions));
         let spec = &binding.spec;
         Self {
             name: binding.metadata.name.as_deref().unwrap_or_default().into(),

@@ -172,6 +172,8 @@ fn a_role_that_is_handed_over_leaves_no_pod_without_identity() {
     let mut leaving = made.clone();
     json_patch::merge(&mut leaving, &json!({"metadata": {"deletionTimestamp": "2026-11-24T11:00:00Z"}}));
     let plain = json!({});
+    let mut waiting = stalled(&plain);
+    waiting["status"]["conditions"][0]["reason"] = json!("ServiceAccountAlreadyBound");
     let elsewhere = |second| binding("new", second, &json!({"roleARN": ELSEWHERE}), &plain);
     for (what, bindings, expected) in [
         ("the old one has the role", vec![role("old", 0, &made), role("new", 1, &plain)], Some(COMPUTED)),
@@ -181,6 +183,12 @@ fn a_role_that_is_handed_over_leaves_no_pod_without_identity() {
             Some(COMPUTED),
         ),
         ("whatever its age", vec![role("old", 5, &leaving), role("new", 1, &plain)], Some(COMPUTED)),
+        (
+            "the new one waits for the old one with another specification",
+            vec![role("old", 0, &leaving), role("new", 1, &waiting)],
+            Some(COMPUTED),
+        ),
+        ("which is gone a moment later", vec![role("new", 1, &waiting)], Some(COMPUTED)),
         ("the new one is refused", vec![role("old", 0, &leaving), role("new", 1, &stalled(&plain))], None),
         ("the new one has another role", vec![role("old", 0, &leaving), elsewhere(1)], None),
         ("both go", vec![role("old", 0, &leaving), role("new", 1, &leaving)], None),

@@ -120,6 +120,16 @@ fn from_what_is_observed_to_steps_and_conditions() {
             "+Verified +Verified +Verified +Verified +Verified -FenceIneffective",
         ),
         (
+            "a session of this issuer wrote to the bucket right after a write: not yet",
+            |case| {
+                case.evidence().fence = Some(Fence::Ineffective);
+                case.memory.last_write = Some(case.clock.instant);
+            },
+            &[],
+            "True Ready",
+            "+Verified +Verified +Verified +Verified +Verified ?Propagating",
+        ),
+        (
             "no canary",
             |case| case.evidence().fence = Some(Fence::NoCanary),
             &[],
