@@ -15,7 +15,7 @@ use kube::{Api, Client, ResourceExt};
 
 use self::roles::{FoundRole, KINDS};
 use crate::aws::accounts::Account;
-use crate::aws::error::AwsError;
+use crate::aws::error::{AwsError, Class};
 use crate::aws::model::{Identity, Policy, S3Write, Write};
 use crate::aws::public::PublicReader;
 use crate::change::Change;
@@ -95,9 +95,10 @@ impl Bootstrap<'_> {
         for part in &parts {
             self.publish(part, terminal).await?;
         }
-        for change in parts.iter().filter_map(|part| part.canary.as_ref()).chain(&once) {
+        for change in parts.iter().filter_map(|part| part.canary.as_ref()) {
             self.apply(change, terminal).await.map_err(|error| anyhow!(error.for_administrator()))?;
         }
+        self.make_once(&installation, once, terminal).await?;
         for part in &parts {
             self.await_public(part, terminal).await?;
         }
@@ -148,6 +149,33 @@ impl Bootstrap<'_> {
             changes.extend(roles::diff(installation, &wanted, role.as_ref()).map_err(unchanged)?);
         }
         Ok(changes)
+    }
+
+    /// Makes boundary and roles. What an earlier run made a moment ago may exist although IAM does not show it yet.
+    async fn make_once(
+        &self,
+        installation: &Installation,
+        mut changes: Vec<Change>,
+        terminal: &mut Terminal,
+    ) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PROPAGATION_LIMIT;
+        loop {
+            let mut made = Ok(());
+            for change in &changes {
+                made = self.apply(change, terminal).await;
+                if made.is_err() {
+                    break;
+                }
+            }
+            match made {
+                Ok(()) => return Ok(()),
+                Err(error) if error.class == Class::AlreadyExists && Instant::now() < deadline => {
+                    tokio::time::sleep(RETRY).await;
+                    changes = self.once(installation).await?;
+                }
+                Err(error) => bail!(error.for_administrator()),
+            }
+        }
     }
 
     /// Makes an issuer's changes until nothing is left to change.

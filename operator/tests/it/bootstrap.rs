@@ -162,6 +162,18 @@ async fn teardown_deletes_what_bootstrap_created_and_is_refused_while_roles_of_b
 }
 
 #[tokio::test]
+async fn a_second_run_waits_for_what_iam_does_not_show_yet() {
+    let world = World::new().await;
+    world.sim.behave(|behaviour| behaviour.lag_milliseconds = 1500);
+    world.bootstrap(&world.spec()).await.unwrap();
+    world.bootstrap(&world.spec()).await.unwrap();
+    let state = world.sim.state();
+    assert_eq!((state.roles.len(), state.providers.len()), (2, 1));
+    let created = |c: &&aws_sim::Call| c.action == "CreateRole" && c.status == 200;
+    assert_eq!(world.sim.calls().iter().filter(created).count(), 2);
+}
+
+#[tokio::test]
 async fn keys_of_another_cluster_are_not_replaced_by_mistake() {
     let world = World::new().await;
     let mut spec = world.spec();

@@ -1,7 +1,8 @@
 //! What the policies allow and deny, by an evaluator that is not the operator's: the boundary, the operator's own policy.
 
-use aws_sim::policy::{Context, Kind, Query, Verdict, evaluate, parse};
+use aws_sim::policy::{Context, Kind, Principal, Query, Verdict, evaluate, parse};
 use operator::installation::{Installation, NamedIssuer};
+use operator::policy::bucket::Bucket;
 use operator::policy::{boundary, operator as own};
 use serde_json::{Value, json};
 
@@ -108,4 +109,52 @@ fn the_operator_changes_bounded_roles_of_its_cluster_only() {
 fn the_operators_policy_fits_an_inline_policy_for_as_many_issuers_as_its_trust_allows() {
     let length = own::policy(&installation(4)).to_string().len();
     assert!(length < 10_240, "{length}");
+}
+
+#[test]
+fn the_buckets_policy_keeps_pods_out_and_nobody_else() {
+    const OPERATOR: &str = "arn:aws:iam::111122223333:role/podidentity-system/podidentity-operator.homelab";
+    const HOST: &str = "b.s3.eu-central-1.amazonaws.com/homelab";
+    let provider = format!("arn:aws:iam::111122223333:oidc-provider/{HOST}");
+    let url = format!("https://{HOST}");
+    let bucket = Bucket {
+        partition: "aws",
+        name: "b",
+        public_keys: ["homelab/.well-known/openid-configuration", "homelab/openid/v1/jwks"],
+        provider_arn: &provider,
+        issuer_url: &url,
+        operator_role_arn: OPERATOR,
+    };
+    let key = "arn:aws:s3:::b/homelab/openid/v1/jwks";
+    let elsewhere = "arn:aws:iam::111122223333:role/terraform/app";
+    let others = "arn:aws:iam::111122223333:oidc-provider/token.actions.githubusercontent.com";
+    let table: &[(&str, Option<&str>, &str, &str, Verdict)] = &[
+        (elsewhere, Some(&provider), "s3:PutObject", "true", Verdict::Deny),
+        (elsewhere, Some(HOST), "s3:PutObject", "true", Verdict::Deny),
+        (elsewhere, Some(&url), "s3:DeleteObject", "true", Verdict::Deny),
+        (elsewhere, Some(&provider), "s3:PutBucketPolicy", "true", Verdict::Deny),
+        (elsewhere, Some(&provider), "s3:GetObject", "true", Verdict::Allow),
+        (ROLE, None, "s3:PutObject", "true", Verdict::Deny),
+        ("arn:aws:iam::999999999999:role/podidentity/office/x", None, "s3:PutObject", "true", Verdict::Deny),
+        (OPERATOR, Some(&provider), "s3:PutObject", "true", Verdict::NoMatch),
+        (OPERATOR, Some(&provider), "s3:PutObject", "false", Verdict::Deny),
+        // People and their automation.
+        ("arn:aws:iam::111122223333:user/administrator", None, "s3:PutObject", "true", Verdict::NoMatch),
+        (elsewhere, Some(others), "s3:PutObject", "true", Verdict::NoMatch),
+        ("arn:aws:iam::111122223333:user/administrator", None, "s3:GetObject", "false", Verdict::Deny),
+    ];
+    for document in [bucket.policy(), bucket.deny_only()] {
+        parse(&document.to_string(), Kind::Resource).unwrap();
+    }
+    let document = bucket.policy();
+    for (arn, federated, action, tls, expected) in table {
+        let mut context = Context::from([
+            ("aws:principalarn".to_owned(), vec![(*arn).to_owned()]),
+            ("aws:securetransport".to_owned(), vec![(*tls).to_owned()]),
+        ]);
+        context.extend(federated.map(|value| ("aws:federatedprovider".to_owned(), vec![value.to_owned()])));
+        let principal = Principal::Aws { arns: vec![(*arn).to_owned()], account: ACCOUNT.into() };
+        let query = Query { action, resource: Some(key), principal: Some(&principal), context: &context };
+        assert_eq!(evaluate(&document, query), *expected, "{arn} {federated:?} {action} {tls}");
+    }
 }

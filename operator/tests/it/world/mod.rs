@@ -42,13 +42,13 @@ pub const STORAGE: &str = "arn:aws:iam::111122223333:policy/storage";
 pub const QUEUE: &str = "arn:aws:iam::111122223333:policy/queue";
 /// How long to wait for a condition; far longer than it takes.
 const LIMIT: Duration = Duration::from_secs(15);
-/// The variable with the lag, in milliseconds, under which IAM's reads are answered in every test that does not set one:
+/// The variable with the lag, in milliseconds, under which IAM's reads are answered from the operator's start on:
 /// `PODIDENTITY_LAG=200 cargo test -p operator --test it`. The waits for settled reads are a tenth of their defaults or less,
 /// so that 200 ms stand for 2 s. Tests that count calls are for an IAM without lag.
 const LAG: &str = "PODIDENTITY_LAG";
 
-fn lag_milliseconds() -> u64 {
-    std::env::var(LAG).ok().and_then(|lag| lag.parse().ok()).unwrap_or_default()
+fn lag_milliseconds() -> Option<u64> {
+    std::env::var(LAG).ok()?.parse().ok()
 }
 
 /// Locked by the test that runs: all tests use cluster-scoped objects of the same names.
@@ -101,7 +101,6 @@ impl World {
         let client = Client::try_from(config).unwrap();
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
         let sim = Sim::new(Settings::default());
-        sim.behave(|behaviour| behaviour.lag_milliseconds = lag_milliseconds());
         for policy in ["storage", "queue"] {
             sim.put_managed_policy(policy, read_only_policy());
         }

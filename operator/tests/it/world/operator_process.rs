@@ -13,7 +13,7 @@ use operator::run::{Ended, Operator};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{ACCOUNT, CLUSTER, LIMIT, NEXT_NUMBER, World};
+use super::{ACCOUNT, CLUSTER, LIMIT, NEXT_NUMBER, World, lag_milliseconds};
 
 pub(super) struct RunningOperator {
     stop: CancellationToken,
@@ -41,6 +41,9 @@ impl World {
     /// The same with the given credentials.
     pub async fn start_as(&mut self, credentials: impl ProvideCredentials + 'static) {
         self.metrics = Arc::default();
+        if let Some(lag) = lag_milliseconds() {
+            self.sim.behave(|behaviour| behaviour.lag_milliseconds = lag);
+        }
         self.sim.clear_calls();
         let stop = CancellationToken::new();
         let operator = Operator {
