@@ -106,9 +106,14 @@ impl Elector {
 
     /// Releases the lease, so that the next leader need not wait until it expires. A failure is logged only.
     pub async fn release(&mut self) {
-        if self.renewed.take().is_none() {
-            return;
+        self.renewed = None;
+        let limit = self.timings.lease_renew;
+        if tokio::time::timeout(limit, self.clear()).await.is_err() {
+            tracing::warn!("the lease could not be released within {limit:?}; it expires");
         }
+    }
+
+    async fn clear(&mut self) {
         let mut cleared = self.clear_holder().await;
         // The last renewal was not awaited any more, and the API server accepted it between our read and our write.
         if matches!(&cleared, Err(kube::Error::Api(status)) if status.is_conflict()) {

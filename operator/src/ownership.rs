@@ -87,6 +87,13 @@ impl Owner {
         (self.is_of_issuers(found) && self.proof.iter().all(|key| same(key))).then_some(name)
     }
 
+    /// The issuer in the tags of a resource that is this owner's but for an issuer that the cluster does not have.
+    #[must_use]
+    pub fn unknown_issuer<'a>(&self, found: &'a Tags) -> Option<&'a str> {
+        let same = self.proof.iter().all(|key| found.get(*key) == self.tags.get(*key));
+        found.get(tag::ISSUER).filter(|_| same && !self.is_of_issuers(found)).map(String::as_str)
+    }
+
     fn is_of_issuers(&self, found: &Tags) -> bool {
         let issuer = found.get(tag::ISSUER);
         issuer == self.tags.get(tag::ISSUER) || issuer.is_some_and(|url| self.issuers.contains(url))
@@ -122,7 +129,8 @@ impl Owner {
             Some(cluster) => {
                 let namespace = found.get(tag::NAMESPACE).map_or(String::new(), |ns| format!("{ns}/"));
                 format!(
-                    "{what} {name} belongs to {} {namespace}{} of cluster {cluster}, issuer {}: delete it there first",
+                    "{what} {name} belongs to {} {namespace}{} of cluster {cluster}, issuer {}: delete it there first. If it does not \
+                     exist any more, a role is removed with `operator orphans --delete {name}`",
                     of(tag::KIND),
                     of(tag::NAME),
                     of(tag::ISSUER)

@@ -72,7 +72,11 @@ impl Operator {
         tracing::info!(identity = self.identity, "waiting to become the leader");
         tokio::select! {
             () = elector.acquire() => {}
-            () = stop.cancelled() => return Ok(Ended::Stopped),
+            () = stop.cancelled() => {
+                // The API server may have accepted a write of the lease whose response was not awaited any more.
+                elector.release().await;
+                return Ok(Ended::Stopped);
+            }
         }
         tracing::info!("this replica is the leader");
         self.metrics.leader(true);

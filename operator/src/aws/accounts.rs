@@ -101,7 +101,7 @@ impl Account {
     pub fn s3_as(&self, session: Credentials, bucket: &BucketRef) -> S3 {
         let provider = SharedCredentialsProvider::new(session);
         let config = self.config.to_builder().credentials_provider(provider).build();
-        S3::new(&config, bucket.clone(), self.calls.clone())
+        S3::new(&config, bucket.clone(), self.calls.of_other_credentials())
     }
 
     /// Account and principal of the credentials. The answer is used for `identity_refresh` and until AWS refuses the

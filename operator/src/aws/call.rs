@@ -39,6 +39,11 @@ impl Calls {
         Self { metrics, credentials, refused: Arc::default() }
     }
 
+    /// The same for calls that are signed with other credentials: what AWS says of those is not about ours.
+    pub(super) fn of_other_credentials(&self) -> Self {
+        Self { metrics: Arc::clone(&self.metrics), credentials: None, refused: Arc::default() }
+    }
+
     /// Counts a call and classifies its failure.
     pub(super) fn record<T, E>(
         &self,

@@ -1,6 +1,8 @@
-//! The one step that only bindings have: annotations on the `ServiceAccount`.
+//! The steps that only bindings have: annotations on the `ServiceAccount`, and the finalizer of the binding that a role is handed
+//! over to.
 
-use crds::names::MANAGER_ANNOTATION;
+use crds::PodIdentityBinding;
+use crds::names::{FINALIZER, MANAGER_ANNOTATION, MANAGER_FINALIZER};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{Patch, PatchParams};
 use kube::core::Status;
@@ -8,6 +10,7 @@ use kube::{Api, Client};
 use serde_json::json;
 
 use super::model::{Annotate, Conflict, View};
+use super::role::Heir;
 
 /// Server-side apply, with the observed uid (it could otherwise create the `ServiceAccount`) and never forced. Returns the
 /// conflict if another field manager owns an annotation.
@@ -35,6 +38,21 @@ pub async fn annotate(
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Puts our finalizer on the heir as it was seen. The API server refuses it where the heir has changed, is being deleted or has
+/// ended: then all is decided again.
+pub async fn lock(client: &Client, view: &View, heir: &Heir) -> Result<(), kube::Error> {
+    let Heir { name, uid, version, finalizers, .. } = heir;
+    let api: Api<PodIdentityBinding> = Api::namespaced(client.clone(), &view.object.namespace);
+    let mut finalizers = finalizers.clone();
+    if !finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
+        finalizers.push(FINALIZER.to_owned());
+    }
+    let metadata = json!({"uid": uid, "resourceVersion": version, "finalizers": finalizers});
+    let parameters =
+        PatchParams { field_manager: Some(MANAGER_FINALIZER.to_owned()), ..PatchParams::default() };
+    api.patch_metadata(name, &parameters, &Patch::Merge(json!({"metadata": metadata}))).await.map(|_| ())
 }
 
 /// The owner of the fields that an apply was refused for.

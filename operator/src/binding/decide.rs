@@ -11,8 +11,8 @@ use crds::{Finding, OidcIssuer, PodIdentityBindingSpec, Reason};
 use super::absence::unconfirmed;
 use super::holder::{other_holder, owner};
 use super::model::{
-    Annotate, Decision, Due, Memory, Note, Observed, Plan, RoleFacts, RoleState, Sibling, Step, Unresolved,
-    View,
+    Annotate, Decision, Due, Memory, Note, Observed, Own, Plan, RoleFacts, RoleState, Sibling, Step,
+    Unresolved, View,
 };
 use super::removal;
 use super::verdict::{self, Case, READY};
@@ -57,7 +57,8 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     } else if let Some((summary, next)) = blocked(view, holder, &grant, clock, timings) {
         // A role that is another binding's is not named any more: the webhook takes the binding that names it.
         let lost = owner(view, observed).is_some() || (holder.is_some() && !view.binding.has_role());
-        let facts = lost.then(RoleFacts::default);
+        // A role that is refused nothing but its next change is still there.
+        let facts = if lost { Some(RoleFacts::default()) } else { own_role(view, observed) };
         Decision { facts, next, ..Decision::nothing(summary, timings) }
     } else if view.spec().role.is_some() {
         make_role(view, observed, memory, clock, timings)
@@ -78,6 +79,15 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         facts,
         next,
     }
+}
+
+/// Facts of a role that was seen and is this binding's own.
+fn own_role(view: &View, observed: &Observed) -> Option<RoleFacts> {
+    let (Ok(target), Ok(Some(RoleState::Found(role, _)))) = (&view.target, &observed.role) else {
+        return None;
+    };
+    let facts = || RoleFacts { arn: Some(target.arn.clone()), name: Some(target.name.clone()) };
+    (view.spec().role.is_some() && target.owns(role).is_ok()).then(facts)
 }
 
 /// Whether a grant of its issuer covers a binding. One that makes no role needs none.
@@ -124,7 +134,7 @@ fn blocked(
         return Some((Summary::Stalled(Finding::new(Reason::ReservedServiceAccount, message)), later));
     }
     if let Some(holder) = holder {
-        return Some(already_bound(view, holder, clock, timings));
+        return Some(already_bound(view, holder, grant.is_ok(), clock, timings));
     }
     view.spec().role.as_ref()?;
     let (issuer, name) = match view.issuer() {
@@ -146,11 +156,17 @@ fn blocked(
 /// A binding that does not hold its `ServiceAccount` changes nothing: the other one may be deleted soon. If both have the same
 /// effect it is Ready: a rename under a tool that waits for the new object before it deletes the old one must not wait for
 /// itself (Argo CD's `PruneLast`).
-fn already_bound(view: &View, holder: &Sibling, clock: &Clock, timings: &Timings) -> (Summary, Next) {
+fn already_bound(
+    view: &View,
+    holder: &Sibling,
+    granted: bool,
+    clock: &Clock,
+    timings: &Timings,
+) -> (Summary, Next) {
     let (account, name) = (&view.spec().service_account_name, &holder.name);
     if holder.same_effect {
         let later = Next::At(timings.role_resync); // a change of the other wakes it
-        if holder.ready || (holder.deleting && view.object.was_ready) {
+        if granted && (holder.ready || (holder.deleting && view.object.was_ready)) {
             let message = format!(
                 "ServiceAccount {account} is bound by PodIdentityBinding {name}, which has the same specification; this one \
                  takes its role over when that one is deleted"
@@ -227,11 +243,12 @@ fn make_role<'a>(
     let finalizer = (!view.object.finalizer).then_some(Step::AddFinalizer);
     let mut steps: Vec<Step> = finalizer.into_iter().chain(changes.into_iter().map(Step::Change)).collect();
     steps.extend(annotate(view, observed, memory, &target.arn));
-    // Only what was seen is reported. A role that was seen before is being made anew: its name stays in the status.
-    let facts = match (found, view.binding.has_role()) {
-        (Some(_), _) => Some(RoleFacts { arn: Some(target.arn.clone()), name: Some(target.name.clone()) }),
-        (None, false) => Some(RoleFacts::default()),
-        (None, true) => None,
+    // Only what was seen is reported. A role that was seen before keeps its name until it is certain that it is gone.
+    let gone =
+        matches!(state, Some(RoleState::Missing)) && unconfirmed(observed, memory, clock, timings).is_none();
+    let facts = match found {
+        Some(_) => own_role(view, observed),
+        None => (gone || !view.binding.has_role()).then(RoleFacts::default),
     };
     let next = read_back(&steps, Next::At(timings.role_resync));
     Decision { steps, facts, next, ..Decision::nothing(summary, timings) }
@@ -266,11 +283,12 @@ fn use_existing_role<'a>(
     let mut steps: Vec<Step> = (!view.object.finalizer).then_some(Step::AddFinalizer).into_iter().collect();
     let (mut next, mut no_earlier_role) = (Next::At(timings.role_resync), false);
     match (&view.target, &observed.role) {
-        _ if view.uses_own_role() => {}
+        _ if view.keeps_role() || view.former_role().is_some() => {}
         (Ok(target), Ok(Some(RoleState::Found(role, policies)))) if target.owns(role).is_ok() => {
             let changes = [target.revocation(role), target.removal(policies.as_ref())].concat();
             steps.extend(changes.into_iter().map(Step::Change));
         }
+        (Ok(target), Ok(Some(RoleState::Found(role, _)))) if target.unknown_issuer(role).is_some() => {}
         (_, Ok(Some(_))) => match unconfirmed(observed, memory, clock, timings) {
             None => no_earlier_role = true,
             Some(left) => next = Next::At(left),
@@ -297,7 +315,7 @@ fn annotate(view: &View, observed: &Observed, memory: &Memory, role_arn: &str) -
         return None;
     }
     let (uid, version) = (service_account.uid.clone(), service_account.version.clone());
-    Some(Step::Own(Annotate { uid, version, annotations }))
+    Some(Step::Own(Own::Annotate(Annotate { uid, version, annotations })))
 }
 
 /// A pass that did something is followed by one that reads it back.

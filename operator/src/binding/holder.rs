@@ -39,7 +39,7 @@ fn named<'a>(view: &'a View, name: &str) -> Option<&'a Sibling> {
 /// The binding that the role is handed over to when this one is deleted.
 #[must_use]
 pub fn heir(view: &View) -> Option<&Heir> {
-    holder::heir(&view.siblings)?.heir.as_ref()
+    holder::heir(view.siblings.iter())?.heir.as_ref()
 }
 
 impl Claim for Sibling {

@@ -22,7 +22,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, ResourceExt};
 
-use self::model::{Annotate, Conflict, Memory, Note, Observed, Plan, RoleFacts, Sibling, Unresolved, View};
+use self::model::{Conflict, Memory, Note, Observed, Own, Plan, RoleFacts, Sibling, Unresolved, View};
 use self::role::{Heir, Target};
 use crate::aws::accounts::Account;
 use crate::aws::error::Class;
@@ -44,7 +44,7 @@ impl Kind for Binding {
     type View = View;
     type Observed = Observed;
     type Memory = Memory;
-    type Own = Annotate;
+    type Own = Own;
     type Shown = Option<Conflict>;
     type Facts = Option<RoleFacts>;
     type Note = Note;
@@ -133,11 +133,17 @@ impl Kind for Binding {
     }
 
     async fn act(
-        step: &Annotate,
+        step: &Own,
         resolved: &Resolved<Self>,
         context: &Context,
     ) -> Result<Option<Conflict>, StepError> {
-        Ok(act::annotate(&context.client, &resolved.view, step).await?)
+        match step {
+            Own::Annotate(step) => Ok(act::annotate(&context.client, &resolved.view, step).await?),
+            Own::Lock(heir) => {
+                act::lock(&context.client, &resolved.view, heir).await?;
+                Ok(None)
+            }
+        }
     }
 
     fn planned(memory: &mut Memory, view: &View, plan: &Plan) {
@@ -193,13 +199,18 @@ fn sibling(
     let (namespace, name) = (other.namespace().unwrap_or_default(), other.name_any());
     let conditions = other.status.as_ref().map_or(&[][..], |status| &status.conditions);
     let heir = target.zip(cluster.issuer(other.spec.issuer_name())).and_then(|(target, issuer)| {
-        let is_accepted = issuer.metadata.deletion_timestamp.is_none()
-            && decide::check_grant(&namespace, &other.spec, Ok(&issuer)).is_ok()
+        let is_accepted = decide::check_grant(&namespace, &other.spec, Ok(&issuer)).is_ok()
             && decide::check_audience(&other.spec, &issuer).is_ok();
         let urls = cluster.issuers.state().into_iter().map(|issuer| issuer.spec.issuer_url());
         let made = role::target(&namespace, &name, &other.spec, &issuer.spec, urls, &target.account);
         let takes_over = other.can_take_over() && is_accepted && made.arn == target.arn;
-        takes_over.then(|| Heir { name: name.clone(), tags: made.tags().clone() })
+        takes_over.then(|| Heir {
+            name: name.clone(),
+            uid: other.uid().unwrap_or_default(),
+            version: other.resource_version().unwrap_or_default(),
+            finalizers: other.finalizers().to_vec(),
+            tags: made.tags().clone(),
+        })
     });
     Sibling {
         created: other.created(),
@@ -207,6 +218,7 @@ fn sibling(
         has_role: other.has_role(),
         ready: is_true(conditions, ConditionType::Ready)
             && other.status.as_ref().is_some_and(|s| s.observed_generation == other.metadata.generation),
+        uses_role: target.zip(other.spec.role_arn.as_ref()).is_some_and(|(target, arn)| target.is(arn)),
         same_effect: own.spec.has_same_effect(&other.spec),
         heir,
         name,

@@ -49,6 +49,8 @@ pub struct Sibling {
     pub ready: bool,
     /// Whether its specification has the same effect as this binding's.
     pub same_effect: bool,
+    /// Whether its `spec.roleARN` is the role of this binding.
+    pub uses_role: bool,
     /// What makes the role its own, where it makes the same role and a grant covers it.
     pub heir: Option<Heir>,
 }
@@ -76,6 +78,22 @@ impl View {
     pub fn uses_own_role(&self) -> bool {
         let named = self.spec().role_arn.as_deref();
         self.target.as_ref().is_ok_and(|target| named.is_some_and(|arn| target.is(arn)))
+    }
+
+    /// Whether the role stays as it is when this binding gives it up: it, or another binding on the `ServiceAccount`, uses the role
+    /// by its ARN.
+    #[must_use]
+    pub fn keeps_role(&self) -> bool {
+        self.uses_own_role() || self.siblings.iter().any(|sibling| sibling.uses_role && !sibling.deleting)
+    }
+
+    /// The role that the status names, where it is not the one that would be looked for now: the issuer was made again under
+    /// another cluster name, or the credentials are of another account.
+    #[must_use]
+    pub fn former_role(&self) -> Option<&str> {
+        let (target, status) = (self.target.as_ref().ok()?, self.binding.status.as_ref()?);
+        status.role_name.as_ref()?;
+        status.role_arn.as_deref().filter(|arn| !target.is(arn))
     }
 
     /// Whether no spec of this binding ever asked for a role: the first generation is the only one, and its deletion
@@ -204,7 +222,17 @@ pub struct Conflict {
     pub owner: String,
 }
 
-/// What only a binding's reconcile does: apply exactly these annotations to the `ServiceAccount` of that uid and version;
+/// What only a binding's reconcile does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Own {
+    /// Annotations on the `ServiceAccount`.
+    Annotate(Annotate),
+    /// Our finalizer on the binding that the role is handed over to: from then on it is responsible for the role, and an end of
+    /// it that is not known here yet makes this step fail.
+    Lock(Heir),
+}
+
+/// Apply exactly these annotations to the `ServiceAccount` of that uid and version;
 /// an empty set takes ours away.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Annotate {
@@ -265,6 +293,6 @@ impl Decision<'_> {
 }
 
 /// One thing to do.
-pub type Step = model::Step<Annotate>;
+pub type Step = model::Step<Own>;
 /// What one pass does and reports.
-pub type Plan = model::Plan<Annotate, Option<RoleFacts>, Note>;
+pub type Plan = model::Plan<Own, Option<RoleFacts>, Note>;

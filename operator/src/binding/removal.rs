@@ -8,7 +8,8 @@ use crds::{Finding, Reason};
 
 use super::absence::unconfirmed;
 use super::holder::{heir, other_holder};
-use super::model::{Annotate, Decision, Memory, Observed, RoleState, Step, Unresolved, View};
+use super::model::{Annotate, Decision, Memory, Observed, Own, RoleState, Step, Unresolved, View};
+use super::role::Target;
 use crate::aws::error::AwsError;
 use crate::clock::Clock;
 use crate::model::Next;
@@ -24,7 +25,7 @@ pub(super) fn decide<'a>(
 ) -> Decision<'a> {
     let deleting = |message: &str| Summary::Reconciling(Finding::new(Reason::Deleting, message));
     let mut decision = Decision::nothing(deleting("the role is being removed"), timings);
-    let keeps_role = view.never_had_role() || view.uses_own_role();
+    let keeps_role = view.never_had_role() || view.keeps_role();
     if keeps_role {
         let message =
             "our annotations are being removed from the ServiceAccount; the role itself is not changed";
@@ -54,7 +55,8 @@ pub(super) fn decide<'a>(
         (Ok(target), Ok(Some(RoleState::Found(role, policies)))) if target.owns(role).is_ok() => {
             if let Some(heir) = heir(view) {
                 // Its trust stays as it is, and the annotations are the heir's: pods notice nothing.
-                decision.steps = vec![Step::Change(target.hand_over(heir)), Step::RemoveFinalizer];
+                let lock = Step::Own(Own::Lock(heir.clone()));
+                decision.steps = vec![lock, Step::Change(target.hand_over(heir)), Step::RemoveFinalizer];
                 decision.summary =
                     deleting(&format!("the role is handed over to PodIdentityBinding {}", heir.name));
                 return decision;
@@ -67,6 +69,10 @@ pub(super) fn decide<'a>(
             };
             let [revocation, removal] = [revocation, removal].map(|part| part.into_iter().map(Step::Change));
             decision.steps = revocation.chain(unannotate).chain(removal).chain(last).collect();
+        }
+        (Ok(target), Ok(state)) if unresolved(view, target, state.as_ref()).is_some() => {
+            let message = unresolved(view, target, state.as_ref()).unwrap_or_default();
+            decision.summary = Summary::Reconciling(Finding::new(Reason::DeletionBlocked, message));
         }
         (Ok(_), Ok(_)) => match unconfirmed(observed, memory, clock, timings) {
             None => decision.steps = unannotate.into_iter().chain(last).collect(),
@@ -81,6 +87,26 @@ pub(super) fn decide<'a>(
     decision
 }
 
+/// Why "no role of this binding" is no answer: it has one under a name or an issuer that is not looked for any more.
+fn unresolved(view: &View, target: &Target, state: Option<&RoleState>) -> Option<String> {
+    if let Some(arn) = view.former_role() {
+        return Some(format!(
+            "the binding has role {arn}, and OidcIssuer {} now stands for {}: restore the OidcIssuer as it was, or remove that role \
+             in AWS and then our finalizer (docs/install.md, section Escape)",
+            view.spec().issuer_name(),
+            target.arn
+        ));
+    }
+    let Some(RoleState::Found(role, _)) = state else { return None };
+    target.unknown_issuer(role).map(|issuer| {
+        format!(
+            "role {} was made for this binding under issuer {issuer}, which no OidcIssuer of this cluster has: apply that \
+             OidcIssuer again, under any name, or remove the role in AWS",
+            target.name
+        )
+    })
+}
+
 /// What takes our annotations away; nothing where another binding holds the `ServiceAccount`: they are its own.
 fn unannotate(view: &View, observed: &Observed) -> Option<Step> {
     if other_holder(view, observed).is_some() {
@@ -88,7 +114,7 @@ fn unannotate(view: &View, observed: &Observed) -> Option<Step> {
     }
     let account = observed.service_account.as_ref().filter(|account| !account.ours.is_empty())?;
     let (uid, version) = (account.uid.clone(), account.version.clone());
-    Some(Step::Own(Annotate { uid, version, annotations: BTreeMap::new() }))
+    Some(Step::Own(Own::Annotate(Annotate { uid, version, annotations: BTreeMap::new() })))
 }
 
 /// A removal that a failed call holds up.

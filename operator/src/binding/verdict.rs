@@ -4,7 +4,7 @@
 use crds::condition::{ConditionType as C, Holds, Summary, Wanted};
 use crds::{Finding, Reason};
 
-use super::model::{Memory, Observed, RoleState, ServiceAccountState, Sibling, Step, Unresolved, View};
+use super::model::{Memory, Observed, Own, RoleState, ServiceAccountState, Sibling, Step, Unresolved, View};
 use super::role::Target;
 use crate::aws::error::AwsError;
 use crate::aws::model::RolePolicies;
@@ -86,7 +86,7 @@ fn role_ready(case: &Case<'_>) -> Wanted {
         return Wanted::no(C::RoleReady, finding.clone());
     }
     if view.spec().role.is_none() {
-        let message = "never read nor written: it was made elsewhere";
+        let message = "spec.roleARN is used as it is: that role is neither read nor written";
         return Wanted::yes(C::RoleReady, Reason::NotRequired, message);
     }
     let not_observed = |finding: Finding| Wanted::not_observed(C::RoleReady, view.object.was_ready, finding);
@@ -141,7 +141,7 @@ fn service_account_annotated(case: &Case<'_>) -> Wanted {
     if service_account.has_exactly(&view.annotations(role_arn)) {
         return Wanted::yes(TYPE, Reason::Annotated, "the annotations are in place");
     }
-    if steps.iter().any(|step| matches!(step, Step::Own(_))) {
+    if steps.iter().any(|step| matches!(step, Step::Own(Own::Annotate(_)))) {
         return Wanted::no(TYPE, Finding::new(Reason::Progressing, "to be done: annotations"));
     }
     if let Some(refused) = refused(view, memory, service_account) {

@@ -36,7 +36,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     let was_ready = view.object.was_ready;
     let mismatch = verdict::mismatch(view, observed);
     let documents = wanted_documents(view, observed);
-    let foreign = documents.as_ref().err().filter(|_| mismatch.is_none()).and_then(Option::as_ref);
+    let foreign = documents.as_ref().err().and_then(Option::as_ref);
     let documents = documents.as_ref().ok();
     let publication = publication(view, observed, documents);
     let changes = publication.as_ref().ok().and_then(|publication| publication.changes().ok());
@@ -47,9 +47,13 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         .verification
         .as_ref()
         .filter(|last| digest.as_ref().is_some_and(|digest| last.digest == *digest));
-    let window_open = clock.since(memory.last_write.unwrap_or(clock.started)) < timings.not_yet_window;
+    let last_write = memory.last_write.unwrap_or(clock.started);
+    let window_open = clock.since(last_write) < timings.not_yet_window;
+    let early = verification
+        .is_some_and(|last| last.at.saturating_duration_since(last_write) < timings.not_yet_window);
 
-    let bad = mismatch.clone().or_else(|| verdict::definite(verification, window_open));
+    let bad = mismatch.clone().or_else(|| foreign.cloned());
+    let bad = bad.or_else(|| verdict::definite(verification, window_open));
     let bad_since = bad.as_ref().map(|_| memory.bad_since.unwrap_or(clock.instant));
     let lasted = bad_since.is_some_and(|since| clock.since(since) >= timings.verify_retry);
     let case = Case {
@@ -61,6 +65,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         published: published.is_some(),
         verification,
         window_open,
+        early,
         // Ready is taken back only by evidence that lasted.
         against: bad.as_ref().filter(|_| lasted || !was_ready),
     };
@@ -76,7 +81,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         let mut wait = timings.api_server_poll.min(timings.issuer_resync);
         if let Some(documents) = published {
             let matches = mismatch.is_none();
-            match verified_for(verification, matches, window_open, clock, timings) {
+            match verified_for(verification, matches, window_open, early, clock, timings) {
                 Some(left) => wait = wait.min(left),
                 None => steps.push(Step::Own(Verify { documents: documents.clone(), exchange: matches })),
             }
@@ -134,6 +139,7 @@ fn verified_for(
     last: Option<&Verification>,
     matches: bool,
     window_open: bool,
+    early: bool,
     clock: &Clock,
     timings: &Timings,
 ) -> Option<Duration> {
@@ -142,8 +148,8 @@ fn verified_for(
         Some(exchange) => *exchange == Evidence::Good,
         None => last.public == Evidence::Good,
     };
-    // What bootstrap made a moment ago may not be in force yet.
-    let fence_is_open = window_open && last.fence.as_ref().is_some_and(|fence| *fence != Fence::Holds);
+    // What was written a moment before it was tried may not have been in force yet: it is tried once more.
+    let fence_is_open = early && last.fence.as_ref().is_some_and(|fence| *fence != Fence::Holds);
     let period = match (good, window_open) {
         (true, _) if fence_is_open => timings.verify_retry,
         (true, _) => timings.verify_period,

@@ -143,7 +143,8 @@ impl Kind for Issuer {
 
     fn changed(memory: &mut Memory, _: &Change, _: Written, clock: &Clock) {
         memory.last_write = Some(clock.instant);
-        memory.aws = None;
+        // What was verified before the change is verified anew.
+        (memory.aws, memory.verification) = (None, None);
     }
 
     fn shown(memory: &mut Memory, verification: Verification) {

@@ -5,7 +5,7 @@ use crds::condition::{ConditionType as C, Summary, Wanted};
 use crds::{Finding, Reason};
 
 use super::model::{Evidence, Fence, Observed, Verification, View};
-use super::publication::Publication;
+use super::publication::{Publication, bucket};
 use crate::aws::error::AwsError;
 use crate::change::{Change, attributes};
 
@@ -27,6 +27,8 @@ pub struct Case<'a> {
     pub verification: Option<&'a Verification>,
     /// Whether "not yet" is an answer: AWS may not have seen the last write everywhere.
     pub window_open: bool,
+    /// Whether the last verification was made while that was so.
+    pub early: bool,
     /// Evidence that takes Ready back.
     pub against: Option<&'a Finding>,
 }
@@ -53,11 +55,13 @@ pub fn conditions(case: &Case<'_>, summary: &Summary) -> Vec<Wanted> {
 /// The first thing that only a person can change, or else the first that is missing.
 #[must_use]
 pub fn summary(case: &Case<'_>) -> Summary {
+    let was_ready = case.view.object.was_ready;
     let candidates = [
+        // Before the flags: with them, nothing of this cluster would work.
+        case.foreign.filter(|_| !was_ready || case.against.is_some()).cloned().map(Summary::Stalled),
         // The cause of whatever else does not work yet, the operator's own credentials among it.
-        case.mismatch.filter(|_| !case.view.object.was_ready).map(waiting),
+        case.mismatch.filter(|_| !was_ready).map(waiting),
         case.observed.api.as_ref().err().map(waiting),
-        case.foreign.cloned().map(Summary::Stalled),
         case.publication.err().map(failure),
         case.publication.ok().and_then(refused),
         case.publication.ok().and_then(to_be_written),
@@ -68,7 +72,7 @@ pub fn summary(case: &Case<'_>) -> Summary {
     let first = candidates.next().unwrap_or_else(ready);
     let stalled = |summary: &Summary| matches!(summary, Summary::Stalled(_));
     let summary = if stalled(&first) { first } else { candidates.find(stalled).unwrap_or(first) };
-    settled(summary, case.view.object.was_ready)
+    settled(summary, was_ready)
 }
 
 /// What was Ready stays Ready through everything that passes by itself.
@@ -240,6 +244,11 @@ fn token_exchange_verified(case: &Case<'_>) -> Wanted {
 /// Whether pods are kept from writing the bucket, by what was tried with the last token exchange. It never takes part in Ready.
 fn bucket_fenced(case: &Case<'_>) -> Wanted {
     const TYPE: C = C::BucketFenced;
+    let changes = case.publication.ok().and_then(|publication| publication.bucket.as_ref().ok());
+    if changes.is_some_and(|changes| changes.iter().any(|change| change.attribute == bucket::POLICY)) {
+        let message = "the bucket's policy is not the one that was tried: see Published";
+        return Wanted::unknown(TYPE, Finding::new(Reason::Publishing, message));
+    }
     let Some(last) = case.verification.filter(|_| case.published) else {
         return not_verified(case, TYPE);
     };
@@ -249,10 +258,10 @@ fn bucket_fenced(case: &Case<'_>) -> Wanted {
         Some(Fence::Holds) => Wanted::yes(
             TYPE,
             Reason::Verified,
-            "a session of this issuer that may write by its own policy was denied by the bucket's policy",
+            "a session of this issuer that may write by its own policy was denied",
         ),
         // The policy may not be in force yet.
-        Some(Fence::Ineffective) if case.window_open => unknown(
+        Some(Fence::Ineffective) if case.early => unknown(
             Reason::Propagating,
             "not yet: a session of this issuer wrote to the bucket, whose policy may not be in force everywhere; it is tried again",
         ),

@@ -56,17 +56,25 @@ impl Orphans<'_> {
 
     /// Removes the named roles. Each is read again, and nothing is removed unless all of them are orphans.
     pub async fn delete(&self, names: &[String], terminal: &mut Terminal) -> anyhow::Result<()> {
-        let mut removals = Vec::new();
         let known = self.known().await?;
-        for name in names {
-            removals.push(self.removal(&known, name).await?);
+        let unreadable =
+            known.iter().flat_map(|known| &known.bindings).find(|(_, account)| account.is_none());
+        if let Some(((namespace, name), _)) = unreadable {
+            bail!(
+                "PodIdentityBinding {namespace}/{name} cannot be read, and may need one of the roles: mend or delete it first. \
+                 Nothing was removed"
+            );
         }
-        for change in removals.iter().flatten() {
-            let begun = Instant::now();
-            self.account.apply(&change.write).await.map_err(of_aws)?;
-            terminal.removed(change.attribute, begun.elapsed());
+        for name in names {
+            self.removal(&known, name).await?;
         }
         for name in names {
+            // Asked again for each: bindings may come back meanwhile.
+            for change in self.removal(&self.known().await?, name).await? {
+                let begun = Instant::now();
+                self.account.apply(&change.write).await.map_err(of_aws)?;
+                terminal.removed(change.attribute, begun.elapsed());
+            }
             terminal.line(&format!("role {name} is removed"));
         }
         Ok(())
@@ -84,7 +92,7 @@ impl Orphans<'_> {
     async fn removal(&self, known: &[Known], name: &str) -> anyhow::Result<Vec<Change>> {
         let iam = &self.account.iam;
         let Some(role) = iam.role(name).await.map_err(of_aws)? else {
-            bail!("there is no role {name}. Nothing was removed");
+            bail!("there is no role {name}");
         };
         let is_orphan = known.iter().any(|known| {
             let under_path = role.arn.contains(&format!(":role{}", role_path(&known.cluster)));
@@ -92,8 +100,7 @@ impl Orphans<'_> {
         });
         if !is_orphan {
             bail!(
-                "role {name} is no orphan of this cluster: a binding needs it, or it does not carry this cluster's tags. Nothing \
-                 was removed"
+                "role {name} is no orphan of this cluster: a binding needs it, or it does not carry this cluster's tags"
             );
         }
         let (attached, inline) = tokio::try_join!(iam.attached(name), iam.inline(name)).map_err(of_aws)?;

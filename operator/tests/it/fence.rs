@@ -112,7 +112,8 @@ async fn without_a_canary_the_fence_is_unknown_and_bootstrap_brings_it_back() {
     let canary = "homelab/podidentity-canary";
     world.sim.change(|s| s.buckets.get_mut(BUCKET).unwrap().objects.remove(canary));
     world.start().await;
-    world.until_called("PutObject", 0).await;
+    world.until_called("AssumeRoleWithWebIdentity", 2).await;
+    world.until_called("GetObject", 5).await; // the last one is the control
     world.issuer_is("Ready").await;
     assert_eq!(world.issuer_condition(C::BucketFenced).await.1, "CanaryMissing");
     world.stop().await;

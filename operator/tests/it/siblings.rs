@@ -93,6 +93,65 @@ async fn a_rename_with_another_specification_changes_the_same_role() {
     assert!(world.role().is_none());
 }
 
+/// The one that the role is handed over to is deleted in the same moment: the role ends with it.
+#[tokio::test]
+async fn a_rename_that_is_deleted_whole_leaves_no_role() {
+    let world = World::ready().await;
+    for _ in 0..5 {
+        world.bind("a-old", &[STORAGE]).await;
+        world.binding_is("a-old", "Ready").await;
+        world.bind("b-new", &[STORAGE]).await;
+        world.binding_is("b-new", "ServedByOlderBinding").await;
+        let delete = async |name| world.bindings().delete(name, &DeleteParams::default()).await.unwrap();
+        tokio::join!(delete("a-old"), delete("b-new"));
+        for name in ["a-old", "b-new"] {
+            let gone = |b: Option<&PodIdentityBinding>| b.is_none();
+            world.until(&world.bindings(), name, "its deletion", gone).await;
+        }
+        assert!(world.role().is_none(), "the role was handed over to a binding that had ended");
+        assert_eq!(world.annotations("app").await, [].into());
+    }
+}
+
+/// The heir has the role's tags and our finalizer: an older binding that never had the role does not come before it.
+#[tokio::test]
+async fn the_heir_keeps_the_role_although_a_third_binding_is_older() {
+    let world = World::ready().await;
+    world.bind("a-old", &[STORAGE]).await;
+    world.binding_is("a-old", "Ready").await;
+    let role = world.role().unwrap();
+    let elsewhere = "arn:aws:iam::999999999999:role/terraform/app";
+    world.apply_binding("b-third", json!({"serviceAccountName": "app", "roleARN": elsewhere})).await;
+    world.binding_is("b-third", "ServiceAccountAlreadyBound").await;
+    world.bind("c-new", &[STORAGE]).await;
+    world.binding_is("c-new", "ServedByOlderBinding").await;
+    world.unbind("a-old").await;
+    world.binding_is("c-new", "Ready").await;
+    assert_eq!(world.role().unwrap().id, role.id);
+    assert_eq!(reason(&world, "b-third").await, "ServiceAccountAlreadyBound");
+    world.unbind("b-third").await;
+    world.unbind("c-new").await;
+    assert!(world.role().is_none());
+}
+
+/// One commit replaces the binding that made the role by one that only uses it.
+#[tokio::test]
+async fn a_role_stays_that_another_binding_uses_by_its_arn() {
+    let world = World::ready().await;
+    world.bind("maker", &[STORAGE]).await;
+    world.binding_is("maker", "Ready").await;
+    let role = world.role().unwrap();
+    world.apply_binding("user", json!({"serviceAccountName": "app", "roleARN": role.arn})).await;
+    world.binding_is("user", "ServiceAccountAlreadyBound").await;
+    world.sim.clear_calls();
+    world.unbind("maker").await;
+    world.binding_is("user", "Ready").await;
+    assert_eq!(json!(world.role().unwrap()), json!(role));
+    assert_eq!(world.writes(), [""; 0]);
+    world.exchange(&world.namespace, "app", &role.arn).await.unwrap();
+    world.unbind("user").await;
+}
+
 /// A binding that no grant covers inherits nothing.
 #[tokio::test]
 async fn a_role_is_not_handed_over_to_a_binding_without_a_grant() {

@@ -75,7 +75,7 @@ fn serving<'a>(
         let role = role_arn(binding, namespace, issuers.get(binding.issuer_name()));
         role.ok().map(Cow::into_owned)
     };
-    let heir = heir(claims()).filter(|heir| holder.role_arn.is_none() && role(heir) == role(holder));
+    let heir = heir(claims()).filter(|heir| role(heir) == role(holder));
     heir.or(Some(holder))
 }
 

@@ -21,6 +21,12 @@ use crate::policy::trust::Trust;
 pub struct Heir {
     /// Its name.
     pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Its `resourceVersion` as it was seen.
+    pub version: String,
+    /// Its finalizers.
+    pub finalizers: Vec<String>,
     /// The tags that make the role its own.
     pub tags: Tags,
 }
@@ -144,6 +150,12 @@ impl Target {
         let inline = inline::foreign_denies(&policies.inline).map(|name| format!("inline policy {name}"));
         let attached = attached::foreign_denies(&policies.attached, &self.attached).cloned();
         inline.chain(attached).collect()
+    }
+
+    /// The issuer in the tags of a role that is this binding's but for the issuer.
+    #[must_use]
+    pub fn unknown_issuer<'a>(&self, role: &'a Role) -> Option<&'a str> {
+        self.owner.unknown_issuer(&role.tags)
     }
 
     /// Whether an ARN is that of this role: IAM compares role names without regard to case, and a name is unique in an

@@ -10,6 +10,9 @@ use crate::change::Change;
 use crate::policy::bucket::Bucket as BucketPolicy;
 use crate::policy::equivalent;
 
+/// The attribute of the bucket's policy.
+pub const POLICY: &str = "bucket policy";
+
 /// ACLs stay refused and ignored; a public policy must be allowed, or the two documents could not be read.
 pub const OPEN: PublicAccess =
     PublicAccess { block_acls: true, ignore_acls: true, block_policy: false, restrict_buckets: false };
@@ -53,7 +56,7 @@ pub fn diff(target: &Target, found: Option<&Bucket>) -> Vec<Change> {
     let is_stored = |document: &Value| stored.is_some_and(|stored| equivalent(stored, document));
     let put_policy = |document: &Value| {
         let (old, new) = (stored.map(str::to_owned), Some(document.to_string()));
-        change(target, "bucket policy", old, new, S3Write::PutPolicy(document.clone()))
+        change(target, POLICY, old, new, S3Write::PutPolicy(document.clone()))
     };
     let mut changes = Vec::new();
     match found {

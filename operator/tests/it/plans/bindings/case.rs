@@ -2,7 +2,7 @@
 
 use binding::decide::decide;
 use binding::model::{
-    Memory, Observed, Plan, RoleState, ServiceAccountState, Sibling, Step, Unresolved, View,
+    Memory, Observed, Own, Plan, RoleState, ServiceAccountState, Sibling, Step, Unresolved, View,
 };
 use binding::role::{Heir, target};
 use crds::PodIdentityBindingStatus;
@@ -25,6 +25,8 @@ pub struct Case {
     pub was_ready: bool,
     /// Whether its status names its role.
     pub has_role: bool,
+    /// The ARN that its status names, where it is not the role's own.
+    pub named_arn: Option<&'static str>,
     pub siblings: Vec<Sibling>,
     pub observed: Observed,
     pub memory: Memory,
@@ -58,7 +60,11 @@ impl Case {
         let mut binding = PodIdentityBinding::new("vault", self.spec.clone());
         binding.metadata.creation_timestamp = Some(Time(object.created));
         let role_name = self.has_role.then(|| "homelab.vault.vault-x".to_owned());
-        binding.status = Some(PodIdentityBindingStatus { role_name, ..PodIdentityBindingStatus::default() });
+        let computed =
+            names::role_arn("aws", self.account.as_ref().unwrap_or(&ACCOUNT), "homelab", "vault", "vault");
+        let role_arn = role_name.as_ref().map(|_| self.named_arn.map_or(computed, str::to_owned));
+        binding.status =
+            Some(PodIdentityBindingStatus { role_name, role_arn, ..PodIdentityBindingStatus::default() });
         let mut view = View {
             reserved: self.namespace == "podidentity-system",
             binding: Arc::new(binding),
@@ -89,6 +95,7 @@ impl Case {
             finalizer: true,
             was_ready: true,
             has_role: true,
+            named_arn: None,
             siblings: Vec::new(),
             observed: Observed { role: Ok(None), change: None, service_account: None },
             memory: Memory::default(),
@@ -155,6 +162,7 @@ impl Case {
             has_role: true,
             ready: true,
             same_effect: false,
+            uses_role: false,
             heir: None,
         };
         edit(&mut sibling);
@@ -165,7 +173,8 @@ impl Case {
     pub fn heir(&mut self, name: &str) -> Heir {
         let mut tags = self.role().tags.clone();
         tags.insert(names::tag::NAME.into(), name.into());
-        Heir { name: name.into(), tags }
+        let (uid, version) = ("2".to_owned(), "2".to_owned());
+        Heir { name: name.into(), uid, version, finalizers: Vec::new(), tags }
     }
 
     /// The role belongs to another binding of the namespace.
@@ -197,7 +206,8 @@ fn name(step: &Step) -> String {
     match step {
         Step::AddFinalizer => "add finalizer".into(),
         Step::RemoveFinalizer => "remove finalizer".into(),
-        Step::Own(annotate) => format!("annotate {}", annotate.annotations.len()),
+        Step::Own(Own::Annotate(annotate)) => format!("annotate {}", annotate.annotations.len()),
+        Step::Own(Own::Lock(heir)) => format!("lock {}", heir.name),
         Step::Change(Change { write: Write::Iam(write), .. }) => match write {
             IamWrite::CreateRole(_) => "create".into(),
             IamWrite::PutTrust { document, .. } => {

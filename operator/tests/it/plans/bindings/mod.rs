@@ -320,10 +320,14 @@ fn a_role_is_reported_once_it_was_seen() {
     for missing in [None, Some(RoleState::Missing)] {
         case.observed.role = Ok(missing);
         case.has_role = true;
-        assert_eq!(case.plan().facts, None, "a role that was seen before keeps its name");
+        case.just_started();
+        assert_eq!(case.plan().facts, None, "a role that was seen before keeps its name until it is certain");
         case.has_role = false;
         assert_eq!(case.plan().facts, Some(RoleFacts::default()), "what was never seen is not claimed");
     }
+    case.has_role = true;
+    case.clock.started = case.clock.instant.checked_sub(Duration::from_hours(1)).unwrap();
+    assert_eq!(case.plan().facts, Some(RoleFacts::default()), "certainly gone");
 }
 
 #[test]

@@ -188,6 +188,27 @@ fn how_a_role_ends() {
             "+Granted -Deleting -Deleting",
         ),
         (
+            "deletion: made under an issuer that the cluster does not have any more",
+            |case| {
+                case.deleting = true;
+                case.role().tags.insert(names::tag::ISSUER.into(), OTHER.into());
+            },
+            &[],
+            "False DeletionBlocked Reconciling",
+            "+Granted -DeletionBlocked -DeletionBlocked",
+        ),
+        (
+            "deletion: made in another account than the one that is asked now",
+            |case| {
+                case.deleting = true;
+                case.named_arn = Some("arn:aws:iam::999999999999:role/podidentity/homelab/x");
+                case.observed.role = Ok(Some(RoleState::Missing));
+            },
+            &[],
+            "False DeletionBlocked Reconciling",
+            "+Granted -DeletionBlocked -DeletionBlocked",
+        ),
+        (
             "deletion: another owner's, said once of a role that was handed over a second ago",
             |case| {
                 case.deleting = true;

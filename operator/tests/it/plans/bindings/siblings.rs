@@ -121,7 +121,7 @@ fn one_of_several_bindings_acts() {
                     (sibling.name, sibling.has_role, sibling.heir) = ("renamed".into(), false, Some(heir));
                 });
             },
-            &["hand over to renamed", "remove finalizer"],
+            &["lock renamed", "hand over to renamed", "remove finalizer"],
             "False Deleting Reconciling",
             "+Granted -Deleting -Deleting",
         ),
@@ -138,7 +138,7 @@ fn one_of_several_bindings_acts() {
                     });
                 }
             },
-            &["hand over to old", "remove finalizer"],
+            &["lock old", "hand over to old", "remove finalizer"],
             "False Deleting Reconciling",
             "+Granted -Deleting -Deleting",
         ),
@@ -162,9 +162,33 @@ fn one_of_several_bindings_acts() {
                     (sibling.name, sibling.has_role, sibling.heir) = ("renamed".into(), false, Some(heir));
                 });
             },
-            &["hand over to renamed", "remove finalizer"],
+            &["lock renamed", "hand over to renamed", "remove finalizer"],
             "False Deleting Reconciling",
             "+NotRequired -Deleting -Deleting",
+        ),
+        (
+            "deletion: another binding uses the role by its ARN: the role stays",
+            |case| {
+                case.deleting = true;
+                case.add_sibling(|sibling| (sibling.has_role, sibling.uses_role) = (false, true));
+            },
+            &["annotate 0", "remove finalizer"],
+            "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
+        ),
+        (
+            "the same specification, which no grant covers any more: it could not take over",
+            |case| {
+                (case.has_role, case.finalizer) = (false, false);
+                case.observed.role = Ok(None);
+                case.issuer.as_mut().unwrap().grants.clear();
+                case.add_sibling(|sibling| {
+                    (sibling.same_effect, sibling.ready, sibling.deleting) = (true, false, true);
+                });
+            },
+            &[],
+            "False ServedByOlderBinding Reconciling",
+            "-NotGranted -ServedByOlderBinding -ServedByOlderBinding",
         ),
         (
             "deletion: after the hand-over nothing of the other's is touched",

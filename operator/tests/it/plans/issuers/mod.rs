@@ -42,7 +42,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
                 "OIDC provider",
             ],
             "False Publishing Reconciling",
-            "+Verified -Publishing -Publishing ?NotVerified ?NotVerified ?NotVerified",
+            "+Verified -Publishing -Publishing ?NotVerified ?NotVerified ?Publishing",
         ),
         (
             "API server unreachable: no key is removed",
@@ -63,7 +63,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
             },
             &["bucket", "bucket policy", "public-access block", "bucket policy"],
             "False APIServerUnreachable Reconciling",
-            "?APIServerUnreachable -Publishing -APIServerUnreachable ?NotVerified ?NotVerified ?NotVerified",
+            "?APIServerUnreachable -Publishing -APIServerUnreachable ?NotVerified ?NotVerified ?Publishing",
         ),
         (
             "another issuer, never Ready: published all the same, reported at once",
@@ -89,17 +89,24 @@ fn from_what_is_observed_to_steps_and_conditions() {
                 case.was_ready = false;
             },
             &[],
-            "False IssuerMismatch Reconciling",
-            "-IssuerMismatch +Verified +Verified ?NotVerified ?NotVerified ?NotVerified",
+            "False ForeignKeys Stalled",
+            "-IssuerMismatch -ForeignKeys +Verified ?NotVerified ?NotVerified ?NotVerified",
         ),
         (
             "this issuer, and none of the published keys: a clone of the cluster must not replace them",
             |case| {
                 case.observed.api = Ok(api(&case.spec.issuer_url(), other_keys()));
-                case.published = false;
+                (case.published, case.was_ready) = (false, false);
             },
             &[],
             "False ForeignKeys Stalled",
+            "+Verified -ForeignKeys +Verified ?NotVerified ?NotVerified ?NotVerified",
+        ),
+        (
+            "none of the published keys, seen once: one API server may be starting",
+            |case| case.observed.api = Ok(api(&case.spec.issuer_url(), other_keys())),
+            &[],
+            "True Ready",
             "+Verified -ForeignKeys +Verified =NotVerified =NotVerified =NotVerified",
         ),
         (
@@ -130,6 +137,35 @@ fn from_what_is_observed_to_steps_and_conditions() {
             "+Verified +Verified +Verified +Verified +Verified ?Propagating",
         ),
         (
+            "what was seen right after a write stays \"not yet\" until it is tried again",
+            |case| {
+                case.evidence().fence = Some(Fence::Ineffective);
+                case.memory.last_write = Some(case.clock.instant);
+                case.clock.instant += Duration::from_secs(119);
+            },
+            &[],
+            "True Ready",
+            "+Verified +Verified +Verified +Verified +Verified ?Propagating",
+        ),
+        (
+            "and it is tried again although the window is closed then",
+            |case| {
+                case.evidence().fence = Some(Fence::Ineffective);
+                case.memory.last_write = Some(case.clock.instant);
+                case.clock.instant += Duration::from_secs(121);
+            },
+            &["exchange"],
+            "True Ready",
+            "+Verified +Verified +Verified +Verified +Verified ?Propagating",
+        ),
+        (
+            "another policy than the one that was tried",
+            |case| case.bucket().policy = Some("{}".into()),
+            &["bucket policy"],
+            "True Ready",
+            "+Verified -Publishing +Verified =NotVerified =NotVerified ?Publishing",
+        ),
+        (
             "no canary",
             |case| case.evidence().fence = Some(Fence::NoCanary),
             &[],
@@ -150,8 +186,8 @@ fn from_what_is_observed_to_steps_and_conditions() {
                 case.memory.bad_since = case.clock.instant.checked_sub(Duration::from_mins(2));
             },
             &[],
-            "False IssuerMismatch Reconciling",
-            "-IssuerMismatch +Verified +Verified =NotVerified =NotVerified =NotVerified",
+            "False ForeignKeys Stalled",
+            "-IssuerMismatch -ForeignKeys +Verified =NotVerified =NotVerified =NotVerified",
         ),
         (
             "another issuer for two minutes",
@@ -196,7 +232,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
             |case| case.bucket().policy = None,
             &["bucket policy"],
             "True Ready",
-            "+Verified -Publishing +Verified =NotVerified =NotVerified =NotVerified",
+            "+Verified -Publishing +Verified =NotVerified =NotVerified ?Publishing",
         ),
         (
             "no policy while public policies are blocked: the deny policy first",
@@ -206,7 +242,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
             },
             &["bucket policy", "public-access block", "bucket policy"],
             "True Ready",
-            "+Verified -Publishing +Verified =NotVerified =NotVerified =NotVerified",
+            "+Verified -Publishing +Verified =NotVerified =NotVerified ?Publishing",
         ),
         (
             "audiences",
@@ -367,7 +403,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
             },
             &["bucket policy", "JWKS", "OIDC provider"],
             "False DeletionBlocked Reconciling",
-            "+Verified -Publishing -Publishing ?NotVerified ?NotVerified ?NotVerified",
+            "+Verified -Publishing -Publishing ?NotVerified ?NotVerified ?Publishing",
         ),
     ];
     for (row, change, steps, ready, others) in table {
