@@ -144,6 +144,29 @@ async fn only_the_operator_and_cluster_administrators_remove_our_finalizer() {
     assert!(put.status.success(), "a write of the status is not judged: {}", text(&put));
     assert!(world.finalizers("app").contains("podidentity.dev/finalizer"));
 
+    // The other kind, by a user who may write it but not its finalizers.
+    let editor = "--as=editor";
+    world.done(&[
+        "create",
+        "clusterrole",
+        "editor",
+        "--verb=get,patch,update",
+        "--resource=oidcissuers.podidentity.dev",
+    ]);
+    world.done(&["create", "clusterrolebinding", "editor", "--clusterrole=editor", "--user=editor"]);
+    world.apply(
+        &json!({
+            "apiVersion": "podidentity.dev/v1alpha1", "kind": "OidcIssuer",
+            "metadata": {"name": "default", "finalizers": ["podidentity.dev/finalizer"]},
+            "spec": {"clusterName": "homelab", "s3": {"bucket": "oidc", "region": "eu-central-1"}},
+        })
+        .to_string(),
+    );
+    let strip = ["patch", "oidcissuer", "default", "--type=merge", STRIP];
+    let refused = text(&world.kubectl(&[&strip[..], &[editor]].concat()));
+    assert!(refused.contains("only the operator removes the finalizer"), "{refused}");
+    world.done(&[&strip[..], &[OPERATOR]].concat());
+
     // What is not the loss of our finalizer passes.
     for change in [
         r#"--patch={"metadata":{"finalizers":["podidentity.dev/finalizer"]}}"#,

@@ -132,7 +132,39 @@ async fn a_missing_boundary_is_named_with_what_to_do() {
     assert!(world.role().is_none());
     world.bootstrap(&world.spec()).await.unwrap();
     world.binding_is("app", "Ready").await;
+
+    // It is lost later, together with the role's own.
+    world.sim.change(|s| {
+        s.policies.remove(&boundary.1);
+        s.roles.get_mut(&world.role_name("app")).unwrap().boundary = None;
+    });
+    world.bind("app", &[]).await; // an edit makes the operator look again
+    world.binding_is("app", "BoundaryMissing").await;
+    world.bootstrap(&world.spec()).await.unwrap();
+    world.binding_is("app", "Ready").await;
     world.unbind("app").await;
+}
+
+/// A role that the operator may not read is not a missing one.
+#[tokio::test]
+async fn a_denied_read_of_a_role_ends_no_deletion() {
+    let world = World::ready().await;
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    let denied = FaultKind::Error {
+        status: 403,
+        code: "AccessDenied".into(),
+        message: "User: x is not authorized to perform: iam:GetRole on resource: role".into(),
+    };
+    world.sim.inject(Fault::on("iam", "GetRole", denied));
+    world.bindings().delete("app", &kube::api::DeleteParams::default()).await.unwrap();
+    world.binding_is("app", "DeletionBlocked").await;
+    let (_, _, message) = world.condition("app", C::Ready).await;
+    assert!(message.contains("iam:GetRole"), "{message}");
+    assert!(world.role().is_some());
+    world.sim.clear_faults();
+    world.until(&world.bindings(), "app", "its deletion", |b: Option<&PodIdentityBinding>| b.is_none()).await;
+    assert!(world.role().is_none());
 }
 
 #[tokio::test]

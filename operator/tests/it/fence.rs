@@ -111,11 +111,16 @@ async fn without_a_canary_the_fence_is_unknown_and_bootstrap_brings_it_back() {
     world.bootstrap(&world.spec()).await.unwrap();
     let canary = "homelab/podidentity-canary";
     world.sim.change(|s| s.buckets.get_mut(BUCKET).unwrap().objects.remove(canary));
+    let no_status = serde_json::from_value(json!([{"op": "remove", "path": "/status"}])).unwrap();
+    let patch = kube::api::Patch::<()>::Json(no_status);
+    world.issuers().patch_status("default", &kube::api::PatchParams::default(), &patch).await.unwrap();
     world.start().await;
-    world.until_called("AssumeRoleWithWebIdentity", 2).await;
-    world.until_called("GetObject", 5).await; // the last one is the control
-    world.issuer_is("Ready").await;
-    assert_eq!(world.issuer_condition(C::BucketFenced).await.1, "CanaryMissing");
+    let missing = |i: Option<&OidcIssuer>| {
+        let conditions = i.and_then(|i| i.status.as_ref()).map(|s| s.conditions.as_slice());
+        let fenced = conditions.and_then(|c| crds::condition::find(c, C::BucketFenced));
+        fenced.is_some_and(|c| c.reason == "CanaryMissing")
+    };
+    world.until(&world.issuers(), "default", "CanaryMissing", missing).await;
     world.stop().await;
 
     world.bootstrap(&world.spec()).await.unwrap();

@@ -53,15 +53,18 @@ async fn a_stale_read_orphans_no_role() {
         world.unbind("app").await;
         assert!(world.role().is_none(), "{lag}: the finalizer was removed and the role was left behind");
 
-        // Another role from the moment its own is made.
-        world.bind("app", &[STORAGE]).await;
-        world.until_aws("the role", |s| s.role(&world.role_name("app")).is_some()).await;
+        // Another role from the moment its own is made; of another ServiceAccount, since IAM still shows the one that is gone.
+        world.service_account(&world.namespace, "web").await;
+        let name = world.role_name("web");
+        let made = json!({"serviceAccountName": "web", "role": {"policyARNs": [STORAGE]}});
+        world.apply_binding("web", made).await;
+        world.until_aws("the role", |s| s.role(&name).is_some()).await;
         let elsewhere = "arn:aws:iam::999999999999:role/terraform/app";
-        world.apply_binding("app", json!({"serviceAccountName": "app", "roleARN": elsewhere})).await;
-        world.until_aws("the end of the role", |s| s.role(&world.role_name("app")).is_none()).await;
-        world.binding_is("app", "Ready").await;
-        world.unbind("app").await;
-        assert!(world.role().is_none(), "{lag}");
+        world.apply_binding("web", json!({"serviceAccountName": "web", "roleARN": elsewhere})).await;
+        world.until_aws("the end of the role", |s| s.role(&name).is_none()).await;
+        world.binding_is("web", "Ready").await;
+        world.unbind("web").await;
+        assert!(world.sim.state().role(&name).is_none(), "{lag}");
     }
 }
 

@@ -49,6 +49,16 @@ fn how_a_role_ends() {
             "+Granted -Deleting -Deleting",
         ),
         (
+            "deletion: revoked already, in the form for an IAM that refuses a policy that only denies",
+            |case| {
+                let closed = case.view().target.unwrap().trust.closed.to_string();
+                (case.role().trust, case.deleting) = (closed, true);
+            },
+            &["annotate 0", "detach storage", "delete", "remove finalizer"],
+            "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
+        ),
+        (
             "deletion: nothing was made",
             |case| {
                 (case.deleting, case.finalizer) = (true, false);
