@@ -242,7 +242,7 @@ impl OidcIssuerSpec {
         format!("{}/{JWKS_PATH}", self.prefix())
     }
 
-    /// Object key of the object that nobody reads but the operator, to try whether the bucket's policy keeps pods out.
+    /// Object key of the canary: only the operator accesses it, to test that the bucket policy refuses sessions of pods.
     #[must_use]
     pub fn canary_key(&self) -> String {
         format!("{}/podidentity-canary", self.prefix())

@@ -78,7 +78,7 @@ pub mod tag {
     pub const NAME: &str = "podidentity.dev/name";
     /// The issuer URL. It distinguishes two clusters with the same `spec.clusterName`.
     pub const ISSUER: &str = "podidentity.dev/issuer";
-    /// On a role that is kept on purpose after its binding is gone: it is no orphan.
+    /// On a role that is kept on purpose after its binding is deleted: such a role does not count as orphaned.
     pub const RETAINED: &str = "podidentity.dev/retained";
 }
 

@@ -144,7 +144,7 @@ async fn only_the_operator_and_cluster_administrators_remove_our_finalizer() {
     assert!(put.status.success(), "a write of the status is not judged: {}", text(&put));
     assert!(world.finalizers("app").contains("podidentity.dev/finalizer"));
 
-    // The other kind, by a user who may write it but not its finalizers.
+    // The same for OidcIssuer, by a user who may update oidcissuers but not oidcissuers/finalizers.
     let editor = "--as=editor";
     world.done(&[
         "create",

@@ -34,7 +34,7 @@ pub(super) struct KeptCredentials(Arc<Inner>);
 struct Inner {
     source: SharedCredentialsProvider,
     state: Mutex<State>,
-    /// Held during an attempt: whoever needs credentials meanwhile waits for its answer.
+    /// Locked during an attempt: other callers that need credentials wait for its result.
     attempt: tokio::sync::Mutex<()>,
     backoff: Backoff,
 }

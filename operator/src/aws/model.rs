@@ -132,7 +132,7 @@ pub struct Object {
     pub content_type: String,
     /// `Cache-Control`.
     pub cache_control: String,
-    /// Whether it is encrypted with a key of AWS KMS: then nobody reads it without credentials.
+    /// Whether it is encrypted with a key of AWS KMS: then S3 refuses reads without credentials.
     pub encrypted_by_key: bool,
 }
 

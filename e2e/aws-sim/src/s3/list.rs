@@ -95,7 +95,8 @@ impl S3Call<'_> {
             (self.parameter("key-marker"), self.parameter("version-id-marker"));
         let all = versions(self.bucket()?);
         let is_marker = |version: &ObjectVersion| version.key == key_marker && version.id == version_marker;
-        // The marker's version may be gone by now; its place among those of its key is then unknown, and all come again.
+        // The marker's version may have been deleted since: its position is then unknown, and all versions of its key are
+        // listed again.
         let known = all.iter().position(|(version, _)| is_marker(version));
         let rest = all.into_iter().enumerate().filter(|(at, (version, _))| match known {
             Some(marker) => *at > marker,

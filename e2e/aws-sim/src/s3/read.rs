@@ -70,7 +70,7 @@ impl S3Call<'_> {
                 let status = if bucket.versioned { element("Status", "Enabled") } else { String::new() };
                 Ok(xml("VersioningConfiguration", &status))
             }
-            // Under BucketOwnerEnforced, and by default, the owner has everything and nobody else anything.
+            // Under BucketOwnerEnforced, and by default, the owner has FULL_CONTROL and there is no other grant.
             "GetBucketAcl" => {
                 let owner = element("ID", &bucket.owner);
                 let grantee = format!(

@@ -1,4 +1,4 @@
-//! Reads of S3 that answer as AWS does, to the owner, to a session and to nobody.
+//! Reads of S3 that answer as AWS does: to the owner, to a session, and to a request without credentials.
 
 use crate::clients::{ACCOUNT, Clients, outcome};
 use crate::exchange::{BUCKET, Case};
