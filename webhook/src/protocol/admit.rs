@@ -22,7 +22,7 @@ use crate::protocol::review::{PodSummary, Request};
 const LONGEST_LABEL: usize = 63;
 const LONGEST_NAME: usize = 253;
 
-/// A misspelt value would silently require nothing.
+/// The warning about a label value that has no effect.
 const UNKNOWN_REQUIRE_LABEL: &str = "label podidentity.dev/require has no effect as it is: its value must be exactly \"true\", and \
     without it the pod may be admitted without an AWS identity";
 

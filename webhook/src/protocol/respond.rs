@@ -46,7 +46,7 @@ pub struct Responder<'a> {
     pub entry: WebhookEntry,
     /// The review's uid, repeated in the answer.
     pub uid: &'a str,
-    /// A warning about the pod's labels, for whoever creates a pod that is admitted.
+    /// A warning about the pod's labels, for the user that creates a pod, if it is admitted.
     pub label_warning: Option<&'static str>,
     api_version: &'static str,
 }
