@@ -88,7 +88,7 @@ impl Teardown<'_> {
         let mut left = Vec::new();
         for change in &changes {
             if let Err(error) = remove(account, change, terminal).await {
-                // What is in the bucket besides, or who locked its objects, is not known here; the rest can go without it.
+                // Objects of others, or locked ones, may keep the bucket from being removed; the rest does not depend on it.
                 if !matches!(change.write, Write::S3(..)) {
                     return Err(error);
                 }

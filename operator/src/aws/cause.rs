@@ -121,7 +121,7 @@ mod tests {
                 "the proxy refused the connection",
                 "403",
             ),
-            (above("dispatch failure", "what nobody knows"), "what nobody knows", "what nobody knows"),
+            (above("dispatch failure", "an unknown cause"), "an unknown cause", "an unknown cause"),
         ] {
             assert_eq!(stable_cause(&error), expected);
             assert_eq!(root_cause(&error), at_the_terminal);

@@ -222,7 +222,7 @@ impl Bootstrap<'_> {
 
     /// A bucket that this very run made, and that shows no tags although the creating call had them: what answers for S3
     /// ignores them. It was not there before, it is still private (nothing but the creation was done), and it must be empty:
-    /// then it can be nobody else's, and it gets its tags by a call of their own.
+    /// then it has no other owner, and it gets its tags by a call of their own.
     async fn tag_new_bucket(&self, part: &Part<'_>, terminal: &mut Terminal) -> anyhow::Result<()> {
         let (bucket, s3) = (&part.target.bucket, self.account.s3(&part.target.bucket));
         let user = |error: AwsError| anyhow!(error.for_administrator());

@@ -10,8 +10,8 @@ use serde_json::json;
 
 use crate::world::{STORAGE, World};
 
-/// What a restored object brings, or `kubectl edit --subresource=status`: a type that must not be there, one that nobody
-/// knows, and one of ours with another value.
+/// What a restored object brings, or `kubectl edit --subresource=status`: a type that must not be there, one that is
+/// unknown, and one of ours with another value.
 fn foreign() -> serde_json::Value {
     let entry = |type_: &str| {
         json!({
