@@ -12,7 +12,6 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use nix::sys::resource::{Resource, setrlimit};
-use serde_json::json;
 use tokio::net::TcpStream;
 
 use crate::client::inside;
@@ -42,10 +41,10 @@ pub async fn idle_connections_delay_no_review(lab: &Lab) {
         }
         anyhow::Ok(open.len())
     });
-    let pod = load::pod("vault", "vault", &json!({}));
-    let (opened, outcome) = load::during(lab, pod, attack).await;
+    let (opened, outcome) = load::during(lab, None, attack).await;
+    let opened = opened.unwrap_or_else(|error| panic!("{error:#}, {outcome}"));
     let peaks: Vec<u64> = lab.processes("webhook").unwrap().iter().map(|one| one.peak / 1024).collect();
-    println!("{} idle connections, peak memory of the replicas {peaks:?} MiB: {outcome}", opened.unwrap());
+    println!("{opened} idle connections, peak memory of the replicas {peaks:?} MiB: {outcome}");
     outcome.assert_nothing_lost();
     assert!(peaks.len() == 2 && peaks.iter().all(|peak| *peak <= MAX_MIB), "{peaks:?}");
 }

@@ -4,15 +4,15 @@
 
 use std::time::Duration;
 
+use crds::names::label;
 use e2e::lab::{Lab, SYSTEM};
 use e2e::processes::processes;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, DeleteParams, EvictParams};
-use serde_json::json;
 
-use crate::client::{Creation, PodDraft, inside};
+use crate::client::{Creation, inside};
 use crate::load::{self, Outcome};
 use crate::replicas::{failed_open, recovered, replicas};
 
@@ -39,10 +39,8 @@ enum Pods {
 }
 
 impl Pods {
-    fn draft(self) -> PodDraft {
-        let labels =
-            if self == Self::FailClosed { json!({crds::names::label::REQUIRE: "true"}) } else { json!({}) };
-        load::pod("vault", "vault", &labels)
+    fn label(self) -> Option<(&'static str, &'static str)> {
+        (self == Self::FailClosed).then_some((label::REQUIRE, "true"))
     }
 }
 
@@ -84,7 +82,7 @@ async fn run(lab: &Lab, end: End, pods: Pods) -> Run {
     let before = count().await;
     let cgroup = lab.node.cgroup();
     let work = inside(lab, async move |client| end_replicas(&client, &cgroup, end).await);
-    let ((), outcome) = load::during(lab, pods.draft(), work).await;
+    let ((), outcome) = load::during(lab, pods.label(), work).await;
     Run { end, pods, outcome, failed_open: count().await - before }
 }
 
@@ -118,7 +116,7 @@ async fn end_replicas(client: &Client, cgroup: &str, end: End) {
 
 /// Creates as many pods as were refused: all of them are admitted with their identity.
 async fn assert_retries_are_admitted(lab: &Lab, number: usize) {
-    let pod = Pods::FailClosed.draft();
+    let pod = load::pod(Pods::FailClosed.label());
     let creations = inside(lab, async move |client| {
         let mut creations = Vec::new();
         for _ in 0..number {
@@ -132,16 +130,29 @@ async fn assert_retries_are_admitted(lab: &Lab, number: usize) {
 
 fn print(runs: &[Run]) {
     println!(
-        "{:<10} {:<10} {:>7} {:>7} {:>8} {:>8} {:>8} {:>8} {:>7} {:>9}  window",
-        "end", "pods", "number", "rate/s", "p50", "p99", "without", "refused", "failed", "fail-open"
+        "{:<10} {:<10} {:>7} {:>7} {:>7} {:>7} {:>8} {:>8} {:>8} {:>8} {:>7} {:>9}  window",
+        "end",
+        "pods",
+        "number",
+        "rate/s",
+        "most/s",
+        "bare/s",
+        "p50",
+        "p99",
+        "without",
+        "refused",
+        "failed",
+        "fail-open"
     );
     for Run { end, pods, outcome, failed_open } in runs {
         println!(
-            "{:<10} {:<10} {:>7} {:>7.1} {:>8.1?} {:>8.1?} {:>8} {:>8} {:>7} {failed_open:>9}  {}",
+            "{:<10} {:<10} {:>7} {:>7.1} {:>7.0} {:>7.0} {:>8.1?} {:>8.1?} {:>8} {:>8} {:>7} {failed_open:>9}  {}",
             format!("{end:?}"),
             format!("{pods:?}"),
             outcome.responses(),
             outcome.rate(),
+            outcome.rates.reviewed,
+            outcome.rates.bare,
             outcome.latency(50),
             outcome.latency(99),
             outcome.without.len(),

@@ -8,7 +8,6 @@ use e2e::lab::{Lab, SYSTEM};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::api::{Api, DeleteParams};
-use serde_json::json;
 
 use crate::client::inside;
 use crate::load;
@@ -28,8 +27,7 @@ pub async fn loses_no_admission(lab: &Lab) {
         }
         anyhow::Ok((leaves, begun.elapsed()))
     });
-    let pod = load::pod("vault", "vault", &json!({}));
-    let (rotated, outcome) = load::during(lab, pod, rotate).await;
+    let (rotated, outcome) = load::during(lab, None, rotate).await;
     let (leaves, cas) = match rotated {
         Ok(durations) => durations,
         Err(error) => {
