@@ -5,6 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use crate::PodIdentityBinding;
+use crate::names::FINALIZER;
 
 /// A binding, as far as the rules look at it.
 pub trait Claim {
@@ -14,18 +15,22 @@ pub trait Claim {
     fn name(&self) -> &str;
     /// Whether a role of its own was observed: `status.roleName`.
     fn has_role(&self) -> bool;
+    /// Whether it has our finalizer: the operator acts on it, or has just handed a role over to it, which IAM may still show as
+    /// its former owner's.
+    fn is_acted_on(&self) -> bool;
     /// Whether its deletion was requested.
     fn deleting(&self) -> bool;
     /// Whether the role of the holder can become its own: it makes one, and nothing keeps it from being acted on.
     fn can_take_over(&self) -> bool;
 }
 
-/// The claim that holds a `ServiceAccount`, of all that name it: the one that has the role; otherwise the oldest; of two made
-/// in one second, the one whose name comes first. A binding that is being deleted holds its `ServiceAccount` until its
+/// The claim that holds a `ServiceAccount`, of all that name it: the one that has the role; otherwise the one that the operator
+/// acts on; otherwise the oldest; of two made in one second, the one whose name comes first. A binding that is being deleted holds its `ServiceAccount` until its
 /// deletion ends.
 #[must_use]
 pub fn holder<'a, C: Claim + ?Sized>(claims: impl IntoIterator<Item = &'a C>) -> Option<&'a C> {
-    claims.into_iter().min_by_key(|claim| (!claim.has_role(), claim.created(), claim.name()))
+    let order = |claim: &&'a C| (!claim.has_role(), !claim.is_acted_on(), claim.created(), claim.name());
+    claims.into_iter().min_by_key(order)
 }
 
 /// The claim that the role is handed over to when the holder is deleted. Without one, the role ends with its holder.
@@ -45,6 +50,10 @@ impl Claim for PodIdentityBinding {
 
     fn has_role(&self) -> bool {
         self.status.as_ref().is_some_and(|status| status.role_name.is_some())
+    }
+
+    fn is_acted_on(&self) -> bool {
+        self.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
     }
 
     fn deleting(&self) -> bool {
@@ -76,6 +85,10 @@ mod tests {
             self.2.contains("role")
         }
 
+        fn is_acted_on(&self) -> bool {
+            self.2.contains("finalizer")
+        }
+
         fn deleting(&self) -> bool {
             self.2.contains("deleting")
         }
@@ -86,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_with_the_role_holds_then_the_oldest_then_the_first_by_name() {
+    fn the_one_with_the_role_holds_then_the_one_that_is_acted_on_then_the_oldest_then_the_first_by_name() {
         let holds = |claims: &[Named]| holder(claims).map(|claim| claim.0);
         assert_eq!(holds(&[]), None);
         assert_eq!(holds(&[Named("a", 2, ""), Named("b", 1, ""), Named("c", 3, "")]), Some("b"));
@@ -94,6 +107,9 @@ mod tests {
         assert_eq!(holds(&[Named("b", 1, "role"), Named("a", 1, "")]), Some("b"));
         assert_eq!(holds(&[Named("b", 2, "role"), Named("a", 1, "")]), Some("b"));
         assert_eq!(holds(&[Named("b", 2, "role deleting"), Named("a", 1, "")]), Some("b"));
+        // The role was handed over to it.
+        assert_eq!(holds(&[Named("b", 2, "finalizer"), Named("a", 1, "")]), Some("b"));
+        assert_eq!(holds(&[Named("c", 3, "role"), Named("b", 2, "finalizer"), Named("a", 1, "")]), Some("c"));
     }
 
     #[test]

@@ -55,6 +55,10 @@ impl Claim for Sibling {
         self.has_role
     }
 
+    fn is_acted_on(&self) -> bool {
+        self.acted_on
+    }
+
     fn deleting(&self) -> bool {
         self.deleting
     }

@@ -216,6 +216,7 @@ fn sibling(
         created: other.created(),
         deleting: other.deleting(),
         has_role: other.has_role(),
+        acted_on: other.is_acted_on(),
         ready: is_true(conditions, ConditionType::Ready)
             && other.status.as_ref().is_some_and(|s| s.observed_generation == other.metadata.generation),
         uses_role: target.zip(other.spec.role_arn.as_ref()).is_some_and(|(target, arn)| target.is(arn)),

@@ -45,6 +45,8 @@ pub struct Sibling {
     pub deleting: bool,
     /// Whether its status names a role of its own.
     pub has_role: bool,
+    /// Whether it has our finalizer.
+    pub acted_on: bool,
     /// Whether it is Ready.
     pub ready: bool,
     /// Whether its specification has the same effect as this binding's.

@@ -106,6 +106,8 @@ fn role_ready(case: &Case<'_>) -> Wanted {
         Err(error) => not_observed(error.finding()),
         Ok(None | Some(RoleState::Missing)) => to_be_done(),
         Ok(Some(RoleState::Found(role, policies))) => match target.owns(role) {
+            // It was handed over a moment ago, and IAM may still show its former owner.
+            Err(not_owned) if matches!(case.summary, Summary::Ready(_)) => not_observed(not_owned),
             Err(not_owned) => Wanted::no(C::RoleReady, not_owned),
             Ok(()) if target.diff(role, policies.as_ref()).is_empty() => {
                 let Finding { reason, message } = as_specified(target, policies.as_ref());

@@ -39,8 +39,11 @@ async fn a_renamed_binding_takes_the_role_over() {
     let account = world.accounts().get("app").await.unwrap();
     assert_eq!(account.resource_version(), annotated, "not a moment without its annotations");
     world.exchange(&world.namespace, "app", &role.arn).await.unwrap();
-    let status = world.binding("new").await.status.unwrap();
-    assert_eq!(status.role_name, Some(world.role_name("app")));
+    let name = world.role_name("app");
+    let named = |binding: Option<&PodIdentityBinding>| {
+        binding.and_then(|binding| binding.status.as_ref()?.role_name.as_ref()) == Some(&name)
+    };
+    world.until(&world.bindings(), "new", "the role's name", named).await;
 
     // The last one removes it.
     world.unbind("new").await;
@@ -113,10 +116,15 @@ async fn a_rename_that_is_deleted_whole_leaves_no_role() {
     }
 }
 
-/// The heir has the role's tags and our finalizer: an older binding that never had the role does not come before it.
+/// The heir has our finalizer, and soon the role's tags: an older binding that never had the role does not come before it, also
+/// while IAM still shows the tags as they were.
 #[tokio::test]
 async fn the_heir_keeps_the_role_although_a_third_binding_is_older() {
-    let world = World::ready().await;
+    let world = World::ready_with(|t| {
+        (t.role_settling, t.role_confirmation) =
+            (std::time::Duration::from_secs(24), std::time::Duration::from_secs(6));
+    })
+    .await;
     world.bind("a-old", &[STORAGE]).await;
     world.binding_is("a-old", "Ready").await;
     let role = world.role().unwrap();
@@ -125,10 +133,15 @@ async fn the_heir_keeps_the_role_although_a_third_binding_is_older() {
     world.binding_is("b-third", "ServiceAccountAlreadyBound").await;
     world.bind("c-new", &[STORAGE]).await;
     world.binding_is("c-new", "ServedByOlderBinding").await;
+    let since = transition(&world.binding("c-new").await);
+    world.sim.behave(|behaviour| behaviour.lag_milliseconds = 1000);
     world.unbind("a-old").await;
     world.binding_is("c-new", "Ready").await;
     assert_eq!(world.role().unwrap().id, role.id);
+    assert_eq!(transition(&world.binding("c-new").await), since, "Ready was True all the time");
     assert_eq!(reason(&world, "b-third").await, "ServiceAccountAlreadyBound");
+    assert_eq!(world.annotations("app").await["eks.amazonaws.com/role-arn"], role.arn);
+    world.sim.behave(|behaviour| behaviour.lag_milliseconds = 0);
     world.unbind("b-third").await;
     world.unbind("c-new").await;
     assert!(world.role().is_none());

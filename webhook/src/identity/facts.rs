@@ -60,6 +60,7 @@ impl Annotations {
 
 /// What is kept of a `PodIdentityBinding`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct BindingFacts {
     /// The binding's name.
     pub name: Box<str>,
@@ -71,6 +72,8 @@ pub struct BindingFacts {
     pub deleting: bool,
     /// Whether the operator has seen a role of its own (`status.roleName`).
     pub has_role: bool,
+    /// Whether it has the operator's finalizer.
+    pub is_acted_on: bool,
     /// Whether it is Stalled and never had a role. One that had a role keeps it while it is Stalled: running pods use it.
     pub stalled_without_role: bool,
     /// `spec.issuerRef.name` where it is not `default`, which is what almost all bindings use.
@@ -108,6 +111,10 @@ impl Claim for BindingFacts {
         self.has_role
     }
 
+    fn is_acted_on(&self) -> bool {
+        self.is_acted_on
+    }
+
     fn deleting(&self) -> bool {
         self.deleting
     }
@@ -137,6 +144,7 @@ impl From<PodIdentityBinding> for BindingFacts {
             created: binding.metadata.creation_timestamp.as_ref().map(|time| time.0),
             deleting: binding.metadata.deletion_timestamp.is_some(),
             has_role: binding.has_role(),
+            is_acted_on: binding.is_acted_on(),
             stalled_without_role,
             issuer: Some(spec.issuer_name()).filter(|name| *name != DEFAULT_ISSUER).map(Into::into),
             role_arn: spec.role_arn.as_deref().map(Into::into),

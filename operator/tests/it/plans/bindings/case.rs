@@ -59,6 +59,7 @@ impl Case {
         };
         let mut binding = PodIdentityBinding::new("vault", self.spec.clone());
         binding.metadata.creation_timestamp = Some(Time(object.created));
+        binding.metadata.finalizers = self.finalizer.then(|| vec![names::FINALIZER.to_owned()]);
         let role_name = self.has_role.then(|| "homelab.vault.vault-x".to_owned());
         let computed =
             names::role_arn("aws", self.account.as_ref().unwrap_or(&ACCOUNT), "homelab", "vault", "vault");
@@ -160,6 +161,7 @@ impl Case {
             created: Some(self.clock.wall - self.age - Duration::from_hours(1)),
             deleting: false,
             has_role: true,
+            acted_on: false,
             ready: true,
             same_effect: false,
             uses_role: false,

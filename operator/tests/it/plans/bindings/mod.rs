@@ -295,7 +295,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
             },
             &[],
             "True Ready",
-            "+Granted -NotOwned +Annotated",
+            "+Granted =NotOwned +Annotated",
         ),
         (
             "somebody else's, and never Ready, while IAM may not show the hand-over yet",

@@ -66,6 +66,29 @@ fn one_of_several_bindings_acts() {
             "+Granted +Verified +Annotated",
         ),
         (
+            "the role was handed over to it, and IAM still shows its former owner: it comes before one that is older",
+            |case| {
+                case.is_role_of("ended");
+                case.has_role = false;
+                case.made_a_second_ago();
+                case.add_sibling(|sibling| sibling.has_role = false);
+            },
+            &[],
+            "True Ready",
+            "+Granted =NotOwned +Annotated",
+        ),
+        (
+            "an older one that the operator acts on",
+            |case| {
+                case.is_role_of("ended");
+                case.has_role = false;
+                case.add_sibling(|sibling| (sibling.has_role, sibling.acted_on) = (false, true));
+            },
+            &[],
+            "False ServiceAccountAlreadyBound Stalled",
+            "+Granted -ServiceAccountAlreadyBound -ServiceAccountAlreadyBound",
+        ),
+        (
             "the tags say that another one was faster: it is no foreign owner",
             |case| {
                 case.is_role_of("zz-same-second");
