@@ -14,11 +14,13 @@
 
 mod bodies;
 mod client;
+mod constant;
 mod creation;
 mod hostile;
 mod process;
 mod table;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -37,7 +39,13 @@ use crate::table::{median, megabytes, milliseconds, quantile};
 const TIME: Duration = Duration::from_secs(4);
 
 fn main() -> Result<()> {
-    let wanted = Wanted(std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect());
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [mode, certificate, key, answer] = &arguments[..]
+        && mode == constant::ARGUMENT
+    {
+        return constant::serve([certificate, key, answer].map(Path::new));
+    }
+    let wanted = Wanted(arguments.into_iter().filter(|argument| !argument.starts_with('-')).collect());
     process::pin_caller()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -80,23 +88,40 @@ impl Wanted {
 async fn requests(server: &ControlPlane, wanted: &Wanted) -> Result<()> {
     let webhook = Webhook::start(server)?;
     webhook.until_ready().await?;
+    let answer = webhook.answer(&Bytes::from(SIZES[0].review("bench-0", CASES[0].1))).await?;
+    let constant = Webhook::with_constant_answer(&answer)?;
     // A process's first seconds under load cost more than all that come after; without this they were the first row's.
     let [(_, annotated), ..] = CASES;
     let connections = webhook.connect(Protocol::Http2, Protocol::Http2.in_flight()).await?;
     client::closed_loop(connections, &Bytes::from(SIZES[0].review("bench-0", annotated)), 2 * TIME).await?;
-    println!("\nRequests: 10,000 ServiceAccounts");
     println!(
-        "{:<13} {:<7} {:<12} {:>8} {:>8} {:>10} {:>13} {:>9} {:>8} {:>8}",
-        "in flight", "body", "case", "bytes", "CPU µs", "reference", "share", "req/s", "p50 ms", "p99 ms"
+        "\nRequests: 10,000 ServiceAccounts. Limit: the same listener that gives always the same answer"
+    );
+    println!(
+        "{:<13} {:<7} {:<12} {:>8} {:>8} {:>8} {:>10} {:>13} {:>9} {:>8} {:>8}",
+        "in flight",
+        "body",
+        "case",
+        "bytes",
+        "CPU µs",
+        "× limit",
+        "reference",
+        "share",
+        "req/s",
+        "p50 ms",
+        "p99 ms"
     );
     for protocol in Protocol::ALL {
         for size in SIZES {
+            if !wanted.among(&Protocol::ALL.map(Protocol::name), protocol.name())
+                || !wanted.among(&SIZES.map(|size| size.name), size.name)
+            {
+                continue;
+            }
+            let limit = measure(&constant, protocol, &size, LIMIT, None).await?;
             for case in CASES {
-                if wanted.among(&Protocol::ALL.map(Protocol::name), protocol.name())
-                    && wanted.among(&SIZES.map(|size| size.name), size.name)
-                    && wanted.among(&CASES.map(|(case, _)| case), case.0)
-                {
-                    measure(&webhook, protocol, &size, case).await?;
+                if wanted.among(&CASES.map(|(case, _)| case), case.0) {
+                    measure(&webhook, protocol, &size, case, Some(limit)).await?;
                 }
             }
         }
@@ -108,16 +133,21 @@ async fn requests(server: &ControlPlane, wanted: &Wanted) -> Result<()> {
 const CASES: [(&str, &str); 3] =
     [("mutated", "account-00000"), ("no identity", "account-00001"), ("unknown", "never-made")];
 
+/// What the constant answer is about.
+const LIMIT: (&str, &str) = ("limit", CASES[0].1);
+
+/// Measures one row and prints it; the CPU time of a request in microseconds.
 async fn measure(
     webhook: &Webhook,
     protocol: Protocol,
     size: &Size,
     (case, account): (&str, &str),
-) -> Result<()> {
+    limit: Option<f64>,
+) -> Result<f64> {
     let body = Bytes::from(size.review("bench-0", account));
     let answer = webhook.review(&body).await?;
     let patched = answer["response"]["patch"].as_str();
-    ensure!(patched.is_some() == (case == "mutated"), "{case}: {answer}");
+    ensure!(patched.is_some() == ["mutated", LIMIT.0].contains(&case), "{case}: {answer}");
     if let Some(patch) = patched {
         let patch: Value = serde_json::from_slice(&BASE64_STANDARD.decode(patch)?)?;
         ensure!(patch.to_string().contains("AWS_ROLE_ARN"), "{patch}");
@@ -142,19 +172,20 @@ async fn measure(
         (format!("{reference:.0}"), format!("1/{:.1} (1/{aim:.0})", reference / each))
     });
     println!(
-        "{:<13} {:<7} {:<12} {:>8} {:>8.1} {:>10} {:>13} {:>9.0} {:>8} {:>8}",
+        "{:<13} {:<7} {:<12} {:>8} {:>8.1} {:>8} {:>10} {:>13} {:>9.0} {:>8} {:>8}",
         format!("{name} × {in_flight}"),
         size.name,
         case,
         body.len(),
         each,
+        limit.map_or(String::new(), |limit| format!("{:.2}", each / limit)),
         reference,
         share,
         count as f64 / took.as_secs_f64(),
         milliseconds(quantile(&latency, 0.5)),
         milliseconds(quantile(&latency, 0.99)),
     );
-    Ok(())
+    Ok(each)
 }
 
 async fn footprint(wanted: &Wanted) -> Result<()> {

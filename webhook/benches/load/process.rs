@@ -22,9 +22,13 @@ use serde_json::{Value, json};
 
 use crate::bodies::SIZES;
 use crate::client::{self, Connection, Protocol, Target};
+use crate::constant;
 
 /// Core of the webhook, and of the caller.
 const CORES: [&str; 2] = ["0", "1"];
+/// Files of the serving certificate.
+const CERTIFICATE: &str = "tls.crt";
+const KEY: &str = "tls.key";
 const ACCOUNTS_A_NAMESPACE: usize = 1000;
 
 /// Moves this process to its core.
@@ -71,21 +75,39 @@ pub async fn control_plane() -> Result<ControlPlane> {
 
 impl Webhook {
     pub fn start(server: &ControlPlane) -> Result<Self> {
+        Self::spawn(|files| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_webhook"));
+            command.args(["--port=0", "--health-port=0", "--kubeconfig"]).arg(server.kubeconfig());
+            command.arg("--tls-cert-file").arg(files.join(CERTIFICATE));
+            command.arg("--tls-private-key-file").arg(files.join(KEY));
+            Ok(command)
+        })
+    }
+
+    /// The webhook's listener alone, with always this answer.
+    pub fn with_constant_answer(answer: &[u8]) -> Result<Self> {
+        Self::spawn(|files| {
+            let file = files.join("answer");
+            std::fs::write(&file, answer)?;
+            let mut command = Command::new(std::env::current_exe()?);
+            command.arg(constant::ARGUMENT).args([files.join(CERTIFICATE), files.join(KEY), file]);
+            Ok(command)
+        })
+    }
+
+    /// Starts a program that serves with the certificate and key in the folder.
+    fn spawn(program: impl FnOnce(&Path) -> Result<Command>) -> Result<Self> {
         let files = tempfile::tempdir()?;
         let key = KeyPair::generate()?;
         let certificate = CertificateParams::new(vec!["localhost".to_owned()])?.self_signed(&key)?;
-        let path = |name: &str| files.path().join(name);
-        std::fs::write(path("tls.crt"), certificate.pem())?;
-        std::fs::write(path("tls.key"), key.serialize_pem())?;
+        std::fs::write(files.path().join(CERTIFICATE), certificate.pem())?;
+        std::fs::write(files.path().join(KEY), key.serialize_pem())?;
+        let program = program(files.path())?;
         let started = Instant::now();
         let mut child = Command::new("taskset")
-            .args(["-c", CORES[0], env!("CARGO_BIN_EXE_webhook"), "--port=0", "--health-port=0"])
-            .arg("--kubeconfig")
-            .arg(server.kubeconfig())
-            .arg("--tls-cert-file")
-            .arg(path("tls.crt"))
-            .arg("--tls-private-key-file")
-            .arg(path("tls.key"))
+            .args(["-c", CORES[0]])
+            .arg(program.get_program())
+            .args(program.get_args())
             .stderr(Stdio::piped())
             .spawn()
             .context("taskset")?;
@@ -129,9 +151,13 @@ impl Webhook {
 
     /// One review, on a connection of its own.
     pub async fn review(&self, body: &Bytes) -> Result<Value> {
+        Ok(serde_json::from_slice(&self.answer(body).await?)?)
+    }
+
+    /// The same, as the bytes of its answer.
+    pub async fn answer(&self, body: &Bytes) -> Result<Bytes> {
         let mut connections = self.connect(Protocol::Http2, 1).await?;
-        let answer = client::call(connections.first_mut().context("no connection")?, body).await?;
-        Ok(serde_json::from_slice(&answer)?)
+        client::call(connections.first_mut().context("no connection")?, body).await
     }
 
     pub async fn until_ready(&self) -> Result<()> {

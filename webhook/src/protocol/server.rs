@@ -6,10 +6,8 @@ use std::future::ready;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum_server::Handle;
@@ -19,11 +17,11 @@ use futures::FutureExt;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioTimer;
 use process::acceptor::LimitingAcceptor;
 use process::limiter::{CapacityLimiter, Permit};
-use tower::{Service, service_fn};
+use tower::service_fn;
 
 use crate::metrics::Metrics;
 use crate::model::{MissingIdentityReason, Outcome, WebhookEntry};
@@ -74,14 +72,34 @@ pub struct ReviewService {
     pub stopping: Arc<AtomicBool>,
 }
 
-/// Serves until `handle` stops it and all calls in progress are answered.
+/// Serves reviews until `handle` stops it and all calls in progress are answered.
 pub async fn serve(
     listener: TcpListener,
     tls: RustlsConfig,
     service: ReviewService,
     handle: Handle<SocketAddr>,
 ) -> io::Result<()> {
-    let acceptor = LimitingAcceptor(Arc::clone(&service.connections));
+    let connections = Arc::clone(&service.connections);
+    let service = Arc::new(service);
+    let answer = move |request| {
+        let service = Arc::clone(&service);
+        async move { service.call(request).await }
+    };
+    listen(listener, tls, connections, handle, answer).await
+}
+
+/// Answers requests with `answer`, within the limits of this listener.
+pub async fn listen<F>(
+    listener: TcpListener,
+    tls: RustlsConfig,
+    connections: Arc<CapacityLimiter>,
+    handle: Handle<SocketAddr>,
+    answer: impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+) -> io::Result<()>
+where
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    let acceptor = LimitingAcceptor(connections);
     let mut server = axum_server::from_tcp(listener)?
         .map(|_| {
             axum_server::tls_rustls::RustlsAcceptor::new(tls)
@@ -105,55 +123,46 @@ pub async fn serve(
         .max_frame_size(FRAME)
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-    let service = Arc::new(service);
-    let connection =
-        service_fn(move |_: SocketAddr| ready(Ok::<_, Infallible>(ConnectionService(Arc::clone(&service)))));
+    // Each request has its connection's permit among its extensions.
+    let of_connection = service_fn(move |request| answer(request).map(Ok::<_, Infallible>));
+    let connection = service_fn(move |_: SocketAddr| ready(Ok::<_, Infallible>(of_connection.clone())));
     server.serve(connection).await
-}
-
-/// The service of a connection, without the connection's permit, which each request has among its extensions.
-#[derive(Clone)]
-struct ConnectionService(Arc<ReviewService>);
-
-impl Service<Request<Incoming>> for ConnectionService {
-    type Response = Response<Full<Bytes>>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let service = Arc::clone(&self.0);
-        Box::pin(async move { Ok(service.call(request).await) })
-    }
 }
 
 impl ReviewService {
     async fn call(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let closes = request.version() == Version::HTTP_11 && self.stopping.load(Ordering::Relaxed);
-        let mut response = self.respond(request).await;
-        if closes {
+        let is_http1 = request.version() < Version::HTTP_2;
+        let stopping = self.stopping.load(Ordering::Relaxed);
+        let (mut response, body_read) = self.respond(request).await;
+        // hyper closes a connection whose request it was not asked to read to the end. A client that is not told would send its
+        // next review on it.
+        if is_http1 && (stopping || !body_read) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
 
-    async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    /// The response, and whether the request's body was read to its end.
+    async fn respond(&self, request: Request<Incoming>) -> (Response<Full<Bytes>>, bool) {
         let started = Instant::now();
         let path = request.uri().path();
+        let no_body = request.body().is_end_stream();
+        let text = |status, text: &'static str| {
+            (respond(status, "text/plain", Bytes::from_static(text.as_bytes())), no_body)
+        };
         if path == "/healthz" {
-            return respond(StatusCode::OK, "text/plain", Bytes::from_static(b"ok"));
+            return text(StatusCode::OK, "ok");
         }
         let Some(entry) = WebhookEntry::ALL.into_iter().find(|entry| entry.path() == path) else {
-            return respond(StatusCode::NOT_FOUND, "text/plain", Bytes::from_static(b"not found"));
+            return text(StatusCode::NOT_FOUND, "not found");
         };
         if request.method() != Method::POST {
-            return respond(StatusCode::METHOD_NOT_ALLOWED, "text/plain", Bytes::from_static(b"POST only"));
+            return text(StatusCode::METHOD_NOT_ALLOWED, "POST only");
         }
+        let body_read = AtomicBool::new(no_body);
         let permit = request.extensions().get::<Arc<Permit>>().cloned();
-        let answering = AssertUnwindSafe(self.answer(entry, request, permit.as_ref())).catch_unwind();
+        let answering =
+            AssertUnwindSafe(self.answer(entry, request, permit.as_ref(), &body_read)).catch_unwind();
         let answer = match tokio::time::timeout(self.request_timeout, answering).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => {
@@ -175,7 +184,7 @@ impl ReviewService {
         let Answer { outcome, source, lookup, .. } = answer;
         self.metrics.reviewed(entry, outcome, source, lookup, started.elapsed());
         let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        respond(status, "application/json", answer.body.into())
+        (respond(status, "application/json", answer.body.into()), body_read.into_inner())
     }
 
     async fn answer(
@@ -183,6 +192,7 @@ impl ReviewService {
         entry: WebhookEntry,
         request: Request<Incoming>,
         permit: Option<&Arc<Permit>>,
+        body_read: &AtomicBool,
     ) -> Answer {
         if !is_json(request.headers()) {
             let message = "Content-Type must be application/json";
@@ -192,6 +202,7 @@ impl ReviewService {
         match self.body(request, peer).await {
             // The body's permit is held until the answer, which may take as long as a live lookup.
             Ok((body, _body_permit)) => {
+                body_read.store(true, Ordering::Relaxed);
                 let _active = permit.map(Permit::begin_request);
                 self.admission.answer(entry, &body, peer).await
             }

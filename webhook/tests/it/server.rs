@@ -17,6 +17,7 @@ use process::limiter::CapacityLimiter;
 use rcgen::KeyPair;
 use rustls::version;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use webhook::health::Health;
 use webhook::metrics::Metrics;
@@ -358,6 +359,45 @@ async fn a_shutdown_closes_http_1_connections_with_their_answer() {
     webhook.stopping.store(true, Ordering::Relaxed);
     assert_eq!(call().await, (StatusCode::OK, Some("close".to_owned())));
     within("its end", ended).await.unwrap().unwrap();
+}
+
+/// A client that is not told would send its next review on a connection that is being closed; a POST is not repeated.
+#[tokio::test]
+async fn an_http_1_connection_is_closed_exactly_where_the_answer_says_so() {
+    let (webhook, _connection) = Webhook::ready(Duration::from_secs(10)).await;
+    let request = |line: &str, content_type: &str, length: usize, body: &str| {
+        format!(
+            "{line} HTTP/1.1\r\nhost: {NAME}\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}"
+        )
+    };
+    let whole = |line: &str, body: &str| request(line, "application/json", body.len(), body);
+    // Its body never ends.
+    let begun = |line: &str, content_type: &str, length: usize| request(line, content_type, length, " ");
+    for (what, sent, status, closed) in [
+        ("a review", whole("POST /mutate", &review("vault", "vault").to_string()), 200, false),
+        ("not a review", whole("POST /mutate", "{}"), 400, false),
+        ("no body", whole("GET /healthz", ""), 200, false),
+        ("another path without a body", whole("GET /other", ""), 404, false),
+        ("another path", begun("POST /other", "application/json", MAX_BODY), 404, true),
+        ("another method", begun("PUT /mutate", "application/json", MAX_BODY), 405, true),
+        ("another type", begun("POST /mutate", "text/plain", MAX_BODY), 415, true),
+        ("too long", begun("POST /mutate", "application/json", MAX_BODY + 1), 413, true),
+        ("not HTTP", "GARBAGE\r\n\r\n".to_owned(), 400, true),
+    ] {
+        let mut tls = webhook.tls(&webhook.pair, &version::TLS13, b"http/1.1").await.unwrap();
+        tls.write_all(sent.as_bytes()).await.unwrap();
+        if !closed {
+            let last = whole("GET /healthz", "").replace("host:", "connection: close\r\nhost:");
+            tls.write_all(last.as_bytes()).await.unwrap();
+        }
+        let mut answers = Vec::new();
+        let _ = within("the end", tls.read_to_end(&mut answers)).await;
+        let answers = String::from_utf8_lossy(&answers).to_ascii_lowercase();
+        let answers: Vec<&str> = answers.split("http/1.1 ").skip(1).collect();
+        assert_eq!(answers.len(), if closed { 1 } else { 2 }, "{what}: {answers:?}");
+        assert!(answers[0].starts_with(&status.to_string()), "{what}: {answers:?}");
+        assert_eq!(answers[0].contains("connection: close"), closed, "{what}: {answers:?}");
+    }
 }
 
 /// The API server keeps a connection open for 90 s, even if it was never used.
