@@ -88,11 +88,11 @@ pub struct PodIdentityBindingSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sts_regional_endpoints: Option<bool>,
 
-    /// The region injected where the pod sets none. Default: the issuer's.
+    /// The region injected where the pod sets none. Default: the issuer's. None: no region is injected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z]{2,4}(-[a-z]+)+-[0-9]+$')")
-        .message("a region is written as eu-central-1"))]
+    #[x_kube(validation = Rule::new("self == 'None' || self.matches('^[a-z]{2,4}(-[a-z]+)+-[0-9]+$')")
+        .message("a region is written as eu-central-1; None means that no region is injected"))]
     pub region: Option<String>,
 }
 
@@ -194,6 +194,9 @@ pub struct PodIdentityBindingStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role_name: Option<String>,
 }
+
+/// `spec.region` of a binding whose pods get no region.
+pub const NO_REGION: &str = "None";
 
 /// The injected token's life unless the binding specifies another, and the longest: what the EKS webhook uses.
 pub const DEFAULT_TOKEN_EXPIRATION_SECONDS: i64 = 86_400;

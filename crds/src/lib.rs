@@ -10,6 +10,7 @@ pub mod glob;
 pub mod holder;
 pub mod issuer;
 pub mod names;
+pub mod pod;
 
 pub use binding::{
     IssuerRef, PodIdentityBinding, PodIdentityBindingSpec, PodIdentityBindingStatus, RoleSpec,

@@ -1,4 +1,4 @@
-//! Names that the operator, the webhook, the chart and the tests share: API names, field managers, annotation and tag
+//! PURE: names that the operator, the webhook, the chart and the tests share: API names, field managers, annotation and tag
 //! keys, and the AWS names and ARNs, which are computed from the names of objects.
 
 use std::fmt;
@@ -55,6 +55,8 @@ pub const ROLE_MAP: &str = "pod-identity-webhook";
 
 /// `ServiceAccount` annotations of the EKS Pod Identity Webhook contract.
 pub mod annotation {
+    /// The prefix of all of them.
+    pub const PREFIX: &str = "eks.amazonaws.com";
     /// The role to assume.
     pub const ROLE_ARN: &str = "eks.amazonaws.com/role-arn";
     /// The token's audience.

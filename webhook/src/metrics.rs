@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crds::pod::problem::PodProblem;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -42,6 +43,7 @@ pub struct Metrics {
     reviews: Family<ReviewLabels, Counter>,
     duration: Histogram,
     without_identity: Family<ReasonLabel, Counter>,
+    pod_problems: Family<ReasonLabel, Counter>,
     live_lookups: Family<ResultLabel, Counter>,
     synced: Family<KindLabel, Gauge>,
     objects: Family<KindLabel, Gauge>,
@@ -66,6 +68,7 @@ impl Default for Metrics {
                 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 10.0,
             ]),
             without_identity: Family::default(),
+            pod_problems: Family::default(),
             live_lookups: Family::default(),
             synced: Family::default(),
             objects: Family::default(),
@@ -100,6 +103,11 @@ impl Metrics {
             "pods_without_identity",
             "Pods that should have an identity, or might, and were admitted without one",
             self.without_identity.clone(),
+        );
+        registry.register(
+            "pod_problems",
+            "What keeps containers of reviewed pods from using their identity, and annotations without effect",
+            self.pod_problems.clone(),
         );
         registry.register(
             "live_lookups",
@@ -159,6 +167,9 @@ impl Metrics {
         for reason in MissingIdentityReason::ALL {
             self.without_identity.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc_by(0);
         }
+        for reason in PodProblem::REASONS {
+            self.pod_problems.get_or_create(&ReasonLabel { reason }).inc_by(0);
+        }
         for entry in WebhookEntry::ALL.map(WebhookEntry::as_str) {
             let failures = [
                 (Outcome::Malformed, ""),
@@ -197,6 +208,11 @@ impl Metrics {
     /// Counts a pod that was admitted without its identity.
     pub fn without_identity(&self, reason: MissingIdentityReason) {
         self.without_identity.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+
+    /// Counts a problem of a pod.
+    pub fn pod_problem(&self, reason: &'static str) {
+        self.pod_problems.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     /// Counts a live lookup. `result` is `ok`, `busy`, `error` or `timeout`.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use crds::pod::Pod;
 use futures::stream;
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -29,7 +30,6 @@ use webhook::identity::facts::Annotations;
 use webhook::identity::mapping::Mapping;
 use webhook::identity::model::{CredentialMethod, Identity, IdentitySource, ServiceAccountFacts};
 use webhook::identity::mutate::mutate;
-use webhook::identity::pod::Pod;
 use webhook::identity::settings::Settings;
 use webhook::metrics::Metrics;
 use webhook::model::WebhookEntry;
@@ -143,7 +143,15 @@ fn additions(before: &Value, patch: &Patch) -> Value {
         let removed = match undone.pointer_mut(parent).expect("a place") {
             Value::Array(items) if last == "-" => items.pop(),
             Value::Array(items) => Some(items.remove(last.parse().expect("an index"))),
-            Value::Object(map) => map.remove(&last.replace("~1", "/")),
+            Value::Object(map) => {
+                let added = map.remove(&last.replace("~1", "/"));
+                // The empty text of a variable was replaced.
+                if let Some(replaced) = before.pointer(addition.path.as_str()).filter(|old| !old.is_null()) {
+                    assert!(parent.contains("/env/") && replaced == "", "{replaced} was replaced");
+                    map.insert(last.to_owned(), replaced.clone());
+                }
+                added
+            }
             _ => None,
         };
         assert_eq!(removed.as_ref(), Some(&addition.value));

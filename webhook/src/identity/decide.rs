@@ -9,9 +9,10 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crds::binding::DEFAULT_TOKEN_EXPIRATION_SECONDS;
+use crds::binding::{DEFAULT_TOKEN_EXPIRATION_SECONDS, NO_REGION};
 use crds::holder::{heir, holder};
 use crds::names;
+use crds::pod::problem::PodProblem;
 
 use crate::identity::expiration::{in_range, limited, parse_expiration};
 use crate::identity::facts::{Annotations, BindingFacts, IssuerFacts};
@@ -31,10 +32,10 @@ pub fn decide<'a>(
     let ServiceAccountFacts { annotations, bindings, issuers, mapped, container_credentials } = facts;
     let (annotations, mapped) = (annotations.as_deref(), mapped.as_deref());
     let default_issuer = issuers.default_issuer();
-    let mut warnings = Vec::new();
+    let mut warnings = Warnings::default();
     if *container_credentials {
         let identity = from_credentials_file(annotations, mapped, default_issuer, settings, &mut warnings);
-        return Decision { identity: Some(identity), warnings };
+        return warnings.decision(Some(identity), without_effect(annotations, settings));
     }
     let mut identity = None;
     let mut unusable_role = None;
@@ -43,7 +44,9 @@ pub fn decide<'a>(
         match from_binding(binding, namespace, issuer, settings) {
             Ok(found) => identity = Some(found),
             Err(reason) => {
-                warnings.push(format!("PodIdentityBinding {} gives no identity: {reason}", binding.name));
+                warnings
+                    .others
+                    .push(format!("PodIdentityBinding {} gives no identity: {reason}", binding.name));
                 // The operator's own annotation may still name the binding's role, which is about to be deleted.
                 unusable_role = role_arn(binding, namespace, issuer).ok();
             }
@@ -56,7 +59,30 @@ pub fn decide<'a>(
             unusable_role.is_none_or(is_usable).then_some(found)
         })
         .or_else(|| Some(from_mapping(mapped?, service_account, default_issuer, settings, &mut warnings)));
-    Decision { identity, warnings }
+    // Where a binding decides, no annotation counts.
+    let annotations = annotations.filter(|_| {
+        identity.as_ref().is_none_or(|identity: &Identity<'_>| identity.source != IdentitySource::Binding)
+    });
+    warnings.decision(identity, without_effect(annotations, settings))
+}
+
+/// The warnings of a decision.
+#[derive(Default)]
+struct Warnings {
+    lifetime: Vec<String>,
+    others: Vec<String>,
+}
+
+impl Warnings {
+    fn decision(self, identity: Option<Identity<'_>>, problems: Vec<PodProblem>) -> Decision<'_> {
+        Decision { identity, warnings: self.others, lifetime_warnings: self.lifetime, problems }
+    }
+}
+
+/// Annotations of the `ServiceAccount` that nothing reads.
+fn without_effect(annotations: Option<&Annotations>, settings: &Settings) -> Vec<PodProblem> {
+    let near_misses = annotations.into_iter().flat_map(|annotations| &annotations.near_misses);
+    near_misses.map(|found| PodProblem::annotation(found, &settings.annotation_prefix)).collect()
 }
 
 /// The binding whose specification counts: the holder of the `ServiceAccount`; while it is being deleted, the one that its role
@@ -103,11 +129,10 @@ fn from_binding<'a>(
         audience: audience.unwrap_or(&settings.audience),
         // The CRD's default, not the flag's: the same binding means the same token in every cluster.
         expiration_seconds: in_range(binding.expiration_seconds.unwrap_or(DEFAULT_TOKEN_EXPIRATION_SECONDS)),
-        region: binding
-            .region
-            .as_deref()
-            .or(issuer.map(|issuer| &*issuer.region))
-            .or(settings.region.as_deref()),
+        region: match binding.region.as_deref() {
+            Some(NO_REGION) => None,
+            own => own.or(issuer.map(|issuer| &*issuer.region)).or(settings.region.as_deref()),
+        },
         sts_regional_endpoints: binding.sts_regional_endpoints.unwrap_or(true),
     })
 }
@@ -137,12 +162,12 @@ fn from_annotations<'a>(
     annotations: &'a Annotations,
     default_issuer: Option<&'a IssuerFacts>,
     settings: &'a Settings,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Option<Identity<'a>> {
     let prefix = &settings.annotation_prefix;
     let role = annotated_role(annotations.role()?, default_issuer, settings);
     if !is_role_arn(&role) {
-        warnings.push(format!("{prefix}/role-arn is not the ARN of an IAM role; injected as it is"));
+        warnings.others.push(format!("{prefix}/role-arn is not the ARN of an IAM role; injected as it is"));
     }
     Some(Identity {
         source: IdentitySource::Annotations,
@@ -163,10 +188,10 @@ fn from_mapping<'a>(
     service_account: &str,
     default_issuer: Option<&'a IssuerFacts>,
     settings: &'a Settings,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Identity<'a> {
     if !is_role_arn(&mapped.role_arn) {
-        warnings.push(format!(
+        warnings.others.push(format!(
             "ConfigMap {}: the RoleARN of {service_account} is not the ARN of an IAM role; injected as it is",
             names::ROLE_MAP
         ));
@@ -187,7 +212,7 @@ fn from_credentials_file<'a>(
     mapped: Option<&Mapped>,
     default_issuer: Option<&'a IssuerFacts>,
     settings: &'a Settings,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Identity<'a> {
     let prefix = &settings.annotation_prefix;
     let expiration_seconds = annotations
@@ -236,25 +261,21 @@ fn not_empty(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.is_empty())
 }
 
-fn sts_regional_endpoints(
-    annotations: &Annotations,
-    prefix: &str,
-    warnings: &mut Vec<String>,
-) -> Option<bool> {
+fn sts_regional_endpoints(annotations: &Annotations, prefix: &str, warnings: &mut Warnings) -> Option<bool> {
     let value = parse_bool(annotations.sts_regional_endpoints.as_deref()?);
     if value.is_none() {
-        warnings.push(format!("{prefix}/sts-regional-endpoints is neither true nor false; ignored"));
+        warnings.others.push(format!("{prefix}/sts-regional-endpoints is neither true nor false; ignored"));
     }
     value
 }
 
-fn expiration(annotations: &Annotations, prefix: &str, warnings: &mut Vec<String>) -> Option<i64> {
-    parse_expiration(annotations.token_expiration.as_deref()?, prefix, warnings)
+fn expiration(annotations: &Annotations, prefix: &str, warnings: &mut Warnings) -> Option<i64> {
+    parse_expiration(annotations.token_expiration.as_deref()?, prefix, &mut warnings.lifetime)
 }
 
-fn mapped_expiration(mapped: &Mapped, warnings: &mut Vec<String>) -> Option<i64> {
+fn mapped_expiration(mapped: &Mapped, warnings: &mut Warnings) -> Option<i64> {
     let what = format!("ConfigMap {}: TokenExpiration", names::ROLE_MAP);
-    Some(limited(mapped.expiration_seconds?, &what, warnings))
+    Some(limited(mapped.expiration_seconds?, &what, &mut warnings.lifetime))
 }
 
 /// Go's `strconv.ParseBool`, which the EKS webhook uses.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crds::condition::{ConditionType, find};
 use crds::holder::Claim;
 use crds::names::DEFAULT_ISSUER;
+use crds::pod::annotation::{NearMiss, Place, near_miss};
 use crds::{OidcIssuer, PodIdentityBinding, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
@@ -22,6 +23,8 @@ pub struct Annotations {
     pub sts_regional_endpoints: Option<Box<str>>,
     /// `token-expiration`.
     pub token_expiration: Option<Box<str>>,
+    /// Keys that are meant to be one of these.
+    pub near_misses: Box<[NearMiss]>,
 }
 
 /// The longest ARN that AWS accepts (IAM's `arnType`). Kubernetes accepts a quarter of a megabyte of annotations in each
@@ -29,6 +32,8 @@ pub struct Annotations {
 const LONGEST_ARN: usize = 2048;
 /// The longest audience of an OIDC provider (IAM's `clientIDType`); the other annotations are a word.
 const LONGEST_WORD: usize = 255;
+/// The most near misses kept of one `ServiceAccount`.
+const MOST_NEAR_MISSES: usize = 4;
 
 impl Annotations {
     /// The annotations under `prefix`; `None` where there is none, as for most `ServiceAccount`s.
@@ -36,18 +41,17 @@ impl Annotations {
     pub fn read(all: &BTreeMap<String, String>, prefix: &str) -> Option<Self> {
         let mut found = Self::default();
         for (key, value) in all {
-            let Some(key) = key.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/')) else {
-                continue;
-            };
-            let (field, longest) = match key {
-                "role-arn" => (&mut found.role_arn, LONGEST_ARN),
-                "audience" => (&mut found.audience, LONGEST_WORD),
-                "sts-regional-endpoints" => (&mut found.sts_regional_endpoints, LONGEST_WORD),
-                "token-expiration" => (&mut found.token_expiration, LONGEST_WORD),
+            let (field, longest) = match key.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/')) {
+                Some("role-arn") => (&mut found.role_arn, LONGEST_ARN),
+                Some("audience") => (&mut found.audience, LONGEST_WORD),
+                Some("sts-regional-endpoints") => (&mut found.sts_regional_endpoints, LONGEST_WORD),
+                Some("token-expiration") => (&mut found.token_expiration, LONGEST_WORD),
                 _ => continue,
             };
             *field = Some(value[..value.floor_char_boundary(longest)].into());
         }
+        let near_misses = all.keys().filter_map(|key| near_miss(key, prefix, Place::ServiceAccount));
+        found.near_misses = near_misses.take(MOST_NEAR_MISSES).collect();
         (found != Self::default()).then_some(found)
     }
 
@@ -86,7 +90,7 @@ pub struct BindingFacts {
     pub expiration_seconds: Option<i64>,
     /// `spec.stsRegionalEndpoints`.
     pub sts_regional_endpoints: Option<bool>,
-    /// `spec.region`.
+    /// `spec.region`, which may be [`NO_REGION`](crds::binding::NO_REGION).
     pub region: Option<Box<str>>,
 }
 

@@ -1,6 +1,6 @@
 //! PURE: which identity a `ServiceAccount` has, and what a pod lacks of it. From what the cluster, the files and the flags
 //! say ([`facts`], [`issuers`], [`mapping`], [`credentials`], [`settings`]) [`decide`] makes an [`model::Identity`], and from
-//! that and the [`pod`] [`mutate`] makes a patch.
+//! that and the [`crds::pod`] [`mutate`] makes a patch.
 
 pub mod credentials;
 pub mod decide;
@@ -10,5 +10,4 @@ pub mod issuers;
 pub mod mapping;
 pub mod model;
 pub mod mutate;
-pub mod pod;
 pub mod settings;

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use crds::pod::problem::PodProblem;
+
 use crate::identity::facts::{Annotations, BindingFacts};
 use crate::identity::issuers::Issuers;
 use crate::identity::mapping::Mapped;
@@ -62,6 +64,17 @@ pub enum IdentitySource {
 }
 
 impl IdentitySource {
+    /// As messages name it, after what belongs to a pod.
+    #[must_use]
+    pub const fn told(self) -> &'static str {
+        match self {
+            Self::ContainerCredentials => "the container-credentials mode",
+            Self::Binding => "its PodIdentityBinding",
+            Self::Annotations => "its ServiceAccount",
+            Self::ConfigMap => "ConfigMap pod-identity-webhook",
+        }
+    }
+
     /// The name in metrics and logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -81,4 +94,8 @@ pub struct Decision<'a> {
     pub identity: Option<Identity<'a>>,
     /// Admission warnings.
     pub warnings: Vec<String>,
+    /// Those about the token's lifetime, for a pod that gets a token and does not say its lifetime itself.
+    pub lifetime_warnings: Vec<String>,
+    /// Annotations of the `ServiceAccount` that nothing reads, where annotations count.
+    pub problems: Vec<PodProblem>,
 }

@@ -1,25 +1,27 @@
 //! PURE: makes the JSON patch that adds an identity to a pod.
 //!
 //! The pod is read as a [`Pod`], which has only the fields that the rules read and is never written back: the patch consists
-//! of additions at exact paths, so that fields this program does not know cannot be lost. Appending to a container's lists
-//! and inserting one volume in front does not change the paths of later operations.
+//! of additions at exact paths, so that fields this program does not know cannot be lost. All of them append, except that a
+//! variable that is set to the empty text, which SDKs treat as unset, gets its value in place.
 //!
-//! Variables, volume, mount and their order are those of the EKS Pod Identity Webhook. `envFrom` is not considered: in
-//! Kubernetes `env` takes precedence over it, so the injected variables do, too.
+//! Variables, volume, mount and the order of variables are those of the EKS Pod Identity Webhook. It puts the volume first; here
+//! it is the last, since other programs find volumes by their position. `envFrom` is not considered: in Kubernetes `env` takes
+//! precedence over it, so the injected variables do, too.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
+use crds::pod::problem::{ExpectedIdentity, PodProblem, problems};
+use crds::pod::skipped::skipped_containers;
+use crds::pod::token::{ALTERNATIVE_SUFFIX, TokenMount, token_mount, token_volume};
+use crds::pod::variable::{Variable, Variables};
+use crds::pod::{Container, Pod, Volume};
 use thiserror::Error;
 
 use crate::identity::expiration::parse_expiration;
 use crate::identity::model::{CredentialMethod, Identity};
-use crate::identity::pod::{Container, Mount, Pod, Variable, Volume};
 use crate::identity::settings::Settings;
 use crate::json::patch::{Addition, Patch, Value};
 
-/// Appended to the volume's name, or to the mount path, where the pod uses that for something else.
-const ALTERNATIVE_SUFFIX: &str = "-podidentity";
 /// The token's file in its volume.
 const TOKEN_FILE: &str = "token";
 /// The name of the projected token's volume in the EKS webhook.
@@ -40,8 +42,12 @@ pub struct Mutation<'a> {
     pub patch: Patch<'a>,
     /// Containers that get no identity although no annotation excludes them.
     pub left_out: Vec<String>,
-    /// Admission warnings.
+    /// What keeps containers from using the identity, and annotations without effect.
+    pub problems: Vec<PodProblem>,
+    /// Other admission warnings.
     pub warnings: Vec<String>,
+    /// Whether the token has the lifetime that the identity says.
+    pub has_lifetime_of_identity: bool,
 }
 
 /// Why a pod cannot be given its identity.
@@ -60,7 +66,8 @@ pub fn has_token(pod: &Pod<'_>) -> bool {
     let ours = |volume: &Volume<'_>| {
         volume.name.strip_prefix(TOKEN_VOLUME).is_some_and(|rest| ["", ALTERNATIVE_SUFFIX].contains(&rest))
     };
-    pod.volumes().iter().any(|volume| ours(volume) && volume.is_token(TOKEN_FILE)) && pod.has_token_variable()
+    pod.volumes().iter().any(|volume| ours(volume) && volume.audience_of_token(TOKEN_FILE).is_some())
+        && pod.has_token_variable()
 }
 
 /// The names and paths of one credential method in a pod.
@@ -110,24 +117,35 @@ pub fn mutate<'a>(
     if identity.method == CredentialMethod::ContainerCredentials {
         label(pod, &mut mutation);
     }
-    let (volume, present) = token_volume(pod.volumes(), &layout)?;
-    if volume != layout.volume {
+    let first = escaped(Cow::Borrowed(layout.first.1));
+    let expected = ExpectedIdentity {
+        source: identity.source.told(),
+        first: (layout.first.0, &first),
+        file_variable: layout.file_variable,
+        volume: layout.volume,
+        file: layout.file,
+        audience: identity.audience,
+        annotation_prefix: &settings.annotation_prefix,
+    };
+    let skipped = skipped_containers(pod.annotation(&settings.skip_containers).unwrap_or_default());
+    mutation.problems = problems(pod, &skipped, &expected);
+    let (volume, present) = token_volume(pod.volumes(), layout.volume, layout.file, identity.audience)
+        .ok_or_else(|| MutateError::VolumeNamesTaken(layout.volume.to_owned()))?;
+    if volume != layout.volume
+        && !mutation.problems.iter().any(|p| matches!(p, PodProblem::OtherVolume { .. }))
+    {
         let warning = format!("volume {} is not the AWS token; {volume} is added beside it", layout.volume);
         mutation.warnings.push(warning);
     }
     if !present {
-        let seconds = expiration(pod, identity, settings, seed, &mut mutation.warnings);
+        let seconds = expiration(pod, identity, settings, seed, &mut mutation);
         let value = Value::token(volume.clone(), identity.audience, seconds, layout.file);
-        mutation.patch.push(match &pod.spec.volumes {
-            Some(_) => Addition::new("/spec/volumes/0".into(), value),
-            None => Addition::new("/spec/volumes".into(), Value::List(vec![value])),
-        });
+        mutation.patch.append("/spec/volumes", pod.spec.volumes.is_some(), vec![value]);
     }
 
-    let skipped = skipped_containers(pod, settings);
     let lists = [("containers", pod.containers()), ("initContainers", pod.init_containers())];
     let unknown =
-        skipped.iter().filter(|name| lists.iter().all(|(_, l)| l.iter().all(|c| &*c.name != **name)));
+        skipped.iter().filter(|name| lists.iter().all(|(_, l)| l.iter().all(|c| *c.name != **name)));
     let unknown = unknown.map(|name| format!("{}: no container {name}", settings.skip_containers));
     mutation.warnings.extend(unknown);
 
@@ -139,8 +157,12 @@ pub fn mutate<'a>(
             if skipped.contains(&*container.name) {
                 continue;
             }
-            let MissingParts { env, mount } = injection.missing_parts(container, &mut mutation);
+            let MissingParts { empty, env, mount } = injection.missing_parts(container, &mut mutation);
             let path = |field: &str| format!("/spec/{list}/{index}/{field}");
+            for (place, value) in empty {
+                let field = if value == Value::FromPodName { "valueFrom" } else { "value" };
+                mutation.patch.push(Addition::new(path(&format!("env/{place}/{field}")), value));
+            }
             mutation.patch.append(&path("env"), container.env.is_some(), env);
             mutation.patch.append(&path("volumeMounts"), container.volume_mounts.is_some(), mount);
         }
@@ -171,31 +193,18 @@ fn label(pod: &Pod<'_>, mutation: &mut Mutation<'_>) {
     }
 }
 
-/// The name of the token's volume, and whether the pod already has it.
-fn token_volume<'a>(
-    volumes: &[Volume<'_>],
-    layout: &TokenLayout<'a>,
-) -> Result<(Cow<'a, str>, bool), MutateError> {
-    [Cow::Borrowed(layout.volume), format!("{}{ALTERNATIVE_SUFFIX}", layout.volume).into()]
-        .into_iter()
-        .find_map(|name| match volumes.iter().find(|volume| *volume.name == *name) {
-            None => Some((name, false)),
-            Some(volume) => volume.is_token(layout.file).then_some((name, true)),
-        })
-        .ok_or_else(|| MutateError::VolumeNamesTaken(layout.volume.to_owned()))
-}
-
 fn expiration(
     pod: &Pod<'_>,
     identity: &Identity<'_>,
     settings: &Settings,
     seed: &str,
-    warnings: &mut Vec<String>,
+    mutation: &mut Mutation<'_>,
 ) -> i64 {
-    let seconds = pod
+    let own = pod
         .annotation(&settings.token_expiration)
-        .and_then(|text| parse_expiration(text, &settings.annotation_prefix, warnings))
-        .unwrap_or(identity.expiration_seconds);
+        .and_then(|text| parse_expiration(text, &settings.annotation_prefix, &mut mutation.warnings));
+    mutation.has_lifetime_of_identity = own.is_none();
+    let seconds = own.unwrap_or(identity.expiration_seconds);
     let jitter = settings.expiration_jitter || identity.method == CredentialMethod::ContainerCredentials;
     if seconds == JITTERED_SECONDS && jitter { seconds - jitter_seconds(seed) } else { seconds }
 }
@@ -206,18 +215,6 @@ fn jitter_seconds(seed: &str) -> i64 {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     i64::try_from(hash % (JITTER_SECONDS + 1)).unwrap_or_default()
-}
-
-/// The annotation is one CSV record. Container names contain neither blanks nor quotes, so both are removed, and a name
-/// after `, ` counts (the EKS webhook ignores it).
-fn skipped_containers<'a>(pod: &'a Pod<'_>, settings: &Settings) -> BTreeSet<&'a str> {
-    pod.annotation(&settings.skip_containers)
-        .and_then(|text| text.lines().find(|line| !line.is_empty()))
-        .unwrap_or_default()
-        .split(',')
-        .map(|name| name.trim().trim_matches('"'))
-        .filter(|name| !name.is_empty())
-        .collect()
 }
 
 /// Whether `AWS_ROLE_SESSION_NAME` is injected. A generated name always fits, and is not known yet.
@@ -246,6 +243,8 @@ struct Injection<'a> {
 /// What a container lacks.
 #[derive(Default)]
 struct MissingParts<'a> {
+    /// Values of variables that are set to the empty text, by their place.
+    empty: Vec<(usize, Value<'a>)>,
     env: Vec<Value<'a>>,
     mount: Vec<Value<'a>>,
 }
@@ -253,32 +252,22 @@ struct MissingParts<'a> {
 impl<'a> Injection<'a> {
     fn missing_parts(&self, container: &Container<'_>, mutation: &mut Mutation<'_>) -> MissingParts<'a> {
         let (first, value) = self.layout.first;
-        // Both `value` and `valueFrom` count as set.
-        let set = container.env.unwrap_or_default();
-        let (has_first, has_file) = (set.has(first), set.has(self.layout.file_variable));
-        let has_identity = has_first || has_file;
+        let none = Variables::default();
+        let set = container.env.as_ref().unwrap_or(&none);
+        let has_identity = set.has(first) || set.has(self.layout.file_variable);
         let has_region = set.has(Variable::Region) || set.has(Variable::DefaultRegion);
         let has_sts = set.has(Variable::StsRegionalEndpoints);
         if has_identity && has_region && has_sts {
             return MissingParts::default();
         }
-        if has_first != has_file {
-            let (own, missing) = if has_first {
-                (first, self.layout.file_variable)
-            } else {
-                (self.layout.file_variable, first)
-            };
-            mutation.warnings.push(format!(
-                "container {} sets {} itself, so {} is not injected",
-                container.name,
-                own.name(),
-                missing.name()
-            ));
-        }
 
         let mut missing_parts = MissingParts::default();
         let mut push = |variable: Variable, value: Cow<'a, str>| {
-            missing_parts.env.push(Value::Variable(variable.name(), escaped(value)));
+            let value = escaped(value);
+            match set.empty_place(variable) {
+                Some(place) => missing_parts.empty.push((place, Value::Text(value))),
+                None => missing_parts.env.push(Value::Variable(variable.name(), value)),
+            }
         };
         if self.identity.sts_regional_endpoints && !has_sts {
             push(Variable::StsRegionalEndpoints, Cow::Borrowed("regional"));
@@ -293,7 +282,10 @@ impl<'a> Injection<'a> {
                     push(first, Cow::Borrowed(value));
                     push(self.layout.file_variable, self.token_file(&directory).into());
                     if self.session && !set.has(Variable::SessionName) {
-                        missing_parts.env.push(Value::PodName(Variable::SessionName.name()));
+                        match set.empty_place(Variable::SessionName) {
+                            Some(place) => missing_parts.empty.push((place, Value::FromPodName)),
+                            None => missing_parts.env.push(Value::PodName(Variable::SessionName.name())),
+                        }
                     }
                 }
                 if !mounted {
@@ -314,12 +306,11 @@ impl<'a> Injection<'a> {
 
     /// Where the token is mounted in the container. The API server refuses a pod with two mounts at one path.
     fn mount_place(&self, container: &Container<'_>, has_identity: bool) -> MountPlace<'a> {
-        let mounts = container.volume_mounts.as_deref().unwrap_or_default();
-        if let Some(Mount { mount_path, .. }) = mounts.iter().find(|mount| *mount.name == *self.volume) {
-            let directory = mount_path.trim_end_matches('/').to_owned().into();
-            return MountPlace::At { directory, mounted: true };
+        if let TokenMount::Whole(path) = token_mount(container, &self.volume) {
+            return MountPlace::At { directory: path.to_owned().into(), mounted: true };
         }
-        let free = |path: &str| mounts.iter().all(|mount| mount.mount_path.trim_end_matches('/') != path);
+        // A mount below the directory would need a file in the read-only volume, or would hide the token.
+        let free = |path: &str| container.mounts().iter().all(|mount| !mount.is_in(path));
         let other = format!("{}{ALTERNATIVE_SUFFIX}", self.layout.directory);
         if free(self.layout.directory) {
             MountPlace::At { directory: Cow::Borrowed(self.layout.directory), mounted: false }

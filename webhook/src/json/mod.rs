@@ -1,4 +1,3 @@
-//! PURE: how JSON is read and written without a tree of values.
+//! PURE: how JSON is written without a tree of values.
 
 pub mod patch;
-pub mod text;

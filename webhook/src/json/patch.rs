@@ -21,8 +21,10 @@ pub struct Addition<'a> {
 /// What is added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value<'a> {
-    /// A label's value.
+    /// A label's value, or a variable's.
     Text(Cow<'a, str>),
+    /// Where a variable's value comes from: the pod's name.
+    FromPodName,
     /// All labels.
     Labels(BTreeMap<&'static str, &'static str>),
     /// All metadata.
@@ -145,12 +147,15 @@ impl Serialize for Value<'_> {
                 map.serialize_entry("value", value)?;
                 map.end()
             }
-            Self::PodName(name) => {
+            Self::FromPodName => {
                 // With the API server's defaults, so that a second pass and a diff find no difference.
                 let field_ref = FieldRef { api_version: "v1", field_path: "metadata.name" };
+                Reference { field_ref }.serialize(serializer)
+            }
+            Self::PodName(name) => {
                 let mut map = serializer.serialize_map(Some(2))?;
                 map.serialize_entry("name", name)?;
-                map.serialize_entry("valueFrom", &Reference { field_ref })?;
+                map.serialize_entry("valueFrom", &Self::FromPodName)?;
                 map.end()
             }
             Self::Mount(name, path) => {

@@ -5,13 +5,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crds::pod::Pod;
+use crds::pod::problem::PodProblem;
+
 use crate::cluster::live::LookupError;
 use crate::cluster::lookup::Lookup;
 use crate::cluster::recent::PodWithoutIdentity;
 use crate::identity::decide::decide;
 use crate::identity::model::{Decision, ServiceAccountFacts};
 use crate::identity::mutate::{self, Mutation};
-use crate::identity::pod::Pod;
 use crate::identity::settings::Settings;
 use crate::metrics::Metrics;
 use crate::model::{FactsOrigin, MissingIdentityReason, Outcome, WebhookEntry};
@@ -41,14 +43,14 @@ pub struct Admission {
 struct ReviewedPod<'a> {
     names: PodRef<'a>,
     dry_run: bool,
-    may_have_token: bool,
+    summary: &'a PodSummary<'a>,
 }
 
 impl ReviewedPod<'_> {
     /// Whether an earlier entry gave the pod its identity.
     fn has_token(&self, body: &[u8]) -> bool {
         let pod = || read::<Pod<'_>>(body).ok()?.request.object;
-        self.may_have_token && pod().is_some_and(|pod| mutate::has_token(&pod))
+        self.summary.may_have_token() && pod().is_some_and(|pod| mutate::has_token(&pod))
     }
 }
 
@@ -93,7 +95,7 @@ impl Admission {
                 pod: truncated(summary.name()),
             },
             dry_run: request.dry_run.unwrap_or_default(),
-            may_have_token: summary.may_have_token(),
+            summary,
         };
         let PodRef { namespace, service_account, .. } = reviewed.names;
         // The API server validates a pod only after its review, and other callers validate nothing.
@@ -104,7 +106,8 @@ impl Admission {
         if service_account.is_empty() {
             return match responder.entry {
                 WebhookEntry::RequiredPods => {
-                    responder.require_identity(&reviewed.names, "it names no ServiceAccount")
+                    let why = "it names no ServiceAccount";
+                    responder.require_identity(&reviewed.names, why, why)
                 }
                 _ => responder.allow(Outcome::NoServiceAccount, None, Vec::new()),
             };
@@ -132,8 +135,14 @@ impl Admission {
         body: &[u8],
     ) -> Answer {
         let PodRef { namespace, service_account, pod: pod_name } = reviewed.names;
-        let Decision { identity, warnings } = decide(namespace, service_account, facts, &self.settings);
+        let Decision { identity, mut warnings, lifetime_warnings, mut problems } =
+            decide(namespace, service_account, facts, &self.settings);
         let Some(identity) = identity else {
+            problems.extend(reviewed.summary.role_annotations(&self.settings.annotation_prefix));
+            if responder.entry == WebhookEntry::Pods {
+                self.count_problems(reviewed, &problems);
+            }
+            warnings.extend(problems.iter().map(PodProblem::to_string));
             return self.without_identity(responder, reviewed, facts, warnings, body);
         };
         let source = identity.source.as_str();
@@ -152,14 +161,28 @@ impl Admission {
             Ok(Mutation { left_out, .. })
                 if !left_out.is_empty() && responder.entry != WebhookEntry::Pods =>
             {
-                responder.require_identity(&reviewed.names, &no_mount_path(&left_out))
+                let why = no_mount_path(&left_out);
+                responder.require_identity(&reviewed.names, &why, &why)
             }
-            Ok(Mutation { patch, left_out, warnings: more }) => {
+            Ok(Mutation { problems, .. })
+                if responder.entry != WebhookEntry::Pods
+                    && problems.iter().any(PodProblem::prevents_identity) =>
+            {
+                self.refuse_for(responder, reviewed, &problems)
+            }
+            Ok(mutation) => {
+                let Mutation { patch, left_out, .. } = mutation;
                 if !left_out.is_empty() {
                     let details = [no_mount_path(&left_out)];
                     self.count_without_identity(reviewed, MissingIdentityReason::NoMountPath, &details);
                 }
-                let warnings = [warnings, more].concat();
+                problems.extend(mutation.problems);
+                if responder.entry == WebhookEntry::Pods {
+                    self.count_problems(reviewed, &problems);
+                }
+                warnings.extend(lifetime_warnings.into_iter().filter(|_| mutation.has_lifetime_of_identity));
+                warnings.extend(mutation.warnings);
+                warnings.extend(problems.iter().map(PodProblem::to_string));
                 if patch.is_empty() {
                     responder.allow(Outcome::Complete, None, warnings)
                 } else {
@@ -178,6 +201,30 @@ impl Admission {
             Err(error) => responder.deny(403, "Forbidden", &error.to_string()),
         };
         Answer { source, ..answer }
+    }
+
+    /// Refuses a pod that requires its identity, and in which something keeps a container from using it.
+    fn refuse_for(
+        &self,
+        responder: &Responder<'_>,
+        reviewed: &ReviewedPod<'_>,
+        problems: &[PodProblem],
+    ) -> Answer {
+        self.count_problems(reviewed, problems);
+        let preventing = || problems.iter().filter(|problem| problem.prevents_identity());
+        let message = preventing().map(PodProblem::to_string).collect::<Vec<_>>().join("; ");
+        // The message has values of the pod's variables.
+        let reasons = preventing().map(PodProblem::reason).collect::<Vec<_>>().join(", ");
+        responder.require_identity(&reviewed.names, &message, &reasons)
+    }
+
+    /// Counts the problems of a pod: where it is admitted in the entry of all pods, through which every admitted pod comes.
+    fn count_problems(&self, reviewed: &ReviewedPod<'_>, problems: &[PodProblem]) {
+        if !reviewed.dry_run {
+            for problem in problems {
+                self.metrics.pod_problem(problem.reason());
+            }
+        }
     }
 
     /// The pod has no identity: refuses it where it requires one, and otherwise remembers or counts it.
@@ -208,7 +255,7 @@ impl Admission {
                      is admitted once that is known"
                 ),
             };
-            return responder.require_identity(&reviewed.names, &why);
+            return responder.require_identity(&reviewed.names, &why, &why);
         }
         if bound {
             self.count_without_identity(reviewed, MissingIdentityReason::BindingUnusable, &warnings);

@@ -97,11 +97,17 @@ impl<'a> Responder<'a> {
         self.send(200, Outcome::Denied, Response::refusal(code, reason, message))
     }
 
-    /// Refuses a pod that requires an identity.
+    /// Refuses a pod that requires an identity. Of the reason, only `logged` is logged: `why` may have values of the pod.
     #[must_use]
-    pub fn require_identity(&self, pod: &PodRef<'_>, why: &str) -> Answer {
+    pub fn require_identity(&self, pod: &PodRef<'_>, why: &str, logged: &str) -> Answer {
         let PodRef { namespace, service_account, pod } = pod;
-        tracing::info!(namespace, service_account, pod, why, "pod refused until it has its identity");
+        tracing::info!(
+            namespace,
+            service_account,
+            pod,
+            why = logged,
+            "pod refused until it has its identity"
+        );
         let message = format!("this pod must have an AWS identity (podidentity.dev/require=true): {why}");
         self.send(200, Outcome::Required, Response::refusal(403, "Forbidden", &message))
     }

@@ -1,16 +1,17 @@
 //! PURE: the JSON of the admission protocol: what is read of an `AdmissionReview`, and how answers are written.
 //!
 //! Most pods need nothing. To find that out takes a few fields of the review ([`PodSummary`]), read in one pass without
-//! allocation; only a pod that has an identity is read as a [`crate::identity::pod::Pod`].
+//! allocation; only a pod that has an identity is read as a [`crds::pod::Pod`].
 
 use std::collections::BTreeMap;
 
 use crds::names::label::REQUIRE;
+use crds::pod::problem::{PodProblem, annotation_problems};
+use crds::pod::text::Text;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::identity::mutate::TOKEN_VOLUME;
-use crate::json::text::Text;
 
 /// The versions that are answered; both have the same fields.
 pub const API_VERSIONS: [&str; 2] = ["admission.k8s.io/v1", "admission.k8s.io/v1beta1"];
@@ -75,18 +76,18 @@ pub struct Kind<'a> {
 /// The few fields of a pod that show whether anything has to be done.
 #[derive(Debug, Deserialize)]
 pub struct PodSummary<'a> {
-    /// Its name and labels.
+    /// Its name, labels and annotations.
     #[serde(borrow, default)]
-    pub metadata: Option<NameFields<'a>>,
+    pub metadata: Option<MetadataSummary<'a>>,
     /// Its `ServiceAccount` and volumes.
     #[serde(borrow)]
     pub spec: SpecSummary<'a>,
 }
 
-/// A pod's name and labels.
+/// The part of a pod's metadata that [`PodSummary`] reads.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct NameFields<'a> {
+pub struct MetadataSummary<'a> {
     /// Its name; empty for a pod that a controller creates.
     #[serde(borrow, default)]
     pub name: Option<Text<'a>>,
@@ -96,6 +97,9 @@ pub struct NameFields<'a> {
     /// Its labels, unread.
     #[serde(borrow, default)]
     pub labels: Option<&'a RawValue>,
+    /// Its annotations, unread.
+    #[serde(borrow, default)]
+    pub annotations: Option<&'a RawValue>,
 }
 
 /// The part of a pod's specification that [`PodSummary`] reads.
@@ -132,6 +136,16 @@ impl PodSummary<'_> {
         })
     }
 
+    /// Annotations that name a role: nothing reads them from a pod.
+    #[must_use]
+    pub fn role_annotations(&self, prefix: &str) -> Vec<PodProblem> {
+        let annotations = self.metadata.as_ref().and_then(|metadata| metadata.annotations).map(RawValue::get);
+        // Few pods have such an annotation, and fewer a long list of them.
+        let Some(annotations) = annotations.filter(|text| text.contains("role")) else { return Vec::new() };
+        let keys: BTreeMap<Text<'_>, Text<'_>> = serde_json::from_str(annotations).unwrap_or_default();
+        annotation_problems(keys.keys().map(|key| &**key), prefix)
+    }
+
     /// The pod's `ServiceAccount`.
     #[must_use]
     pub fn service_account(&self) -> Option<&str> {
@@ -141,7 +155,7 @@ impl PodSummary<'_> {
     /// The pod's name, or the prefix of it.
     #[must_use]
     pub fn name(&self) -> &str {
-        let Some(NameFields { name, generate_name, .. }) = &self.metadata else { return "" };
+        let Some(MetadataSummary { name, generate_name, .. }) = &self.metadata else { return "" };
         let is_set = |name: &'_ Option<Text<'_>>| name.as_deref().is_some_and(|name| !name.is_empty());
         if is_set(name) { name.as_deref() } else { generate_name.as_deref() }.unwrap_or_default()
     }

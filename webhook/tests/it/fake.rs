@@ -83,7 +83,15 @@ impl Api {
 
     /// A `ServiceAccount`, with a role of its own if one is given.
     pub fn put_account(&self, namespace: &str, name: &str, role: Option<&str>) {
-        let annotations = role.map(|role| json!({"eks.amazonaws.com/role-arn": role, "other": "x"}));
+        let annotations: Vec<_> = role
+            .into_iter()
+            .flat_map(|role| [("eks.amazonaws.com/role-arn", role), ("other", "x")])
+            .collect();
+        self.put_annotated(namespace, name, &annotations);
+    }
+
+    pub fn put_annotated(&self, namespace: &str, name: &str, annotations: &[(&str, &str)]) {
+        let annotations: BTreeMap<_, _> = annotations.iter().copied().collect();
         let metadata = json!({"namespace": namespace, "name": name, "annotations": annotations});
         self.put(ACCOUNTS, json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}));
     }

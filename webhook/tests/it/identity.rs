@@ -109,9 +109,21 @@ fn a_binding_gives_a_role_that_does_not_exist_yet() {
                 region: Some("eu-central-1"),
                 sts_regional_endpoints: true,
             }),
-            warnings: vec![],
+            ..Decision::default()
         }
     );
+}
+
+/// A role was handed over to the younger one, whose status does not name it yet.
+#[test]
+fn a_binding_that_the_operator_acts_on_comes_before_an_older_one() {
+    let elsewhere = binding("a", 0, &json!({"roleARN": ELSEWHERE}), &json!({}));
+    let of_younger = |finalizers: &[&str]| {
+        let younger = role("b", 1, &json!({"metadata": {"finalizers": finalizers}}));
+        arn(&of(&[elsewhere.clone(), younger], Some(&issuer()), &[])).map(str::to_owned)
+    };
+    assert_eq!(of_younger(&[]).as_deref(), Some(ELSEWHERE));
+    assert_eq!(of_younger(&["podidentity.dev/finalizer"]).as_deref(), Some(COMPUTED));
 }
 
 #[test]
@@ -120,6 +132,8 @@ fn a_binding_s_fields_are_used() {
         "roleARN": ELSEWHERE, "audience": "second", "tokenExpirationSeconds": 600,
         "stsRegionalEndpoints": false, "region": "ap-south-1",
     });
+    let mut no_region = spec.clone();
+    no_region["region"] = json!("None");
     let expected = Identity {
         source: IdentitySource::Binding,
         method: CredentialMethod::Role(ELSEWHERE.into()),
@@ -130,7 +144,9 @@ fn a_binding_s_fields_are_used() {
     };
     for issuer in [Some(issuer()), None] {
         let decision = of(&[binding("b", 0, &spec, &json!({}))], issuer.as_ref(), &[]);
-        assert_eq!(decision, Decision { identity: Some(expected.clone()), warnings: vec![] });
+        assert_eq!(decision, Decision { identity: Some(expected.clone()), ..Decision::default() });
+        let decision = of(&[binding("b", 0, &no_region, &json!({}))], issuer.as_ref(), &[]);
+        assert_eq!(decision.identity, Some(Identity { region: None, ..expected.clone() }));
     }
 }
 
@@ -287,7 +303,8 @@ fn annotations_mean_the_same_as_in_the_eks_webhook() {
     ] {
         let decision = of(&[], None, &annotations);
         assert_eq!(decision.identity, expected, "{annotations:?}");
-        assert_eq!(decision.warnings.len(), warnings, "{annotations:?}: {decision:?}");
+        let told = decision.warnings.len() + decision.lifetime_warnings.len();
+        assert_eq!(told, warnings, "{annotations:?}: {decision:?}");
     }
     let facts = facts(&[], Some(&issuer()), &[role]);
     let decide =
@@ -366,7 +383,7 @@ fn a_config_map_entry_counts_last_and_alone() {
     }
     for seconds in [100, 86_401] {
         let entry = Mapped { expiration_seconds: Some(seconds), ..mapped() };
-        assert_eq!(of(&[], &[], entry).warnings.len(), 1, "{seconds} is clamped");
+        assert_eq!(of(&[], &[], entry).lifetime_warnings.len(), 1, "{seconds} is clamped");
     }
     assert_eq!(of(&[], &[], Mapped { role_arn: "notanarn".into(), ..mapped() }).warnings.len(), 1);
     let source = |decision: Decision<'_>| decision.identity.unwrap().source;
@@ -415,7 +432,7 @@ fn the_container_credentials_file_counts_first() {
     }
     let clamped = of(&[], Some(Mapped { expiration_seconds: Some(90_000), ..mapped() }));
     assert_eq!(clamped.identity.unwrap().expiration_seconds, 86_400);
-    assert_eq!(clamped.warnings.len(), 1);
+    assert_eq!(clamped.lifetime_warnings.len(), 1);
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod listener;
 mod lookups;
 mod mapping;
 mod mutate;
+mod problems;
 mod process;
 mod properties;
 mod reviews;

@@ -2,11 +2,12 @@
 
 use std::sync::LazyLock;
 
+use crds::pod::Pod;
+use crds::pod::problem::PodProblem;
 use json_patch::Patch;
 use serde_json::{Value, json};
 use webhook::identity::model::{CredentialMethod, Identity, IdentitySource};
 use webhook::identity::mutate::{MutateError, mutate};
-use webhook::identity::pod::Pod;
 use webhook::identity::settings::Settings;
 
 const PATH: &str = "/var/run/secrets/eks.amazonaws.com/serviceaccount";
@@ -37,7 +38,9 @@ pub fn of(pod: &Value, identity: &Identity<'_>, settings: &Settings) -> Result<A
     let pod: Pod<'_> = serde_json::from_str(&text).unwrap();
     let mutation = mutate(&pod, identity, settings, "705ab4f5-6393-11e8-b7cc-42010a800002")?;
     let patch = serde_json::from_str(&serde_json::to_string(&mutation.patch).unwrap()).unwrap();
-    Ok(Additions { patch, left_out: mutation.left_out, warnings: mutation.warnings })
+    let problems = mutation.problems.iter().map(PodProblem::to_string);
+    let warnings = mutation.warnings.into_iter().chain(problems).collect();
+    Ok(Additions { patch, left_out: mutation.left_out, warnings })
 }
 
 /// The pod afterwards, and the warnings.
@@ -121,7 +124,7 @@ fn the_operations_are_additions_at_exact_places() {
         .iter()
         .map(|o| (o["op"].as_str().unwrap(), o["path"].as_str().unwrap()))
         .collect();
-    let mut expected = vec!["/spec/volumes/0"];
+    let mut expected = vec!["/spec/volumes/-"];
     expected.extend(["/spec/containers/0/env/-"; 5]);
     expected.push("/spec/containers/0/volumeMounts/-");
     expected.extend(["/spec/containers/1/env/-"; 2]);
@@ -150,7 +153,7 @@ fn what_a_container_sets_itself_is_not_changed() {
         (vec![ARN], vec![STS, DEFAULT, REGION], true, 1),
         (vec![FILE], vec![STS, DEFAULT, REGION], true, 1),
         (vec![STS, REGION], vec![ARN, FILE], true, 0),
-        (vec![STS, DEFAULT, ARN], vec![], false, 0),
+        (vec![STS, DEFAULT, ARN], vec![], false, 1),
         (vec![STS, REGION, ARN, FILE], vec![], false, 0),
     ] {
         for value_from in [false, true] {
@@ -158,10 +161,10 @@ fn what_a_container_sets_itself_is_not_changed() {
                 .iter()
                 .map(|name| {
                     let own_name = json!({"fieldRef": {"fieldPath": "metadata.name"}});
-                    if value_from {
-                        json!({"name": name, "valueFrom": own_name})
-                    } else {
-                        variable(name, "own")
+                    match (value_from, *name) {
+                        (true, _) => json!({"name": name, "valueFrom": own_name}),
+                        (false, ARN) => variable(ARN, ROLE),
+                        (false, _) => variable(name, "own"),
                     }
                 })
                 .collect();
@@ -173,6 +176,43 @@ fn what_a_container_sets_itself_is_not_changed() {
             assert_eq!(warnings_given.len(), warnings, "{set:?}: {warnings_given:?}");
             assert_eq!(pod["spec"]["volumes"], json!([token_volume("aws-iam-token")]), "always");
         }
+    }
+}
+
+#[test]
+fn a_variable_that_is_set_to_the_empty_text_gets_its_value_in_place() {
+    let settings = Settings { role_session_name: true, ..SETTINGS.clone() };
+    let empty = [
+        json!({"name": "A", "value": "$(AWS_REGION)"}),
+        json!({"name": "AWS_REGION"}),
+        variable("AWS_ROLE_ARN", ""),
+        json!({"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": null}),
+        variable("AWS_ROLE_SESSION_NAME", ""),
+        variable("AWS_STS_REGIONAL_ENDPOINTS", ""),
+    ];
+    let mut before = pod(&json!({"name": "c", "env": empty}));
+    before["metadata"]["name"] = json!("web");
+    let (pod, warnings) = after_with(&before, &identity(), &settings);
+    let own_name = json!({"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}});
+    let expected = json!([
+        {"name": "A", "value": "$(AWS_REGION)"},
+        variable("AWS_REGION", "eu-central-1"),
+        variable("AWS_ROLE_ARN", ROLE),
+        variable("AWS_WEB_IDENTITY_TOKEN_FILE", &format!("{PATH}/token")),
+        {"name": "AWS_ROLE_SESSION_NAME", "value": "", "valueFrom": own_name},
+        variable("AWS_STS_REGIONAL_ENDPOINTS", "regional"),
+        variable("AWS_DEFAULT_REGION", "eu-central-1"),
+    ]);
+    assert_eq!((&pod["spec"]["containers"][0]["env"], warnings), (&expected, vec![]));
+    assert!(of(&pod, &identity(), &settings).unwrap().patch.is_empty(), "a second pass");
+
+    // The kubelet takes the last of several.
+    for (values, last) in [(["", "us-east-1"], "us-east-1"), (["us-east-1", ""], "eu-central-1")] {
+        let env: Vec<Value> = values.iter().map(|value| variable("AWS_REGION", value)).collect();
+        let (pod, _) = after(&self::pod(&json!({"name": "c", "env": env})), &identity());
+        let env = pod["spec"]["containers"][0]["env"].as_array().unwrap();
+        let region = env.iter().rfind(|variable| variable["name"] == "AWS_REGION").unwrap();
+        assert_eq!(region["value"], last, "{values:?}");
     }
 }
 
@@ -189,6 +229,8 @@ fn skipped_containers_are_not_changed() {
         ("a", vec!["b", "i"], 0),
         ("a,i", vec!["b"], 0),
         (r#""a", b"#, vec!["i"], 0),
+        // One name in CSV, which no container has.
+        (r#""a,b""#, vec!["a", "b", "i"], 1),
         ("a\nb", vec!["b", "i"], 0),
         ("", vec!["a", "b", "i"], 0),
         ("x,a", vec!["b", "i"], 1),
@@ -229,12 +271,19 @@ fn the_pod_s_own_token_lifetime_counts_first() {
 #[test]
 fn an_existing_token_volume_is_used_and_a_foreign_one_is_not() {
     let foreign = |name: &str| json!({"name": name, "hostPath": {"path": "/etc"}});
+    let of_other_audience = |name: &str| {
+        let mut volume = token_volume(name);
+        volume["projected"]["sources"][0]["serviceAccountToken"]["audience"] = json!("vault");
+        volume
+    };
     let (first, second) = ("aws-iam-token", "aws-iam-token-podidentity");
     for (volumes, expected, used, warnings) in [
         (json!([]), vec![first], first, 0),
-        (json!([{"name": "d"}]), vec![first, "d"], first, 0),
+        (json!([{"name": "d"}]), vec!["d", first], first, 0),
         (json!([token_volume(first)]), vec![first], first, 0),
-        (json!([foreign(first)]), vec![second, first], second, 1),
+        (json!([foreign(first)]), vec![first, second], second, 1),
+        (json!([of_other_audience(first)]), vec![first, second], second, 1),
+        (json!([of_other_audience(first), token_volume(second)]), vec![first, second], second, 1),
         (json!([foreign(first), token_volume(second)]), vec![first, second], second, 1),
     ] {
         let mut pod = pod(&json!({"name": "c"}));
@@ -256,6 +305,11 @@ fn an_existing_token_volume_is_used_and_a_foreign_one_is_not() {
 fn two_mounts_never_share_a_path() {
     let other = format!("{PATH}-podidentity");
     let own = [variable("AWS_ROLE_ARN", "own"), variable("AWS_WEB_IDENTITY_TOKEN_FILE", "own")];
+    let by = |field: &str, path: &str| {
+        let mut mount = mount("aws-iam-token", "/t");
+        mount[field] = json!(path);
+        mount
+    };
     for (what, mounts, env, added, file) in [
         ("free", vec![mount("d", "/d")], vec![], Some(PATH), Some(format!("{PATH}/token"))),
         ("taken", vec![mount("d", PATH)], vec![], Some(other.as_str()), Some(format!("{other}/token"))),
@@ -269,6 +323,31 @@ fn two_mounts_never_share_a_path() {
         ("both taken", vec![mount("d", PATH), mount("e", &other)], vec![], None, None),
         ("made by hand", vec![mount("d", PATH)], own.to_vec(), None, Some("own".into())),
         ("mounted elsewhere", vec![mount("aws-iam-token", "/t")], vec![], None, Some("/t/token".into())),
+        (
+            "below",
+            vec![mount("d", &format!("{PATH}/d"))],
+            vec![],
+            Some(&other),
+            Some(format!("{other}/token")),
+        ),
+        ("beside", vec![mount("d", &format!("{PATH}s"))], vec![], Some(PATH), Some(format!("{PATH}/token"))),
+        ("by subPath", vec![by("subPath", "token")], vec![], Some(PATH), Some(format!("{PATH}/token"))),
+        ("another part", vec![by("subPath", "..data")], vec![], Some(PATH), Some(format!("{PATH}/token"))),
+        (
+            "by subPathExpr",
+            vec![by("subPathExpr", "$(A)")],
+            vec![],
+            Some(PATH),
+            Some(format!("{PATH}/token")),
+        ),
+        (
+            "by subPath first, and whole",
+            vec![by("subPath", "token"), mount("aws-iam-token", "/whole/")],
+            vec![],
+            None,
+            Some("/whole/token".into()),
+        ),
+        ("no subPath", vec![by("subPath", "")], vec![], None, Some("/t/token".into())),
     ] {
         let (pod, _) = after(&pod(&json!({"name": "c", "volumeMounts": mounts, "env": env})), &identity());
         let container = &pod["spec"]["containers"][0];
@@ -396,7 +475,14 @@ fn container_credentials_are_a_label_a_token_and_two_variables() {
 
     let own = json!({"name": "c", "env": [variable("AWS_CONTAINER_CREDENTIALS_FULL_URI", "own")]});
     let (_, warnings) = after(&self::pod(&own), &agent());
-    assert!(warnings[0].contains("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE is not injected"), "{warnings:?}");
+    assert_eq!(
+        warnings,
+        [
+            format!("container c: AWS_CONTAINER_CREDENTIALS_FULL_URI is own, the container-credentials mode says {AGENT}"),
+            "container c sets AWS_CONTAINER_CREDENTIALS_FULL_URI itself, so AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE is not injected"
+                .to_owned(),
+        ]
+    );
 }
 
 #[test]

@@ -66,11 +66,12 @@ fn container() -> BoxedStrategy<Value> {
                 "AWS_REGION",
                 "AWS_DEFAULT_REGION",
                 "AWS_STS_REGIONAL_ENDPOINTS",
+                "AWS_ACCESS_KEY_ID",
                 "A",
                 "B",
             ]),
         ),
-        ("value", option::of(anything()).boxed()),
+        ("value", option::of(prop_oneof![anything(), Just(json!(""))]).boxed()),
         ("valueFrom", option::of(anything()).boxed()),
     ]);
     let mount = object(vec![
@@ -84,6 +85,7 @@ fn container() -> BoxedStrategy<Value> {
                 "/var/run/secrets/eks.amazonaws.com/serviceaccount-podidentity",
             ]),
         ),
+        ("subPath", option::of(select(&["", "token", "other"][..]).prop_map(Value::from)).boxed()),
     ]);
     object(vec![
         ("name", one_of(&["a", "b", "c"])),
@@ -94,10 +96,16 @@ fn container() -> BoxedStrategy<Value> {
 }
 
 fn pod() -> impl Strategy<Value = Value> {
-    let token = json!({"sources": [{"serviceAccountToken": {"path": "token"}}]});
+    let tokens = [None, Some("sts.amazonaws.com"), Some("vault")].map(|audience: Option<&str>| {
+        let mut token = json!({"path": "token"});
+        if let Some(audience) = audience {
+            token["audience"] = json!(audience);
+        }
+        json!({"sources": [{"serviceAccountToken": token}]})
+    });
     let volume = object(vec![
         ("name", one_of(&["aws-iam-token", "aws-iam-token-podidentity", "d"])),
-        ("projected", option::of(Just(token)).boxed()),
+        ("projected", option::of(select(tokens.to_vec())).boxed()),
     ]);
     let annotations = object(vec![
         ("eks.amazonaws.com/skip-containers", option::of("[abx ,\"\n]{0,5}".prop_map(Value::from)).boxed()),
@@ -173,7 +181,7 @@ fn answered(review: &Value) -> Result<Option<Patch>, String> {
 }
 
 /// Removes every addition, last first.
-fn remove_additions(pod: &mut Value, patch: &Patch) {
+fn remove_additions(pod: &mut Value, before: &Value, patch: &Patch) {
     for operation in patch.iter().rev() {
         let PatchOperation::Add(addition) = operation else { panic!("not an addition: {operation}") };
         let place = addition.path.as_str();
@@ -181,6 +189,12 @@ fn remove_additions(pod: &mut Value, patch: &Patch) {
         let removed = match pod.pointer_mut(parent).unwrap() {
             Value::Array(items) if last == "-" => items.pop().unwrap(),
             Value::Array(items) => items.remove(last.parse().unwrap()),
+            // The empty text of a variable was replaced.
+            Value::Object(map) if parent.contains("/env/") => {
+                let added = map.remove(last).unwrap();
+                map.extend(before.pointer(place).map(|empty| (last.to_owned(), empty.clone())));
+                added
+            }
             Value::Object(map) => map.remove(&last.replace("~1", "/")).unwrap(),
             other => panic!("{place} is in {other}"),
         };
@@ -228,7 +242,7 @@ proptest! {
         review["request"]["object"] = after.clone();
         prop_assert_eq!(answered(&review), Ok(None), "a second pass");
 
-        remove_additions(&mut after, &patch);
+        remove_additions(&mut after, &before, &patch);
         prop_assert_eq!(after, before);
     }
 }

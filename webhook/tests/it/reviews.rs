@@ -56,7 +56,7 @@ pub async fn ask(admission: &Admission, review: &Value) -> (Answer, Value) {
     ask_through(WebhookEntry::Pods, admission, review).await
 }
 
-async fn ask_through(entry: WebhookEntry, admission: &Admission, review: &Value) -> (Answer, Value) {
+pub async fn ask_through(entry: WebhookEntry, admission: &Admission, review: &Value) -> (Answer, Value) {
     let answer = admission.answer(entry, review.to_string().as_bytes(), PEER).await;
     let body = well_formed(&answer);
     (answer, body)

@@ -1,12 +1,18 @@
-//! PURE: the fields of a pod that the rules of [`crate::identity::mutate`] read. A pod is never written back.
+//! PURE: the fields of a pod that the rules about its AWS identity read. A pod is never written back.
+
+pub mod annotation;
+pub mod problem;
+pub mod skipped;
+pub mod text;
+pub mod token;
+pub mod variable;
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::de::{SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-use crate::json::text::Text;
+use self::text::Text;
+use self::variable::{Setting, Variable, Variables};
 
 /// A pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -63,9 +69,9 @@ pub struct Container<'a> {
     /// Its name.
     #[serde(borrow, default)]
     pub name: Text<'a>,
-    /// Which of the injected variables it sets; `None` where it has no list of variables.
-    #[serde(default)]
-    pub env: Option<Variables>,
+    /// What it sets AWS's variables to; `None` where it has no list of variables.
+    #[serde(borrow, default)]
+    pub env: Option<Variables<'a>>,
     /// Its mounts.
     #[serde(borrow, default)]
     pub volume_mounts: Option<Vec<Mount<'a>>>,
@@ -81,6 +87,12 @@ pub struct Mount<'a> {
     /// The path in the container.
     #[serde(borrow, default)]
     pub mount_path: Text<'a>,
+    /// The part of the volume that is mounted; empty for the whole volume.
+    #[serde(borrow, default)]
+    pub sub_path: Option<Text<'a>>,
+    /// The same, with variables.
+    #[serde(borrow, default)]
+    pub sub_path_expr: Option<Text<'a>>,
 }
 
 /// A volume.
@@ -108,6 +120,9 @@ struct Projection<'a> {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 struct TokenProjection<'a> {
+    /// Absent for the API server's own audience, which AWS refuses.
+    #[serde(borrow, default)]
+    audience: Option<Text<'a>>,
     #[serde(borrow, default)]
     path: Text<'a>,
 }
@@ -131,6 +146,7 @@ impl Pod<'_> {
         let has_variable = |container: &Container<'_>| {
             container
                 .env
+                .as_ref()
                 .is_some_and(|env| env.has(Variable::TokenFile) || env.has(Variable::AuthorizationFile))
         };
         self.init_containers().iter().chain(self.containers()).any(has_variable)
@@ -140,6 +156,12 @@ impl Pod<'_> {
     #[must_use]
     pub fn volumes(&self) -> &[Volume<'_>] {
         self.spec.volumes.as_deref().unwrap_or_default()
+    }
+
+    /// The keys of its annotations.
+    pub fn annotations(&self) -> impl Iterator<Item = &str> {
+        let annotations = self.metadata.as_ref().and_then(|metadata| metadata.annotations.as_ref());
+        annotations.into_iter().flatten().map(|(key, _)| &**key)
     }
 
     /// The annotation's value.
@@ -159,104 +181,50 @@ impl Pod<'_> {
     }
 }
 
+impl Container<'_> {
+    /// Its mounts.
+    #[must_use]
+    pub fn mounts(&self) -> &[Mount<'_>] {
+        self.volume_mounts.as_deref().unwrap_or_default()
+    }
+
+    /// What it sets the variable to; `None` where it does not set it, or sets it to the empty text.
+    #[must_use]
+    pub fn variable(&self, variable: Variable) -> Option<&Setting<'_>> {
+        self.env.as_ref()?.get(variable)
+    }
+}
+
+impl Mount<'_> {
+    /// The path in the container, without a slash at its end.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.mount_path.trim_end_matches('/')
+    }
+
+    /// Whether it is at that path, or below it.
+    #[must_use]
+    pub fn is_in(&self, path: &str) -> bool {
+        self.path().strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// Whether the whole volume is mounted. The kubelet updates files of a volume there, and not where one is mounted by
+    /// subPath (Kubernetes documentation, "Volumes", "Using subPath"): a token mounted so is never renewed.
+    #[must_use]
+    pub fn is_of_whole_volume(&self) -> bool {
+        let is_empty = |path: &Option<Text<'_>>| path.as_ref().is_none_or(|path| path.is_empty());
+        is_empty(&self.sub_path) && is_empty(&self.sub_path_expr)
+    }
+}
+
 impl Volume<'_> {
-    /// Whether it contains a token in a file of that name.
+    /// The audience of the token in the volume's file of that path; `None` where there is no token, and empty for the API
+    /// server's own audience.
     #[must_use]
-    pub fn is_token(&self, file: &str) -> bool {
-        let sources = self.projected.as_ref().and_then(|projected| projected.sources.as_deref());
-        sources
-            .unwrap_or_default()
-            .iter()
-            .any(|source| source.service_account_token.as_ref().is_some_and(|token| &*token.path == file))
-    }
-}
-
-/// The variables that are injected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Variable {
-    /// The role to assume.
-    RoleArn,
-    /// The token's file, for STS.
-    TokenFile,
-    /// The name of the session in `CloudTrail`.
-    SessionName,
-    /// The agent's address.
-    CredentialsUri,
-    /// The token's file, for the agent.
-    AuthorizationFile,
-    /// The region, as botocore reads it.
-    DefaultRegion,
-    /// The region, as all others read it.
-    Region,
-    /// Whether STS is called in the region.
-    StsRegionalEndpoints,
-}
-
-impl Variable {
-    const ALL: [Self; 8] = [
-        Self::RoleArn,
-        Self::TokenFile,
-        Self::SessionName,
-        Self::CredentialsUri,
-        Self::AuthorizationFile,
-        Self::DefaultRegion,
-        Self::Region,
-        Self::StsRegionalEndpoints,
-    ];
-
-    /// Its name.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::RoleArn => "AWS_ROLE_ARN",
-            Self::TokenFile => "AWS_WEB_IDENTITY_TOKEN_FILE",
-            Self::SessionName => "AWS_ROLE_SESSION_NAME",
-            Self::CredentialsUri => "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-            Self::AuthorizationFile => "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-            Self::DefaultRegion => "AWS_DEFAULT_REGION",
-            Self::Region => "AWS_REGION",
-            Self::StsRegionalEndpoints => "AWS_STS_REGIONAL_ENDPOINTS",
-        }
-    }
-}
-
-/// Which of the injected variables a container sets; nothing else is kept of its list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Variables(u8);
-
-impl Variables {
-    /// Whether the variable is set.
-    #[must_use]
-    pub const fn has(self, variable: Variable) -> bool {
-        self.0 & (1 << variable as u8) != 0
-    }
-
-    fn insert(&mut self, name: &str) {
-        if name.starts_with("AWS_") {
-            let found = Variable::ALL.into_iter().filter(|variable| variable.name() == name);
-            self.0 = found.fold(self.0, |set, variable| set | 1 << variable as u8);
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Variables {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct VariablesVisitor;
-        impl<'de> Visitor<'de> for VariablesVisitor {
-            type Value = Variables;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of variables")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Variables, A::Error> {
-                let mut variables = Variables::default();
-                while let Some(Named { name }) = list.next_element()? {
-                    variables.insert(&name);
-                }
-                Ok(variables)
-            }
-        }
-        deserializer.deserialize_seq(VariablesVisitor)
+    pub fn audience_of_token(&self, file: &str) -> Option<&str> {
+        let sources = self.projected.as_ref()?.sources.as_deref()?;
+        let tokens = sources.iter().filter_map(|source| source.service_account_token.as_ref());
+        let mut of_file = tokens.filter(|token| &*token.path == file);
+        of_file.next().map(|token| token.audience.as_deref().unwrap_or_default())
     }
 }

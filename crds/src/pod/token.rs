@@ -1,0 +1,53 @@
+//! PURE: which volume of a pod, and which mount of a container, is the token's.
+
+use std::borrow::Cow;
+
+use super::{Container, Mount, Volume};
+
+/// Appended to the volume's name, or to the mount path, where the pod uses that for something else.
+pub const ALTERNATIVE_SUFFIX: &str = "-podidentity";
+
+/// The name of the token's volume, and whether the pod already has it; `None` where both names are in use for something else. A
+/// token of another audience is something else: AWS refuses it.
+#[must_use]
+pub fn token_volume<'a>(
+    volumes: &[Volume<'_>],
+    name: &'a str,
+    file: &str,
+    audience: &str,
+) -> Option<(Cow<'a, str>, bool)> {
+    let names = [Cow::Borrowed(name), format!("{name}{ALTERNATIVE_SUFFIX}").into()];
+    names.into_iter().find_map(|name| match volumes.iter().find(|volume| *volume.name == *name) {
+        None => Some((name, false)),
+        Some(volume) => (volume.audience_of_token(file) == Some(audience)).then_some((name, true)),
+    })
+}
+
+/// How a container mounts the token's volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenMount<'a> {
+    /// Not at all.
+    None,
+    /// The whole volume, at this path.
+    Whole(&'a str),
+    /// Only a part of it, at this path.
+    Part(&'a str),
+}
+
+/// How a container mounts that volume. A mount of the whole volume is preferred to any that comes before it.
+#[must_use]
+pub fn token_mount<'a>(container: &'a Container<'_>, volume: &str) -> TokenMount<'a> {
+    let mut mounts = container.mounts().iter().filter(|mount| *mount.name == *volume);
+    let whole = mounts.clone().find(|mount| mount.is_of_whole_volume());
+    match (whole, mounts.next()) {
+        (Some(mount), _) => TokenMount::Whole(mount.path()),
+        (None, Some(mount)) => TokenMount::Part(mount.path()),
+        (None, None) => TokenMount::None,
+    }
+}
+
+/// What remains of an absolute path below the path of a mount; `None` where it is not there, and empty for the path itself.
+pub(super) fn below<'a>(mount: &Mount<'_>, path: &'a str) -> Option<&'a str> {
+    let rest = path.strip_prefix(mount.path())?;
+    if rest.is_empty() { Some("") } else { rest.strip_prefix('/') }
+}
