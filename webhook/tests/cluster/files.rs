@@ -147,7 +147,7 @@ async fn roles_come_from_the_config_map() {
     assert_eq!(roles().await, [Some(arn("app")), Some(arn("any")), None]);
 
     let made = world.api.create(&pods(world.name), &required(pod("app"))).await.unwrap();
-    let token = &made["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"];
+    let token = &last_volume(&made)["projected"]["sources"][0]["serviceAccountToken"];
     assert_eq!(*token, json!({"audience": "other", "expirationSeconds": 3600, "path": "token"}));
     assert_eq!(variable(&made, "AWS_STS_REGIONAL_ENDPOINTS").as_deref(), Some("regional"));
 
@@ -202,9 +202,9 @@ async fn container_credentials_come_from_a_file() {
         Some("/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/eks-pod-identity-token")
     );
     assert_eq!(variable(&made, "AWS_ROLE_ARN"), None, "the file counts before the binding");
-    let volumes = made["spec"]["volumes"].as_array().unwrap();
-    assert_eq!(volumes[0]["name"], "eks-pod-identity-token");
-    let token = &volumes[0]["projected"]["sources"][0]["serviceAccountToken"];
+    let token_volume = last_volume(&made);
+    assert_eq!(token_volume["name"], "eks-pod-identity-token");
+    let token = &token_volume["projected"]["sources"][0]["serviceAccountToken"];
     assert_eq!(token["audience"], "pods.eks.amazonaws.com");
 
     let has = async |account: &str| {
@@ -236,4 +236,9 @@ async fn container_credentials_come_from_a_file() {
         Ok(())
     })
     .await;
+}
+
+/// After those of the pod and that of the API server's own token: other programs find volumes by their position.
+fn last_volume(pod: &Value) -> &Value {
+    pod["spec"]["volumes"].as_array().and_then(|volumes| volumes.last()).unwrap()
 }

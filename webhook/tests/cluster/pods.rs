@@ -190,8 +190,9 @@ fn taken_back(after: &Value, before: &Value) -> Result<Value, TestCaseError> {
     pod["metadata"].as_object_mut().unwrap().remove("managedFields");
     let annotated = !before["metadata"]["annotations"].is_null();
     let spec = &mut pod["spec"];
+    let volumes = spec["volumes"].as_array().cloned().unwrap_or_default();
     if len(&spec["volumes"]) > len(&before["spec"]["volumes"]) {
-        let volume = spec["volumes"].as_array_mut().unwrap().remove(0);
+        let volume = spec["volumes"].as_array_mut().unwrap().pop().unwrap();
         prop_assert!(is_token(&volume), "{}", volume);
         if before["spec"]["volumes"].is_null() {
             spec.as_object_mut().unwrap().remove("volumes");
@@ -203,7 +204,9 @@ fn taken_back(after: &Value, before: &Value) -> Result<Value, TestCaseError> {
             spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten().zip(before)
         {
             let env = take_off(container, "env", &before["env"]);
+            prop_assert!(has_usable_token(container, &env, &volumes), "{}: {:?}", container, volumes);
             let mounts = take_off(container, "volumeMounts", &before["volumeMounts"]);
+            empty_again(container, &before["env"]);
             let added: Vec<_> = env.iter().map(|variable| variable["name"].as_str().unwrap()).collect();
             let mut order = VARIABLES.iter();
             prop_assert!(added.iter().all(|name| order.any(|next| next == name)), "{:?}", added);
@@ -222,9 +225,40 @@ fn taken_back(after: &Value, before: &Value) -> Result<Value, TestCaseError> {
     Ok(pod)
 }
 
+/// Whether the token's file that was added to a container is one of a mounted token which AWS accepts.
+fn has_usable_token(container: &Value, added: &[Value], volumes: &[Value]) -> bool {
+    let is_file = |variable: &&Value| variable["name"] == "AWS_WEB_IDENTITY_TOKEN_FILE";
+    let Some(file) = added.iter().find(is_file) else { return true };
+    // On Windows it has a drive and backslashes.
+    let file = file["value"].as_str().unwrap().replace('\\', "/").replace("C:", "");
+    let is_mounted = |mount: &&Value| {
+        let path = mount["mountPath"].as_str().unwrap().trim_end_matches('/');
+        file == format!("{path}/token")
+            && mount.get("subPath").is_none()
+            && mount.get("subPathExpr").is_none()
+    };
+    let mount = container["volumeMounts"].as_array().into_iter().flatten().find(is_mounted);
+    mount
+        .is_some_and(|mount| volumes.iter().any(|volume| volume["name"] == mount["name"] && is_token(volume)))
+}
+
+/// Takes the values away that variables got which were set to the empty text.
+fn empty_again(container: &mut Value, before: &Value) {
+    let before = before.as_array().into_iter().flatten();
+    for (variable, before) in
+        container.get_mut("env").and_then(Value::as_array_mut).into_iter().flatten().zip(before)
+    {
+        let was_empty = before.get("value").is_none() && before.get("valueFrom").is_none();
+        if was_empty && VARIABLES.iter().any(|name| before["name"] == *name) {
+            variable.as_object_mut().unwrap().remove("value");
+        }
+    }
+}
+
 fn is_token(volume: &Value) -> bool {
     let token = &volume["projected"]["sources"][0]["serviceAccountToken"];
-    volume["name"].as_str().unwrap().starts_with("aws-iam-token") && token["path"] == "token"
+    volume["name"].as_str().unwrap().starts_with("aws-iam-token")
+        && (&token["path"], &token["audience"]) == (&json!("token"), &json!("sts.amazonaws.com"))
 }
 
 fn both_names_taken(pod: &Value) -> bool {

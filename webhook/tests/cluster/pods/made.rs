@@ -100,9 +100,13 @@ fn volume() -> impl Strategy<Value = Value> {
     let token = json!({"projected": {"sources": [
         {"serviceAccountToken": {"audience": "sts.amazonaws.com", "expirationSeconds": 3600, "path": "token"}},
     ]}});
+    let other = json!({"projected": {"sources": [
+        {"serviceAccountToken": {"audience": "vault", "expirationSeconds": 3600, "path": "token"}},
+    ]}});
     let elsewhere = json!({"projected": {"sources": [{"serviceAccountToken": {"path": "elsewhere"}}]}});
     let source = select(vec![
         token,
+        other,
         elsewhere,
         json!({"emptyDir": {}}),
         json!({"configMap": {"name": "map", "optional": true}}),
