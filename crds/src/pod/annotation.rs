@@ -25,7 +25,7 @@ const KEYS: [(&str, &[Place]); 5] = [
     ("skip-containers", &[Place::Pod]),
 ];
 
-/// Names under the right prefix that mean `role-arn`.
+/// Names under the EKS webhook's prefix that mean `role-arn`. Under a prefix of the user's own they may mean anything.
 const ROLE_NAMES: [&str; 5] = ["role", "arn", "iam-role", "iam-role-arn", "aws-role-arn"];
 /// Keys of this many different letters are taken for the same.
 const LETTERS: usize = 2;
@@ -50,7 +50,7 @@ pub fn near_miss(key: &str, prefix: &str, found: Place) -> Option<NearMiss> {
     let (domain, name) = key.rsplit_once('/').map_or((None, key), |(domain, name)| (Some(domain), name));
     let (right, places) = match domain {
         Some(domain) if domain == prefix => {
-            KEYS.into_iter().find(|(right, _)| *right == name).or_else(|| similar(name))
+            KEYS.into_iter().find(|(right, _)| *right == name).or_else(|| similar(name, prefix))
         }
         _ => KEYS.into_iter().find(|(right, _)| is_same(name, right)).filter(|(right, _)| match domain {
             Some(domain) => is_similar_domain(domain, prefix),
@@ -65,6 +65,12 @@ pub fn near_miss(key: &str, prefix: &str, found: Place) -> Option<NearMiss> {
 }
 
 impl NearMiss {
+    /// Where the annotation that is meant is read.
+    #[must_use]
+    pub const fn place(&self) -> Place {
+        self.place
+    }
+
     /// Says what is wrong, and what is right under that prefix.
     #[must_use]
     pub fn message(&self, prefix: &str) -> String {
@@ -97,8 +103,8 @@ fn is_same(name: &str, right: &str) -> bool {
 }
 
 /// The key that a name under the right prefix is taken for.
-fn similar(name: &str) -> Option<(&'static str, &'static [Place])> {
-    if ROLE_NAMES.into_iter().any(|role| is_same(name, role)) {
+fn similar(name: &str, prefix: &str) -> Option<(&'static str, &'static [Place])> {
+    if prefix == EKS_PREFIX && ROLE_NAMES.into_iter().any(|role| is_same(name, role)) {
         return Some(KEYS[0]);
     }
     // Longer names cannot be similar, and are not compared.
@@ -115,7 +121,12 @@ fn is_similar_domain(domain: &str, prefix: &str) -> bool {
         return false;
     }
     let is_end = prefix.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
-    domain == GROUP || is_end || osa_distance(domain, prefix) <= DOMAIN_LETTERS
+    // A domain of another length cannot be similar, and a long one is not compared.
+    let is_near = || {
+        domain.len().abs_diff(prefix.len()) <= DOMAIN_LETTERS
+            && osa_distance(domain, prefix) <= DOMAIN_LETTERS
+    };
+    domain == GROUP || is_end || is_near()
 }
 
 #[cfg(test)]
@@ -178,5 +189,6 @@ mod tests {
         // Beside the EKS webhook, whose annotations are its own.
         assert_eq!(near_miss("eks.amazonaws.com/role-arn", "aws.example.com", ServiceAccount), None);
         assert!(near_miss("aws.example.com/roleArn", "aws.example.com", ServiceAccount).is_some());
+        assert_eq!(near_miss("aws.example.com/role", "aws.example.com", ServiceAccount), None);
     }
 }

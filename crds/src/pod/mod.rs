@@ -1,6 +1,7 @@
 //! PURE: the fields of a pod that the rules about its AWS identity read. A pod is never written back.
 
 pub mod annotation;
+mod list;
 pub mod problem;
 pub mod skipped;
 pub mod text;
@@ -47,12 +48,12 @@ pub struct Spec<'a> {
     node_selector: Option<BTreeMap<Text<'a>, Text<'a>>>,
     #[serde(borrow, default)]
     os: Option<Named<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "list::containers")]
     containers: Option<Vec<Container<'a>>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "list::containers")]
     init_containers: Option<Vec<Container<'a>>>,
     /// Its volumes.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "list::without_empty_items")]
     pub volumes: Option<Vec<Volume<'a>>>,
 }
 
@@ -72,8 +73,11 @@ pub struct Container<'a> {
     /// What it sets AWS's variables to; `None` where it has no list of variables.
     #[serde(borrow, default)]
     pub env: Option<Variables<'a>>,
+    /// Whether it has variables of other objects, whose names are not known.
+    #[serde(rename = "envFrom", default, deserialize_with = "list::is_present")]
+    pub has_env_from: bool,
     /// Its mounts.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "list::without_empty_items")]
     pub volume_mounts: Option<Vec<Mount<'a>>>,
 }
 
@@ -159,7 +163,7 @@ impl Pod<'_> {
     }
 
     /// The keys of its annotations.
-    pub fn annotations(&self) -> impl Iterator<Item = &str> {
+    pub fn annotation_keys(&self) -> impl Iterator<Item = &str> {
         let annotations = self.metadata.as_ref().and_then(|metadata| metadata.annotations.as_ref());
         annotations.into_iter().flatten().map(|(key, _)| &**key)
     }

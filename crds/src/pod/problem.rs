@@ -3,13 +3,13 @@
 //! Found before the pod is changed: by the webhook, which warns and refuses pods that require their identity.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::annotation::{NearMiss, Place, near_miss};
-use super::token::{TokenMount, below, token_mount, token_volume};
+use super::token::{below, token_volume};
 use super::variable::{Setting, Variable};
-use super::{Container, Pod, Volume};
+use super::{Container, Mount, Pod, Volume};
 
 /// The identity that a pod should have, and how it should get it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct ExpectedIdentity<'a> {
     pub audience: &'a str,
     /// The prefix of annotations, without the slash.
     pub annotation_prefix: &'a str,
+    /// Whether annotations of the `ServiceAccount` could give it: a binding does not look at them.
+    pub by_annotations: bool,
 }
 
 /// A problem of a pod or of one of its containers.
@@ -59,11 +61,15 @@ pub enum PodProblem {
         set: Variable,
         /// The variable that it does not set.
         missing: Variable,
+        /// Whether `envFrom` may set that one.
+        may_be_set: bool,
     },
     /// A container has a static key.
     StaticKey {
         /// The container.
         container: String,
+        /// Whether the object that the key is in may be missing.
+        optional: bool,
     },
     /// A container has a profile.
     Profile {
@@ -93,6 +99,9 @@ pub enum PodProblem {
     },
 }
 
+/// The most problems told of one pod. One that prevents the identity is always among them.
+const MOST_PROBLEMS: usize = 16;
+
 /// The problems of a pod as it is, before anything is added to it. Containers in `skipped` are not looked at.
 #[must_use]
 pub fn problems(
@@ -100,77 +109,117 @@ pub fn problems(
     skipped: &BTreeSet<String>,
     identity: &ExpectedIdentity<'_>,
 ) -> Vec<PodProblem> {
-    let mut problems = annotation_problems(pod.annotations(), identity.annotation_prefix);
-    problems.extend(other_volume(pod.volumes(), identity));
-    let ExpectedIdentity { volume, file, audience, .. } = *identity;
-    let present = token_volume(pod.volumes(), volume, file, audience).filter(|(_, is_present)| *is_present);
+    let ExpectedIdentity { volume, file, audience, annotation_prefix, by_annotations, .. } = *identity;
+    let mut found = Problems::default();
+    let counts = |near_miss: &NearMiss| by_annotations || near_miss.place() == Place::Pod;
+    near_misses(pod.annotation_keys(), annotation_prefix)
+        .filter(counts)
+        .for_each(|near_miss| found.add(PodProblem::annotation(&near_miss, annotation_prefix)));
+    // By name: a pod may have as many volumes as containers.
+    let volumes: BTreeMap<&str, &Volume<'_>> =
+        pod.volumes().iter().rev().map(|volume| (&*volume.name, volume)).collect();
+    found.extend(other_volume(&volumes, identity));
+    let token = token_volume(pod.volumes(), volume, file, audience).map(|(name, _)| name);
     let containers = pod.containers().iter().chain(pod.init_containers());
     for container in containers.filter(|container| !skipped.contains(&*container.name)) {
-        problems.extend(present.as_ref().and_then(|(volume, _)| sub_path(container, volume)));
-        add_problems(container, pod.volumes(), identity, &mut problems);
+        found.extend(token.as_deref().and_then(|volume| sub_path(container, volume)));
+        variables(container, &volumes, identity, &mut found);
     }
-    problems
+    found.0
 }
 
-/// Annotations of a pod that nothing reads.
+/// Problems within their limit.
+#[derive(Default)]
+struct Problems(Vec<PodProblem>);
+
+impl Problems {
+    fn add(&mut self, problem: PodProblem) {
+        let prevents = problem.prevents_identity() && !self.0.iter().any(PodProblem::prevents_identity);
+        if self.0.len() < MOST_PROBLEMS || prevents {
+            self.0.push(problem);
+        }
+    }
+
+    fn extend(&mut self, problem: Option<PodProblem>) {
+        if let Some(problem) = problem {
+            self.add(problem);
+        }
+    }
+}
+
+/// Annotations of a pod that give a `ServiceAccount` its role, and that nothing reads there.
 pub fn annotation_problems<'a>(keys: impl Iterator<Item = &'a str>, prefix: &str) -> Vec<PodProblem> {
-    let near_misses = keys.filter_map(|key| near_miss(key, prefix, Place::Pod));
-    near_misses.map(|found| PodProblem::annotation(&found, prefix)).collect()
+    near_misses(keys, prefix)
+        .take(MOST_PROBLEMS)
+        .map(|found| PodProblem::annotation(&found, prefix))
+        .collect()
 }
 
-fn other_volume(volumes: &[Volume<'_>], identity: &ExpectedIdentity<'_>) -> Option<PodProblem> {
+fn near_misses<'a>(keys: impl Iterator<Item = &'a str>, prefix: &str) -> impl Iterator<Item = NearMiss> {
+    keys.filter_map(move |key| near_miss(key, prefix, Place::Pod))
+}
+
+fn other_volume(
+    volumes: &BTreeMap<&str, &Volume<'_>>,
+    identity: &ExpectedIdentity<'_>,
+) -> Option<PodProblem> {
     let ExpectedIdentity { source, volume, file, audience, .. } = *identity;
-    let found = volumes.iter().find(|found| *found.name == *volume)?.audience_of_token(file)?;
+    let found = volumes.get(volume)?.audience_of_token(file)?;
     let (volume, found, expected) = (volume.to_owned(), found.to_owned(), (source, audience.to_owned()));
     (found != audience).then_some(PodProblem::OtherVolume { volume, found, expected })
 }
 
+/// A mount of the token by subPath, also where the container mounts the whole volume besides.
 fn sub_path(container: &Container<'_>, volume: &str) -> Option<PodProblem> {
-    let TokenMount::Part(path) = token_mount(container, volume) else { return None };
-    Some(PodProblem::SubPath { container: container.name.to_string(), path: path.to_owned() })
+    let is_part = |mount: &&Mount<'_>| *mount.name == *volume && !mount.is_of_whole_volume();
+    let path = container.mounts().iter().find(is_part)?.path().to_owned();
+    Some(PodProblem::SubPath { container: container.name.to_string(), path })
 }
 
-/// The problems of a container's variables.
-fn add_problems(
+fn variables(
     container: &Container<'_>,
-    volumes: &[Volume<'_>],
+    volumes: &BTreeMap<&str, &Volume<'_>>,
     identity: &ExpectedIdentity<'_>,
-    problems: &mut Vec<PodProblem>,
+    found: &mut Problems,
 ) {
-    let ExpectedIdentity { source, first: (first, value), file_variable, audience, .. } = *identity;
-    let name = || container.name.to_string();
     // Most containers set no variable of AWS.
     let Some(set) = container.env.as_ref().filter(|set| !set.is_empty()) else { return };
+    let ExpectedIdentity { source, first: (first, value), file_variable, audience, .. } = *identity;
+    let name = || container.name.to_string();
     let literal = |variable| set.get(variable).and_then(Setting::literal);
-    if let Some(found) = literal(first).filter(|found| *found != value) {
-        let found = (first, found.to_owned());
-        problems.push(PodProblem::OtherRole {
-            container: name(),
-            found,
-            expected: (source, value.to_owned()),
-        });
+    if let Some(other) = literal(first).filter(|other| *other != value) {
+        let (other, expected) = ((first, other.to_owned()), (source, value.to_owned()));
+        found.add(PodProblem::OtherRole { container: name(), found: other, expected });
     }
-    let found = literal(file_variable).and_then(|path| audience_at(container, volumes, path));
-    if let Some(found) = found.filter(|found| *found != audience) {
-        let (found, expected) = (found.to_owned(), (source, audience.to_owned()));
-        problems.push(PodProblem::OtherToken { container: name(), found, expected });
+    let other = literal(file_variable).and_then(|path| audience_at(container, volumes, path));
+    if let Some(other) = other.filter(|other| *other != audience) {
+        let (other, expected) = (other.to_owned(), (source, audience.to_owned()));
+        found.add(PodProblem::OtherToken { container: name(), found: other, expected });
     }
     let half = match (set.has(first), set.has(file_variable)) {
         (true, false) => Some((first, file_variable)),
         (false, true) => Some((file_variable, first)),
         _ => None,
     };
-    problems.extend(half.map(|(set, missing)| PodProblem::HalfIdentity { container: name(), set, missing }));
-    if set.has(Variable::AccessKeyId) {
-        problems.push(PodProblem::StaticKey { container: name() });
+    found.extend(half.map(|(set, missing)| {
+        let may_be_set = container.has_env_from;
+        PodProblem::HalfIdentity { container: name(), set, missing, may_be_set }
+    }));
+    if let Some(key) = set.get(Variable::AccessKeyId) {
+        let optional = *key == Setting::Reference { optional: true };
+        found.add(PodProblem::StaticKey { container: name(), optional });
     }
     if set.has(Variable::Profile) {
-        problems.push(PodProblem::Profile { container: name() });
+        found.add(PodProblem::Profile { container: name() });
     }
 }
 
 /// The audience of the projected token that a path in a container names; `None` where it names none.
-fn audience_at<'a>(container: &Container<'_>, volumes: &'a [Volume<'_>], path: &str) -> Option<&'a str> {
+fn audience_at<'a>(
+    container: &Container<'_>,
+    volumes: &BTreeMap<&str, &'a Volume<'_>>,
+    path: &str,
+) -> Option<&'a str> {
     // On Windows the variable has a drive and backslashes.
     let path = path.strip_prefix("C:").unwrap_or(path).replace('\\', "/");
     let mounts = container.mounts().iter().filter_map(|mount| Some((mount, below(mount, &path)?)));
@@ -181,7 +230,7 @@ fn audience_at<'a>(container: &Container<'_>, volumes: &'a [Volume<'_>], path: &
         Some(sub_path) if rest.is_empty() => Cow::Borrowed(sub_path),
         Some(sub_path) => format!("{sub_path}/{rest}").into(),
     };
-    volumes.iter().find(|volume| *volume.name == *mount.name)?.audience_of_token(&file)
+    volumes.get(&*mount.name)?.audience_of_token(&file)
 }
 
 impl PodProblem {
@@ -191,16 +240,20 @@ impl PodProblem {
         Self::Annotation { message: found.message(prefix) }
     }
 
-    /// Whether a container does not use the pod's identity for certain.
+    /// Whether a container certainly does not use the pod's identity. Not certain is what an optional object or `envFrom` may
+    /// decide, and a token without an audience where the API server's own audiences include AWS's.
     #[must_use]
-    pub const fn prevents_identity(&self) -> bool {
-        matches!(
-            self,
-            Self::OtherRole { .. }
-                | Self::OtherToken { .. }
-                | Self::HalfIdentity { .. }
-                | Self::StaticKey { .. }
-        )
+    pub fn prevents_identity(&self) -> bool {
+        match self {
+            Self::OtherRole { .. } => true,
+            Self::OtherToken { found, .. } => !found.is_empty(),
+            Self::HalfIdentity { may_be_set, .. } => !may_be_set,
+            Self::StaticKey { optional, .. } => !optional,
+            Self::Profile { .. }
+            | Self::SubPath { .. }
+            | Self::OtherVolume { .. }
+            | Self::Annotation { .. } => false,
+        }
     }
 
     /// The label's value in metrics, and the only part of it that is logged: a message has values of the pod.
@@ -231,9 +284,13 @@ impl PodProblem {
     ];
 }
 
-/// An audience as it is told; a token without one has the API server's own.
-fn told(audience: &str) -> &str {
-    if audience.is_empty() { "the API server's own" } else { audience }
+/// A token as messages name it; one without an audience has the API server's own.
+fn token_of(audience: &str) -> String {
+    if audience.is_empty() {
+        "a token without an audience".into()
+    } else {
+        format!("a token of audience {audience}")
+    }
 }
 
 impl fmt::Display for PodProblem {
@@ -243,18 +300,17 @@ impl fmt::Display for PodProblem {
                 write!(f, "container {container}: {} is {found}, {source} says {expected}", variable.name())
             }
             Self::OtherToken { container, found, expected: (source, expected) } => {
-                let found = told(found);
-                write!(f, "container {container} uses a token of audience {found}, {source} says {expected}")
+                write!(f, "container {container} uses {}, {source} says {expected}", token_of(found))
             }
-            Self::HalfIdentity { container, set, missing } => {
+            Self::HalfIdentity { container, set, missing, .. } => {
                 let (set, missing) = (set.name(), missing.name());
                 write!(f, "container {container} sets {set} itself, so {missing} is not injected")
             }
-            Self::StaticKey { container } => {
+            Self::StaticKey { container, .. } => {
                 let key = Variable::AccessKeyId.name();
                 write!(
                     f,
-                    "container {container} sets {key}: every AWS SDK uses that key, and not the role; remove it"
+                    "container {container} sets {key}: AWS SDKs use that key, and not the role; remove it"
                 )
             }
             Self::Profile { container } => {
@@ -270,8 +326,8 @@ impl fmt::Display for PodProblem {
             ),
             Self::OtherVolume { volume, found, expected: (source, expected) } => write!(
                 f,
-                "volume {volume} has a token of audience {}, {source} says {expected}: the token is added beside it",
-                told(found)
+                "volume {volume} has {}, {source} says {expected}: the token is added beside it",
+                token_of(found)
             ),
             Self::Annotation { message } => f.write_str(message),
         }

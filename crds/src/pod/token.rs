@@ -23,27 +23,11 @@ pub fn token_volume<'a>(
     })
 }
 
-/// How a container mounts the token's volume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenMount<'a> {
-    /// Not at all.
-    None,
-    /// The whole volume, at this path.
-    Whole(&'a str),
-    /// Only a part of it, at this path.
-    Part(&'a str),
-}
-
-/// How a container mounts that volume. A mount of the whole volume is preferred to any that comes before it.
+/// Where a container mounts the whole volume. A mount by subPath is no place for a token: it is never renewed there.
 #[must_use]
-pub fn token_mount<'a>(container: &'a Container<'_>, volume: &str) -> TokenMount<'a> {
+pub fn token_directory<'a>(container: &'a Container<'_>, volume: &str) -> Option<&'a str> {
     let mut mounts = container.mounts().iter().filter(|mount| *mount.name == *volume);
-    let whole = mounts.clone().find(|mount| mount.is_of_whole_volume());
-    match (whole, mounts.next()) {
-        (Some(mount), _) => TokenMount::Whole(mount.path()),
-        (None, Some(mount)) => TokenMount::Part(mount.path()),
-        (None, None) => TokenMount::None,
-    }
+    mounts.find(|mount| mount.is_of_whole_volume()).map(Mount::path)
 }
 
 /// What remains of an absolute path below the path of a mount; `None` where it is not there, and empty for the path itself.

@@ -78,7 +78,10 @@ pub enum Setting<'a> {
     /// This text.
     Literal(Text<'a>),
     /// A value that is not known: of another object (`valueFrom`), or with a reference `$(NAME)` to another variable.
-    Reference,
+    Reference {
+        /// Whether the other object may be missing: then the kubelet does not set the variable.
+        optional: bool,
+    },
 }
 
 impl Setting<'_> {
@@ -87,7 +90,7 @@ impl Setting<'_> {
     pub fn literal(&self) -> Option<&str> {
         match self {
             Self::Literal(text) => Some(text),
-            Self::Empty | Self::Reference => None,
+            Self::Empty | Self::Reference { .. } => None,
         }
     }
 }
@@ -147,16 +150,37 @@ struct Item<'a> {
     value_from: Option<&'a RawValue>,
 }
 
+/// Where a value comes from.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Source {
+    #[serde(default)]
+    config_map_key_ref: Option<KeyOf>,
+    #[serde(default)]
+    secret_key_ref: Option<KeyOf>,
+}
+
+/// The key of a ConfigMap or Secret.
+#[derive(Deserialize)]
+struct KeyOf {
+    #[serde(default)]
+    optional: Option<bool>,
+}
+
 impl<'a> Item<'a> {
     fn setting(&self) -> Setting<'a> {
         match (self.value_from, self.value) {
-            (Some(_), _) => Setting::Reference,
+            (Some(source), _) => {
+                let source: Source = serde_json::from_str(source.get()).unwrap_or_default();
+                let key = source.secret_key_ref.or(source.config_map_key_ref);
+                Setting::Reference { optional: key.and_then(|key| key.optional).unwrap_or_default() }
+            }
             (None, None) => Setting::Empty,
             (None, Some(value)) => match serde_json::from_str::<Text<'a>>(value.get()) {
                 Ok(text) if text.is_empty() => Setting::Empty,
                 Ok(text) if !text.contains("$(") => Setting::Literal(text),
                 // Not a text: the API server refuses the pod.
-                Ok(_) | Err(_) => Setting::Reference,
+                Ok(_) | Err(_) => Setting::Reference { optional: false },
             },
         }
     }

@@ -181,7 +181,11 @@ fn already_bound(
     }
     let message = format!(
         "ServiceAccount {account} is bound by PodIdentityBinding {name}, which {}: delete one of the two",
-        if holder.has_role { "has its role" } else { "is older" },
+        match holder {
+            Sibling { has_role: true, .. } => "has its role",
+            Sibling { acted_on: true, .. } => "the operator acts on",
+            _ => "is older",
+        },
     );
     let finding = Finding::new(Reason::ServiceAccountAlreadyBound, message);
     let wait = timings.conflict_grace.saturating_sub(clock.age(view.object.created));

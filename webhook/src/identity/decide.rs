@@ -54,9 +54,12 @@ pub fn decide<'a>(
     }
     let identity = identity
         .or_else(|| {
-            let found = from_annotations(annotations?, default_issuer, settings, &mut warnings)?;
+            let mut of_annotations = Warnings::default();
+            let found = from_annotations(annotations?, default_issuer, settings, &mut of_annotations)?;
             let is_usable = |role| found.method != CredentialMethod::Role(role);
-            unusable_role.is_none_or(is_usable).then_some(found)
+            let found = unusable_role.is_none_or(is_usable).then_some(found)?;
+            warnings.append(of_annotations);
+            Some(found)
         })
         .or_else(|| Some(from_mapping(mapped?, service_account, default_issuer, settings, &mut warnings)));
     // Where a binding decides, no annotation counts.
@@ -74,6 +77,11 @@ struct Warnings {
 }
 
 impl Warnings {
+    fn append(&mut self, more: Self) {
+        self.lifetime.extend(more.lifetime);
+        self.others.extend(more.others);
+    }
+
     fn decision(self, identity: Option<Identity<'_>>, problems: Vec<PodProblem>) -> Decision<'_> {
         Decision { identity, warnings: self.others, lifetime_warnings: self.lifetime, problems }
     }

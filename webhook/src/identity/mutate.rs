@@ -12,13 +12,13 @@ use std::borrow::Cow;
 
 use crds::pod::problem::{ExpectedIdentity, PodProblem, problems};
 use crds::pod::skipped::skipped_containers;
-use crds::pod::token::{ALTERNATIVE_SUFFIX, TokenMount, token_mount, token_volume};
+use crds::pod::token::{ALTERNATIVE_SUFFIX, token_directory, token_volume};
 use crds::pod::variable::{Variable, Variables};
 use crds::pod::{Container, Pod, Volume};
 use thiserror::Error;
 
 use crate::identity::expiration::parse_expiration;
-use crate::identity::model::{CredentialMethod, Identity};
+use crate::identity::model::{CredentialMethod, Identity, IdentitySource};
 use crate::identity::settings::Settings;
 use crate::json::patch::{Addition, Patch, Value};
 
@@ -32,6 +32,8 @@ const LABEL: (&str, &str) = ("eks.amazonaws.com/pod-identity", "enabled");
 /// A lifetime of exactly this length is shortened by up to [`JITTER_SECONDS`] where jitter is enabled, as in the EKS webhook.
 const JITTERED_SECONDS: i64 = 86_400;
 const JITTER_SECONDS: u64 = 7_200;
+/// The most names told of `skip-containers` that no container has.
+const MOST_UNKNOWN: usize = 4;
 /// The length of a session name that STS accepts.
 const SESSION_NAME_LENGTH: std::ops::RangeInclusive<usize> = 2..=64;
 
@@ -126,6 +128,7 @@ pub fn mutate<'a>(
         file: layout.file,
         audience: identity.audience,
         annotation_prefix: &settings.annotation_prefix,
+        by_annotations: matches!(identity.source, IdentitySource::Annotations | IdentitySource::ConfigMap),
     };
     let skipped = skipped_containers(pod.annotation(&settings.skip_containers).unwrap_or_default());
     mutation.problems = problems(pod, &skipped, &expected);
@@ -144,10 +147,12 @@ pub fn mutate<'a>(
     }
 
     let lists = [("containers", pod.containers()), ("initContainers", pod.init_containers())];
-    let unknown =
-        skipped.iter().filter(|name| lists.iter().all(|(_, l)| l.iter().all(|c| *c.name != **name)));
-    let unknown = unknown.map(|name| format!("{}: no container {name}", settings.skip_containers));
-    mutation.warnings.extend(unknown);
+    let mut unknown = skipped.clone();
+    for container in pod.containers().iter().chain(pod.init_containers()) {
+        unknown.remove(&*container.name);
+    }
+    let unknown = unknown.iter().map(|name| format!("{}: no container {name}", settings.skip_containers));
+    mutation.warnings.extend(unknown.take(MOST_UNKNOWN));
 
     let windows = pod.is_windows();
     let session = session(pod, identity, settings, &mut mutation.warnings);
@@ -306,7 +311,7 @@ impl<'a> Injection<'a> {
 
     /// Where the token is mounted in the container. The API server refuses a pod with two mounts at one path.
     fn mount_place(&self, container: &Container<'_>, has_identity: bool) -> MountPlace<'a> {
-        if let TokenMount::Whole(path) = token_mount(container, &self.volume) {
+        if let Some(path) = token_directory(container, &self.volume) {
             return MountPlace::At { directory: path.to_owned().into(), mounted: true };
         }
         // A mount below the directory would need a file in the read-only volume, or would hide the token.

@@ -1,6 +1,7 @@
 //! Answers a review: reads it, gets the facts about the pod's `ServiceAccount`, decides, and answers. What is not known is
 //! never answered with "no identity".
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,7 +14,7 @@ use crate::cluster::lookup::Lookup;
 use crate::cluster::recent::PodWithoutIdentity;
 use crate::identity::decide::decide;
 use crate::identity::model::{Decision, ServiceAccountFacts};
-use crate::identity::mutate::{self, Mutation};
+use crate::identity::mutate;
 use crate::identity::settings::Settings;
 use crate::metrics::Metrics;
 use crate::model::{FactsOrigin, MissingIdentityReason, Outcome, WebhookEntry};
@@ -139,11 +140,7 @@ impl Admission {
             decide(namespace, service_account, facts, &self.settings);
         let Some(identity) = identity else {
             problems.extend(reviewed.summary.role_annotations(&self.settings.annotation_prefix));
-            if responder.entry == WebhookEntry::Pods {
-                self.count_problems(reviewed, &problems);
-            }
-            warnings.extend(problems.iter().map(PodProblem::to_string));
-            return self.without_identity(responder, reviewed, facts, warnings, body);
+            return self.without_identity(responder, reviewed, facts, warnings, &problems, body);
         };
         let source = identity.source.as_str();
         // Only now is the whole pod needed.
@@ -158,32 +155,29 @@ impl Admission {
             format!("there is no free mount path for the token in {}", containers.join(", "))
         };
         let answer = match mutate::mutate(&pod, &identity, &self.settings, responder.uid) {
-            Ok(Mutation { left_out, .. })
-                if !left_out.is_empty() && responder.entry != WebhookEntry::Pods =>
-            {
-                let why = no_mount_path(&left_out);
-                responder.require_identity(&reviewed.names, &why, &why)
-            }
-            Ok(Mutation { problems, .. })
-                if responder.entry != WebhookEntry::Pods
-                    && problems.iter().any(PodProblem::prevents_identity) =>
-            {
-                self.refuse_for(responder, reviewed, &problems)
-            }
             Ok(mutation) => {
-                let Mutation { patch, left_out, .. } = mutation;
-                if !left_out.is_empty() {
-                    let details = [no_mount_path(&left_out)];
-                    self.count_without_identity(reviewed, MissingIdentityReason::NoMountPath, &details);
-                }
                 problems.extend(mutation.problems);
+                warnings.extend(lifetime_warnings.into_iter().filter(|_| mutation.has_lifetime_of_identity));
+                warnings.extend(problems.iter().map(PodProblem::to_string));
+                warnings.extend(mutation.warnings);
+                let required = is_required(responder.entry, !facts.bindings.is_empty());
+                if required && !mutation.left_out.is_empty() {
+                    self.count_problems(reviewed, &problems);
+                    let why = no_mount_path(&mutation.left_out);
+                    return responder.require_identity(&reviewed.names, &why, &why);
+                }
+                if required && problems.iter().any(PodProblem::prevents_identity) {
+                    self.count_problems(reviewed, &problems);
+                    return refuse_for(responder, reviewed, &problems);
+                }
                 if responder.entry == WebhookEntry::Pods {
                     self.count_problems(reviewed, &problems);
                 }
-                warnings.extend(lifetime_warnings.into_iter().filter(|_| mutation.has_lifetime_of_identity));
-                warnings.extend(mutation.warnings);
-                warnings.extend(problems.iter().map(PodProblem::to_string));
-                if patch.is_empty() {
+                if !mutation.left_out.is_empty() {
+                    let details = [no_mount_path(&mutation.left_out)];
+                    self.count_without_identity(reviewed, MissingIdentityReason::NoMountPath, &details);
+                }
+                if mutation.patch.is_empty() {
                     responder.allow(Outcome::Complete, None, warnings)
                 } else {
                     tracing::debug!(
@@ -194,7 +188,7 @@ impl Admission {
                         "identity given to a pod"
                     );
                     // Writing strings and numbers into memory cannot fail.
-                    let patch = serde_json::to_vec(&patch).unwrap_or_default();
+                    let patch = serde_json::to_vec(&mutation.patch).unwrap_or_default();
                     responder.allow(Outcome::Mutated, Some(&patch), warnings)
                 }
             }
@@ -203,22 +197,7 @@ impl Admission {
         Answer { source, ..answer }
     }
 
-    /// Refuses a pod that requires its identity, and in which something keeps a container from using it.
-    fn refuse_for(
-        &self,
-        responder: &Responder<'_>,
-        reviewed: &ReviewedPod<'_>,
-        problems: &[PodProblem],
-    ) -> Answer {
-        self.count_problems(reviewed, problems);
-        let preventing = || problems.iter().filter(|problem| problem.prevents_identity());
-        let message = preventing().map(PodProblem::to_string).collect::<Vec<_>>().join("; ");
-        // The message has values of the pod's variables.
-        let reasons = preventing().map(PodProblem::reason).collect::<Vec<_>>().join(", ");
-        responder.require_identity(&reviewed.names, &message, &reasons)
-    }
-
-    /// Counts the problems of a pod: where it is admitted in the entry of all pods, through which every admitted pod comes.
+    /// Counts the problems of a pod where it is refused, and in the entry of all pods, through which every admitted pod comes.
     fn count_problems(&self, reviewed: &ReviewedPod<'_>, problems: &[PodProblem]) {
         if !reviewed.dry_run {
             for problem in problems {
@@ -233,29 +212,35 @@ impl Admission {
         responder: &Responder<'_>,
         reviewed: &ReviewedPod<'_>,
         facts: &ServiceAccountFacts,
-        warnings: Vec<String>,
+        mut warnings: Vec<String>,
+        problems: &[PodProblem],
         body: &[u8],
     ) -> Answer {
         let PodRef { namespace, service_account, pod } = reviewed.names;
         let bound = !facts.bindings.is_empty();
-        // An earlier entry may have given it an identity that its binding no longer gives, or that the copies do not have yet.
-        if (bound || responder.entry == WebhookEntry::Pods) && reviewed.has_token(body) {
-            return responder.allow(Outcome::Complete, None, warnings);
-        }
-        let refused = match responder.entry {
-            WebhookEntry::Pods => false,
-            WebhookEntry::RequiredNamespaces => bound,
-            WebhookEntry::RequiredPods => true,
-        };
-        if refused {
-            let why = match warnings.first() {
-                Some(warning) => warning.clone(),
-                None => format!(
+        if is_required(responder.entry, bound) {
+            self.count_problems(reviewed, problems);
+            let why = match (warnings.first(), problems.first()) {
+                (Some(warning), _) => warning.clone(),
+                (None, Some(problem)) => {
+                    let (why, logged) = (problem.to_string(), problem.reason());
+                    return responder.require_identity(&reviewed.names, &why, logged);
+                }
+                (None, None) => format!(
                     "ServiceAccount {namespace}/{service_account} has no identity: make a PodIdentityBinding for it; the pod \
                      is admitted once that is known"
                 ),
             };
             return responder.require_identity(&reviewed.names, &why, &why);
+        }
+        if responder.entry == WebhookEntry::Pods {
+            self.count_problems(reviewed, problems);
+        }
+        warnings.extend(problems.iter().map(PodProblem::to_string));
+        // An earlier entry may have given it an identity that its binding no longer gives, or that the copies do not have yet.
+        // Where an identity is required this is no answer: the pod may have brought it from another cluster.
+        if responder.entry == WebhookEntry::Pods && reviewed.has_token(body) {
+            return responder.allow(Outcome::Complete, None, warnings);
         }
         if bound {
             self.count_without_identity(reviewed, MissingIdentityReason::BindingUnusable, &warnings);
@@ -309,6 +294,25 @@ impl Admission {
             "a pod was admitted without its identity: it cannot be given, or is not known"
         );
     }
+}
+
+/// Whether a pod is refused in an entry rather than admitted without its identity.
+fn is_required(entry: WebhookEntry, is_bound: bool) -> bool {
+    match entry {
+        WebhookEntry::Pods => false,
+        WebhookEntry::RequiredNamespaces => is_bound,
+        WebhookEntry::RequiredPods => true,
+    }
+}
+
+/// Refuses a pod that requires its identity, and in which something keeps a container from using it.
+fn refuse_for(responder: &Responder<'_>, reviewed: &ReviewedPod<'_>, problems: &[PodProblem]) -> Answer {
+    let preventing = || problems.iter().filter(|problem| problem.prevents_identity());
+    let message = preventing().map(PodProblem::to_string).collect::<Vec<_>>().join("; ");
+    // The message has values of the pod's variables.
+    let reasons: BTreeSet<_> = preventing().map(PodProblem::reason).collect();
+    let reasons = reasons.into_iter().collect::<Vec<_>>().join(", ");
+    responder.require_identity(&reviewed.names, &message, &reasons)
 }
 
 /// A name, cut at the length that Kubernetes allows: what is remembered and logged of pods is bounded.

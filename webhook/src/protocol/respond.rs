@@ -11,8 +11,9 @@ use serde_json::value::RawValue;
 use crate::model::{Outcome, WebhookEntry};
 use crate::protocol::review::{API_VERSIONS, Request, Response, Review};
 
-/// The API server cuts each warning at 256 characters and all of them at 4096.
-const WARNING_LENGTH: usize = 256;
+/// Two ARNs and what is said of them fit. The API server cuts each warning at 256 characters, but only once all of a request's
+/// have more than 4,096 (`endpoints/filters/warning.go`).
+const WARNING_LENGTH: usize = 1024;
 const MAX_WARNINGS: usize = 16;
 
 /// An answer, ready to be sent, and what is counted about it.

@@ -141,7 +141,8 @@ impl PodSummary<'_> {
     pub fn role_annotations(&self, prefix: &str) -> Vec<PodProblem> {
         let annotations = self.metadata.as_ref().and_then(|metadata| metadata.annotations).map(RawValue::get);
         // Few pods have such an annotation, and fewer a long list of them.
-        let Some(annotations) = annotations.filter(|text| text.contains("role")) else { return Vec::new() };
+        let names_role = |text: &&str| ["role", "Role", "ROLE"].iter().any(|name| text.contains(name));
+        let Some(annotations) = annotations.filter(names_role) else { return Vec::new() };
         let keys: BTreeMap<Text<'_>, Text<'_>> = serde_json::from_str(annotations).unwrap_or_default();
         annotation_problems(keys.keys().map(|key| &**key), prefix)
     }

@@ -27,6 +27,23 @@ async fn no_value_of_a_pod_is_logged() {
         world.api.create_dry(&pods(world.name), &required(pod_with_secrets("plain"))).await.unwrap_err();
     assert!(!refusal.message.contains(SECRET), "{}", refusal.message);
 
+    // The user that creates a pod is told what it has; the log is not.
+    let mut other = required(pod_with_secrets("app"));
+    let role = format!("arn:aws:iam::444455556666:role/{SECRET}");
+    other["spec"]["containers"][0]["env"] = json!([
+        {"name": "AWS_ROLE_ARN", "value": role},
+        {"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": format!("/{SECRET}/token")},
+        {"name": "AWS_ACCESS_KEY_ID", "value": SECRET},
+    ]);
+    other["spec"]["volumes"] = json!([{"name": "data", "projected": {"sources": [
+        {"serviceAccountToken": {"audience": SECRET, "path": "token"}},
+    ]}}]);
+    let refusal = world.api.create_dry(&pods(world.name), &other).await.unwrap_err();
+    for told in [&*format!("AWS_ROLE_ARN is {role}"), "a token of audience", "sets AWS_ACCESS_KEY_ID"] {
+        assert!(refusal.message.contains(told), "{}", refusal.message);
+    }
+    assert!(!webhook.logged("pod refused until it has its identity").is_empty());
+
     // Reviews that no API server sends: invalid in places where a decoder may quote the value.
     let whole: Value = serde_json::from_str(REVIEW).unwrap();
     let with = |pointer: &str, value: Value| {

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use webhook::model::{Outcome, WebhookEntry};
 use webhook::protocol::admit::Admission;
 
-use crate::reviews::{ask_through, cluster, review, synced};
+use crate::fake::BINDINGS;
+use crate::reviews::{ask_through, cluster, deleting, review, synced};
 
 const DIRECTORY: &str = "/var/run/secrets/eks.amazonaws.com/serviceaccount";
 const ROLE: &str = "arn:aws:iam::111122223333:role/podidentity/homelab/homelab.vault.vault-bno5n7ilbuky";
@@ -35,6 +36,11 @@ fn pod(env: &Value, mounts: &Value, volumes: &Value) -> Value {
     let spec = &mut review["request"]["object"]["spec"];
     spec["containers"] = json!([{"name": "app", "env": env, "volumeMounts": mounts}]);
     spec["volumes"] = volumes.clone();
+    review
+}
+
+fn with_env_from(mut review: Value) -> Value {
+    review["request"]["object"]["spec"]["containers"][0]["envFrom"] = json!([{"secretRef": {"name": "s"}}]);
     review
 }
 
@@ -91,9 +97,8 @@ async fn what_prevents_the_identity_is_told_and_refused_where_it_is_required() {
             "the API server's own audience",
             pod(&both(ROLE, "/v/token"), &json!([{"name": "t", "mountPath": "/v"}]), &json!([token("t", None)])),
             "other_token",
-            true,
-            "container app uses a token of audience the API server's own, its PodIdentityBinding says sts.amazonaws.com"
-                .into(),
+            false,
+            "container app uses a token without an audience, its PodIdentityBinding says sts.amazonaws.com".into(),
         ),
         (
             "on Windows",
@@ -118,7 +123,7 @@ async fn what_prevents_the_identity_is_told_and_refused_where_it_is_required() {
             pod(&json!([variable("AWS_ACCESS_KEY_ID", "AKIAHUNTER2")]), &json!([]), &json!([])),
             "static_key",
             true,
-            "container app sets AWS_ACCESS_KEY_ID: every AWS SDK uses that key, and not the role; remove it".into(),
+            "container app sets AWS_ACCESS_KEY_ID: AWS SDKs use that key, and not the role; remove it".into(),
         ),
         (
             "a static key of a Secret",
@@ -129,7 +134,45 @@ async fn what_prevents_the_identity_is_told_and_refused_where_it_is_required() {
             ),
             "static_key",
             true,
-            "container app sets AWS_ACCESS_KEY_ID: every AWS SDK uses that key, and not the role; remove it".into(),
+            "container app sets AWS_ACCESS_KEY_ID: AWS SDKs use that key, and not the role; remove it".into(),
+        ),
+        (
+            "a static key of a Secret that may be missing",
+            pod(
+                &json!([{"name": "AWS_ACCESS_KEY_ID", "valueFrom": {
+                    "secretKeyRef": {"name": "s", "key": "k", "optional": true},
+                }}]),
+                &json!([]),
+                &json!([]),
+            ),
+            "static_key",
+            false,
+            "container app sets AWS_ACCESS_KEY_ID: AWS SDKs use that key, and not the role; remove it".into(),
+        ),
+        (
+            "half an identity, the other half perhaps from a Secret",
+            with_env_from(pod(&json!([variable("AWS_ROLE_ARN", ROLE)]), &json!([]), &json!([]))),
+            "half_identity",
+            false,
+            "container app sets AWS_ROLE_ARN itself, so AWS_WEB_IDENTITY_TOKEN_FILE is not injected".into(),
+        ),
+        (
+            "a mount by subPath of a volume that is to be added",
+            pod(&json!([]), &json!([mount("/t", &json!({"subPathExpr": "$(A)"}))]), &json!([])),
+            "sub_path",
+            false,
+            "container app mounts the token by subPath at /t, where it is never renewed: mount the whole volume".into(),
+        ),
+        (
+            "a mount by subPath beside one of the whole volume",
+            pod(
+                &json!([]),
+                &json!([mount("/t", &json!({"subPath": "token"})), mount("/whole", &json!({}))]),
+                &ours,
+            ),
+            "sub_path",
+            false,
+            "container app mounts the token by subPath at /t, where it is never renewed: mount the whole volume".into(),
         ),
         (
             "a profile",
@@ -213,11 +256,6 @@ async fn what_is_not_known_and_what_is_the_same_is_no_problem() {
             ]),
             json!([]),
         ),
-        (
-            "a whole mount beside one by subPath",
-            json!([]),
-            json!([mount("/t", &json!({"subPath": "token"})), mount("/whole", &json!({}))]),
-        ),
     ] {
         let review = pod(&env, &mounts, &ours);
         let (answer, body) = ask_through(WebhookEntry::RequiredPods, &admission, &review).await;
@@ -252,22 +290,111 @@ async fn annotations_that_miss_by_a_hair_are_told_with_the_right_key_and_place()
     }
     assert_eq!(counted(&admission, "annotation"), 3);
 
-    let of_pod =
-        "annotation eks.amazonaws.com/role-arn of the pod has no effect: it is read from the ServiceAccount";
-    for account in ["plain", "vault"] {
+    let of_pod = |key: &str, advice: &str| format!("annotation {key} of the pod has no effect: {advice}");
+    for (account, key, expected) in [
+        ("plain", "eks.amazonaws.com/role-arn", Some("it is read from the ServiceAccount")),
+        ("plain", "ROLE_ARN", Some("eks.amazonaws.com/role-arn is read, from the ServiceAccount")),
+        ("annotated", "eks.amazonaws.com/role-arn", Some("it is read from the ServiceAccount")),
+        // A binding decides: also on the ServiceAccount it would have no effect.
+        ("vault", "eks.amazonaws.com/role-arn", None),
+        ("vault", "eks.amazonaws.com/skipContainers", Some("eks.amazonaws.com/skip-containers is read")),
+    ] {
         let mut review = review("vault", account);
         review["request"]["object"]["metadata"]["annotations"] =
-            json!({"eks.amazonaws.com/role-arn": OTHER, "prometheus.io/role": "pod"});
+            json!({key: OTHER, "prometheus.io/role": "pod"});
         let (_, body) = ask_through(WebhookEntry::Pods, &admission, &review).await;
-        assert_eq!(warnings(&body), [of_pod], "{account}");
+        let expected: Vec<_> = expected.map(|advice| of_pod(key, advice)).into_iter().collect();
+        assert_eq!(warnings(&body), expected, "{account} {key}");
     }
-    assert_eq!(counted(&admission, "annotation"), 5);
+    assert_eq!(counted(&admission, "annotation"), 7);
 
     // Where an identity is required, the refusal says it.
     let (answer, body) = ask_through(WebhookEntry::RequiredPods, &admission, &review("vault", "name")).await;
     assert_eq!(answer.outcome, Outcome::Required);
     let refusal = body["response"]["status"]["message"].as_str().unwrap();
     assert!(refusal.ends_with(&told("eks.amazonaws.com/roleArn")), "{refusal}");
+    assert_eq!(counted(&admission, "annotation"), 8);
+}
+
+#[tokio::test]
+async fn a_skipped_container_and_a_service_account_without_a_binding_may_use_what_they_like() {
+    let admission = synced(&cluster()).await;
+    let keys = json!([variable("AWS_ACCESS_KEY_ID", "AKIAHUNTER2")]);
+    let mut skipped = pod(&keys, &json!([]), &json!([]));
+    skipped["request"]["object"]["metadata"]["annotations"] =
+        json!({"eks.amazonaws.com/skip-containers": "app"});
+    let mut init = pod(&json!([]), &json!([]), &json!([]));
+    init["request"]["object"]["spec"]["initContainers"] = json!([{"name": "init", "env": keys}]);
+    let mut unbound = pod(&keys, &json!([]), &json!([]));
+    unbound["request"]["object"]["spec"]["serviceAccountName"] = json!("annotated");
+    let (namespaces, pods) = (WebhookEntry::RequiredNamespaces, WebhookEntry::RequiredPods);
+    for (what, review, entry, refused) in [
+        ("skipped", &skipped, pods, false),
+        ("an init container", &init, namespaces, true),
+        ("an init container", &init, pods, true),
+        ("unbound, in a namespace", &unbound, namespaces, false),
+        ("unbound, a pod that requires its identity", &unbound, pods, true),
+    ] {
+        let (answer, body) = ask_through(entry, &admission, review).await;
+        assert_eq!(answer.outcome == Outcome::Required, refused, "{what}: {body}");
+    }
+}
+
+/// The identity of the pod's binding is not known yet, as right after a restore of a cluster.
+#[tokio::test]
+async fn a_restored_pod_does_not_satisfy_what_requires_an_identity() {
+    let api = cluster();
+    api.put_account("vault", "leaving", None);
+    api.put(BINDINGS, deleting("leaving"));
+    let admission = synced(&api).await;
+    let env = json!([
+        variable("AWS_ROLE_ARN", OTHER),
+        variable("AWS_WEB_IDENTITY_TOKEN_FILE", &format!("{DIRECTORY}/token")),
+    ]);
+    let volumes = json!([token("aws-iam-token", Some("sts.amazonaws.com"))]);
+    let mut review = pod(&env, &json!([mount(DIRECTORY, &json!({}))]), &volumes);
+    review["request"]["object"]["spec"]["serviceAccountName"] = json!("leaving");
+    let [complete, refused] = [Outcome::Complete, Outcome::Required];
+    for (entry, expected) in WebhookEntry::ALL.into_iter().zip([complete, refused, refused]) {
+        assert_eq!(ask_through(entry, &admission, &review).await.0.outcome, expected, "{entry:?}");
+    }
+}
+
+/// A review of 3 MiB may have a million items. The webhook has one thread, and little memory.
+#[tokio::test]
+async fn the_cost_of_a_pod_is_bounded() {
+    let admission = synced(&cluster()).await;
+    let with = |containers: Vec<Value>, volumes: Vec<Value>| {
+        let mut review = review("vault", "vault");
+        review["request"]["object"]["spec"]["containers"] = json!(containers);
+        review["request"]["object"]["spec"]["volumes"] = json!(volumes);
+        review
+    };
+    let (answer, _) = ask_through(WebhookEntry::Pods, &admission, &with(vec![json!({}); 5000], vec![])).await;
+    assert_eq!(answer.outcome, Outcome::Denied, "no pod has 5,000 containers");
+
+    let env = json!([variable("AWS_WEB_IDENTITY_TOKEN_FILE", "/"), variable("AWS_ACCESS_KEY_ID", "x")]);
+    let container = json!({"env": env, "volumeMounts": [{"name": "z"}]});
+    let mut volumes = vec![json!({}); 200_000];
+    volumes.extend((0..20_000).map(|number| json!({"name": format!("v{number}")})));
+    let review = with(vec![container; 4000], volumes);
+    let (answer, body) = ask_through(WebhookEntry::RequiredPods, &admission, &review).await;
+    assert_eq!(answer.outcome, Outcome::Required);
+    assert!(answer.body.len() < 10_000, "{} bytes", answer.body.len());
+    let message = body["response"]["status"]["message"].as_str().unwrap();
+    assert!(message.contains("sets AWS_ACCESS_KEY_ID"), "{message}");
+}
+
+#[tokio::test]
+async fn both_arns_fit_into_a_warning() {
+    let admission = synced(&cluster()).await;
+    let other =
+        format!("arn:aws-us-gov:iam::444455556666:role/podidentity/{}/{}", "c".repeat(24), "r".repeat(64));
+    let env = json!([variable("AWS_ROLE_ARN", &other), variable("AWS_WEB_IDENTITY_TOKEN_FILE", "/t")]);
+    let mut review = pod(&env, &json!([]), &json!([]));
+    review["request"]["object"]["spec"]["containers"][0]["name"] = json!("n".repeat(63));
+    let (_, body) = ask_through(WebhookEntry::Pods, &admission, &review).await;
+    assert!(warnings(&body)[0].ends_with(ROLE), "{body}");
 }
 
 #[tokio::test]
