@@ -3,6 +3,7 @@
 //! Found before the pod is changed: by the webhook, which warns and refuses pods that require their identity.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -115,10 +116,8 @@ pub fn problems(
     near_misses(pod.annotation_keys(), annotation_prefix)
         .filter(counts)
         .for_each(|near_miss| found.add(PodProblem::annotation(&near_miss, annotation_prefix)));
-    // By name: a pod may have as many volumes as containers.
-    let volumes: BTreeMap<&str, &Volume<'_>> =
-        pod.volumes().iter().rev().map(|volume| (&*volume.name, volume)).collect();
-    found.extend(other_volume(&volumes, identity));
+    found.extend(other_volume(pod.volumes(), identity));
+    let volumes = Volumes { all: pod.volumes(), by_name: OnceCell::new() };
     let token = token_volume(pod.volumes(), volume, file, audience).map(|(name, _)| name);
     let containers = pod.containers().iter().chain(pod.init_containers());
     for container in containers.filter(|container| !skipped.contains(&*container.name)) {
@@ -126,6 +125,19 @@ pub fn problems(
         variables(container, &volumes, identity, &mut found);
     }
     found.0
+}
+
+/// The volumes of a pod, of which there may be as many as containers. Few pods have a container that names a token's file.
+struct Volumes<'a> {
+    all: &'a [Volume<'a>],
+    by_name: OnceCell<BTreeMap<&'a str, &'a Volume<'a>>>,
+}
+
+impl<'a> Volumes<'a> {
+    fn get(&self, name: &str) -> Option<&'a Volume<'a>> {
+        let by_name = || self.all.iter().rev().map(|volume| (&*volume.name, volume)).collect();
+        self.by_name.get_or_init(by_name).get(name).copied()
+    }
 }
 
 /// Problems within their limit.
@@ -159,12 +171,9 @@ fn near_misses<'a>(keys: impl Iterator<Item = &'a str>, prefix: &str) -> impl It
     keys.filter_map(move |key| near_miss(key, prefix, Place::Pod))
 }
 
-fn other_volume(
-    volumes: &BTreeMap<&str, &Volume<'_>>,
-    identity: &ExpectedIdentity<'_>,
-) -> Option<PodProblem> {
+fn other_volume(volumes: &[Volume<'_>], identity: &ExpectedIdentity<'_>) -> Option<PodProblem> {
     let ExpectedIdentity { source, volume, file, audience, .. } = *identity;
-    let found = volumes.get(volume)?.audience_of_token(file)?;
+    let found = volumes.iter().find(|found| *found.name == *volume)?.audience_of_token(file)?;
     let (volume, found, expected) = (volume.to_owned(), found.to_owned(), (source, audience.to_owned()));
     (found != audience).then_some(PodProblem::OtherVolume { volume, found, expected })
 }
@@ -178,7 +187,7 @@ fn sub_path(container: &Container<'_>, volume: &str) -> Option<PodProblem> {
 
 fn variables(
     container: &Container<'_>,
-    volumes: &BTreeMap<&str, &Volume<'_>>,
+    volumes: &Volumes<'_>,
     identity: &ExpectedIdentity<'_>,
     found: &mut Problems,
 ) {
@@ -215,11 +224,7 @@ fn variables(
 }
 
 /// The audience of the projected token that a path in a container names; `None` where it names none.
-fn audience_at<'a>(
-    container: &Container<'_>,
-    volumes: &BTreeMap<&str, &'a Volume<'_>>,
-    path: &str,
-) -> Option<&'a str> {
+fn audience_at<'a>(container: &Container<'_>, volumes: &Volumes<'a>, path: &str) -> Option<&'a str> {
     // On Windows the variable has a drive and backslashes.
     let path = path.strip_prefix("C:").unwrap_or(path).replace('\\', "/");
     let mounts = container.mounts().iter().filter_map(|mount| Some((mount, below(mount, &path)?)));
@@ -230,7 +235,7 @@ fn audience_at<'a>(
         Some(sub_path) if rest.is_empty() => Cow::Borrowed(sub_path),
         Some(sub_path) => format!("{sub_path}/{rest}").into(),
     };
-    volumes.get(&*mount.name)?.audience_of_token(&file)
+    volumes.get(&mount.name)?.audience_of_token(&file)
 }
 
 impl PodProblem {

@@ -16,11 +16,16 @@ pub fn token_volume<'a>(
     file: &str,
     audience: &str,
 ) -> Option<(Cow<'a, str>, bool)> {
-    let names = [Cow::Borrowed(name), format!("{name}{ALTERNATIVE_SUFFIX}").into()];
-    names.into_iter().find_map(|name| match volumes.iter().find(|volume| *volume.name == *name) {
-        None => Some((name, false)),
-        Some(volume) => (volume.audience_of_token(file) == Some(audience)).then_some((name, true)),
-    })
+    // Whether it is present; `None` where it is something else.
+    let state = |name: &str| match volumes.iter().find(|volume| *volume.name == *name) {
+        None => Some(false),
+        Some(volume) => (volume.audience_of_token(file) == Some(audience)).then_some(true),
+    };
+    if let Some(is_present) = state(name) {
+        return Some((Cow::Borrowed(name), is_present));
+    }
+    let other = format!("{name}{ALTERNATIVE_SUFFIX}");
+    state(&other).map(|is_present| (other.into(), is_present))
 }
 
 /// Where a container mounts the whole volume. A mount by subPath is no place for a token: it is never renewed there.

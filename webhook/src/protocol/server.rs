@@ -123,8 +123,8 @@ where
         .max_frame_size(FRAME)
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-    // Each request has its connection's permit among its extensions.
-    let of_connection = service_fn(move |request| answer(request).map(Ok::<_, Infallible>));
+    // Each request has its connection's permit among its extensions. Boxed: the future is large, and is moved several times.
+    let of_connection = service_fn(move |request| Box::pin(answer(request).map(Ok::<_, Infallible>)));
     let connection = service_fn(move |_: SocketAddr| ready(Ok::<_, Infallible>(of_connection.clone())));
     server.serve(connection).await
 }
