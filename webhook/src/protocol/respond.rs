@@ -127,7 +127,11 @@ impl<'a> Responder<'a> {
 
 /// Reads a review whose object is an `O`.
 pub fn read<'a, O: Deserialize<'a>>(body: &'a [u8]) -> Result<Review<'a, O>, serde_json::Error> {
-    serde_json::from_slice(body)
+    // Whether it is UTF-8 is checked once for all, and not again for each string.
+    match std::str::from_utf8(body) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(body),
+    }
 }
 
 /// The answer to a review that could not be read: a decision against the object if only that is not a pod; a failed call if
