@@ -237,9 +237,9 @@ fn has_usable_token(container: &Value, added: &[Value], volumes: &[Value]) -> bo
             && mount.get("subPath").is_none()
             && mount.get("subPathExpr").is_none()
     };
-    let mount = container["volumeMounts"].as_array().into_iter().flatten().find(is_mounted);
-    mount
-        .is_some_and(|mount| volumes.iter().any(|volume| volume["name"] == mount["name"] && is_token(volume)))
+    // A generated pod may itself mount two volumes at one path, with a slash at its end and without.
+    let mut mounts = container["volumeMounts"].as_array().into_iter().flatten().filter(is_mounted);
+    mounts.any(|mount| volumes.iter().any(|volume| volume["name"] == mount["name"] && is_token(volume)))
 }
 
 /// Takes the values away that variables got which were set to the empty text.
