@@ -25,8 +25,8 @@ pub trait Claim {
 }
 
 /// The claim that holds a `ServiceAccount`, of all that name it: the one that has the role; otherwise the one that the operator
-/// acts on; otherwise the oldest; of two made in one second, the one whose name comes first. A binding that is being deleted holds its `ServiceAccount` until its
-/// deletion ends.
+/// acts on; otherwise the oldest; of two made in one second, the one whose name comes first. A binding that is being deleted
+/// holds its `ServiceAccount` until its deletion ends.
 #[must_use]
 pub fn holder<'a, C: Claim + ?Sized>(claims: impl IntoIterator<Item = &'a C>) -> Option<&'a C> {
     let order = |claim: &&'a C| (!claim.has_role(), !claim.is_acted_on(), claim.created(), claim.name());

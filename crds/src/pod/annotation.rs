@@ -1,4 +1,4 @@
-//! PURE: annotation keys that miss by a hair: misspelled, with another domain, or at the wrong object. Nothing reads them.
+//! PURE: annotations that nothing reads, because the key is misspelled or has another domain, or the object is the wrong one.
 
 use std::fmt;
 
@@ -36,7 +36,7 @@ const LONGEST_KEY: usize = 253 + 1 + 63;
 
 /// An annotation that nothing reads, and the one that is meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NearMiss {
+pub struct UnreadAnnotation {
     key: Box<str>,
     found: Place,
     right: &'static str,
@@ -46,7 +46,7 @@ pub struct NearMiss {
 /// What is meant by the annotation `key` of an object, where nothing reads it there; `None` for every other key. `prefix` is
 /// that of the annotations which are read.
 #[must_use]
-pub fn near_miss(key: &str, prefix: &str, found: Place) -> Option<NearMiss> {
+pub fn unread_annotation(key: &str, prefix: &str, found: Place) -> Option<UnreadAnnotation> {
     let (domain, name) = key.rsplit_once('/').map_or((None, key), |(domain, name)| (Some(domain), name));
     let (right, places) = match domain {
         Some(domain) if domain == prefix => {
@@ -61,10 +61,10 @@ pub fn near_miss(key: &str, prefix: &str, found: Place) -> Option<NearMiss> {
     let place = if places.contains(&found) { found } else { places[0] };
     let is_read = domain == Some(prefix) && name == right && place == found;
     let key = key[..key.floor_char_boundary(LONGEST_KEY)].into();
-    (!is_read).then_some(NearMiss { key, found, right, place })
+    (!is_read).then_some(UnreadAnnotation { key, found, right, place })
 }
 
-impl NearMiss {
+impl UnreadAnnotation {
     /// Where the annotation that is meant is read.
     #[must_use]
     pub const fn place(&self) -> Place {
@@ -137,11 +137,11 @@ mod tests {
     const PREFIX: &str = "eks.amazonaws.com";
 
     fn message(key: &str, found: Place) -> Option<String> {
-        near_miss(key, PREFIX, found).map(|found| found.message(PREFIX))
+        unread_annotation(key, PREFIX, found).map(|found| found.message(PREFIX))
     }
 
     #[test]
-    fn keys_that_miss_by_a_hair_are_told_with_the_right_one() {
+    fn a_misspelled_or_misplaced_key_is_named_with_the_right_one() {
         for (key, found, advice) in [
             ("eks.amazon.com/role-arn", ServiceAccount, "eks.amazonaws.com/role-arn is read"),
             ("eks.amazonaws.com.cn/role-arn", ServiceAccount, "eks.amazonaws.com/role-arn is read"),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_read_and_those_of_others_are_not_told() {
+    fn keys_that_are_read_and_those_of_other_programs_are_not_named() {
         for (key, found) in [
             ("eks.amazonaws.com/role-arn", ServiceAccount),
             ("eks.amazonaws.com/token-expiration", ServiceAccount),
@@ -187,8 +187,8 @@ mod tests {
             assert_eq!(message(key, found), None, "{key}");
         }
         // Beside the EKS webhook, whose annotations are its own.
-        assert_eq!(near_miss("eks.amazonaws.com/role-arn", "aws.example.com", ServiceAccount), None);
-        assert!(near_miss("aws.example.com/roleArn", "aws.example.com", ServiceAccount).is_some());
-        assert_eq!(near_miss("aws.example.com/role", "aws.example.com", ServiceAccount), None);
+        assert_eq!(unread_annotation("eks.amazonaws.com/role-arn", "aws.example.com", ServiceAccount), None);
+        assert!(unread_annotation("aws.example.com/roleArn", "aws.example.com", ServiceAccount).is_some());
+        assert_eq!(unread_annotation("aws.example.com/role", "aws.example.com", ServiceAccount), None);
     }
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use self::text::Text;
-use self::variable::{Setting, Variable, Variables};
+use self::variable::{Variable, Variables};
 
 /// A pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -190,12 +190,6 @@ impl Container<'_> {
     #[must_use]
     pub fn mounts(&self) -> &[Mount<'_>] {
         self.volume_mounts.as_deref().unwrap_or_default()
-    }
-
-    /// What it sets the variable to; `None` where it does not set it, or sets it to the empty text.
-    #[must_use]
-    pub fn variable(&self, variable: Variable) -> Option<&Setting<'_>> {
-        self.env.as_ref()?.get(variable)
     }
 }
 

@@ -7,7 +7,7 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::annotation::{NearMiss, Place, near_miss};
+use super::annotation::{Place, UnreadAnnotation, unread_annotation};
 use super::token::{below, token_volume};
 use super::variable::{Setting, Variable};
 use super::{Container, Mount, Pod, Volume};
@@ -17,7 +17,7 @@ use super::{Container, Mount, Pod, Volume};
 pub struct ExpectedIdentity<'a> {
     /// What says so, as messages name it: for example `its PodIdentityBinding`.
     pub source: &'static str,
-    /// The variable that names the role, or the agent, with its value in `env[].value`, where `$$` stands for `$`.
+    /// The variable with the role's ARN or the agent's address, and its value as it is injected: each `$` is doubled.
     pub first: (Variable, &'a str),
     /// The variable with the path of the token's file.
     pub file_variable: Variable,
@@ -42,7 +42,7 @@ pub enum PodProblem {
         container: String,
         /// The variable, and what it is set to.
         found: (Variable, String),
-        /// What says something else, and what.
+        /// What says otherwise, and the value that it gives.
         expected: (&'static str, String),
     },
     /// A container uses a token of another audience.
@@ -51,7 +51,7 @@ pub enum PodProblem {
         container: String,
         /// The audience of its token.
         found: String,
-        /// What says something else, and what.
+        /// What says otherwise, and the value that it gives.
         expected: (&'static str, String),
     },
     /// A container sets only one of the two variables.
@@ -77,7 +77,7 @@ pub enum PodProblem {
         /// The container.
         container: String,
     },
-    /// A container mounts the token by subPath only.
+    /// A container mounts the token by subPath.
     SubPath {
         /// The container.
         container: String,
@@ -90,7 +90,7 @@ pub enum PodProblem {
         volume: String,
         /// The audience of its token.
         found: String,
-        /// What says something else, and what.
+        /// What says otherwise, and the value that it gives.
         expected: (&'static str, String),
     },
     /// An annotation that nothing reads.
@@ -100,7 +100,7 @@ pub enum PodProblem {
     },
 }
 
-/// The most problems told of one pod. One that prevents the identity is always among them.
+/// The most problems that are reported for one pod; if one prevents the identity, at least one such problem is reported.
 const MOST_PROBLEMS: usize = 16;
 
 /// The problems of a pod as it is, before anything is added to it. Containers in `skipped` are not looked at.
@@ -112,10 +112,11 @@ pub fn problems(
 ) -> Vec<PodProblem> {
     let ExpectedIdentity { volume, file, audience, annotation_prefix, by_annotations, .. } = *identity;
     let mut found = Problems::default();
-    let counts = |near_miss: &NearMiss| by_annotations || near_miss.place() == Place::Pod;
-    near_misses(pod.annotation_keys(), annotation_prefix)
-        .filter(counts)
-        .for_each(|near_miss| found.add(PodProblem::annotation(&near_miss, annotation_prefix)));
+    let counts =
+        |unread_annotation: &UnreadAnnotation| by_annotations || unread_annotation.place() == Place::Pod;
+    unread_annotations(pod.annotation_keys(), annotation_prefix).filter(counts).for_each(
+        |unread_annotation| found.add(PodProblem::annotation(&unread_annotation, annotation_prefix)),
+    );
     found.extend(other_volume(pod.volumes(), identity));
     let volumes = Volumes { all: pod.volumes(), by_name: OnceCell::new() };
     let token = token_volume(pod.volumes(), volume, file, audience).map(|(name, _)| name);
@@ -161,14 +162,17 @@ impl Problems {
 
 /// Annotations of a pod that give a `ServiceAccount` its role, and that nothing reads there.
 pub fn annotation_problems<'a>(keys: impl Iterator<Item = &'a str>, prefix: &str) -> Vec<PodProblem> {
-    near_misses(keys, prefix)
+    unread_annotations(keys, prefix)
         .take(MOST_PROBLEMS)
         .map(|found| PodProblem::annotation(&found, prefix))
         .collect()
 }
 
-fn near_misses<'a>(keys: impl Iterator<Item = &'a str>, prefix: &str) -> impl Iterator<Item = NearMiss> {
-    keys.filter_map(move |key| near_miss(key, prefix, Place::Pod))
+fn unread_annotations<'a>(
+    keys: impl Iterator<Item = &'a str>,
+    prefix: &str,
+) -> impl Iterator<Item = UnreadAnnotation> {
+    keys.filter_map(move |key| unread_annotation(key, prefix, Place::Pod))
 }
 
 fn other_volume(volumes: &[Volume<'_>], identity: &ExpectedIdentity<'_>) -> Option<PodProblem> {
@@ -241,7 +245,7 @@ fn audience_at<'a>(container: &Container<'_>, volumes: &Volumes<'a>, path: &str)
 impl PodProblem {
     /// The problem of an annotation under that prefix.
     #[must_use]
-    pub fn annotation(found: &NearMiss, prefix: &str) -> Self {
+    pub fn annotation(found: &UnreadAnnotation, prefix: &str) -> Self {
         Self::Annotation { message: found.message(prefix) }
     }
 

@@ -68,11 +68,7 @@ impl Rates {
         let bare = sample(client, &not_reviewed, &Creation::NoIdentity).await;
         let reviewed = sample(client, pod, &Creation::Identity).await;
         // Whole pods a second; at least one.
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "positive, and limited by RATE"
-        )]
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and RATE")]
         let due = (reviewed * SHARE).clamp(1.0, f64::from(RATE)) as u32;
         Self { bare, reviewed, due }
     }

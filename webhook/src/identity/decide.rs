@@ -89,8 +89,8 @@ impl Warnings {
 
 /// Annotations of the `ServiceAccount` that nothing reads.
 fn without_effect(annotations: Option<&Annotations>, settings: &Settings) -> Vec<PodProblem> {
-    let near_misses = annotations.into_iter().flat_map(|annotations| &annotations.near_misses);
-    near_misses.map(|found| PodProblem::annotation(found, &settings.annotation_prefix)).collect()
+    let unread_annotations = annotations.into_iter().flat_map(|annotations| &annotations.unread_annotations);
+    unread_annotations.map(|found| PodProblem::annotation(found, &settings.annotation_prefix)).collect()
 }
 
 /// The binding whose specification counts: the holder of the `ServiceAccount`; while it is being deleted, the one that its role

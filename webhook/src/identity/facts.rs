@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crds::condition::{ConditionType, find};
 use crds::holder::Claim;
 use crds::names::DEFAULT_ISSUER;
-use crds::pod::annotation::{NearMiss, Place, near_miss};
+use crds::pod::annotation::{Place, UnreadAnnotation, unread_annotation};
 use crds::{OidcIssuer, PodIdentityBinding, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
@@ -24,7 +24,7 @@ pub struct Annotations {
     /// `token-expiration`.
     pub token_expiration: Option<Box<str>>,
     /// Keys that are meant to be one of these.
-    pub near_misses: Box<[NearMiss]>,
+    pub unread_annotations: Box<[UnreadAnnotation]>,
 }
 
 /// The longest ARN that AWS accepts (IAM's `arnType`). Kubernetes accepts a quarter of a megabyte of annotations in each
@@ -32,8 +32,8 @@ pub struct Annotations {
 const LONGEST_ARN: usize = 2048;
 /// The longest audience of an OIDC provider (IAM's `clientIDType`); the other annotations are a word.
 const LONGEST_WORD: usize = 255;
-/// The most near misses kept of one `ServiceAccount`.
-const MOST_NEAR_MISSES: usize = 4;
+/// The most annotations that nothing reads kept of one `ServiceAccount`.
+const MOST_UNREAD: usize = 4;
 
 impl Annotations {
     /// The annotations under `prefix`; `None` where there is none, as for most `ServiceAccount`s.
@@ -50,8 +50,9 @@ impl Annotations {
             };
             *field = Some(value[..value.floor_char_boundary(longest)].into());
         }
-        let near_misses = all.keys().filter_map(|key| near_miss(key, prefix, Place::ServiceAccount));
-        found.near_misses = near_misses.take(MOST_NEAR_MISSES).collect();
+        let unread_annotations =
+            all.keys().filter_map(|key| unread_annotation(key, prefix, Place::ServiceAccount));
+        found.unread_annotations = unread_annotations.take(MOST_UNREAD).collect();
         (found != Self::default()).then_some(found)
     }
 

@@ -64,9 +64,9 @@ pub enum IdentitySource {
 }
 
 impl IdentitySource {
-    /// As messages name it, after what belongs to a pod.
+    /// How messages about a pod name it.
     #[must_use]
-    pub const fn told(self) -> &'static str {
+    pub const fn in_messages(self) -> &'static str {
         match self {
             Self::ContainerCredentials => "the container-credentials mode",
             Self::Binding => "its PodIdentityBinding",

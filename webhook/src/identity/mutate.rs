@@ -32,7 +32,7 @@ const LABEL: (&str, &str) = ("eks.amazonaws.com/pod-identity", "enabled");
 /// A lifetime of exactly this length is shortened by up to [`JITTER_SECONDS`] where jitter is enabled, as in the EKS webhook.
 const JITTERED_SECONDS: i64 = 86_400;
 const JITTER_SECONDS: u64 = 7_200;
-/// The most names told of `skip-containers` that no container has.
+/// The most names of `skip-containers` without a container for which a warning is given.
 const MOST_UNKNOWN: usize = 4;
 /// The length of a session name that STS accepts.
 const SESSION_NAME_LENGTH: std::ops::RangeInclusive<usize> = 2..=64;
@@ -121,7 +121,7 @@ pub fn mutate<'a>(
     }
     let first = escaped(Cow::Borrowed(layout.first.1));
     let expected = ExpectedIdentity {
-        source: identity.source.told(),
+        source: identity.source.in_messages(),
         first: (layout.first.0, &first),
         file_variable: layout.file_variable,
         volume: layout.volume,

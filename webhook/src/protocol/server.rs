@@ -134,8 +134,8 @@ impl ReviewService {
         let is_http1 = request.version() < Version::HTTP_2;
         let stopping = self.stopping.load(Ordering::Relaxed);
         let (mut response, body_read) = self.respond(request).await;
-        // hyper closes a connection whose request it was not asked to read to the end. A client that is not told would send its
-        // next review on it.
+        // hyper closes a connection if a request's body was not read to its end. Without this header the client would send its
+        // next review on that connection, and lose it.
         if is_http1 && (stopping || !body_read) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }

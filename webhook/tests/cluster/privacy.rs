@@ -27,7 +27,7 @@ async fn no_value_of_a_pod_is_logged() {
         world.api.create_dry(&pods(world.name), &required(pod_with_secrets("plain"))).await.unwrap_err();
     assert!(!refusal.message.contains(SECRET), "{}", refusal.message);
 
-    // The user that creates a pod is told what it has; the log is not.
+    // The refusal contains values of the pod; the log does not.
     let mut other = required(pod_with_secrets("app"));
     let role = format!("arn:aws:iam::444455556666:role/{SECRET}");
     other["spec"]["containers"][0]["env"] = json!([

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod container_credentials;
 mod corpus;
 mod dependencies;
 mod fake;

@@ -1,5 +1,5 @@
-//! What in a pod keeps its containers from using their identity: told in warnings, counted, and refused where an identity is
-//! required. Each case is a public report of users who lost hours.
+//! Problems that keep a pod's containers from using their identity. Each is a warning and is counted; where an identity is
+//! required, some are a refusal. The cases are taken from public bug reports.
 
 use serde_json::{Value, json};
 use webhook::model::{Outcome, WebhookEntry};
@@ -63,7 +63,7 @@ fn warnings(body: &Value) -> Vec<&str> {
 
 #[tokio::test]
 #[allow(clippy::too_many_lines, reason = "a table")]
-async fn what_prevents_the_identity_is_told_and_refused_where_it_is_required() {
+async fn a_problem_is_a_warning_and_a_refusal_where_it_prevents_a_required_identity() {
     let file = format!("{DIRECTORY}/token");
     let both = |role: &str, file: &str| {
         json!([variable("AWS_ROLE_ARN", role), variable("AWS_WEB_IDENTITY_TOKEN_FILE", file)])
@@ -265,7 +265,7 @@ async fn what_is_not_known_and_what_is_the_same_is_no_problem() {
 }
 
 #[tokio::test]
-async fn annotations_that_miss_by_a_hair_are_told_with_the_right_key_and_place() {
+async fn an_annotation_that_nothing_reads_is_named_with_the_right_key_and_place() {
     let api = cluster();
     for (name, key) in
         [("domain", "eks.amazon.com/role-arn"), ("name", "eks.amazonaws.com/roleArn"), ("bare", "role_arn")]
@@ -274,13 +274,13 @@ async fn annotations_that_miss_by_a_hair_are_told_with_the_right_key_and_place()
     }
     api.put_annotated("vault", "vault", &[("eks.amazonaws.com/role_arn", OTHER)]);
     let admission = synced(&api).await;
-    let told = |key: &str| {
+    let of_account = |key: &str| {
         format!("annotation {key} of the ServiceAccount has no effect: eks.amazonaws.com/role-arn is read")
     };
     for (account, expected) in [
-        ("domain", vec![told("eks.amazon.com/role-arn")]),
-        ("name", vec![told("eks.amazonaws.com/roleArn")]),
-        ("bare", vec![told("role_arn")]),
+        ("domain", vec![of_account("eks.amazon.com/role-arn")]),
+        ("name", vec![of_account("eks.amazonaws.com/roleArn")]),
+        ("bare", vec![of_account("role_arn")]),
         ("plain", vec![]),
         // The binding decides: no annotation counts.
         ("vault", vec![]),
@@ -312,7 +312,7 @@ async fn annotations_that_miss_by_a_hair_are_told_with_the_right_key_and_place()
     let (answer, body) = ask_through(WebhookEntry::RequiredPods, &admission, &review("vault", "name")).await;
     assert_eq!(answer.outcome, Outcome::Required);
     let refusal = body["response"]["status"]["message"].as_str().unwrap();
-    assert!(refusal.ends_with(&told("eks.amazonaws.com/roleArn")), "{refusal}");
+    assert!(refusal.ends_with(&of_account("eks.amazonaws.com/roleArn")), "{refusal}");
     assert_eq!(counted(&admission, "annotation"), 8);
 }
 

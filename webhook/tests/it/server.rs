@@ -361,7 +361,7 @@ async fn a_shutdown_closes_http_1_connections_with_their_answer() {
     within("its end", ended).await.unwrap().unwrap();
 }
 
-/// A client that is not told would send its next review on a connection that is being closed; a POST is not repeated.
+/// Without the header a client sends its next review on a connection that is being closed, and does not repeat it.
 #[tokio::test]
 async fn an_http_1_connection_is_closed_exactly_where_the_answer_says_so() {
     let (webhook, _connection) = Webhook::ready(Duration::from_secs(10)).await;
