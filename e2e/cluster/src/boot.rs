@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use serde_json::json;
 
-use crate::control_plane::{api_server, etcd};
+use crate::control_plane::etcd;
 use crate::image::Image;
 use crate::node::{Addresses, CLEAN_UP, Node, NodeOptions, cgroup_of, child_of};
 use crate::pki::Pki;
@@ -15,10 +15,11 @@ use crate::preflight::{find, preflight};
 use crate::process::{Reaper, log_tails, output, until};
 use crate::tools::Tools;
 
-const NODE_NAME: &str = "node";
-const PAUSE: &str = "podidentity.local/pause:1";
+pub(crate) const NODE_NAME: &str = "node";
+/// An image that every node has from its start: it sleeps, and has busybox as `/busybox`.
+pub const PAUSE: &str = "podidentity.local/pause:1";
 /// Waiting for a part of the cluster; starts take seconds, but a loaded machine may take its time.
-const TIMEOUT: Duration = Duration::from_mins(2);
+pub(crate) const TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Process 1: prepares addresses and mounts, then waits; it also reaps orphaned processes.
 const INIT: &str = r#"set -e
@@ -74,24 +75,7 @@ impl Node {
         self.daemon("etcd", self.enter(&etcd(&self.tools, &self.state, 2379, 2380)))?;
         self.name_server(&options.outside)?;
         self.containerd()?;
-        let mut server = api_server(&self.tools, &self.state, &options.issuer, 2379);
-        server
-            // A specific address, so that others can serve 443 beside it.
-            .args([&format!("--bind-address={}", Addresses::API_SERVER), "--secure-port=443"])
-            .arg(format!("--advertise-address={}", Addresses::NODE))
-            .args([
-                "--enable-admission-plugins=NodeRestriction",
-                "--kubelet-preferred-address-types=InternalIP",
-            ])
-            // Dials a webhook's Service at its pods, since there is no kube-proxy.
-            .arg("--enable-aggregator-routing=true")
-            .arg(format!(
-                "--kubelet-client-certificate={}",
-                pki.join("apiserver-kubelet-client.crt").display()
-            ))
-            .arg(format!("--kubelet-client-key={}", pki.join("apiserver-kubelet-client.key").display()))
-            .arg(format!("--kubelet-certificate-authority={}", pki.join("ca.crt").display()));
-        self.daemon("kube-apiserver", self.enter(&server))?;
+        self.start_api_server(&options.tokens)?;
 
         let answers = || async {
             let mut command = self.ctr();
@@ -103,22 +87,12 @@ impl Node {
         let pause =
             Image { name: PAUSE, program: &busybox, arguments: &["sleep", "infinity"], files: Vec::new() };
         self.load(&pause).await?;
-        until("the API server", TIMEOUT, || async {
-            self.kubectl(&["get", "--raw", "/readyz"]).await.map(|_| ())
-        })
-        .await?;
+        self.api_server_is_ready().await?;
         progress("API server ready");
 
         self.controllers(&pki)?;
         self.kubelet(group)?;
-        let ready = || async {
-            let conditions = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
-            match self.kubectl(&["get", "node", NODE_NAME, "-o", conditions]).await?.as_str() {
-                "True" => Ok(()),
-                other => Err(anyhow!("its Ready condition is {other:?}")),
-            }
-        };
-        until("the node to be Ready", TIMEOUT, ready).await?;
+        self.is_ready().await?;
         let account = || async {
             self.kubectl(&["get", "serviceaccount/default", "configmap/kube-root-ca.crt"]).await.map(|_| ())
         };
@@ -160,8 +134,14 @@ impl Node {
     fn keys(&self) -> anyhow::Result<PathBuf> {
         let directory = self.state.join("pki");
         let pki = Pki::new(&directory)?;
-        let names =
-            [Addresses::API_SERVER, Addresses::NODE, "127.0.0.1", "kubernetes.default.svc", "localhost"];
+        let names = [
+            Addresses::API_SERVER,
+            Addresses::NODE,
+            "127.0.0.1",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+            "localhost",
+        ];
         pki.server("apiserver", "kube-apiserver", "", &names)?;
         pki.server(
             "kubelet-serving",

@@ -1,7 +1,7 @@
 //! One node with real pods, in private mount, pid and network namespaces: nothing is mounted, listening or left behind on
 //! the host, and the end of one process ends all of it. Needs root, runc, busybox and dnsmasq.
 //!
-//! Inside: the API server at 10.0.0.1:443, which is also its `ClusterIP` (there is no kube-proxy); the node at 198.18.0.1;
+//! Inside: the API server at 10.0.0.1:443, which is also its `ClusterIP` (there is no kube-proxy) and its endpoint; the node at 198.18.0.1;
 //! 198.18.0.2 for a server outside the cluster, with DNS names that resolve to it; pods in 10.88.0.0/24.
 
 use std::path::{Path, PathBuf};
@@ -12,9 +12,9 @@ use data_encoding::HEXLOWER;
 use nix::sched::{CloneFlags, setns};
 use sha2::{Digest, Sha256};
 
-use crate::control_plane::ISSUER;
 use crate::image::Image;
 use crate::process::{Reaper, daemon, output};
+use crate::tokens::Tokens;
 use crate::tools::Tools;
 
 /// Addresses inside.
@@ -26,7 +26,7 @@ impl Addresses {
     pub const NODE: &str = "198.18.0.1";
     /// A server outside the cluster.
     pub const OUTSIDE: &str = "198.18.0.2";
-    /// The API server.
+    /// The API server: the `ClusterIP` of Service default/kubernetes, and the address in its `EndpointSlice`.
     pub const API_SERVER: &str = "10.0.0.1";
 }
 
@@ -35,17 +35,17 @@ impl Addresses {
 pub struct NodeOptions {
     /// Folder for everything the cluster writes; must not exist.
     pub state: PathBuf,
-    /// The first `--service-account-issuer`.
-    pub issuer: String,
+    /// How its API server issues tokens.
+    pub tokens: Tokens,
     /// DNS suffixes that resolve to [`Addresses::OUTSIDE`].
     pub outside: Vec<String>,
 }
 
 impl NodeOptions {
-    /// With the demo's issuer and AWS's suffix.
+    /// With the tokens of a cluster that kubeadm creates, and AWS's suffix.
     #[must_use]
     pub fn new(state: PathBuf) -> Self {
-        Self { state, issuer: ISSUER.into(), outside: vec!["amazonaws.com".into()] }
+        Self { state, tokens: Tokens::kubeadm(), outside: vec!["amazonaws.com".into()] }
     }
 }
 
@@ -222,11 +222,11 @@ impl Node {
     }
 }
 
-/// The one child of `unshare --fork`.
+/// The one child of a process that runs a program in namespaces and waits for it (`unshare --fork`, `nsenter --pid`).
 pub(crate) fn child_of(pid: u32) -> anyhow::Result<u32> {
     let children =
         std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).context("it has ended")?;
-    children.trim().parse().context("the namespaces have no first process: it has ended")
+    children.trim().parse().context("the process that it runs has ended")
 }
 
 /// A cgroup name that no other state folder has.

@@ -1,13 +1,28 @@
 //! Keys and certificates of a cluster that lives for minutes.
 
+use std::fs::File;
+use std::io::Write;
 use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::Context;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize, SanType,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize, SanType,
 };
+
+use crate::tokens::FIRST_KEY;
+
+/// The type of a key that signs tokens of `ServiceAccount`s. kube-apiserver accepts RSA and EC keys, and chooses the
+/// algorithm of a token by its key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum KeyType {
+    /// RSA of 2048 bits, as kubeadm and most distributions make it: `RS256`.
+    #[default]
+    Rsa,
+    /// The curve P-256: `ES256`.
+    EcP256,
+}
 
 /// The cluster's CA, and what it signs, in one directory.
 pub(crate) struct Pki<'a> {
@@ -25,10 +40,7 @@ impl<'a> Pki<'a> {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         params.distinguished_name.push(DnType::CommonName, "cluster-ca");
         std::fs::write(directory.join("ca.crt"), params.self_signed(&key)?.pem())?;
-        // RSA, as kubeadm and most distributions make it.
-        let accounts = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
-        std::fs::write(directory.join("sa.key"), accounts.serialize_pem())?;
-        std::fs::write(directory.join("sa.pub"), accounts.public_key_pem())?;
+        signing_key(directory, FIRST_KEY, KeyType::Rsa)?;
         Ok(Self { directory, issuer: Issuer::new(params, key) })
     }
 
@@ -97,6 +109,21 @@ impl<'a> Pki<'a> {
             "current-context": "local",
         }))?)
     }
+}
+
+/// A new key pair that `ServiceAccount` tokens are signed with: `<name>.key` and `<name>.pub`. The name must be a new one:
+/// kube-apiserver reads its key files at its start only, so that the next start would change its keys.
+pub(crate) fn signing_key(directory: &Path, name: &str, key_type: KeyType) -> anyhow::Result<()> {
+    let pair = match key_type {
+        KeyType::Rsa => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048),
+        KeyType::EcP256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256),
+    }?;
+    for (extension, content) in [("key", pair.serialize_pem()), ("pub", pair.public_key_pem())] {
+        let path = directory.join(format!("{name}.{extension}"));
+        let mut file = File::create_new(&path).with_context(|| path.display().to_string())?;
+        file.write_all(content.as_bytes())?;
+    }
+    Ok(())
 }
 
 fn base64(bytes: &[u8]) -> String {
