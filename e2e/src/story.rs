@@ -3,10 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use cluster::Tokens;
 use crds::names::{role_arn, role_name};
 
 use crate::binaries::root;
-use crate::lab::{ACCOUNT, BUCKET, DATA_BUCKET, Lab, SYSTEM, condition};
+use crate::flags;
+use crate::lab::{ACCOUNT, BUCKET, DATA_BUCKET, Lab, REGION, SYSTEM, condition};
+use crate::running_pod::RunningPod;
 use crate::terminal::Terminal;
 
 /// The file a user keeps in Git.
@@ -15,19 +18,56 @@ pub fn example() -> String {
     root().join("examples/minimal.yaml").display().to_string()
 }
 
-/// As the administrator: publishes, registers, creates boundary and operator's role.
-pub async fn bootstrap(lab: &Lab, terminal: &mut Terminal) -> anyhow::Result<()> {
+/// What `operator bootstrap` prints when the API server signs under the issuer.
+const ISSUED_ALREADY: &str = "# this API server issues tokens under it already";
+
+/// The issuer of the file.
+fn issuer_url() -> String {
+    format!("https://{BUCKET}.s3.{REGION}.amazonaws.com/homelab")
+}
+
+/// As the administrator: publishes, registers, creates boundary and operator's role. Returns the flags of the API server that
+/// it prints.
+pub async fn bootstrap(lab: &Lab, terminal: &mut Terminal) -> anyhow::Result<Tokens> {
     terminal.step("Bootstrap, once, as administrator: operator bootstrap -f examples/minimal.yaml");
     lab.create_user_resources().await?;
     let printed = lab.operator(&["bootstrap", "-f", &example()]).await?;
     terminal.shown(&printed);
-    ensure!(
-        printed.contains("# this API server issues tokens under it already"),
-        "the API server has another issuer"
-    );
+    ensure!(!printed.contains(ISSUED_ALREADY), "the API server has the issuer before its flags are switched");
+    let tokens = flags::printed(&printed);
+    let present = Tokens::KUBEADM_ISSUER;
+    ensure!(tokens.issuers == [&*issuer_url(), present], "it prints other issuers: {:?}", tokens.issuers);
+    ensure!(tokens.api_audiences == [present], "it prints other audiences: {:?}", tokens.api_audiences);
     let again = lab.operator(&["bootstrap", "-f", &example()]).await?;
     ensure!(again.contains("everything is as specified"), "a second run changes something: {again}");
     terminal.proof("run again, it changes nothing");
+    terminal.done();
+    Ok(tokens)
+}
+
+/// As the administrator: restarts the API server with the flags that [`bootstrap`] returned. Tokens of the former issuer stay
+/// accepted, so that pods and nodes go on.
+pub async fn switch_issuer(lab: &Lab, tokens: &Tokens, terminal: &mut Terminal) -> anyhow::Result<()> {
+    terminal.step("Switch the API server to the issuer, live: the flags that bootstrap printed");
+    let pod = RunningPod::start(lab).await?;
+    lab.node.restart_api_server(tokens).await?;
+    let discovery = lab.kubectl(&["get", "--raw", "/.well-known/openid-configuration"]).await?;
+    let document: serde_json::Value = serde_json::from_str(&discovery)?;
+    ensure!(document["issuer"] == issuer_url(), "the API server has another issuer: {discovery}");
+    terminal.proof(&format!("the API server issues tokens under {}", issuer_url()));
+    let again = lab.operator(&["bootstrap", "-f", &example()]).await?;
+    ensure!(again.contains(ISSUED_ALREADY), "bootstrap sees another issuer: {again}");
+    ensure!(
+        again.contains("everything is as specified"),
+        "a run after the switch changes something: {again}"
+    );
+    terminal.proof("bootstrap, run again, says so, too, and changes nothing");
+    pod.ensure_unaffected().await.context("a pod that was running before")?;
+    terminal.proof(
+        "a pod that was running before goes on without a restart, and its token of the former issuer is accepted",
+    );
+    terminal.proof("the node was Ready all the time");
+    pod.delete().await?;
     terminal.done();
     Ok(())
 }

@@ -91,7 +91,8 @@ async fn demo(up: bool, no_build: bool) -> anyhow::Result<()> {
     terminal.shown(&lab.kubectl(&["get", "nodes", "-o", "wide"]).await?);
     terminal.done();
 
-    story::bootstrap(&lab, &mut terminal).await?;
+    let flags = story::bootstrap(&lab, &mut terminal).await?;
+    story::switch_issuer(&lab, &flags, &mut terminal).await?;
     story::install(&lab, &[], &mut terminal).await?;
     story::apply(&lab, &mut terminal).await?;
     story::workloads(&lab, &mut terminal).await?;

@@ -30,7 +30,8 @@ async fn the_whole_system_works_and_resists_attacks() {
     let mut terminal = Terminal::default();
     let lab = Lab::start(folder.path().join("node"), Binaries::fresh().unwrap(), &progress).await.unwrap();
 
-    story::bootstrap(&lab, &mut terminal).await.unwrap();
+    let flags = story::bootstrap(&lab, &mut terminal).await.unwrap();
+    story::switch_issuer(&lab, &flags, &mut terminal).await.unwrap();
     // Short enough for this test, and long enough for a pod that runs between two checks.
     let resync = format!("operator.timings.issuerResync={}s", rest::ISSUER_RESYNC.as_secs());
     story::install(&lab, &[&resync, "operator.timings.grantGrace=30s"], &mut terminal).await.unwrap();
