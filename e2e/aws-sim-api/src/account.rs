@@ -177,6 +177,9 @@ pub struct Object {
     pub content_type: String,
     /// `Cache-Control`.
     pub cache_control: Option<String>,
+    /// User-defined metadata: the headers `x-amz-meta-…`, without that prefix.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
     /// How it is encrypted.
     #[serde(default)]
     pub encryption: Encryption,

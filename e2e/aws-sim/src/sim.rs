@@ -153,10 +153,11 @@ impl Sim {
         self.change(|state| {
             if let Some(bucket) = state.buckets.get_mut(bucket) {
                 let old = bucket.objects.get(key);
-                let (content_type, cache) = old.map_or(("application/octet-stream".to_owned(), None), |o| {
-                    (o.content_type.clone(), o.cache_control.clone())
-                });
-                let object = s3::object(body.into(), &content_type, cache.as_deref());
+                let content_type = old.map_or("application/octet-stream", |old| &old.content_type).to_owned();
+                let cache = old.and_then(|old| old.cache_control.clone());
+                let metadata = old.map(|old| old.metadata.clone()).unwrap_or_default();
+                let mut object = s3::object(body.into(), &content_type, cache.as_deref());
+                object.metadata = metadata;
                 s3::put_object(bucket, key, object, &id);
             }
         });

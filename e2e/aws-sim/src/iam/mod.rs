@@ -55,6 +55,7 @@ fn perform(call: &mut IamCall<'_>) -> Result<String, ApiError> {
         "CreateOpenIDConnectProvider" => call.create_provider(),
         "GetOpenIDConnectProvider" => call.get_provider(),
         "DeleteOpenIDConnectProvider"
+        | "TagOpenIDConnectProvider"
         | "AddClientIDToOpenIDConnectProvider"
         | "RemoveClientIDFromOpenIDConnectProvider" => call.change_provider(),
         "ListOpenIDConnectProviders" => call.list_providers(),

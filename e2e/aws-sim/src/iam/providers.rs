@@ -69,12 +69,17 @@ impl IamCall<'_> {
     /// Every change of an existing provider.
     pub(super) fn change_provider(&mut self) -> Result<String, ApiError> {
         let arn = self.request.required("OpenIDConnectProviderArn")?.to_owned();
-        self.authorize(self.action, &arn, Vec::new())?;
+        let tags = checked(self.request.tags())?;
+        self.authorize(self.action, &arn, tag_context(&tags))?;
         if self.action == "DeleteOpenIDConnectProvider" {
             self.account.state.providers.remove(&arn);
             return Ok(String::new());
         }
         let provider = self.account.state.providers.get_mut(&arn).ok_or_else(|| missing(&arn))?;
+        if self.action == "TagOpenIDConnectProvider" {
+            provider.tags.extend(tags);
+            return Ok(String::new());
+        }
         let id = self.request.required("ClientID")?.to_owned();
         provider.client_ids.retain(|have| *have != id);
         if self.action == "AddClientIDToOpenIDConnectProvider" {

@@ -146,6 +146,7 @@ pub(crate) fn object(body: Bytes, content_type: &str, cache_control: Option<&str
         body,
         content_type: content_type.to_owned(),
         cache_control: cache_control.map(str::to_owned),
+        metadata: std::collections::BTreeMap::new(),
         encryption: aws_sim_api::Encryption::default(),
     }
 }

@@ -4,7 +4,7 @@ use aws_sim_api::{Encryption, Tags};
 use bytes::Bytes;
 use http::Response;
 
-use super::write::PAB;
+use super::write::{METADATA, PAB};
 use super::{S3Call, access_denied, not_implemented, xml};
 use crate::authz::Caller;
 use crate::wire::{ApiError, element, response};
@@ -32,6 +32,9 @@ impl S3Call<'_> {
             ("x-amz-server-side-encryption", object.encryption.header()),
         ];
         headers.extend(object.cache_control.as_deref().map(|c| ("cache-control", c)));
+        let metadata = object.metadata.iter().map(|(name, value)| (format!("{METADATA}{name}"), value.as_str()));
+        let metadata: Vec<(String, &str)> = metadata.collect();
+        headers.extend(metadata.iter().map(|(name, value)| (name.as_str(), *value)));
         if self.operation.name == "HeadObject" {
             headers.push(("content-length", &length));
             return Ok(response(200, &headers, ""));

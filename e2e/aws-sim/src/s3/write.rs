@@ -1,5 +1,7 @@
 //! Changes of a bucket and its objects.
 
+use std::collections::BTreeMap;
+
 use aws_sim_api::{Bucket, Encryption, PublicPolicyDenial};
 use bytes::Bytes;
 use http::Response;
@@ -8,11 +10,17 @@ use serde_json::Value;
 use super::versions::{delete_object, delete_version, put_object};
 use super::{S3Call, access_denied, not_implemented, object};
 use crate::policy::{Kind, is_public, list, parse};
-use crate::wire::{ApiError, response, xml_text, xml_texts};
+use crate::wire::{ApiError, Request, response, xml_text, xml_texts};
 
 /// The four settings of a block of public access.
 pub(super) const PAB: [&str; 4] =
     ["BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"];
+
+/// The prefix of the headers with an object's user-defined metadata.
+pub(super) const METADATA: &str = "x-amz-meta-";
+
+/// Bytes of an object's user-defined metadata: names and values (S3 user guide, "Working with object metadata").
+const QUOTA_METADATA: usize = 2 * 1024;
 
 /// Bytes of a bucket policy (S3 user guide, "Bucket policies").
 const QUOTA_POLICY: usize = 20 * 1024;
@@ -136,6 +144,7 @@ impl S3Call<'_> {
         let cache = Some(request.header("cache-control")).filter(|c| !c.is_empty());
         let mut object = object(request.body.clone(), request.header("content-type"), cache);
         object.encryption = encryption;
+        object.metadata = metadata(request)?;
         let (etag, id) = (object.etag.clone(), self.account.version_id());
         let bucket = self.bucket_mut()?;
         put_object(bucket, &request.key, object, &id);
@@ -167,4 +176,18 @@ impl S3Call<'_> {
         }
         Ok(response(204, &headers, ""))
     }
+}
+
+/// The user-defined metadata of a `PutObject`.
+fn metadata(request: &Request) -> Result<BTreeMap<String, String>, ApiError> {
+    let entry = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+        let name = name.as_str().strip_prefix(METADATA)?.to_owned();
+        Some((name, value.to_str().ok()?.to_owned()))
+    };
+    let metadata: BTreeMap<String, String> = request.headers.iter().filter_map(entry).collect();
+    if metadata.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > QUOTA_METADATA {
+        let message = "Your metadata headers exceed the maximum allowed metadata size";
+        return Err(ApiError::new(400, "MetadataTooLarge", message));
+    }
+    Ok(metadata)
 }

@@ -54,6 +54,27 @@ async fn tags_in_create_bucket_are_set_or_ignored() {
 }
 
 #[tokio::test]
+async fn an_object_s_own_metadata_is_stored_up_to_two_kilobytes() {
+    let aws = Clients::administrator();
+    aws.bucket().await;
+    let put = async |value: &str| {
+        let put = aws.s3.put_object().bucket(BUCKET).key("key").metadata("note", value);
+        outcome(put.body(b"x".to_vec().into()).send().await)
+    };
+    assert_eq!(put("first").await, "ok");
+    let read = async || {
+        let object = aws.s3.get_object().bucket(BUCKET).key("key").send().await.unwrap();
+        object.metadata.unwrap_or_default().remove("note")
+    };
+    assert_eq!(read().await.as_deref(), Some("first"));
+    assert_eq!(put(&"x".repeat(2044)).await, "ok");
+    assert_eq!(put(&"x".repeat(2045)).await, "MetadataTooLarge");
+    // A new object has none of the former one's.
+    aws.s3.put_object().bucket(BUCKET).key("key").body(b"x".to_vec().into()).send().await.unwrap();
+    assert_eq!(read().await, None);
+}
+
+#[tokio::test]
 async fn us_east_1_has_no_location_constraint_and_creates_an_own_bucket_again() {
     let sim = Sim::new(Settings { region: "us-east-1".into(), ..Settings::default() });
     let aws = Clients::of_administrator(&sim);
