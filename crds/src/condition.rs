@@ -91,6 +91,10 @@ reasons! {
     Deleting,
     /// The deletion waits for something that the message names.
     DeletionBlocked,
+    /// The operator's own credentials rest on the issuer that is to be deleted.
+    OperatorDependsOnIssuer,
+    /// An older `OidcIssuer` has the same URL in the same account, or the same place for its documents.
+    DuplicateIssuer,
     /// The API server issues tokens with another issuer URL.
     IssuerMismatch,
     /// The API server's discovery document or keys could not be read.
@@ -109,8 +113,18 @@ reasons! {
     FenceNotProved,
     /// The role with which the bucket's policy is tried does not exist.
     CanaryMissing,
+    /// The bucket's policy is somebody else's.
+    NotManaged,
     /// The bucket has keys, and this API server knows none of them.
     ForeignKeys,
+    /// No API server shows a signing key any more: it stays published for its retention.
+    KeyRetired,
+    /// A published key was removed from the JWKS.
+    KeyRemoved,
+    /// What is known of published keys was lost and is taken from the bucket.
+    KeyHistoryMissing,
+    /// A `ConfigMap` of `spec.keys.additional` is missing, or has something else than public keys.
+    AdditionalKeysInvalid,
     /// A change in IAM has not taken effect in all of AWS yet.
     Propagating,
     /// The check has not been made yet.
@@ -119,8 +133,12 @@ reasons! {
     TokenRequestFailed,
     /// A bucket, role, policy or provider of that name exists and has another owner.
     NotOwned,
+    /// What the specification says exists already is missing in AWS, or is not as it has to be.
+    ExistingNotAsSpecified,
     /// The operator's own AWS credentials do not work.
     CredentialsUnavailable,
+    /// AWS STS refuses the operator's own token: an administrator has to run `bootstrap` again.
+    OperatorLockedOut,
     /// AWS denied one of the operator's calls.
     OperatorPermissionMissing,
     /// AWS cannot be reached.

@@ -5,9 +5,13 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
+use crate::keys::{self, KeySettings, PublishedKey};
 use crate::names::{self, Partition, tag};
+use crate::publication::{Management, ProviderSettings, S3Location};
 
 /// Publishes this cluster's service-account issuer to S3 and registers it with AWS IAM, so that pods can exchange their
 /// projected tokens for AWS credentials.
@@ -50,6 +54,10 @@ use crate::names::{self, Partition, tag};
         .message("spec.issuerURL is immutable and cannot be added or removed: make a new OidcIssuer for a new URL"),
     validation = Rule::new("self.audiences[0] == oldSelf.audiences[0]")
         .message("spec.audiences[0] is immutable: it is in the tokens of running pods and in the operator's own; further audiences may be added and removed"),
+    validation = Rule::new("has(self.operatorRoleARN) == has(oldSelf.operatorRoleARN) && (!has(self.operatorRoleARN) || self.operatorRoleARN.split(':')[4] == oldSelf.operatorRoleARN.split(':')[4])")
+        .message("spec.operatorRoleARN cannot be added, removed or moved to another account: the issuer is registered there; make a new OidcIssuer"),
+    validation = Rule::new("has(self.s3) || has(self.issuerURL)")
+        .message("spec.issuerURL is required where spec.s3 is absent: somebody else publishes the documents, at that URL"),
     validation = Rule::new("has(self.issuerURL) || !has(self.s3) || !has(oldSelf.s3) || (self.s3.bucket == oldSelf.s3.bucket && self.s3.region == oldSelf.s3.region && has(self.s3.prefix) == has(oldSelf.s3.prefix) && (!has(self.s3.prefix) || self.s3.prefix == oldSelf.s3.prefix))")
         .message("spec.s3.bucket, spec.s3.region and spec.s3.prefix are immutable while spec.issuerURL is absent: the issuer URL is made of them"),
     validation = Rule::new("!has(self.s3) || !self.s3.bucket.contains('.') || (has(self.issuerURL) && !self.issuerURL.startsWith('https://' + self.s3.bucket + '.s3.'))")
@@ -79,8 +87,52 @@ pub struct OidcIssuerSpec {
         .message("an audience must not contain $: IAM reads it as a policy variable"))]
     pub audiences: Vec<String>,
 
-    /// Where the discovery document and the JWKS are published.
-    pub s3: S3Location,
+    /// Where the discovery document and the JWKS are published. Absent: somebody else publishes them at `issuerURL` (an own web
+    /// server, another operator); the issuer is only registered and verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3: Option<S3Location>,
+
+    /// The IAM OIDC provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<ProviderSettings>,
+
+    /// The AWS account, twelve digits: with credentials of another one, nothing is touched.
+    #[serde(default, rename = "accountID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 12, max = 12))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9]{12}$')").message("an AWS account id has twelve digits"))]
+    pub account_id: Option<String>,
+
+    /// ARN of the operator's role in another AWS account, which it assumes with its own token through that account's provider:
+    /// the issuer is registered there, and roles of bindings are made there. Its account is immutable. Default: the operator's own
+    /// role.
+    #[serde(default, rename = "operatorRoleARN", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    #[x_kube(validation = Rule::new("self.matches('^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$')")
+        .message("a role's ARN is arn:aws:iam::<account>:role/<path and name>"))]
+    pub operator_role_arn: Option<String>,
+
+    /// Tags of everything that is made in AWS for this issuer, beside the ownership tags: for organisations that demand some.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    // A length cannot be given to keys of a map, so the cost of rules over them is limited by their number.
+    #[schemars(extend("maxProperties" = 20, "additionalProperties" = json!({"type": "string", "maxLength": 256})))]
+    #[x_kube(
+        validation = Rule::new("self.all(key, key.size() <= 128 && key.matches('^[A-Za-z0-9 _.:/=+@-]+$'))")
+            .message("a tag's key has 1 to 128 letters, digits, spaces and _.:/=+@-"),
+        validation = Rule::new("self.all(key, self[key].matches('^[A-Za-z0-9 _.:/=+@-]*$'))")
+            .message("a tag's value has letters, digits, spaces and _.:/=+@-"),
+        validation = Rule::new("!self.exists(key, ['aws:', 'Aws:', 'AWS:', 'podidentity.dev/'].exists(prefix, key.startsWith(prefix)))")
+            .message("tag keys that begin with aws: are reserved by AWS, and those that begin with podidentity.dev/ show whose a resource is")
+    )]
+    pub tags: BTreeMap<String, String>,
+
+    /// What a deletion of this object does in AWS. `Retain`: nothing. `Delete`: the provider is removed, and then documents and
+    /// bucket, as far as they are managed.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+
+    /// How the API server's signing keys are published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<KeySettings>,
 
     /// Which namespaces may make roles with which policies. Without a grant no binding makes a role; a binding with
     /// `roleARN` needs none.
@@ -90,33 +142,14 @@ pub struct OidcIssuerSpec {
     pub grants: Vec<Grant>,
 }
 
-/// A bucket made and kept for this cluster's two documents.
-#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct S3Location {
-    /// Bucket name. Names that end in `-<account>-<region>-an` are made in the account-regional namespace, where no other
-    /// account can claim them: recommended.
-    #[schemars(length(min = 3, max = 63))]
-    #[x_kube(
-        validation = Rule::new("self.matches('^[a-z0-9][a-z0-9.-]*[a-z0-9]$') && !self.contains('..')")
-            .message("a bucket name has lower-case letters, digits, hyphens and single dots, and begins and ends with a letter or digit"),
-        validation = Rule::new("!self.matches('^[0-9]+[.][0-9]+[.][0-9]+[.][0-9]+$')")
-            .message("a bucket name is not formatted as an IP address"),
-        validation = Rule::new("!['xn--', 'sthree-', 'amzn-s3-demo-'].exists(prefix, self.startsWith(prefix)) && !['-s3alias', '--ol-s3', '.mrap', '--x-s3', '--table-s3'].exists(suffix, self.endsWith(suffix))")
-            .message("S3 reserves bucket names that begin with xn--, sthree- or amzn-s3-demo- or end with -s3alias, --ol-s3, .mrap, --x-s3 or --table-s3")
-    )]
-    pub bucket: String,
-    /// The bucket's region, for example `eu-central-1`.
-    #[schemars(length(min = 1, max = 32))]
-    #[x_kube(validation = Rule::new("self.matches('^((us|eu|ap|sa|ca|me|af|il|mx)-[a-z]+-[0-9]+|(cn|us-gov|eusc-[a-z]+)-[a-z]+-[0-9]+)$')")
-        .message("this is not a region of the partitions aws, aws-cn, aws-us-gov and aws-eusc; an example of one is eu-central-1"))]
-    pub region: String,
-    /// Key prefix of the two documents, without slashes at its ends. Default: `clusterName`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128))]
-    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$')")
-        .message("a prefix has letters, digits, dots, hyphens, underscores and single slashes, and no slash at its ends"))]
-    pub prefix: Option<String>,
+/// What a deletion does in AWS.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum DeletionPolicy {
+    /// Nothing is removed.
+    #[default]
+    Retain,
+    /// What was made is removed.
+    Delete,
 }
 
 /// One grant must cover a binding whole: its namespace and everything it asks for.
@@ -172,7 +205,7 @@ pub struct GrantNamespaces {
     pub selector: Option<LabelSelector>,
 }
 
-/// What was observed. Never read back to decide what to do.
+/// What was observed. Never read back to decide what to do, except `keys`: their retention outlives the operator's process.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct OidcIssuerStatus {
@@ -198,6 +231,9 @@ pub struct OidcIssuerStatus {
     /// ARN of the IAM OIDC provider.
     #[serde(default, rename = "providerARN", skip_serializing_if = "Option::is_none")]
     pub provider_arn: Option<String>,
+    /// The published keys, by key id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<PublishedKey>,
     /// SHA-256 over both published documents, hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published_digest: Option<String>,
@@ -212,9 +248,16 @@ impl OidcIssuerSpec {
     #[must_use]
     pub fn issuer_url(&self) -> String {
         self.issuer_url.clone().unwrap_or_else(|| {
-            let S3Location { bucket, region, .. } = &self.s3;
-            let suffix = self.partition().dns_suffix;
-            format!("https://{bucket}.s3.{region}.{suffix}/{}", self.prefix())
+            // Either is set: a rule of the CRD.
+            self.s3.as_ref().map_or_else(String::new, |s3| {
+                let S3Location { bucket, region, .. } = s3;
+                let suffix = Partition::of_region(region).dns_suffix;
+                let url = format!("https://{bucket}.s3.{region}.{suffix}");
+                match self.prefix() {
+                    "" => url,
+                    prefix => format!("{url}/{prefix}"),
+                }
+            })
         })
     }
 
@@ -233,37 +276,76 @@ impl OidcIssuerSpec {
     /// Object key of the discovery document.
     #[must_use]
     pub fn discovery_key(&self) -> String {
-        format!("{}/{DISCOVERY_PATH}", self.prefix())
+        self.key(DISCOVERY_PATH)
     }
 
     /// Object key of the JWKS.
     #[must_use]
     pub fn jwks_key(&self) -> String {
-        format!("{}/{JWKS_PATH}", self.prefix())
+        self.key(JWKS_PATH)
     }
 
     /// Object key of the canary: only the operator accesses it, to test that the bucket policy refuses sessions of pods.
     #[must_use]
     pub fn canary_key(&self) -> String {
-        format!("{}/podidentity-canary", self.prefix())
+        self.key("podidentity-canary")
     }
 
     /// Key prefix of both documents, without slashes at its ends.
     #[must_use]
     pub fn prefix(&self) -> &str {
-        self.s3.prefix.as_deref().unwrap_or(&self.cluster_name)
+        self.s3.as_ref().and_then(|s3| s3.prefix.as_deref()).unwrap_or(&self.cluster_name)
     }
 
-    /// The partition of the bucket's region.
+    fn key(&self, path: &str) -> String {
+        match self.prefix() {
+            "" => path.to_owned(),
+            prefix => format!("{prefix}/{path}"),
+        }
+    }
+
+    /// The partition of the bucket's region or of the operator's role; `None` without both, where the account's credentials show
+    /// it.
     #[must_use]
-    pub fn partition(&self) -> Partition {
-        Partition::of_region(&self.s3.region)
+    pub fn partition(&self) -> Option<Partition> {
+        let of_role = || self.operator_role_arn.as_deref().and_then(Partition::of_arn);
+        self.s3.as_ref().map(|s3| Partition::of_region(&s3.region)).or_else(of_role)
+    }
+
+    /// The bucket that is made for this issuer.
+    #[must_use]
+    pub fn managed_bucket(&self) -> Option<&S3Location> {
+        self.s3.as_ref().filter(|s3| s3.management == Management::Managed)
+    }
+
+    /// Who keeps the provider as specified.
+    #[must_use]
+    pub fn provider_management(&self) -> Management {
+        self.provider.as_ref().map_or(Management::Managed, |provider| provider.management)
     }
 
     /// The audience that the webhook injects and the operator's own token carries.
     #[must_use]
     pub fn audience(&self) -> &str {
         self.audiences.first().map_or(names::DEFAULT_AUDIENCE, String::as_str)
+    }
+
+    /// How long a key stays published after no API server shows it any more.
+    #[must_use]
+    pub fn key_retention(&self) -> std::time::Duration {
+        let stated = self.keys.as_ref().and_then(|keys| keys.retention);
+        stated.map_or(keys::LEAST_RETENTION, std::time::Duration::from).max(keys::LEAST_RETENTION)
+    }
+
+    /// Names of the `ConfigMap`s with keys that are published in advance.
+    pub fn additional_keys(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().flat_map(|keys| &keys.additional).map(|one| one.name.as_str())
+    }
+
+    /// Ids of keys that are not published once no API server shows them.
+    #[must_use]
+    pub fn revoked_keys(&self) -> &[String] {
+        self.keys.as_ref().map_or(&[], |keys| &keys.revoked)
     }
 
     /// Ownership tags of what is made in AWS for an object. `namespace` is `None` for cluster-scoped kinds.
@@ -274,7 +356,8 @@ impl OidcIssuerSpec {
         namespace: Option<&str>,
         name: &str,
     ) -> BTreeMap<String, String> {
-        let mut tags = BTreeMap::from([
+        let mut tags = self.tags.clone();
+        tags.extend([
             (tag::CLUSTER.to_owned(), self.cluster_name.clone()),
             (tag::KIND.to_owned(), kind.to_owned()),
             (tag::NAME.to_owned(), name.to_owned()),

@@ -9,11 +9,15 @@ pub mod generate;
 pub mod glob;
 pub mod holder;
 pub mod issuer;
+pub mod keys;
 pub mod names;
 pub mod pod;
+pub mod publication;
 
 pub use binding::{
     IssuerRef, PodIdentityBinding, PodIdentityBindingSpec, PodIdentityBindingStatus, RoleSpec,
 };
 pub use condition::{ConditionType, Finding, Reason};
-pub use issuer::{Grant, GrantNamespaces, OidcIssuer, OidcIssuerSpec, OidcIssuerStatus, S3Location};
+pub use issuer::{DeletionPolicy, Grant, GrantNamespaces, OidcIssuer, OidcIssuerSpec, OidcIssuerStatus};
+pub use keys::{AdditionalKeys, KeySettings, KeyState, PublishedKey};
+pub use publication::{Management, ProviderSettings, S3Location};

@@ -108,6 +108,14 @@ impl Partition {
             .map_or(Self { id: "aws", dns_suffix: "amazonaws.com" }, |(_, partition)| *partition)
     }
 
+    /// The partition of an ARN; `None` where it is not one that is known here.
+    #[must_use]
+    pub fn of_arn(arn: &str) -> Option<Self> {
+        let id = arn.strip_prefix("arn:")?.split(':').next()?;
+        let all = ["us-east-1", "cn-north-1", "us-gov-west-1", "eusc-de-east-1"].map(Self::of_region);
+        all.into_iter().find(|partition| partition.id == id)
+    }
+
     /// Whether a region belongs to a partition that is known here (botocore's `partitions.json`). Others, such as the isolated
     /// ones, have other DNS suffixes.
     #[must_use]
@@ -130,6 +138,12 @@ impl fmt::Display for Partition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.id)
     }
+}
+
+/// The account of an ARN; `None` where it has none.
+#[must_use]
+pub fn account_of_arn(arn: &str) -> Option<&str> {
+    arn.split(':').nth(4).filter(|account| !account.is_empty())
 }
 
 /// The account in a bucket name of S3's account-regional namespace, `<name>-<account>-<region>-an`; `None` for every other

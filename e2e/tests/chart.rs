@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use cluster::Tools;
 use e2e::binaries::root;
 use e2e::terminal::progress;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const REQUIRED: [(&str, &str); 4] = [
     ("aws.roleARN", "arn:aws:iam::111122223333:role/podidentity-system/podidentity-operator.homelab"),
@@ -86,4 +86,33 @@ fn with_external_certificates_the_operator_has_no_right_on_configuration_and_sec
     }
     let output = render(REQUIRED.into_iter().chain([("webhook.certificates", "external")]));
     assert!(!output.status.success(), "another value is refused");
+}
+
+#[test]
+fn the_network_policies_admit_the_api_servers_at_their_own_addresses_and_ports() {
+    const SETTINGS: [(&str, &str); 3] = [
+        ("networkPolicy.apiServers.ports", "{443,16443}"),
+        ("networkPolicy.apiServers.addresses[0]", "192.0.2.10/32"),
+        ("networkPolicy.apiServers.addresses[1]", "2001:db8::1/128"),
+    ];
+    let egress = |values: &[(&str, &str)], name: &str| -> Vec<Value> {
+        let text = rendered(render(REQUIRED.into_iter().chain(values.iter().copied())));
+        let objects = text.split("\n---\n").map(|object| serde_saphyr::from_str::<Value>(object).unwrap());
+        let is_it = |o: &Value| o["kind"] == "NetworkPolicy" && o["metadata"]["name"] == name;
+        let policy = objects.into_iter().find(is_it).unwrap_or_else(|| panic!("no {name}"));
+        policy["spec"]["egress"].as_array().unwrap().clone()
+    };
+    let dns = json!({"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]});
+    let aws = json!({"ports": [{"port": 443}]});
+    let anywhere = json!({"ports": [{"port": 443}, {"port": 6443}]});
+    assert_eq!(egress(&[], "podidentity-webhook"), [dns.clone(), anywhere.clone()]);
+    assert_eq!(egress(&[], "podidentity-operator"), [dns.clone(), anywhere, aws.clone()]);
+    let here = json!({
+        "ports": [{"port": 443}, {"port": 16443}],
+        "to": [{"ipBlock": {"cidr": "192.0.2.10/32"}}, {"ipBlock": {"cidr": "2001:db8::1/128"}}],
+    });
+    assert_eq!(egress(&SETTINGS, "podidentity-webhook"), [dns.clone(), here.clone()]);
+    assert_eq!(egress(&SETTINGS, "podidentity-operator"), [dns, here, aws]);
+    let refused = render(REQUIRED.into_iter().chain([("networkPolicy.apiServers.addresses[0]", "10.0.0.1")]));
+    assert!(!refused.status.success(), "an address without its length is refused");
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sim::{Settings, Sim, sdk};
 use clap::Parser;
 use cluster::{ControlPlane, Options};
@@ -150,10 +151,13 @@ async fn operate(kubeconfig: &Path, bindings: u64) -> Result<Figures> {
         .load()
         .await;
     let public = PublicReader::from_fn(|_| async { Err("nothing is public".to_owned()) }.boxed());
+    let exchange =
+        Arc::new(move |_: &str| -> SharedCredentialsProvider { unreachable!("no issuer names a role") });
     let (metrics, timings) = (Arc::<Metrics>::default(), Timings::default());
     let operator = Operator {
         client: client(kubeconfig).await?,
-        accounts: Accounts::new(&config, public, metrics.clone(), timings.identity_refresh),
+        config: cluster_config(kubeconfig).await?,
+        accounts: Accounts::new(&config, public, exchange, metrics.clone(), timings.identity_refresh),
         metrics: metrics.clone(),
         timings,
         webhook_certificates: WebhookCertificates::Operator,
@@ -257,11 +261,15 @@ async fn control_plane() -> Result<ControlPlane> {
 
 /// An administrator's client, with the time limits of the operator's own.
 async fn client(kubeconfig: &Path) -> Result<Client> {
+    Ok(Client::try_from(cluster_config(kubeconfig).await?)?)
+}
+
+async fn cluster_config(kubeconfig: &Path) -> Result<Config> {
     let file = Kubeconfig::read_from(kubeconfig)?;
     let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
     config.read_timeout = Some(process::watch::READ_TIMEOUT);
     config.reset_reader_on_write = true;
-    Ok(Client::try_from(config)?)
+    Ok(config)
 }
 
 /// Writes to bindings and `ServiceAccount`s that the API server has counted, also those that changed nothing.

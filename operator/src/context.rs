@@ -6,6 +6,7 @@ use std::time::Instant;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::events::Recorder;
 
+use crate::api_servers::endpoints::Endpoints;
 use crate::aws::accounts::Accounts;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
@@ -16,6 +17,8 @@ use crate::timings::Timings;
 pub struct Context {
     /// The API server.
     pub client: kube::Client,
+    /// Every API server by itself.
+    pub endpoints: Endpoints,
     /// AWS.
     pub accounts: Accounts,
     /// All issuers and bindings.

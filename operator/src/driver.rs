@@ -15,7 +15,7 @@ use crate::context::Context;
 use crate::kind::{Failure, Kind, PlanOf, Resolved, StepError};
 use crate::memory::{Memories, Memory};
 use crate::model::{Next, ObjectState};
-use crate::report::report;
+use crate::report::{self, report};
 
 /// The driver of one kind.
 pub struct Driver<K: Kind> {
@@ -86,6 +86,7 @@ impl<K: Kind> Driver<K> {
         let (context, clock) = (&*self.context, self.context.clock());
         let (resolved, observed, plan) = self.plan(object, &mut memory.kind, &clock).await?;
         K::planned(&mut memory.kind, &resolved.view, &plan);
+        report::found(&context.recorder, &**object, &plan.events).await;
         let acted = act(&plan, &resolved, &mut memory.kind, context).await;
         // The last pass took the same steps: they are repeated, but not at once.
         let repeated = !plan.steps.is_empty() && memory.steps == plan.steps;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crds::{Finding, OidcIssuerSpec, Reason};
 
+use crate::aws::model::Identity;
 use crate::ownership::Owner;
 
 /// An `OidcIssuer`: name and specification.
@@ -20,6 +21,7 @@ pub struct NamedIssuer {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Installation {
     account: String,
+    partition: &'static str,
     first: NamedIssuer,
     issuers: Vec<NamedIssuer>,
 }
@@ -27,7 +29,7 @@ pub struct Installation {
 impl Installation {
     /// Puts issuers together. One cluster has one name in an account, in one partition: role names, path and boundary
     /// carry it. An issuer that is given twice counts once.
-    pub fn new(account: &str, issuers: impl IntoIterator<Item = NamedIssuer>) -> Result<Self, Finding> {
+    pub fn new(identity: &Identity, issuers: impl IntoIterator<Item = NamedIssuer>) -> Result<Self, Finding> {
         let refused = |message: String| Finding::new(Reason::InvalidSpec, message);
         let mut issuers = issuers.into_iter();
         let first = issuers.next().ok_or_else(|| refused("the file contains no OidcIssuer".into()))?;
@@ -43,18 +45,20 @@ impl Installation {
                     first.name, one.cluster_name, issuer.name, other.cluster_name
                 )));
             }
-            if one.partition() != other.partition() {
-                return Err(refused(format!(
-                    "OidcIssuer {} is in partition {} and OidcIssuer {} in {}: they cannot be in one AWS account",
-                    first.name,
-                    one.partition(),
-                    issuer.name,
-                    other.partition()
-                )));
-            }
             all.entry(key(&issuer)).or_insert(issuer);
         }
-        Ok(Self { account: account.to_owned(), first, issuers: all.into_values().collect() })
+        let issuers: Vec<NamedIssuer> = all.into_values().collect();
+        let mut partitions = issuers.iter().filter_map(|one| Some((&one.name, one.spec.partition()?)));
+        let partition = partitions.next();
+        if let (Some((one, in_one)), Some((other, in_other))) =
+            (partition, partitions.find(|(_, found)| partition.is_some_and(|(_, first)| first != *found)))
+        {
+            return Err(refused(format!(
+                "OidcIssuer {one} is in partition {in_one} and OidcIssuer {other} in {in_other}: they cannot be in one AWS account"
+            )));
+        }
+        let partition = partition.map_or_else(|| identity.partition(), |(_, partition)| partition).id;
+        Ok(Self { account: identity.account.clone(), partition, first, issuers })
     }
 
     /// The account.
@@ -78,7 +82,7 @@ impl Installation {
     /// The partition of the account.
     #[must_use]
     pub fn partition(&self) -> &'static str {
-        self.first.spec.partition().id
+        self.partition
     }
 
     /// The owner of boundary and operator's role.
@@ -104,14 +108,15 @@ mod tests {
 
     #[test]
     fn issuers_that_cannot_share_an_account_are_refused_with_both_names() {
-        let one = || issuer("one", "homelab", "eu-central-1");
+        let (account, one) =
+            (Identity::of_account("111122223333"), || issuer("one", "homelab", "eu-central-1"));
         for (other, says) in [
             (issuer("two", "office", "eu-central-1"), "OidcIssuer two has office"),
             (issuer("two", "homelab", "cn-north-1"), "OidcIssuer two in aws-cn"),
         ] {
-            let refused = Installation::new("111122223333", [one(), other]).unwrap_err();
+            let refused = Installation::new(&account, [one(), other]).unwrap_err();
             assert!(refused.message.contains(says), "{refused:?}");
         }
-        assert!(Installation::new("111122223333", []).is_err());
+        assert!(Installation::new(&account, []).is_err());
     }
 }

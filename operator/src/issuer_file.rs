@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 
-use crds::names::{GROUP, Partition, VERSION, account_of_bucket};
-use crds::{Finding, OidcIssuer, OidcIssuerSpec};
+use crds::names::{GROUP, Partition, VERSION, account_of_arn, account_of_bucket};
+use crds::{Finding, OidcIssuer, OidcIssuerSpec, S3Location};
 use kube::ResourceExt;
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::aws::model::Identity;
 use crate::cli::{File, Offline};
 use crate::installation::{Installation, NamedIssuer};
 
@@ -53,7 +54,9 @@ pub enum FileError {
     #[error("{0}")]
     Inconsistent(String),
     /// The AWS account is not known.
-    #[error("--account <twelve digits> is required: no bucket name ends in -<account>-<region>-an")]
+    #[error(
+        "--account <twelve digits> is required: spec.accountID is absent, and no bucket name ends in -<account>-<region>-an"
+    )]
     UnknownAccount,
 }
 
@@ -89,14 +92,11 @@ fn parse(file: &str, text: &str) -> Result<Vec<NamedIssuer>, FileError> {
     if let Some(twice) = issuers.iter().find(|issuer| !names.insert(&issuer.name)) {
         return inconsistent(format!("two OidcIssuers have the name {}", twice.name));
     }
-    let mut accounts: Vec<&str> = issuers
-        .iter()
-        .filter_map(|issuer| account_of_bucket(&issuer.spec.s3.bucket, &issuer.spec.s3.region))
-        .collect();
+    let mut accounts: Vec<&str> = issuers.iter().filter_map(|issuer| account_of(&issuer.spec)).collect();
     accounts.dedup();
     if let [one, other, ..] = accounts[..] {
         return inconsistent(format!(
-            "the bucket names are of accounts {one} and {other}: use a file for each account"
+            "the issuers are of accounts {one} and {other}: use a file for each account"
         ));
     }
     if issuers.is_empty() {
@@ -137,22 +137,28 @@ fn check(spec: &OidcIssuerSpec) -> Result<(), String> {
     if !label(&spec.cluster_name, 32) {
         return Err("spec.clusterName must be a DNS label of at most 32 characters".into());
     }
-    if !spec.s3.bucket.split('.').all(|part| label(part, 63)) || spec.s3.bucket.len() > 63 {
-        return Err(
-            "spec.s3.bucket must be a bucket name: 3 to 63 lower-case letters, digits and hyphens".into()
-        );
+    if spec.s3.is_none() && spec.issuer_url.is_none() {
+        return Err("spec.issuerURL is required where spec.s3 is absent".into());
     }
-    if spec.issuer_url.is_none() && spec.s3.bucket.contains('.') {
-        return Err(
-            "spec.s3.bucket must not contain dots if spec.issuerURL is absent: S3's TLS certificate covers one label \
-             only"
-                .into(),
-        );
-    }
-    if !Partition::has_region(&spec.s3.region) {
-        return Err(
-            "spec.s3.region must be a region of the partitions aws, aws-cn, aws-us-gov or aws-eusc".into()
-        );
+    if let Some(S3Location { bucket, region, .. }) = &spec.s3 {
+        if !bucket.split('.').all(|part| label(part, 63)) || bucket.len() > 63 {
+            return Err(
+                "spec.s3.bucket must be a bucket name: 3 to 63 lower-case letters, digits and hyphens".into(),
+            );
+        }
+        if spec.issuer_url.is_none() && bucket.contains('.') {
+            return Err(
+                "spec.s3.bucket must not contain dots if spec.issuerURL is absent: S3's TLS certificate covers one label \
+                 only"
+                    .into(),
+            );
+        }
+        if !Partition::has_region(region) {
+            return Err(
+                "spec.s3.region must be a region of the partitions aws, aws-cn, aws-us-gov or aws-eusc"
+                    .into(),
+            );
+        }
     }
     if spec.audiences.is_empty() || spec.audiences.iter().any(|audience| audience.contains('$')) {
         return Err("spec.audiences must not be empty, and an audience must not contain $".into());
@@ -167,16 +173,23 @@ fn check(spec: &OidcIssuerSpec) -> Result<(), String> {
     Ok(())
 }
 
+/// The account that a specification names, or that its bucket's name ends in.
+fn account_of(spec: &OidcIssuerSpec) -> Option<&str> {
+    let in_name = || spec.s3.as_ref().and_then(|s3| account_of_bucket(&s3.bucket, &s3.region));
+    let of_role = spec.operator_role_arn.as_deref().and_then(account_of_arn);
+    of_role.or(spec.account_id.as_deref()).or_else(in_name)
+}
+
 /// Issuers and account, for the subcommands that use neither the cluster nor AWS.
 ///
 /// # Errors
 /// As [`read`], and if the account is not known or the issuers cannot belong to one cluster.
 pub fn offline(offline: &Offline) -> Result<Installation, FileError> {
     let issuers = read(&offline.file)?;
-    let account_in_name =
-        issuers.iter().find_map(|issuer| account_of_bucket(&issuer.spec.s3.bucket, &issuer.spec.s3.region));
-    let account = offline.account.as_deref().or(account_in_name).ok_or(FileError::UnknownAccount)?.to_owned();
-    Installation::new(&account, issuers).map_err(|Finding { message, .. }| FileError::Inconsistent(message))
+    let account_in_file = issuers.iter().find_map(|issuer| account_of(&issuer.spec));
+    let account = offline.account.as_deref().or(account_in_file).ok_or(FileError::UnknownAccount)?;
+    Installation::new(&Identity::of_account(account), issuers.clone())
+        .map_err(|Finding { message, .. }| FileError::Inconsistent(message))
 }
 
 #[cfg(test)]
@@ -192,7 +205,7 @@ mod tests {
         let issuers = parse("f", &format!("kind: Namespace\nmetadata: {{name: x}}\n---\n{GOOD}")).unwrap();
         let NamedIssuer { name, spec } = &issuers[0];
         assert_eq!((issuers.len(), name.as_str()), (1, "default"));
-        assert_eq!(account_of_bucket(&spec.s3.bucket, &spec.s3.region), Some("111122223333"));
+        assert_eq!(account_of(spec), Some("111122223333"));
     }
 
     #[test]

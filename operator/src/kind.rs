@@ -17,6 +17,7 @@ use crate::aws::model::Written;
 use crate::change::Change;
 use crate::clock::Clock;
 use crate::context::Context;
+use crate::metrics::Metrics;
 use crate::model::{Next, ObjectState, Plan};
 use crate::timings::Timings;
 
@@ -111,6 +112,8 @@ pub trait Kind: Sized + Send + Sync + 'static {
         memory: &mut Self::Memory,
         timings: &Timings,
     ) -> (Vec<Wanted>, Next);
+    /// Sets the metrics that show a status.
+    fn measure(_name: &str, _status: &Self::Status, _metrics: &Metrics) {}
     /// Forgets what is kept elsewhere of an object that is gone.
     fn gone(_state: &ObjectState, _context: &Context) {}
 }

@@ -4,6 +4,7 @@
 //! remote call a step), report (status, events, metrics). `driver.rs` is a pass; ARCHITECTURE.md has the map.
 
 pub mod act;
+pub mod api_servers;
 pub mod aws;
 pub mod backoff;
 pub mod binding;
@@ -14,6 +15,7 @@ pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod context;
+pub mod distribution;
 pub mod driver;
 pub mod finalizer;
 pub mod grant;

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use crds::names;
 use kube::Client;
+use operator::api_servers::endpoints::Endpoints;
 use operator::aws::accounts::Accounts;
 use operator::aws::setup::{SDK_MODULES, Settings};
 use operator::bootstrap::{Bootstrap, issuers_of};
@@ -42,12 +43,15 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(flags) => return run(*flags).await,
         Command::Bootstrap(flags) => {
             let issuers = issuer_file::read(&flags.file)?;
-            let client = cluster().await.context("nothing was changed")?;
+            let config = cluster_config().await.context("nothing was changed")?;
+            let client = Client::try_from(config.clone()).context("nothing was changed")?;
+            let endpoints = Endpoints::new(client.clone(), config, Timings::default().api_server_timeout);
             let accounts = administrator(&flags.aws, &issuers).await?;
             let (public, account) = (&accounts.public, accounts.own());
             let (namespace, replace_keys) = (flags.namespace.as_str(), flags.replace_keys);
+            let (issuers, client, endpoints) = (&issuers[..], &client, &endpoints);
             let bootstrap =
-                Bootstrap { issuers: &issuers, namespace, account, public, client: &client, replace_keys };
+                Bootstrap { issuers, namespace, account, public, client, endpoints, replace_keys };
             bootstrap.run(flags.dry_run, &mut terminal).await?;
         }
         Command::Teardown(flags) => {
@@ -91,7 +95,7 @@ async fn cluster_issuers() -> anyhow::Result<Vec<NamedIssuer>> {
 
 /// AWS with the administrator's own credentials.
 async fn administrator(flags: &AwsArgs, issuers: &[NamedIssuer]) -> anyhow::Result<Accounts> {
-    let region = issuers.first().map(|issuer| issuer.spec.s3.region.clone());
+    let region = issuers.iter().find_map(|issuer| Some(issuer.spec.s3.as_ref()?.region.clone()));
     aws(flags, region, &Timings::default(), Arc::default()).await
 }
 
@@ -103,14 +107,16 @@ async fn run(flags: Run) -> anyhow::Result<ExitCode> {
     let metrics = Arc::new(Metrics::default());
     let health =
         TcpListener::bind(health_address).with_context(|| format!("cannot listen on {health_address}"))?;
-    let client = cluster().await?;
+    let config = cluster_config().await?;
+    let client = Client::try_from(config.clone())?;
     // AWS_REGION is the region of IAM and STS; S3 clients use the issuer's.
     let accounts = aws(&aws_flags, None, &timings, metrics.clone()).await?;
     let stop = CancellationToken::new();
     tokio::spawn(cancel_on_signal(stop.clone()));
     // A restarted container has the same pod name, but must not renew the lease of the process before it.
     let identity = format!("{identity}-{}", std::process::id());
-    let operator = Operator { client, accounts, metrics, timings, namespace, identity, webhook_certificates };
+    let operator =
+        Operator { client, config, accounts, metrics, timings, namespace, identity, webhook_certificates };
     Ok(match operator.run(health, stop).await? {
         Ended::Stopped => ExitCode::SUCCESS,
         Ended::Aborted => ExitCode::FAILURE,
@@ -118,12 +124,16 @@ async fn run(flags: Run) -> anyhow::Result<ExitCode> {
 }
 
 async fn cluster() -> anyhow::Result<Client> {
+    Ok(Client::try_from(cluster_config().await?)?)
+}
+
+async fn cluster_config() -> anyhow::Result<kube::Config> {
     let mut config = kubeconfig::config()
         .await
         .context("no cluster: found neither a kubeconfig nor a pod's ServiceAccount token")?;
     config.read_timeout = Some(process::watch::READ_TIMEOUT);
     config.reset_reader_on_write = true; // otherwise the idle time of a pooled connection counts
-    Ok(Client::try_from(config)?)
+    Ok(config)
 }
 
 async fn aws(

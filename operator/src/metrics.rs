@@ -1,5 +1,6 @@
 //! The operator's metrics. Label values come from closed sets (and the names of issuers), so that their number is bounded.
 
+use crds::KeyState;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -18,6 +19,7 @@ pub struct Metrics {
     verified: Family<Issuer, Gauge>,
     certificate: Family<Certificate, Gauge>,
     fence: Family<Issuer, Gauge>,
+    keys: Family<IssuerKeys, Gauge>,
     leader: Gauge,
     orphans: Gauge,
 }
@@ -53,6 +55,12 @@ struct Issuer {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct IssuerKeys {
+    issuer: String,
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Certificate {
     certificate: &'static str,
 }
@@ -67,6 +75,7 @@ impl Default for Metrics {
         let verified = Family::default();
         let certificate = Family::default();
         let fence = Family::default();
+        let keys = Family::default();
         let leader = Gauge::default();
         let orphans = Gauge::default();
         registry.register("reconciles", "Reconciles by kind and outcome", reconciles.clone());
@@ -92,6 +101,7 @@ impl Default for Metrics {
             "1 where a session of the issuer could write to the bucket",
             fence.clone(),
         );
+        registry.register("signing_keys", "Published signing keys by issuer and state", keys.clone());
         registry.register("leader", "1 while this replica is the leader", leader.clone());
         registry.register(
             "orphaned_roles",
@@ -107,6 +117,7 @@ impl Default for Metrics {
             verified,
             certificate,
             fence,
+            keys,
             leader,
             orphans,
         }
@@ -146,6 +157,9 @@ impl Metrics {
 
     /// Removes the metrics of a deleted issuer.
     pub fn forget(&self, issuer: &str) {
+        for state in [KeyState::Active, KeyState::Pending, KeyState::Retired] {
+            self.keys.remove(&IssuerKeys { issuer: issuer.to_owned(), state: state_label(state) });
+        }
         self.verified.remove(&Issuer { issuer: issuer.to_owned() });
         self.fence.remove(&Issuer { issuer: issuer.to_owned() });
     }
@@ -158,6 +172,12 @@ impl Metrics {
     /// Sets whether a session of an issuer could write to its bucket.
     pub fn fence(&self, issuer: &str, ineffective: bool) {
         self.fence.get_or_create(&Issuer { issuer: issuer.to_owned() }).set(i64::from(ineffective));
+    }
+
+    /// Sets the number of an issuer's published keys in a state.
+    pub fn signing_keys(&self, issuer: &str, state: KeyState, count: usize) {
+        let labels = IssuerKeys { issuer: issuer.to_owned(), state: state_label(state) };
+        self.keys.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Sets the number of roles without a binding.
@@ -177,5 +197,13 @@ impl Metrics {
         // Writing into a String cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+}
+
+const fn state_label(state: KeyState) -> &'static str {
+    match state {
+        KeyState::Active => "active",
+        KeyState::Pending => "pending",
+        KeyState::Retired => "retired",
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crds::Finding;
 use crds::condition::{ConditionType, Wanted, is_true};
 use crds::names::FINALIZER;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
@@ -81,6 +82,8 @@ pub struct Plan<S, F, N> {
     pub drift: bool,
     /// When to look again.
     pub next: Next,
+    /// What is worth an event, once.
+    pub events: Vec<Finding>,
 }
 
 /// One thing to do: one remote call.

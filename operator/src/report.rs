@@ -1,8 +1,8 @@
 //! The only place that writes status and events, for both kinds.
 
-use crds::Reason;
 use crds::condition::{ConditionType, Wanted, find, merge};
 use crds::names::MANAGER_STATUS;
+use crds::{Finding, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -27,11 +27,8 @@ pub async fn report<K: Kind>(
     // Object times have whole seconds; finer ones would differ from what the API server returns.
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
     let conditions = merge(before, wanted, generation, &Time(now));
-    // What is not known now takes an alert neither back nor on.
-    if let Some(fenced) = find(&conditions, ConditionType::BucketFenced).filter(|c| c.status != "Unknown") {
-        context.metrics.fence(&object.name_any(), fenced.status == "False");
-    }
     let status = K::next_status(&prior, facts, conditions, generation);
+    K::measure(&object.name_any(), &status, &context.metrics);
     if status == prior {
         return Ok(());
     }
@@ -97,6 +94,15 @@ pub async fn repaired<K: Resource<DynamicType = ()>>(recorder: &Recorder, object
     // Events of one reason and one action are folded into one, whatever their notes say.
     let action = format!("Put back {}", change.attribute);
     publish(recorder, object, EventType::Warning, Reason::DriftCorrected.as_str(), &action, &note).await;
+}
+
+/// Publishes what a plan found worth an event.
+pub async fn found<K: Resource<DynamicType = ()>>(recorder: &Recorder, object: &K, findings: &[Finding]) {
+    for Finding { reason, message } in findings {
+        // Two keys that retire at once are two events: those of one action are folded into one.
+        let action = format!("Observe: {}", &message[..message.floor_char_boundary(64)]);
+        publish(recorder, object, EventType::Normal, reason.as_str(), &action, message).await;
+    }
 }
 
 /// Publishes on its issuer that a role has no binding.

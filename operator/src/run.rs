@@ -13,6 +13,7 @@ use kube::runtime::events::{Recorder, Reporter};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::api_servers::endpoints::Endpoints;
 use crate::aws::accounts::Accounts;
 use crate::binding::Binding;
 use crate::cli::WebhookCertificates;
@@ -30,6 +31,8 @@ use crate::{binding, certificates, issuer, orphans, watch};
 pub struct Operator {
     /// The API server.
     pub client: Client,
+    /// How `client` reaches it: every API server is reached in the same way, at its own address.
+    pub config: kube::Config,
     /// AWS.
     pub accounts: Accounts,
     /// The metrics.
@@ -117,6 +120,11 @@ impl Operator {
         let reporter = Reporter { controller: CONTROLLER.into(), instance: Some(self.identity.clone()) };
         let context = Arc::new(Context {
             client: self.client.clone(),
+            endpoints: Endpoints::new(
+                self.client.clone(),
+                self.config.clone(),
+                self.timings.api_server_timeout,
+            ),
             accounts: self.accounts.clone(),
             cluster,
             timings: self.timings.clone(),

@@ -4,9 +4,10 @@
 use std::time::Instant;
 
 use anyhow::{anyhow, bail};
+use crds::Management;
 use crds::names::{role_path, tag};
 
-use crate::aws::accounts::Account;
+use crate::aws::accounts::{Account, check};
 use crate::aws::error::AwsError;
 use crate::aws::inventory::roles_under;
 use crate::aws::model::Write;
@@ -36,7 +37,10 @@ impl Teardown<'_> {
     pub async fn run(self, dry_run: bool, terminal: &mut Terminal) -> anyhow::Result<()> {
         let Self { issuers, of_cluster, account } = self;
         let identity = account.identity().await.map_err(|error| refused(&error))?;
-        let installation = installation(&identity.account, issuers, of_cluster).map_err(unchanged)?;
+        for issuer in issuers {
+            check(&identity, &issuer.spec).map_err(|error| refused(&error))?;
+        }
+        let installation = installation(&identity, issuers, of_cluster).map_err(unchanged)?;
         for issuer in issuers {
             terminal.field("issuer", &issuer.spec.issuer_url());
         }
@@ -47,11 +51,23 @@ impl Teardown<'_> {
 
         let mut changes = Vec::new();
         for NamedIssuer { name, spec } in issuers {
-            let target = Target::new(name, spec, &identity.account);
+            let target = Target::new(name, spec, &identity);
             let state = aws_state(account, &target).await.map_err(|error| refused(&error))?;
             let AwsState { bucket: bucket_found, provider: provider_found } = &state;
-            bucket::check(&target, bucket_found.as_ref()).map_err(unchanged)?;
-            provider::check(&target, provider_found.as_ref()).map_err(unchanged)?;
+            // What is somebody else's is not removed, and need not be as specified.
+            if target.managed().is_some() || bucket_found.is_some() {
+                bucket::check(&target, bucket_found.as_ref()).map_err(unchanged)?;
+            }
+            if target.provider_management == Management::Managed {
+                provider::check(&target, provider_found.as_ref()).map_err(unchanged)?;
+            } else if provider_found.is_some() {
+                // What it trusts must not be free for others to claim.
+                bail!(
+                    "OIDC provider {} is somebody else's (spec.provider.management is Existing) and still trusts this issuer: \
+                     remove it first. Nothing was changed",
+                    target.provider_arn
+                );
+            }
             changes.extend(provider::removal(&target, provider_found.as_ref()));
             changes.extend(documents::removal(&target, bucket_found.as_ref()));
             changes.extend(bucket::removal(&target, bucket_found.as_ref()));
@@ -65,7 +81,7 @@ impl Teardown<'_> {
         } else {
             // First, so that they have an owner whatever happens next.
             let issuers = remaining_issuers.iter().map(|issuer| (*issuer).clone());
-            let remaining = Installation::new(&identity.account, issuers).map_err(unchanged)?;
+            let remaining = Installation::new(&identity, issuers).map_err(unchanged)?;
             let mut handed_over = Vec::new();
             for (kind, role) in KINDS.into_iter().zip(&roles) {
                 let role = roles::hand_over(kind, &installation, &remaining, role.as_ref());

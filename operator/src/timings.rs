@@ -11,6 +11,13 @@ pub struct Timings {
     /// How often the API server's issuer and signing keys are read.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
     pub api_server_poll: Duration,
+    /// Timeout of one of these reads: an API server that is out of reach delays nothing else.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
+    pub api_server_timeout: Duration,
+    /// How long one of several API servers is out of reach before the keys that the others show are taken for all keys: one that
+    /// restarts is out of reach, too.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
+    pub api_server_absence: Duration,
     /// How often bucket, documents and OIDC provider are compared with the specification.
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     pub issuer_resync: Duration,

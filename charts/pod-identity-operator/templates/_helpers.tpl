@@ -58,3 +58,18 @@ matchConditions:
 - {key: kubernetes.io/metadata.name, operator: NotIn, values: [kube-system, kube-node-lease, {{ .Release.Namespace }}]}
 - {key: podidentity.dev/injection, operator: NotIn, values: [disabled]}
 {{- end }}
+
+{{/* Egress of both programs: DNS, and the API servers at the Service's address and at their own. */}}
+{{- define "podidentity.egress" -}}
+- ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
+- ports:
+    {{- range .Values.networkPolicy.apiServers.ports }}
+    - port: {{ . }}
+    {{- end }}
+  {{- with .Values.networkPolicy.apiServers.addresses }}
+  to:
+    {{- range . }}
+    - ipBlock: {cidr: {{ . }}}
+    {{- end }}
+  {{- end }}
+{{- end }}

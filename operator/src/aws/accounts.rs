@@ -1,12 +1,16 @@
 //! From an issuer to the clients of its AWS account. Nothing else makes a client.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_config::SdkConfig;
+use aws_config::provider_config::ProviderConfig;
+use aws_config::web_identity_token::{StaticConfiguration, WebIdentityTokenCredentialsProvider};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use crds::OidcIssuerSpec;
+use crds::names::account_of_arn;
 use tokio::sync::Mutex;
 
 use super::call::Calls;
@@ -21,13 +25,22 @@ use super::setup::{Settings, SetupError};
 use super::sts::Sts;
 use crate::metrics::Metrics;
 
-/// The accounts that the operator's credentials reach.
+/// The accounts that the operator reaches: that of its own credentials, and those in which an issuer names a role that trusts
+/// the operator's token (`spec.operatorRoleARN`). No role is assumed with the credentials of another one.
 #[derive(Clone)]
 pub struct Accounts {
     /// Anonymous reads, as STS makes them.
     pub public: PublicReader,
     own: Account,
+    /// By the role's ARN; made when an issuer first names it.
+    others: Arc<StdMutex<HashMap<String, Account>>>,
+    exchange: TokenExchange,
+    metrics: Arc<Metrics>,
+    identity_refresh: Duration,
 }
+
+/// From the ARN of a role to credentials that the operator's own token is exchanged for.
+pub type TokenExchange = Arc<dyn Fn(&str) -> SharedCredentialsProvider + Send + Sync>;
 
 /// The clients of one account. Cheap to clone.
 #[derive(Clone)]
@@ -50,7 +63,8 @@ impl Accounts {
         let tls = settings.tls()?;
         let public = PublicReader::https(&tls, settings.public_timeout);
         let config = settings.load(&tls).await;
-        Ok(Self::new(&config, public, metrics, settings.identity_refresh))
+        let exchange = token_exchange(&config);
+        Ok(Self::new(&config, public, exchange, metrics, settings.identity_refresh))
     }
 
     /// Clients over a given configuration: what `connect` makes, or a test's.
@@ -58,28 +72,34 @@ impl Accounts {
     pub fn new(
         config: &SdkConfig,
         public: PublicReader,
+        exchange: TokenExchange,
         metrics: Arc<Metrics>,
         identity_refresh: Duration,
     ) -> Self {
-        let (config, credentials) = KeptCredentials::over(config);
-        let calls = Calls::new(metrics, credentials);
-        let own = Account {
-            iam: Iam::new(&config, calls.clone()),
-            sts: Sts::new(&config, calls.clone()),
-            config,
-            calls,
-            identity: Arc::default(),
-            recent: Arc::default(),
-            identity_refresh,
-        };
-        Self { public, own }
+        let own = Account::new(config, metrics.clone(), identity_refresh);
+        Self { public, own, others: Arc::default(), exchange, metrics, identity_refresh }
     }
 
-    /// The account that an issuer is registered in: every issuer is registered in the account of the operator's own
-    /// credentials.
+    /// The account that an issuer is registered in: that of the role it names, or that of the operator's own credentials.
     #[must_use]
-    pub fn of(&self, _issuer: &OidcIssuerSpec) -> Account {
-        self.own.clone()
+    pub fn of(&self, issuer: &OidcIssuerSpec) -> Account {
+        let Some(role) = &issuer.operator_role_arn else { return self.own.clone() };
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || {
+            let config = self.own.config.to_builder().credentials_provider((self.exchange)(role)).build();
+            Account::new(&config, self.metrics.clone(), self.identity_refresh)
+        };
+        others.entry(role.clone()).or_insert_with(make).clone()
+    }
+
+    /// Account and principal with which an issuer's resources are kept.
+    ///
+    /// # Errors
+    /// If AWS cannot be asked, and [`Class::OtherAccount`] where the issuer names another account: then nothing is touched.
+    pub async fn identity(&self, issuer: &OidcIssuerSpec) -> Result<Identity, AwsError> {
+        let identity = self.of(issuer).identity().await?;
+        check(&identity, issuer)?;
+        Ok(identity)
     }
 
     /// The account of the operator's own credentials.
@@ -89,7 +109,43 @@ impl Accounts {
     }
 }
 
+/// Exchanges the token of the operator's pod (`AWS_WEB_IDENTITY_TOKEN_FILE`) for credentials of a role, through the OIDC
+/// provider in that role's account.
+fn token_exchange(config: &SdkConfig) -> TokenExchange {
+    let mut provider = ProviderConfig::without_region().with_region(config.region().cloned());
+    if let Some(http) = config.http_client() {
+        provider = provider.with_http_client(http);
+    }
+    Arc::new(move |role| {
+        let file = std::env::var("AWS_WEB_IDENTITY_TOKEN_FILE").unwrap_or_default();
+        let configuration = StaticConfiguration {
+            web_identity_token_file: file.into(),
+            role_arn: role.to_owned(),
+            session_name: "podidentity-operator".into(),
+        };
+        let exchange = WebIdentityTokenCredentialsProvider::builder()
+            .static_configuration(configuration)
+            .configure(&provider)
+            .build();
+        SharedCredentialsProvider::new(exchange)
+    })
+}
+
 impl Account {
+    fn new(config: &SdkConfig, metrics: Arc<Metrics>, identity_refresh: Duration) -> Self {
+        let (config, credentials) = KeptCredentials::over(config);
+        let calls = Calls::new(metrics, credentials);
+        Self {
+            iam: Iam::new(&config, calls.clone()),
+            sts: Sts::new(&config, calls.clone()),
+            config,
+            calls,
+            identity: Arc::default(),
+            recent: Arc::default(),
+            identity_refresh,
+        }
+    }
+
     /// S3 for one bucket, guarding every call with the account that must own it.
     #[must_use]
     pub fn s3(&self, bucket: &BucketRef) -> S3 {
@@ -142,5 +198,32 @@ impl Account {
     #[must_use]
     pub fn role_change(&self, role: &str) -> Option<RoleChange> {
         self.recent.change(role)
+    }
+}
+
+/// Refuses credentials of another account than the issuer names.
+///
+/// # Errors
+/// [`Class::OtherAccount`].
+pub fn check(identity: &Identity, issuer: &OidcIssuerSpec) -> Result<(), AwsError> {
+    let of_role = issuer.operator_role_arn.as_deref().and_then(account_of_arn);
+    let named = [("spec.accountID", issuer.account_id.as_deref()), ("spec.operatorRoleARN", of_role)];
+    let differs =
+        |(_, account): &(&str, Option<&str>)| account.is_some_and(|account| account != identity.account);
+    match named.into_iter().find(differs) {
+        Some((field, Some(wanted))) => Err(AwsError {
+            class: Class::OtherAccount,
+            operation: "sts:GetCallerIdentity",
+            resource: identity.arn.clone(),
+            code: String::new(),
+            cause: None,
+            message: format!(
+                "{field} is of account {wanted}, but the credentials are of account {}: nothing is touched. Use credentials of \
+                 that account, or correct {field}",
+                identity.account
+            ),
+            detail: String::new(),
+        }),
+        _ => Ok(()),
     }
 }

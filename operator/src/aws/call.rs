@@ -106,10 +106,12 @@ where
     let status = error.raw_response().map_or(0, |response| response.status().as_u16());
     let class = match error {
         SdkError::ServiceError(_) => classify(code, text, status),
+        _ if is_of_credentials(error) && is_refused_token(error) => Class::LockedOut,
         _ if is_of_credentials(error) => Class::Credentials,
         _ => Class::Transient,
     };
     let message = match (class, text.is_empty()) {
+        (Class::LockedOut, true) => stable_cause(error),
         (Class::Credentials, true) => {
             "AWS credentials could not be obtained: ".to_owned() + &stable_cause(error)
         }
@@ -136,4 +138,9 @@ where
 
 fn is_of_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
     chain(error).any(<dyn std::error::Error>::is::<CredentialsError>)
+}
+
+/// Whether STS answered the exchange of the operator's token with `InvalidIdentityToken`.
+fn is_refused_token(error: &(dyn std::error::Error + 'static)) -> bool {
+    chain(error).any(|one| one.to_string().contains("InvalidIdentityToken"))
 }

@@ -20,7 +20,7 @@ pub(super) fn root_cause(error: &(dyn Error + 'static)) -> String {
 }
 
 /// The same for a condition: the cause where it is known.
-pub(super) fn stable_cause(error: &(dyn Error + 'static)) -> String {
+pub fn stable_cause(error: &(dyn Error + 'static)) -> String {
     cause(error).map_or_else(|| root_cause(error), |cause| cause.to_string())
 }
 

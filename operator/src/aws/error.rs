@@ -24,10 +24,14 @@ pub enum Class {
     Quota,
     /// The operator has no working credentials.
     Credentials,
+    /// STS refuses the operator's own token: the key that signed it is not published, or the provider is gone.
+    LockedOut,
     /// The bucket belongs to another account.
     NotOwned,
     /// AWS answered, but could not reach the issuer's host itself.
     Unreachable,
+    /// The credentials are of another account than the specification names.
+    OtherAccount,
     /// A network failure, a timeout or a 5xx status.
     Transient,
 }
@@ -40,9 +44,10 @@ impl Class {
             Self::NotFound | Self::AlreadyExists | Self::Conflict => Reason::Progressing,
             Self::Throttled => Reason::Throttled,
             Self::Denied => Reason::OperatorPermissionMissing,
-            Self::Invalid => Reason::InvalidSpec,
+            Self::Invalid | Self::OtherAccount => Reason::InvalidSpec,
             Self::Quota => Reason::QuotaExceeded,
             Self::Credentials => Reason::CredentialsUnavailable,
+            Self::LockedOut => Reason::OperatorLockedOut,
             Self::NotOwned => Reason::NotOwned,
             Self::Unreachable => Reason::IssuerUnreachable,
             Self::Transient => Reason::AWSUnavailable,
@@ -55,11 +60,17 @@ impl Class {
         matches!(self, Self::NotFound | Self::AlreadyExists | Self::Conflict | Self::Unreachable)
     }
 
+    /// Whether there are no credentials for any call.
+    #[must_use]
+    pub const fn is_of_credentials(self) -> bool {
+        matches!(self, Self::Credentials | Self::LockedOut)
+    }
+
     /// Whether the object becomes Stalled. The call is retried even then, with the longest delay: the cause may be removed
     /// outside the cluster.
     #[must_use]
     pub const fn stalls(self) -> bool {
-        matches!(self, Self::Invalid | Self::Quota | Self::NotOwned)
+        matches!(self, Self::Invalid | Self::Quota | Self::NotOwned | Self::OtherAccount)
     }
 
     /// The value of the metric label `outcome`.
@@ -74,8 +85,10 @@ impl Class {
             Self::Invalid => "invalid",
             Self::Quota => "quota",
             Self::Credentials => "credentials",
+            Self::LockedOut => "locked_out",
             Self::NotOwned => "not_owned",
             Self::Unreachable => "unreachable",
+            Self::OtherAccount => "other_account",
             Self::Transient => "transient",
         }
     }
@@ -190,6 +203,12 @@ impl AwsError {
                 "{message}. Check the operator's AWS_ROLE_ARN and projected token, and that the issuer's documents are \
                  public; `operator bootstrap` republishes them"
             ),
+            Class::LockedOut => format!(
+                "AWS STS refuses the operator's own token ({message}). Either its signing key was replaced while the operator \
+                 could not publish the new one, or the OIDC provider is gone. Run `operator bootstrap` again with the issuer's \
+                 file: it publishes the keys of the API servers and registers the provider, and is safe to repeat"
+            ),
+            Class::OtherAccount => message.clone(),
             Class::Quota => format!("{operation}: {message}. Ask AWS to raise the quota"),
             Class::Throttled => format!("AWS throttles {operation}; the operator retries it"),
             // Of the cause only what is the same at each try: equal states have equal messages.

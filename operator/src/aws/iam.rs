@@ -143,6 +143,10 @@ impl Iam {
                 let request = client.delete_open_id_connect_provider().open_id_connect_provider_arn(provider);
                 tolerate(Class::NotFound, call!(self, "DeleteOpenIDConnectProvider", provider, request))?;
             }
+            IamWrite::TagProvider { provider, tags } => {
+                let request = client.tag_open_id_connect_provider().open_id_connect_provider_arn(provider);
+                call!(self, "TagOpenIDConnectProvider", provider, request.set_tags(Some(tags_to(tags))))?;
+            }
             IamWrite::PutTrust { role, document, otherwise } => {
                 match (self.put_trust(role, document).await, otherwise) {
                     (Err(error), Some(otherwise)) if error.code.starts_with("MalformedPolicyDocument") => {

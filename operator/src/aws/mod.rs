@@ -3,13 +3,14 @@
 
 pub mod accounts;
 mod call;
-mod cause;
+pub mod cause;
 mod classify;
 mod credentials;
 pub mod error;
 pub mod iam;
 pub mod inventory;
 pub mod model;
+pub mod own_token;
 pub mod public;
 pub mod recent;
 pub mod s3;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use crds::names::Partition;
 use serde_json::Value;
 
 /// Tags of a resource, by key.
@@ -16,6 +17,20 @@ pub struct Identity {
     pub account: String,
     /// The caller's ARN.
     pub arn: String,
+}
+
+impl Identity {
+    /// An account of which only the id is known, as in the commands that do not ask AWS.
+    #[must_use]
+    pub fn of_account(account: &str) -> Self {
+        Self { account: account.to_owned(), arn: String::new() }
+    }
+
+    /// The partition of the account.
+    #[must_use]
+    pub fn partition(&self) -> Partition {
+        Partition::of_arn(&self.arn).unwrap_or_else(|| Partition::of_region(""))
+    }
 }
 
 /// An OIDC provider as IAM shows it.
@@ -134,10 +149,12 @@ pub struct Object {
     pub cache_control: String,
     /// Whether it is encrypted with a key of AWS KMS: then S3 refuses reads without credentials.
     pub encrypted_by_key: bool,
+    /// The retention clocks of signing keys in its metadata; empty where there are none.
+    pub clocks: String,
 }
 
-/// A bucket as S3 shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A bucket as S3 shows it. Of one that is not managed, only the documents are read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Bucket {
     /// Tags.
     pub tags: Tags,
@@ -155,6 +172,8 @@ pub struct Bucket {
 
 /// The media type of both documents; S3 would say `application/octet-stream`.
 pub const CONTENT_TYPE: &str = "application/json";
+/// The name in an object's metadata (`x-amz-meta-…`) under which the retention clocks of signing keys are stored.
+pub const CLOCKS: &str = "podidentity-retired-keys";
 /// Short: a new signing key must reach STS soon, whatever caches are in between.
 pub const CACHE_CONTROL: &str = "max-age=60";
 
@@ -197,6 +216,10 @@ pub enum IamWrite {
     },
     DeleteProvider {
         provider: String,
+    },
+    TagProvider {
+        provider: String,
+        tags: Tags,
     },
     CreateRole(Box<NewRole>),
     /// `otherwise` is put where IAM refuses `document` as malformed.
@@ -277,6 +300,8 @@ pub enum S3Write {
     PutObject {
         key: String,
         body: Vec<u8>,
+        /// Stored in its metadata, unless empty.
+        clocks: String,
         over: Option<String>,
     },
     DeleteObject {

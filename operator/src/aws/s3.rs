@@ -1,6 +1,8 @@
 //! Amazon S3: one bucket, its configuration, and two objects. Every call that supports it carries the expected bucket owner:
 //! bucket names are global, and a bucket of that name may belong to another account.
 
+use std::collections::HashMap;
+
 use aws_config::{Region, SdkConfig};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::Builder;
@@ -12,7 +14,7 @@ use crds::names::account_of_bucket;
 
 use super::call::Calls;
 use super::error::{AwsError, Class, optional, tolerate};
-use super::model::{BucketRef, CACHE_CONTROL, CONTENT_TYPE, Object, PublicAccess, S3Write, Tags};
+use super::model::{BucketRef, CACHE_CONTROL, CLOCKS, CONTENT_TYPE, Object, PublicAccess, S3Write, Tags};
 
 /// Calls on one bucket, in its region.
 #[derive(Clone)]
@@ -47,7 +49,9 @@ impl S3 {
             S3Write::EnforceOwner => self.enforce_owner().await,
             S3Write::PutPolicy(document) => self.put_policy(&document.to_string()).await,
             S3Write::PutPublicAccess(access) => self.put_public_access(*access).await,
-            S3Write::PutObject { key, body, over } => self.put_object(key, body, over.as_deref()).await,
+            S3Write::PutObject { key, body, clocks, over } => {
+                self.put_object(key, body, clocks, over.as_deref()).await
+            }
             S3Write::DeleteObject { key } => self.delete_object(key).await,
             S3Write::DeleteBucket => self.delete().await,
         }
@@ -66,6 +70,22 @@ impl S3 {
             }
             Err(error) if error.code == "NoSuchTagSet" => Ok(Some(Tags::new())),
             Err(error) => optional(Err(error)),
+        }
+    }
+
+    /// Whether the bucket exists.
+    pub async fn exists(&self) -> Result<bool, AwsError> {
+        let request =
+            self.client.head_bucket().bucket(&self.bucket.name).expected_bucket_owner(&self.bucket.owner);
+        match optional(call!(self, "HeadBucket", &self.bucket.name, request)) {
+            Ok(found) => Ok(found.is_some()),
+            // The answer to HEAD has no body.
+            Err(error) if matches!(error.class, Class::Denied | Class::NotOwned) => Err(AwsError {
+                class: Class::Denied,
+                message: "S3 gives no reason; the bucket may also belong to another account".into(),
+                ..error
+            }),
+            Err(error) => Err(error),
         }
     }
 
@@ -218,6 +238,7 @@ impl S3 {
             (response.content_type.unwrap_or_default(), response.cache_control.unwrap_or_default());
         let by_key = |encryption: &ServerSideEncryption| *encryption != ServerSideEncryption::Aes256;
         let encrypted_by_key = response.server_side_encryption.as_ref().is_some_and(by_key);
+        let clocks = response.metadata.and_then(|mut metadata| metadata.remove(CLOCKS)).unwrap_or_default();
         let body = response.body.collect().await.map_err(|e| AwsError {
             class: Class::Transient,
             operation: "s3:GetObject",
@@ -227,7 +248,8 @@ impl S3 {
             message: "the response was incomplete".into(),
             detail: e.to_string(),
         })?;
-        Ok(Some(Object { body: body.to_vec(), etag, content_type, cache_control, encrypted_by_key }))
+        let body = body.to_vec();
+        Ok(Some(Object { body, etag, content_type, cache_control, encrypted_by_key, clocks }))
     }
 
     /// Writes an object, whatever was there.
@@ -241,7 +263,14 @@ impl S3 {
     }
 
     /// Writes an object: `over` is the entity tag of the version that it replaces; `None` if there must be no object yet.
-    async fn put_object(&self, key: &str, body: &[u8], over: Option<&str>) -> Result<(), AwsError> {
+    async fn put_object(
+        &self,
+        key: &str,
+        body: &[u8],
+        clocks: &str,
+        over: Option<&str>,
+    ) -> Result<(), AwsError> {
+        let metadata = (!clocks.is_empty()).then(|| HashMap::from([(CLOCKS.into(), clocks.to_owned())]));
         let request = self
             .client
             .put_object()
@@ -250,6 +279,7 @@ impl S3 {
             .body(body.to_vec().into())
             .content_type(CONTENT_TYPE)
             .cache_control(CACHE_CONTROL)
+            .set_metadata(metadata)
             // Stated, since a bucket's default of SSE-KMS would make the object unreadable for anonymous callers.
             .server_side_encryption(ServerSideEncryption::Aes256)
             .set_if_match(over.map(str::to_owned))

@@ -78,6 +78,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         steps,
         facts,
         next,
+        events: Vec::new(),
     }
 }
 

@@ -96,15 +96,16 @@ impl Kind for Binding {
             target: Err(Unresolved::NotNeeded),
         };
         if !view.never_had_role() {
-            view.target = match (&view.issuer, &account) {
-                (Some(issuer), Some(account)) => {
-                    account.identity().await.map_err(Unresolved::Account).map(|identity| {
+            view.target = match &view.issuer {
+                Some(issuer) => {
+                    let identity = context.accounts.identity(&issuer.spec).await;
+                    identity.map_err(Unresolved::Account).map(|identity| {
                         let ObjectState { namespace, name, .. } = state;
                         let urls = cluster.issuers.state().into_iter().map(|issuer| issuer.spec.issuer_url());
-                        role::target(namespace, name, &object.spec, &issuer.spec, urls, &identity.account)
+                        role::target(namespace, name, &object.spec, &issuer.spec, urls, &identity)
                     })
                 }
-                _ => Err(Unresolved::NoIssuer),
+                None => Err(Unresolved::NoIssuer),
             };
         }
         let on_account = cluster.bindings_on(&state.namespace, service_account);
@@ -202,7 +203,7 @@ fn sibling(
         let is_accepted = decide::check_grant(&namespace, &other.spec, Ok(&issuer)).is_ok()
             && decide::check_audience(&other.spec, &issuer).is_ok();
         let urls = cluster.issuers.state().into_iter().map(|issuer| issuer.spec.issuer_url());
-        let made = role::target(&namespace, &name, &other.spec, &issuer.spec, urls, &target.account);
+        let made = role::target(&namespace, &name, &other.spec, &issuer.spec, urls, &target.identity);
         let takes_over = other.can_take_over() && is_accepted && made.arn == target.arn;
         takes_over.then(|| Heir {
             name: name.clone(),

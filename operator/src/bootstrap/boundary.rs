@@ -1,7 +1,7 @@
 //! PURE: the permissions boundary of the cluster's roles, a managed policy.
 
-use crds::Finding;
 use crds::names::{boundary_arn, boundary_name, role_path, tag};
+use crds::{Finding, Management, OidcIssuerSpec};
 use serde_json::Value;
 
 use crate::aws::model::{IamWrite, Policy, Write};
@@ -22,9 +22,22 @@ pub fn arn(installation: &Installation) -> String {
 /// The document: no write to any issuer's bucket.
 #[must_use]
 pub fn wanted(installation: &Installation) -> Value {
-    let buckets: Vec<&str> =
-        installation.issuers().iter().map(|issuer| issuer.spec.s3.bucket.as_str()).collect();
-    boundary::policy(installation.partition(), installation.account(), &buckets)
+    let partition = installation.partition();
+    let read_only: Vec<String> =
+        installation.issuers().iter().flat_map(|issuer| read_only(partition, &issuer.spec)).collect();
+    boundary::policy(partition, installation.account(), &read_only)
+}
+
+/// What no role may write: a managed bucket, or the two documents in a bucket that has something else in it, too.
+fn read_only(partition: &str, spec: &OidcIssuerSpec) -> Vec<String> {
+    let Some(s3) = &spec.s3 else { return Vec::new() };
+    let bucket = format!("arn:{partition}:s3:::{}", s3.bucket);
+    match s3.management {
+        Management::Managed => vec![bucket.clone(), format!("{bucket}/*")],
+        Management::Existing => {
+            [spec.discovery_key(), spec.jwks_key()].map(|key| format!("{bucket}/{key}")).into()
+        }
+    }
 }
 
 /// What makes the policy as wanted; an error where it belongs to somebody else.

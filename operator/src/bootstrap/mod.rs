@@ -4,6 +4,7 @@
 
 pub mod boundary;
 pub mod roles;
+pub mod signing_keys;
 
 use std::time::{Duration, Instant};
 
@@ -14,18 +15,21 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
 use self::roles::{FoundRole, KINDS};
-use crate::aws::accounts::Account;
+use self::signing_keys::Shown;
+use crate::api_servers::endpoints::Endpoints;
+use crate::api_servers::model::ApiServers;
+use crate::aws::accounts::{Account, check};
 use crate::aws::error::{AwsError, Class};
 use crate::aws::model::{Identity, Policy, S3Write, Write};
 use crate::aws::public::PublicReader;
 use crate::change::Change;
+use crate::distribution::Distribution;
 use crate::installation::{Installation, NamedIssuer};
-use crate::issuer::model::{ApiServer, AwsState, Evidence};
-use crate::issuer::observe::{api_server, aws_state};
-use crate::issuer::publication::target::Target;
+use crate::issuer::model::{AwsState, Evidence, Expected};
+use crate::issuer::observe::{api_servers, aws_state, distribution};
+use crate::issuer::publication::target::{Location, Target};
 use crate::issuer::publication::{self, documents};
 use crate::issuer::verify::read_public;
-use crate::oidc::Documents;
 use crate::terminal::Terminal;
 
 /// How long AWS may take to accept the public policy and to serve the documents.
@@ -45,6 +49,8 @@ pub struct Bootstrap<'a> {
     pub public: &'a PublicReader,
     /// The cluster with the administrator's kubeconfig.
     pub client: &'a Client,
+    /// Its API servers.
+    pub endpoints: &'a Endpoints,
     /// Replace published keys of which this cluster knows none.
     pub replace_keys: bool,
 }
@@ -56,7 +62,7 @@ const NOT_FOUND: u16 = 404;
 struct Part<'a> {
     issuer: &'a NamedIssuer,
     target: Target,
-    documents: Documents,
+    expected: Expected,
     changes: Vec<Change>,
     /// The object with which the bucket's policy is tried.
     canary: Option<Change>,
@@ -65,19 +71,26 @@ struct Part<'a> {
 impl Bootstrap<'_> {
     /// Runs it and prints each step.
     pub async fn run(&self, dry_run: bool, terminal: &mut Terminal) -> anyhow::Result<()> {
-        let api = api_server(self.client).await.map_err(unchanged)?;
+        let api = api_servers(self.endpoints).await.map_err(unchanged)?;
         let identity = self.account.identity().await.map_err(|error| refused(&error))?;
-        let others = issuers_of(self.client).await.context("nothing was changed")?;
-        let installation = installation(&identity.account, self.issuers, others).map_err(unchanged)?;
         for issuer in self.issuers {
+            check(&identity, &issuer.spec).map_err(|error| refused(&error))?;
+        }
+        let objects = objects_of(self.client).await.context("nothing was changed")?;
+        let others = objects.iter().map(named).collect();
+        let installation = installation(&identity, self.issuers, others).map_err(unchanged)?;
+        for issuer in self.issuers {
+            is_made_here(&installation, issuer)?;
             terminal.field("issuer", &issuer.spec.issuer_url());
         }
         terminal.field("account", &identity.account);
         terminal.field("as", &identity.arn);
 
+        let Self { client, namespace, replace_keys, .. } = *self;
+        let shown = Shown { client, namespace, api: &api, objects: &objects, replace_keys };
         let mut parts = Vec::new();
         for issuer in self.issuers {
-            parts.push(self.part(issuer, &api, &identity).await?);
+            parts.push(self.part(issuer, shown, &identity, terminal).await?);
         }
         let once = self.once(&installation).await?;
         let of_part = |part: &Part<'_>| part.changes.iter().chain(&part.canary).cloned().collect::<Vec<_>>();
@@ -102,7 +115,8 @@ impl Bootstrap<'_> {
         for part in &parts {
             self.await_public(part, terminal).await?;
         }
-        self.advise(&api, &installation, terminal);
+        let distribution = distribution(self.client).await.unwrap_or_default();
+        self.advise(&api, distribution, &installation, terminal);
         Ok(())
     }
 
@@ -110,33 +124,29 @@ impl Bootstrap<'_> {
     async fn part<'a>(
         &self,
         issuer: &'a NamedIssuer,
-        api: &ApiServer,
+        shown: Shown<'_>,
         identity: &Identity,
+        terminal: &mut Terminal,
     ) -> anyhow::Result<Part<'a>> {
         let NamedIssuer { name, spec } = issuer;
-        let target = Target::new(name, spec, &identity.account);
-        publication::bucket::check(&target, None).map_err(unchanged)?;
-        let documents = documents::wanted(spec, &api.keys);
+        let target = Target::new(name, spec, identity);
+        if target.managed().is_some() {
+            publication::bucket::check(&target, None).map_err(unchanged)?;
+        }
         let AwsState { bucket, provider } =
             aws_state(self.account, &target).await.map_err(|error| refused(&error))?;
-        let publication = publication::diff(&target, bucket.as_ref(), provider.as_ref(), Some(&documents));
+        let expected = shown.expected(issuer, bucket.as_ref(), terminal).await?;
+        let publication =
+            publication::diff(&target, bucket.as_ref(), provider.as_ref(), expected.documents());
         let changes = publication.changes().map_err(unchanged)?;
-        if documents::foreign_keys(bucket.as_ref(), &api.keys) && !self.replace_keys {
-            bail!(
-                "the published keys are of another cluster: none of them is a key of this one, which issues tokens as {}. Is the \
-                 kubeconfig the right one, and does no other cluster use this file? To replace them all the same (this \
-                 cluster's signing keys were all replaced), use --replace-keys. Nothing was changed",
-                api.issuer
-            );
-        }
-        let canary = match &bucket {
-            Some(_) => {
-                let found = self.account.s3(&target.bucket).object(&target.canary_key).await;
+        let canary = match (&bucket, target.managed()) {
+            (Some(_), Some(location)) => {
+                let found = self.account.s3(&location.bucket).object(&location.canary_key).await;
                 documents::canary(&target, found.map_err(|error| refused(&error))?.as_ref())
             }
-            None => documents::canary(&target, None),
+            _ => documents::canary(&target, None),
         };
-        Ok(Part { issuer, target, documents, changes, canary })
+        Ok(Part { issuer, target, expected, changes, canary })
     }
 
     /// What has to be changed of boundary and roles.
@@ -144,7 +154,7 @@ impl Bootstrap<'_> {
         let Found { policy, roles } =
             found(self.account, installation).await.map_err(|error| refused(&error))?;
         let mut changes = boundary::diff(installation, policy.as_ref()).map_err(unchanged)?;
-        for (kind, role) in KINDS.into_iter().zip(&roles) {
+        for (kind, role) in KINDS.into_iter().zip(&roles).filter(|(kind, _)| kind.is_needed(installation)) {
             let wanted = roles::wanted(kind, installation, self.namespace);
             changes.extend(roles::diff(installation, &wanted, role.as_ref()).map_err(unchanged)?);
         }
@@ -211,7 +221,7 @@ impl Bootstrap<'_> {
                 made_bucket = false;
                 continue;
             }
-            let publication = publication::diff(&part.target, bucket, provider, Some(&part.documents));
+            let publication = publication::diff(&part.target, bucket, provider, part.expected.documents());
             changes = publication.changes().map_err(|finding| anyhow!(finding.message))?;
             if Instant::now() > deadline && !changes.is_empty() {
                 bail!("AWS does not show what was written: {}. Run bootstrap again", changes[0].attribute);
@@ -224,7 +234,8 @@ impl Bootstrap<'_> {
     /// ignores them. It was not there before, it is still private (nothing but the creation was done), and it must be empty:
     /// then it has no other owner, and it gets its tags by a call of their own.
     async fn tag_new_bucket(&self, part: &Part<'_>, terminal: &mut Terminal) -> anyhow::Result<()> {
-        let (bucket, s3) = (&part.target.bucket, self.account.s3(&part.target.bucket));
+        let Some(Location { bucket, .. }) = part.target.managed() else { return Ok(()) };
+        let s3 = self.account.s3(bucket);
         let user = |error: AwsError| anyhow!(error.for_administrator());
         let advice = format!(
             "bucket {} was made by this run and shows no ownership tags, although the creating call had them. Delete it while it \
@@ -255,7 +266,7 @@ impl Bootstrap<'_> {
     async fn await_public(&self, part: &Part<'_>, terminal: &mut Terminal) -> anyhow::Result<()> {
         let begun = Instant::now();
         loop {
-            match read_public(&part.issuer.spec, &part.documents, self.public).await {
+            match read_public(&part.issuer.spec, &part.expected, self.public).await {
                 Evidence::Good => break,
                 Evidence::Bad(why) | Evidence::Unclear(why) if begun.elapsed() > PROPAGATION_LIMIT => {
                     bail!("published, but {}. Run bootstrap again once that is corrected", why.message);
@@ -268,20 +279,32 @@ impl Bootstrap<'_> {
     }
 
     /// What is left to a person: the API server's flags and the chart's values.
-    fn advise(&self, api: &ApiServer, installation: &Installation, terminal: &mut Terminal) {
+    fn advise(
+        &self,
+        api: &ApiServers,
+        distribution: Distribution,
+        installation: &Installation,
+        terminal: &mut Terminal,
+    ) {
         terminal.heading("API server flags (docs/issuer-flags.md says where)");
         // An API server signs under one issuer: the present one, if it is in the file, else the file's first.
-        let signs = |issuer: &&NamedIssuer| issuer.spec.issuer_url() == api.issuer;
+        let present = api.present_issuer();
+        let signs = |issuer: &&NamedIssuer| issuer.spec.issuer_url() == present;
         let Some(chosen) = self.issuers.iter().find(signs).or(self.issuers.first()) else { return };
         terminal.line(&format!("--service-account-issuer={}", chosen.spec.issuer_url()));
         if signs(&chosen) {
             terminal.line("# this API server issues tokens under it already");
         } else {
-            terminal.line(&format!(
-                "--service-account-issuer={}   # stays accepted for running pods",
-                api.issuer
-            ));
-            terminal.line(&format!("--api-audiences={}   # unless it is set already", api.issuer));
+            terminal.line(&format!("--service-account-issuer={present}   # stays accepted for running pods"));
+            terminal.line(&format!("--api-audiences={present}   # unless it is set already"));
+            if distribution != Distribution::Unknown {
+                terminal.line(&format!("# {}", distribution.advice(&chosen.spec.issuer_url(), present)));
+            }
+            if api.endpoints.len() > 1 {
+                terminal.line(
+                    "# several API servers: first set both issuers in the other order on each of them, then in this order",
+                );
+            }
         }
         for NamedIssuer { name, spec } in self.issuers.iter().filter(|issuer| issuer.name != chosen.name) {
             terminal.line(&format!(
@@ -297,34 +320,62 @@ impl Bootstrap<'_> {
             "  roleARN: {}",
             operator_role_arn(partition, account, installation.cluster_name())
         ));
-        terminal.line(&format!("  region: {}", spec.s3.region));
+        let region = spec.s3.as_ref().map_or("<the region of the operator's calls>", |s3| &s3.region);
+        terminal.line(&format!("  region: {region}"));
         terminal.line(&format!("  audience: {}", spec.audience()));
+    }
+}
+
+/// Refuses an issuer whose operator's role is another one than `bootstrap` makes.
+fn is_made_here(installation: &Installation, issuer: &NamedIssuer) -> anyhow::Result<()> {
+    let (partition, account) = (installation.partition(), installation.account());
+    let made = operator_role_arn(partition, account, installation.cluster_name());
+    match &issuer.spec.operator_role_arn {
+        Some(named) if *named != made => bail!(
+            "spec.operatorRoleARN of OidcIssuer {} is {named}, but bootstrap makes {made}: name that one, or make the role \
+             yourself, with the policy that `operator iam-policy` prints. Nothing was changed",
+            issuer.name
+        ),
+        _ => Ok(()),
     }
 }
 
 /// The issuers that the cluster has; none where the CRD is not installed.
 pub async fn issuers_of(client: &Client) -> anyhow::Result<Vec<NamedIssuer>> {
+    Ok(objects_of(client).await?.iter().map(named).collect())
+}
+
+/// An issuer with the account that it is registered in, as far as its status knows.
+fn named(issuer: &OidcIssuer) -> NamedIssuer {
+    let mut spec = issuer.spec.clone();
+    let registered = issuer.status.as_ref().and_then(|status| status.account_id.clone());
+    spec.account_id = spec.account_id.or(registered);
+    NamedIssuer { name: issuer.name_any(), spec }
+}
+
+/// The same with their status.
+async fn objects_of(client: &Client) -> anyhow::Result<Vec<OidcIssuer>> {
     let issuers: Api<OidcIssuer> = Api::all(client.clone());
     match issuers.list(&ListParams::default()).await {
-        Ok(list) => Ok(list
-            .into_iter()
-            .map(|issuer| NamedIssuer { name: issuer.name_any(), spec: issuer.spec })
-            .collect()),
+        Ok(list) => Ok(list.items),
         // Without the CRD the API server answers in plain text, and the status has no reason.
         Err(kube::Error::Api(status)) if status.code == NOT_FOUND => Ok(Vec::new()),
         Err(error) => Err(anyhow!("the cluster's OidcIssuers cannot be listed: {error}")),
     }
 }
 
-/// The issuers of a file, and those of the cluster that have its name: what exists once is the union over all.
+/// The issuers of a file, and those of the cluster in the same account that have its name: what exists once is the union over
+/// all.
 pub fn installation(
-    account: &str,
+    identity: &Identity,
     of_file: &[NamedIssuer],
     of_cluster: Vec<NamedIssuer>,
 ) -> Result<Installation, Finding> {
     let name = of_file.first().map(|issuer| issuer.spec.cluster_name.clone());
-    let same = of_cluster.into_iter().filter(|issuer| Some(&issuer.spec.cluster_name) == name.as_ref());
-    Installation::new(account, of_file.iter().cloned().chain(same))
+    let same = of_cluster.into_iter().filter(|issuer| {
+        Some(&issuer.spec.cluster_name) == name.as_ref() && check(identity, &issuer.spec).is_ok()
+    });
+    Installation::new(identity, of_file.iter().cloned().chain(same))
 }
 
 /// What exists once for an installation, as IAM shows it.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::aws::model::{IamWrite, NewRole, Role, RoleSettings, Write};
 use crate::change::Change;
-use crate::installation::Installation;
+use crate::installation::{Installation, NamedIssuer};
 use crate::policy::trust::{Trust, union};
 use crate::policy::{VERSION, equivalent, operator};
 
@@ -40,6 +40,13 @@ impl Kind {
             Self::Operator => operator_role_name(installation.cluster_name()),
             Self::Canary => canary_role_name(installation.cluster_name()),
         }
+    }
+
+    /// Whether the installation has a use for it: the canary is for managed buckets.
+    #[must_use]
+    pub fn is_needed(self, installation: &Installation) -> bool {
+        let mut issuers = installation.issuers().iter();
+        self == Self::Operator || issuers.any(|issuer| issuer.spec.managed_bucket().is_some())
     }
 
     /// Name of its one inline policy.
@@ -84,10 +91,11 @@ impl Kind {
 
 /// Read and write of one object a bucket: what the bucket's policy must deny, and nothing else.
 fn canary_policy(installation: &Installation) -> Value {
-    let object = |spec: &crds::OidcIssuerSpec| {
-        format!("arn:{}:s3:::{}/{}", installation.partition(), spec.s3.bucket, spec.canary_key())
+    let object = |issuer: &NamedIssuer| {
+        let bucket = &issuer.spec.managed_bucket()?.bucket;
+        Some(format!("arn:{}:s3:::{bucket}/{}", installation.partition(), issuer.spec.canary_key()))
     };
-    let objects: Vec<String> = installation.issuers().iter().map(|issuer| object(&issuer.spec)).collect();
+    let objects: Vec<String> = installation.issuers().iter().filter_map(object).collect();
     json!({"Version": VERSION, "Statement": [
         {"Sid": "OneObject", "Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": objects},
     ]})
@@ -255,6 +263,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::aws::model::Identity;
     use crate::bootstrap::boundary;
     use crate::installation::NamedIssuer;
 
@@ -264,7 +273,7 @@ mod tests {
             let spec = json!({"clusterName": "homelab", "s3": {"bucket": bucket, "region": region}});
             NamedIssuer { name: (*name).into(), spec: serde_json::from_value(spec).unwrap() }
         };
-        Installation::new("111122223333", issuers.iter().map(issuer)).unwrap()
+        Installation::new(&Identity::of_account("111122223333"), issuers.iter().map(issuer)).unwrap()
     }
 
     #[test]

@@ -3,46 +3,57 @@
 use std::time::{Duration, Instant};
 
 use crds::condition::{Summary, Wanted};
-use crds::{Finding, Reason};
+use crds::{Finding, PublishedKey, Reason};
 
+use super::keys::{self, Life, Sources};
 use super::model::{
-    Due, Evidence, Facts, Fence, Memory, Note, Observed, Plan, Step, Verification, Verify, View,
+    Due, Evidence, Expected, Facts, Fence, Memory, Note, Observed, Plan, Step, Verification, Verify, View,
 };
 use super::publication::{Publication, documents};
 use super::verdict::{self, Case};
 use super::{publication, removal};
-use crate::aws::error::{AwsError, Class};
+use crate::api_servers::model::{ApiServers, Coverage};
+use crate::aws::error::AwsError;
+use crate::change::Change;
 use crate::clock::Clock;
 use crate::model::Next;
 use crate::oidc::Documents;
 use crate::timings::Timings;
 
-/// Which reads are due: at their age, and after anything that makes memory doubtful. An edit of grants does not.
+/// Which reads are due: at their age, and after anything that makes memory doubtful. An edit of grants does not. `deletes`:
+/// something in AWS is to be removed, which is read live before.
 #[must_use]
-pub fn due(memory: &Memory, same_effect: bool, clock: &Clock, timings: &Timings) -> Due {
+pub fn due(memory: &Memory, same_effect: bool, deletes: bool, clock: &Clock, timings: &Timings) -> Due {
     let old = |read: Option<Instant>, age: Duration| read.is_none_or(|at| clock.since(at) >= age);
     Due {
         api: old(
             memory.api.as_ref().filter(|(api, _)| api.is_ok()).map(|(_, at)| *at),
             timings.api_server_poll,
         ),
-        aws: !same_effect || old(memory.aws.as_ref().map(|(_, at)| *at), timings.issuer_resync),
+        aws: !same_effect || deletes || old(memory.aws.as_ref().map(|(_, at)| *at), timings.issuer_resync),
     }
 }
 
 /// The plan of one pass.
 #[must_use]
 pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, timings: &Timings) -> Plan {
+    if let Some(duplicate) = &view.duplicate {
+        return of_duplicate(view, duplicate, timings);
+    }
     let was_ready = view.object.was_ready;
     let mismatch = verdict::mismatch(view, observed);
-    let documents = wanted_documents(view, observed);
-    let foreign = documents.as_ref().err().and_then(Option::as_ref);
-    let documents = documents.as_ref().ok();
+    let out_of_reach_since = out_of_reach_since(observed, memory, clock);
+    let complete = is_complete(observed, out_of_reach_since, clock, timings);
+    let life = life(view, observed, memory, complete, clock);
+    let foreign = life.as_ref().err().and_then(Option::as_ref);
+    let life = life.as_ref().ok();
+    let expected = expected(view, observed, life);
+    let documents = expected.as_ref().and_then(Expected::documents);
     let publication = publication(view, observed, documents);
     let changes = publication.as_ref().ok().and_then(|publication| publication.changes().ok());
     let complete = changes.as_ref().is_some_and(Vec::is_empty);
-    let published = documents.filter(|_| complete);
-    let digest = published.map(Documents::digest);
+    let published = expected.as_ref().filter(|_| complete);
+    let digest = published.map(Expected::digest);
     let verification = memory
         .verification
         .as_ref()
@@ -53,6 +64,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         .is_some_and(|last| last.at.saturating_duration_since(last_write) < timings.not_yet_window);
 
     let bad = mismatch.clone().or_else(|| foreign.cloned());
+    let bad = bad.or_else(|| verdict::locked_out(observed));
     let bad = bad.or_else(|| verdict::definite(verification, window_open));
     let bad_since = bad.as_ref().map(|_| memory.bad_since.unwrap_or(clock.instant));
     let lasted = bad_since.is_some_and(|since| clock.since(since) >= timings.verify_retry);
@@ -63,6 +75,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         foreign,
         publication: publication.as_ref().map_err(|error| *error),
         published: published.is_some(),
+        notes: life.map_or(&[], |life| &life.notes),
         verification,
         window_open,
         early,
@@ -70,7 +83,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         against: bad.as_ref().filter(|_| lasted || !was_ready),
     };
 
-    let removal = view.object.deleting.then(|| removal::decide(view, observed, timings));
+    let removal = view.object.deleting.then(|| removal::decide(view, observed, memory, clock, timings));
     let (steps, summary, next) = if let Some(removal::Removal::Ends(steps, summary, next)) = removal {
         (steps, summary, next)
     } else {
@@ -79,14 +92,14 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         let changes = changes.clone().into_iter().flatten().map(Step::Change);
         let mut steps: Vec<Step> = finalizer.into_iter().chain(changes).collect();
         let mut wait = timings.api_server_poll.min(timings.issuer_resync);
-        if let Some(documents) = published {
+        if let Some(expected) = published {
             let matches = mismatch.is_none();
             match verified_for(verification, matches, window_open, early, clock, timings) {
                 Some(left) => wait = wait.min(left),
-                None => steps.push(Step::Own(Verify { documents: documents.clone(), exchange: matches })),
+                None => steps.push(Step::Own(Verify { expected: expected.clone(), exchange: matches })),
             }
         }
-        let no_credentials = observed.aws.as_ref().is_err_and(|error| error.class == Class::Credentials);
+        let no_credentials = observed.aws.as_ref().is_err_and(|error| error.class.is_of_credentials());
         let next = match (steps.is_empty(), observed.failed_read()) {
             (false, _) => Next::LookAgain,
             (true, Some(_)) if no_credentials => Next::At(timings.credentials_retry),
@@ -101,28 +114,120 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     };
     Plan {
         conditions: verdict::conditions(&case, &summary),
-        facts: facts(view, digest),
-        note: Note { bad_since },
-        drift: was_ready && is_drift(view, changes.as_deref(), documents),
+        facts: facts(view, published.and_then(Expected::documents), life),
+        events: events(observed, memory, life),
+        note: Note {
+            bad_since,
+            out_of_reach_since,
+            keys: life.cloned(),
+            invalid: observed.additional.invalid.clone(),
+        },
+        drift: was_ready && is_drift(view, memory, changes.as_deref(), life.zip(documents)),
         steps,
         next,
     }
 }
 
-/// The documents of the API server's keys. An error while they are not known, and a finding where the published ones are of
-/// another API server: they stay. What this issuer published itself is put back whatever replaced it.
-fn wanted_documents(view: &View, observed: &Observed) -> Result<Documents, Option<Finding>> {
-    let keys = &observed.api.as_ref().map_err(|_| None)?.keys;
-    let bucket = observed.aws.as_ref().ok().and_then(|aws| aws.bucket.as_ref());
-    let documents = documents::wanted(view.spec(), keys);
-    let own = view.published_digest() == Some(&documents.digest());
-    if own || !documents::foreign_keys(bucket, keys) {
-        return Ok(documents);
+/// The plan of an issuer that changes nothing, and of which nothing is read.
+fn of_duplicate(view: &View, duplicate: &Finding, timings: &Timings) -> Plan {
+    let ends = view.object.deleting && view.object.finalizer;
+    Plan {
+        steps: ends.then_some(Step::RemoveFinalizer).into_iter().collect(),
+        conditions: verdict::unknown(&Summary::Stalled(duplicate.clone()), duplicate),
+        facts: facts(view, None, None),
+        note: Note::default(),
+        drift: false,
+        next: Next::At(timings.api_server_poll),
+        events: Vec::new(),
     }
+}
+
+/// The keys to be published. An error while the API servers' keys or the bucket are not known, and a finding where the
+/// published keys are of another API server: they stay. Where this process published for this API server before, or an API
+/// server shows a key that is recorded, it is this cluster: its keys are put back whatever replaced them, and new ones are
+/// added.
+fn life(
+    view: &View,
+    observed: &Observed,
+    memory: &Memory,
+    complete: bool,
+    clock: &Clock,
+) -> Result<Life, Option<Finding>> {
+    // Where somebody else publishes, there is nothing to decide.
+    view.spec().s3.as_ref().ok_or(None)?;
+    let api = observed.api.as_ref().map_err(|_| None)?;
+    let bucket = observed.aws.as_ref().map_err(|_| None)?.bucket.as_ref();
+    let (seen, published) = (api.keys(), documents::published_keys(bucket));
+    let recorded = recorded(view, memory);
+    let own = memory.keys.as_ref().map(|life| &life.keys);
+    let is_this_cluster = own.is_some() || keys::any_is_recorded(&seen, recorded);
+    if !is_this_cluster && documents::foreign_keys(&published, &seen) {
+        return Err(Some(foreign()));
+    }
+    Ok(keys::life(&Sources {
+        seen: &seen,
+        complete,
+        additional: &observed.additional.keys,
+        additional_complete: observed.additional.unread.is_empty(),
+        recorded,
+        published: [own.unwrap_or(&published), &published],
+        mirror: bucket.and_then(|bucket| bucket.jwks.as_ref()).map_or("", |jwks| &jwks.clocks),
+        now: clock.wall,
+        retention: view.spec().key_retention(),
+        revoked: view.spec().revoked_keys(),
+    }))
+}
+
+/// Since when an API server is out of reach while others are not.
+fn out_of_reach_since(observed: &Observed, memory: &Memory, clock: &Clock) -> Option<Instant> {
+    let coverage = observed.api.as_ref().ok().map(ApiServers::coverage);
+    let begun = memory.out_of_reach_since.unwrap_or(clock.instant);
+    coverage.filter(|coverage| *coverage == Coverage::AllInReach).map(|_| begun)
+}
+
+/// Whether a key that no API server shows is certainly a key of none. One that restarts is out of reach for a moment: its
+/// keys are not retired meanwhile.
+fn is_complete(
+    observed: &Observed,
+    out_of_reach_since: Option<Instant>,
+    clock: &Clock,
+    timings: &Timings,
+) -> bool {
+    match observed.api.as_ref().map(ApiServers::coverage) {
+        Ok(Coverage::All) => true,
+        Ok(Coverage::AllInReach) => {
+            out_of_reach_since.is_some_and(|since| clock.since(since) >= timings.api_server_absence)
+        }
+        Ok(Coverage::Partial) | Err(_) => false,
+    }
+}
+
+/// What anonymous readers must find; `None` while that is not known.
+fn expected(view: &View, observed: &Observed, life: Option<&Life>) -> Option<Expected> {
+    if view.spec().s3.is_none() {
+        return observed.api.as_ref().ok().map(|api| Expected::Elsewhere(api.keys()));
+    }
+    life.map(|life| Expected::Published(documents::wanted(view.spec(), life)))
+}
+
+/// What is known of published keys: from this process, or from the process before it.
+fn recorded<'a>(view: &'a View, memory: &'a Memory) -> &'a [PublishedKey] {
+    memory.keys.as_ref().map_or_else(|| view.recorded_keys(), |life| &life.records)
+}
+
+fn foreign() -> Finding {
     let message = "the bucket has the keys of another API server, and none of this one's: another cluster uses the same \
                    OidcIssuer, or all signing keys of this cluster were replaced. The published keys are left as they are. If \
-                   this is the cluster that they belong to, run `operator bootstrap --replace-keys`";
-    Err(Some(Finding::new(Reason::ForeignKeys, message)))
+                   this is the cluster that they belong to, run `operator bootstrap` again";
+    Finding::new(Reason::ForeignKeys, message)
+}
+
+/// What is worth an event in this pass. A `ConfigMap` that stays wrong is named once.
+fn events(observed: &Observed, memory: &Memory, life: Option<&Life>) -> Vec<Finding> {
+    let new = observed.additional.invalid.iter().filter(|what| !memory.invalid.contains(what));
+    let invalid =
+        new.map(|what| Finding::new(Reason::AdditionalKeysInvalid, format!("{what}: it is ignored")));
+    life.map_or(&[][..], |life| &life.events).iter().cloned().chain(invalid).collect()
 }
 
 fn publication<'a>(
@@ -149,7 +254,8 @@ fn verified_for(
         None => last.public == Evidence::Good,
     };
     // What was written a moment before it was tried may not have been in force yet: it is tried once more.
-    let fence_is_open = early && last.fence.as_ref().is_some_and(|fence| *fence != Fence::Holds);
+    let unproved = |fence: &Fence| !matches!(fence, Fence::Holds | Fence::NotManaged);
+    let fence_is_open = early && last.fence.as_ref().is_some_and(unproved);
     let period = match (good, window_open) {
         (true, _) if fence_is_open => timings.verify_retry,
         (true, _) => timings.verify_period,
@@ -160,20 +266,28 @@ fn verified_for(
 }
 
 /// Whether what is put back was changed by somebody else. Keys that the API server added or removed are not drift.
-fn is_drift(view: &View, changes: Option<&[crate::change::Change]>, documents: Option<&Documents>) -> bool {
-    let as_published = |documents: &Documents| Some(documents.digest().as_str()) == view.published_digest();
-    changes.is_some_and(|changes| !changes.is_empty()) && documents.is_none_or(as_published)
+fn is_drift(
+    view: &View,
+    memory: &Memory,
+    changes: Option<&[Change]>,
+    wanted: Option<(&Life, &Documents)>,
+) -> bool {
+    let as_published = |(life, documents): (&Life, &Documents)| {
+        Some(documents.digest().as_str()) == view.published_digest() && life.records == recorded(view, memory)
+    };
+    changes.is_some_and(|changes| !changes.is_empty()) && wanted.is_none_or(as_published)
 }
 
-fn facts(view: &View, digest: Option<String>) -> Facts {
+fn facts(view: &View, published: Option<&Documents>, life: Option<&Life>) -> Facts {
     let (spec, target) = (view.spec(), view.target.as_ref().ok());
     Facts {
         issuer_url: spec.issuer_url(),
         jwks_uri: spec.jwks_uri(),
-        partition: spec.partition().id.to_owned(),
-        account: target.map(|target| target.bucket.owner.clone()),
+        partition: target.map(|target| target.partition.to_owned()),
+        account: target.map(|target| target.account.clone()),
         provider_arn: target.map(|target| target.provider_arn.clone()),
-        digest,
+        digest: published.map(Documents::digest),
+        keys: life.map(|life| life.records.clone()),
     }
 }
 
@@ -200,6 +314,6 @@ pub fn after_failure(
         plan.conditions.iter().filter(|wanted| !verdict::is_replaced_by_failure(wanted.type_)).cloned(),
     );
     conditions.extend(verdict::aws_unreachable(error).filter(|_| !blocked));
-    let no_credentials = error.class == Class::Credentials;
+    let no_credentials = error.class.is_of_credentials();
     (conditions, if no_credentials { Next::At(timings.credentials_retry) } else { Next::BackOff })
 }

@@ -1,7 +1,9 @@
 //! The reconcile of an `OidcIssuer`: resolve → observe → decide → act → report.
 
 pub mod decide;
+pub mod duplicates;
 pub mod fence;
+pub mod keys;
 pub mod model;
 pub mod observe;
 pub mod publication;
@@ -12,8 +14,8 @@ pub mod watch;
 
 use std::sync::Arc;
 
-use crds::condition::Wanted;
-use crds::{OidcIssuer, OidcIssuerStatus};
+use crds::condition::{Wanted, find};
+use crds::{ConditionType, KeyState, OidcIssuer, OidcIssuerStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::Store;
@@ -28,6 +30,7 @@ use crate::change::Change;
 use crate::clock::Clock;
 use crate::context::Context;
 use crate::kind::{Failure, Kind, Resolved, StepError};
+use crate::metrics::Metrics;
 use crate::model::{Next, ObjectState};
 use crate::timings::Timings;
 
@@ -68,16 +71,18 @@ impl Kind for Issuer {
         conditions: Vec<Condition>,
         generation: i64,
     ) -> OidcIssuerStatus {
-        let Facts { issuer_url, jwks_uri, partition, account, provider_arn, digest } = facts;
+        let Facts { issuer_url, jwks_uri, partition, account, provider_arn, digest, keys } = facts;
         OidcIssuerStatus {
             observed_generation: Some(generation),
             conditions,
             issuer_url: Some(issuer_url),
             jwks_uri: Some(jwks_uri),
-            partition: Some(partition),
+            partition: partition.or_else(|| prior.partition.clone()),
             // An hour without AWS takes no fact away: the webhook computes role ARNs from these.
             account_id: account.or_else(|| prior.account_id.clone()),
             provider_arn: provider_arn.or_else(|| prior.provider_arn.clone()),
+            // Read back after a restart: an hour without the API servers or the bucket takes no clock away.
+            keys: keys.unwrap_or_else(|| prior.keys.clone()),
             published_digest: digest.or_else(|| prior.published_digest.clone()),
         }
     }
@@ -92,9 +97,12 @@ impl Kind for Issuer {
         context: &Context,
     ) -> (View, Option<Account>) {
         let account = context.accounts.of(&object.spec);
-        let identity = account.identity().await;
-        let target = identity.map(|identity| Target::new(&state.name, &object.spec, &identity.account));
-        (View { object: state.clone(), issuer: Arc::clone(object), target }, Some(account))
+        let identity = context.accounts.identity(&object.spec).await;
+        let target = identity.map(|identity| Target::new(&state.name, &object.spec, &identity));
+        context.cluster.issuers_synced().await;
+        let all = context.cluster.issuers.state();
+        let duplicate = duplicates::duplicate(object, all.iter().map(|issuer| &**issuer));
+        (View { object: state.clone(), issuer: Arc::clone(object), target, duplicate }, Some(account))
     }
 
     async fn observe(
@@ -104,7 +112,7 @@ impl Kind for Issuer {
         context: &Context,
     ) -> Result<Observed, kube::Error> {
         let account = context.accounts.of(&resolved.object.spec);
-        observe::observe(&context.client, &account, &resolved.view, memory, clock, &context.timings).await
+        observe::observe(context, &account, &resolved.view, memory, clock).await
     }
 
     fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, timings: &Timings) -> Plan {
@@ -122,9 +130,9 @@ impl Kind for Issuer {
     ) -> Result<Verification, StepError> {
         let Resolved { view, object, .. } = resolved;
         let account = context.accounts.of(&object.spec);
-        let Verify { documents, exchange } = step;
+        let Verify { expected, exchange } = step;
         let (spec, client, namespace) = (view.spec(), &context.client, &context.namespace);
-        let public = verify::read_public(spec, documents, &context.accounts.public).await;
+        let public = verify::read_public(spec, expected, &context.accounts.public).await;
         let (exchange, fence) = match &view.target {
             Ok(target) if *exchange => verify::exchange(spec, target, &account, client, namespace).await,
             _ => (None, None),
@@ -133,16 +141,22 @@ impl Kind for Issuer {
             context.metrics.verified(&view.object.name, Timestamp::now().as_second());
         }
         let at = context.clock().instant;
-        Ok(Verification { at, digest: documents.digest(), public, exchange, fence })
+        Ok(Verification { at, digest: expected.digest(), public, exchange, fence })
     }
 
     fn planned(memory: &mut Memory, view: &View, plan: &Plan) {
         memory.spec = Some(without_grants(view.spec()));
         memory.bad_since = plan.note.bad_since;
+        memory.out_of_reach_since = plan.note.out_of_reach_since;
+        memory.invalid.clone_from(&plan.note.invalid);
+        if let Some(keys) = &plan.note.keys {
+            memory.keys = Some(keys.clone());
+        }
     }
 
-    fn changed(memory: &mut Memory, _: &Change, _: Written, clock: &Clock) {
+    fn changed(memory: &mut Memory, change: &Change, _: Written, clock: &Clock) {
         memory.last_write = Some(clock.instant);
+        memory.provider_deleted |= change.write.deleted_provider().is_some();
         // What was verified before the change is verified anew.
         (memory.aws, memory.verification) = (None, None);
     }
@@ -160,6 +174,17 @@ impl Kind for Issuer {
         memory.aws = None; // what was known is in doubt
         let window_open = memory.last_write.is_some_and(|at| clock.since(at) < timings.not_yet_window);
         decide::after_failure(plan, view, error, window_open, timings)
+    }
+
+    fn measure(name: &str, status: &OidcIssuerStatus, metrics: &Metrics) {
+        // What is not known now takes an alert neither back nor on.
+        let fenced = find(&status.conditions, ConditionType::BucketFenced);
+        if let Some(fenced) = fenced.filter(|condition| condition.status != "Unknown") {
+            metrics.fence(name, fenced.status == "False");
+        }
+        for state in [KeyState::Active, KeyState::Pending, KeyState::Retired] {
+            metrics.signing_keys(name, state, status.keys.iter().filter(|key| key.state == state).count());
+        }
     }
 
     fn gone(state: &ObjectState, context: &Context) {

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crds::{Finding, OidcIssuer, OidcIssuerSpec};
+use crds::{Finding, OidcIssuer, OidcIssuerSpec, PublishedKey};
 
+use super::keys::Life;
 use super::publication::target::Target;
+use crate::api_servers::model::ApiServers;
 use crate::aws::error::AwsError;
 use crate::aws::model::{Bucket, Provider};
+use crate::distribution::Distribution;
 use crate::model::{self, ObjectState};
 use crate::oidc::{Documents, Keys};
 
@@ -20,6 +23,8 @@ pub struct View {
     pub issuer: Arc<OidcIssuer>,
     /// Its names; an error while the account is not known.
     pub target: Result<Target, AwsError>,
+    /// That an older issuer has the same URL or the same place: then nothing is changed for this one.
+    pub duplicate: Option<Finding>,
 }
 
 impl View {
@@ -27,6 +32,12 @@ impl View {
     #[must_use]
     pub fn spec(&self) -> &OidcIssuerSpec {
         &self.issuer.spec
+    }
+
+    /// The keys that the status knows.
+    #[must_use]
+    pub fn recorded_keys(&self) -> &[PublishedKey] {
+        self.issuer.status.as_ref().map_or(&[], |status| &status.keys)
     }
 
     /// Digest of the documents that were last seen published as wanted.
@@ -39,7 +50,7 @@ impl View {
 /// Which reads are due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Due {
-    /// The API server's documents.
+    /// The API servers' documents, and the keys that are published in advance.
     pub api: bool,
     /// Bucket and provider.
     pub aws: bool,
@@ -48,12 +59,18 @@ pub struct Due {
 /// What one pass saw.
 #[derive(Debug, Clone)]
 pub struct Observed {
-    /// What the API server issues and signs with.
-    pub api: Result<ApiServer, Finding>,
+    /// What the API servers issue and sign with; an error where none of them answered.
+    pub api: Result<ApiServers, Finding>,
+    /// The keys that are published in advance.
+    pub additional: Additional,
+    /// The distribution, where an API server has another issuer: only then is it of interest.
+    pub distribution: Distribution,
     /// What is in AWS; an error, too, where the account is not known.
     pub aws: Result<AwsState, AwsError>,
     /// Bindings (`namespace/name`) that use the issuer; looked for only during its deletion.
     pub dependents: Vec<String>,
+    /// The issuer of the operator's own token for AWS, where it has one in a file; read only during a deletion.
+    pub own_token_issuer: Option<String>,
 }
 
 impl Observed {
@@ -65,17 +82,19 @@ impl Observed {
     }
 }
 
-/// The API server's issuer and publishable keys.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiServer {
-    /// The issuer under which it signs.
-    pub issuer: String,
-    /// Its keys.
+/// The keys of `spec.keys.additional`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Additional {
+    /// All of them.
     pub keys: Keys,
+    /// What of the `ConfigMap`s is missing or is no public key; each sentence names the `ConfigMap` and the key of its data.
+    pub invalid: Vec<String>,
+    /// `ConfigMap`s that could not be read this time: nothing is concluded from them.
+    pub unread: Vec<String>,
 }
 
 /// What is in AWS for an issuer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AwsState {
     /// The bucket, if there is one of that name in our account.
     pub bucket: Option<Bucket>,
@@ -90,8 +109,16 @@ pub struct Memory {
     pub spec: Option<OidcIssuerSpec>,
     /// ARN of the provider that was read; that of another account is another provider.
     pub provider_arn: Option<String>,
-    /// The API server's documents and when they were read.
-    pub api: Option<(Result<ApiServer, Finding>, Instant)>,
+    /// The API servers' documents and when they were read.
+    pub api: Option<(Result<ApiServers, Finding>, Instant)>,
+    /// The keys that are published in advance, read together with the API servers.
+    pub additional: Additional,
+    /// The distribution; it does not change.
+    pub distribution: Option<Distribution>,
+    /// The keys as the last pass published them, with their states.
+    pub keys: Option<Life>,
+    /// What of the `ConfigMap`s an event was published for.
+    pub invalid: Vec<String>,
     /// AWS and when it was read.
     pub aws: Option<(AwsState, Instant)>,
     /// When we last changed something in AWS.
@@ -100,6 +127,10 @@ pub struct Memory {
     pub verification: Option<Verification>,
     /// Since when there is definite evidence against the issuer.
     pub bad_since: Option<Instant>,
+    /// Since when an API server is out of reach.
+    pub out_of_reach_since: Option<Instant>,
+    /// Whether this process has deleted the provider.
+    pub provider_deleted: bool,
 }
 
 impl Memory {
@@ -140,6 +171,8 @@ pub enum Fence {
     Ineffective,
     /// There is no role or no object to try it with.
     NoCanary,
+    /// The bucket's policy is somebody else's, or there is no bucket.
+    NotManaged,
     /// It is not known, for this reason.
     NotProved(String),
 }
@@ -155,37 +188,74 @@ pub enum Evidence {
     Unclear(Finding),
 }
 
+/// What anonymous readers must find.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// Our documents, byte for byte.
+    Published(Documents),
+    /// Documents of somebody else, with at least these keys.
+    Elsewhere(Keys),
+}
+
+impl Expected {
+    /// Our documents.
+    #[must_use]
+    pub const fn documents(&self) -> Option<&Documents> {
+        match self {
+            Self::Published(documents) => Some(documents),
+            Self::Elsewhere(_) => None,
+        }
+    }
+
+    /// What distinguishes it from another.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        match self {
+            Self::Published(documents) => documents.digest(),
+            Self::Elsewhere(keys) => keys.ids().collect::<Vec<_>>().join(" "),
+        }
+    }
+}
+
 /// What only an issuer's reconcile does: verify what was published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verify {
-    /// The documents that must be found.
-    pub documents: Documents,
+    /// What must be found.
+    pub expected: Expected,
     /// Whether the token exchange makes sense yet.
     pub exchange: bool,
 }
 
 /// Facts of the status.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Facts {
     /// The issuer URL.
     pub issuer_url: String,
     /// Public URL of the JWKS.
     pub jwks_uri: String,
-    /// Partition.
-    pub partition: String,
+    /// Partition, once the account is known.
+    pub partition: Option<String>,
     /// Account, once known.
     pub account: Option<String>,
     /// Provider ARN, once the account is known.
     pub provider_arn: Option<String>,
     /// Digest of both documents, once both are published as wanted.
     pub digest: Option<String>,
+    /// The keys, once both the API servers and the bucket were read.
+    pub keys: Option<Vec<PublishedKey>>,
 }
 
 /// What a pass leaves for the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Note {
     /// Since when there is definite evidence against the issuer.
     pub bad_since: Option<Instant>,
+    /// Since when an API server is out of reach, others being in reach.
+    pub out_of_reach_since: Option<Instant>,
+    /// The keys; `None` where they could not be decided.
+    pub keys: Option<Life>,
+    /// [`Additional::invalid`] of this pass.
+    pub invalid: Vec<String>,
 }
 
 /// One thing to do.

@@ -6,7 +6,8 @@ use crds::{Finding, Reason};
 
 use super::model::{Evidence, Fence, Observed, Verification, View};
 use super::publication::{Publication, bucket};
-use crate::aws::error::AwsError;
+use crate::api_servers::model::{ApiServers, NoAnswer};
+use crate::aws::error::{AwsError, Class};
 use crate::change::{Change, attributes};
 
 /// What the conditions are decided from.
@@ -21,6 +22,8 @@ pub struct Case<'a> {
     pub foreign: Option<&'a Finding>,
     /// What has to be changed in AWS.
     pub publication: Result<&'a Publication, &'a AwsError>,
+    /// What a person should know of the keys.
+    pub notes: &'a [String],
     /// Whether the documents are known, and all in AWS is as specified.
     pub published: bool,
     /// The last verification, if it was made for the published documents.
@@ -52,6 +55,22 @@ pub fn conditions(case: &Case<'_>, summary: &Summary) -> Vec<Wanted> {
     conditions
 }
 
+/// The summary, and all conditions as not known.
+#[must_use]
+pub fn unknown(summary: &Summary, why: &Finding) -> Vec<Wanted> {
+    let types = [
+        C::IssuerMatches,
+        C::Published,
+        C::ProviderRegistered,
+        C::PubliclyReachable,
+        C::TokenExchangeVerified,
+        C::BucketFenced,
+    ];
+    let mut conditions = summary.conditions();
+    conditions.extend(types.map(|type_| Wanted::unknown(type_, why.clone())));
+    conditions
+}
+
 /// The first thing that only a person can change, or else the first that is missing.
 #[must_use]
 pub fn summary(case: &Case<'_>) -> Summary {
@@ -62,7 +81,8 @@ pub fn summary(case: &Case<'_>) -> Summary {
         // The cause of whatever else does not work yet, the operator's own credentials among it.
         case.mismatch.filter(|_| !was_ready).map(waiting),
         case.observed.api.as_ref().err().map(waiting),
-        case.publication.err().map(failure),
+        // Of what is Ready, a refusal of the operator's own token counts once it has lasted: see `against`.
+        case.publication.err().filter(|error| !(was_ready && error.class == Class::LockedOut)).map(failure),
         case.publication.ok().and_then(refused),
         case.publication.ok().and_then(to_be_written),
         unverified(case),
@@ -78,7 +98,9 @@ pub fn summary(case: &Case<'_>) -> Summary {
 /// What was Ready stays Ready through everything that passes by itself.
 #[must_use]
 pub fn settled(summary: Summary, was_ready: bool) -> Summary {
-    let takes_back = |reason| matches!(reason, Reason::IssuerMismatch | Reason::TokenExchangeFailed);
+    let takes_back = |reason| {
+        matches!(reason, Reason::IssuerMismatch | Reason::TokenExchangeFailed | Reason::OperatorLockedOut)
+    };
     match summary {
         Summary::Reconciling(finding) if was_ready && !takes_back(finding.reason) => ready(),
         other => other,
@@ -149,18 +171,50 @@ pub fn definite(verification: Option<&Verification>, window_open: bool) -> Optio
     }
 }
 
-/// That the API server issues under another URL, with the exact flag, since this is where most people stop.
+/// That STS refuses the operator's own token, and so probably those of pods.
+#[must_use]
+pub fn locked_out(observed: &Observed) -> Option<Finding> {
+    let error = observed.aws.as_ref().err()?;
+    (error.class == Class::LockedOut).then(|| error.finding())
+}
+
+/// That API servers issue under another URL, with the exact flag, since this is where most people stop.
 #[must_use]
 pub fn mismatch(view: &View, observed: &Observed) -> Option<Finding> {
-    let (found, wanted) = (&observed.api.as_ref().ok()?.issuer, view.spec().issuer_url());
-    (*found != wanted).then(|| {
-        let message = format!(
-            "the API server issues tokens as {found}. Start it with --service-account-issuer={wanted} \
-             --service-account-issuer={found} (the first signs, the second stays accepted) and, unless it is set already, \
-             --api-audiences={found}; docs/issuer-flags.md has the place for kubeadm, k3s, RKE2, Talos, k0s and kind"
-        );
-        Finding::new(Reason::IssuerMismatch, message)
-    })
+    let (api, wanted) = (observed.api.as_ref().ok()?, view.spec().issuer_url());
+    let found = &api.answers().find(|server| server.issuer != wanted)?.issuer;
+    let advice =
+        format!("{}; docs/issuer-flags.md has it at length", observed.distribution.advice(&wanted, found));
+    let endpoints = || api.endpoints.iter().filter_map(|(name, answer)| Some((name, answer.as_ref().ok()?)));
+    let others: Vec<&str> =
+        endpoints().filter(|(_, server)| server.issuer != wanted).map(|(name, _)| name.as_str()).collect();
+    let all = endpoints().count();
+    let message = if others.is_empty() || others.len() == all {
+        format!("the API server issues tokens as {found}. {advice}")
+    } else {
+        format!(
+            "{} of {all} API servers use this issuer; {} still issue{} tokens as {found}. {advice}",
+            all - others.len(),
+            others.join(", "),
+            if others.len() == 1 { "s" } else { "" },
+        )
+    };
+    Some(Finding::new(Reason::IssuerMismatch, message))
+}
+
+/// What is wrong with API servers of which others have answered, for the message of a condition.
+fn unanswered(observed: &Observed) -> String {
+    let Ok(api) = &observed.api else { return String::new() };
+    let unlisted =
+        api.unlisted.iter().map(|why| format!("the addresses of Service default/kubernetes: {why}"));
+    let service = api.service.as_ref().err().map(|no| format!("the service address: {}", no.why));
+    let no_answer = |(name, answer): &(String, _)| match answer {
+        Err(NoAnswer { why, .. }) => Some(format!("{name}: {why}")),
+        Ok(_) => None,
+    };
+    let endpoints = api.endpoints.iter().filter_map(no_answer);
+    let all: Vec<String> = unlisted.chain(service).chain(endpoints).collect();
+    if all.is_empty() { String::new() } else { format!("; without an answer: {}", all.join(", ")) }
 }
 
 fn issuer_matches(case: &Case<'_>) -> Wanted {
@@ -168,20 +222,39 @@ fn issuer_matches(case: &Case<'_>) -> Wanted {
         (Err(problem), _) => Wanted::unknown(C::IssuerMatches, problem.clone()),
         (Ok(_), Some(mismatch)) => Wanted::no(C::IssuerMatches, mismatch.clone()),
         (Ok(_), None) => {
-            let message = "the API server issues tokens under this issuer";
+            let message =
+                format!("the API server issues tokens under this issuer{}", unanswered(case.observed));
             Wanted::yes(C::IssuerMatches, Reason::Verified, message)
         }
     }
+}
+
+/// What a person should know of the keys, for the message of a condition.
+fn notes_on_keys(case: &Case<'_>) -> String {
+    let Observed { api, additional, .. } = case.observed;
+    let left_out = api.iter().flat_map(ApiServers::answers).flat_map(|server| &server.left_out);
+    let mut notes: Vec<&str> = Vec::new();
+    for note in left_out.chain(case.notes).chain(&additional.invalid).chain(&additional.unread) {
+        if !notes.contains(&note.as_str()) {
+            notes.push(note);
+        }
+    }
+    if notes.is_empty() { String::new() } else { format!("; {}", notes.join("; ")) }
 }
 
 fn published(case: &Case<'_>) -> Wanted {
     if let Some(foreign) = case.foreign {
         return Wanted::no(C::Published, foreign.clone());
     }
+    if case.view.spec().s3.is_none() {
+        let message = "somebody else publishes the documents: see PubliclyReachable";
+        return Wanted::yes(C::Published, Reason::Verified, message);
+    }
     let bucket = case.observed.aws.as_ref().ok().and_then(|aws| aws.bucket.as_ref());
     let exist = bucket.is_some_and(|bucket| bucket.discovery.is_some() && bucket.jwks.is_some());
     let changes = case.publication.map(|publication| &publication.bucket);
-    written(case, C::Published, changes, exist, "both documents are published in the bucket")
+    let message = format!("both documents are published in the bucket{}", notes_on_keys(case));
+    written(case, C::Published, changes, exist, &message)
 }
 
 fn provider_registered(case: &Case<'_>) -> Wanted {
@@ -277,6 +350,10 @@ fn bucket_fenced(case: &Case<'_>) -> Wanted {
         Some(Fence::NoCanary) => unknown(
             Reason::CanaryMissing,
             "the role or the object with which the bucket's policy is tried is missing: run `operator bootstrap` again",
+        ),
+        Some(Fence::NotManaged) => unknown(
+            Reason::NotManaged,
+            "the bucket's policy is not kept by the operator: whoever keeps it has to see that no pod may write the documents",
         ),
         Some(Fence::NotProved(why)) => unknown(Reason::FenceNotProved, why),
     }

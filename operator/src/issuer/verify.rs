@@ -8,15 +8,25 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 
 use super::fence;
-use super::model::{Evidence, Fence};
+use super::model::{Evidence, Expected, Fence};
 use super::publication::target::Target;
 use crate::aws::accounts::Account;
 use crate::aws::error::{AwsError, Class};
 use crate::aws::public::{Answer, PublicReader};
-use crate::oidc::Documents;
+use crate::oidc::{Documents, Keys};
 
-/// Reads both documents without credentials and compares every byte.
-pub async fn read_public(spec: &OidcIssuerSpec, documents: &Documents, public: &PublicReader) -> Evidence {
+/// Reads both documents without credentials. Our own are compared byte for byte; in those of somebody else, issuer and keys.
+pub async fn read_public(spec: &OidcIssuerSpec, expected: &Expected, public: &PublicReader) -> Evidence {
+    match expected {
+        Expected::Published(documents) => read_own(spec, documents, public).await,
+        Expected::Elsewhere(keys) => match read_elsewhere(spec, keys, public).await {
+            Ok(()) => Evidence::Good,
+            Err(evidence) => evidence,
+        },
+    }
+}
+
+async fn read_own(spec: &OidcIssuerSpec, documents: &Documents, public: &PublicReader) -> Evidence {
     let (discovery, jwks) = (spec.discovery_uri(), spec.jwks_uri());
     let answers = tokio::join!(public.get(&discovery), public.get(&jwks));
     match judge(&discovery, answers.0, &documents.discovery) {
@@ -25,19 +35,61 @@ pub async fn read_public(spec: &OidcIssuerSpec, documents: &Documents, public: &
     }
 }
 
+fn not_public(message: String) -> Finding {
+    Finding::new(Reason::NotPublic, message)
+}
+
 fn judge(url: &str, answer: Answer, wanted: &[u8]) -> Evidence {
-    let finding = |message: String| Finding::new(Reason::NotPublic, message);
-    match answer {
-        Ok((200, body)) if body == wanted => Evidence::Good,
-        Ok((200, _)) => Evidence::Bad(finding(format!(
+    match body(url, answer) {
+        Ok(body) if body == wanted => Evidence::Good,
+        Ok(_) => Evidence::Bad(not_public(format!(
             "{url} answers with other bytes than were published: look for a cache or another writer"
         ))),
-        Ok((status @ (403 | 404), _)) => Evidence::Bad(finding(format!(
+        Err(evidence) => evidence,
+    }
+}
+
+fn body(url: &str, answer: Answer) -> Result<Vec<u8>, Evidence> {
+    Err(match answer {
+        Ok((200, body)) => return Ok(body),
+        Ok((status @ (403 | 404), _)) => Evidence::Bad(not_public(format!(
             "{url} answers {status} to anonymous readers: turn off S3 Block Public Access for the account, if it is on"
         ))),
-        Ok((status, _)) => Evidence::Unclear(finding(format!("{url} answers {status}"))),
-        Err(why) => Evidence::Unclear(finding(format!("{url} cannot be read: {why}"))),
+        Ok((status, _)) => Evidence::Unclear(not_public(format!("{url} answers {status}"))),
+        Err(why) => Evidence::Unclear(not_public(format!("{url} cannot be read: {why}"))),
+    })
+}
+
+/// Whether documents of somebody else name this issuer and have these keys.
+async fn read_elsewhere(spec: &OidcIssuerSpec, keys: &Keys, public: &PublicReader) -> Result<(), Evidence> {
+    #[derive(serde::Deserialize)]
+    struct Document {
+        issuer: String,
+        jwks_uri: String,
     }
+    let bad = |message: String| Evidence::Bad(not_public(message));
+    let url = spec.discovery_uri();
+    let text = body(&url, public.get(&url).await)?;
+    let document: Document = serde_json::from_slice(&text)
+        .map_err(|error| bad(format!("{url} is not a discovery document: {error}")))?;
+    if document.issuer != spec.issuer_url() {
+        return Err(bad(format!(
+            "{url} is the document of issuer {}, not of spec.issuerURL {}: AWS compares them byte for byte",
+            document.issuer,
+            spec.issuer_url()
+        )));
+    }
+    let jwks = body(&document.jwks_uri, public.get(&document.jwks_uri).await)?;
+    let found = Keys::parse(&jwks).map_err(|error| bad(format!("{}: {error}", document.jwks_uri)))?;
+    let missing: Vec<&str> = keys.ids().filter(|kid| found.get(kid).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(bad(format!(
+        "{} does not have key {} of this API server: whoever publishes it has to add it",
+        document.jwks_uri,
+        missing.join(", ")
+    )))
 }
 
 /// Exchanges a token of the operator's own `ServiceAccount` for credentials of its own role, and, if that works, tries the

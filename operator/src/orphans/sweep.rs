@@ -43,8 +43,9 @@ async fn look(context: &Context) -> Result<Vec<Orphan>, FindError> {
         return Ok(found);
     }
     for known in known(&context.client, &issuers).await? {
-        let issuer = issuers.iter().find(|issuer| issuer.spec.cluster_name == known.cluster);
-        if let Some(issuer) = issuer {
+        let mut accounts = BTreeSet::new();
+        let of_cluster = issuers.iter().filter(|issuer| issuer.spec.cluster_name == known.cluster);
+        for issuer in of_cluster.filter(|issuer| accounts.insert(issuer.spec.operator_role_arn.clone())) {
             found.extend(find(&context.accounts.of(&issuer.spec), &known).await?);
         }
     }

@@ -12,12 +12,16 @@ use super::VERSION;
 /// - writes to an issuer's bucket, and S3 Access Grants, which give access to a bucket past the caller's own policies;
 /// - the account's public-access block, which could make the issuers' documents unreadable.
 ///
-/// `buckets` are the buckets of all issuers of the cluster in the account: there is one boundary for all of them.
+/// `read_only` are the ARNs of what all issuers of the cluster in the account publish: there is one boundary for all of them.
 #[must_use]
-pub fn policy(partition: &str, account: &str, buckets: &[&str]) -> Value {
-    let arns = buckets.iter().map(|bucket| format!("arn:{partition}:s3:::{bucket}"));
-    let read_only: Vec<String> = arns.flat_map(|bucket| [bucket.clone(), format!("{bucket}/*")]).collect();
-    json!({
+pub fn policy(partition: &str, account: &str, read_only: &[String]) -> Value {
+    let documents = json!({
+        "Sid": "TheIssuersBucketIsReadOnly",
+        "Effect": "Deny",
+        "NotAction": ["s3:Get*", "s3:List*"],
+        "Resource": read_only,
+    });
+    let mut policy = json!({
         "Version": VERSION,
         "Statement": [
             {"Sid": "WhatThePoliciesAllow", "Effect": "Allow", "Action": "*", "Resource": "*"},
@@ -37,12 +41,11 @@ pub fn policy(partition: &str, account: &str, buckets: &[&str]) -> Value {
                 "Action": "sts:AssumeRole",
                 "Resource": format!("arn:{partition}:iam::{account}:role/*"),
             },
-            {
-                "Sid": "TheIssuersBucketIsReadOnly",
-                "Effect": "Deny",
-                "NotAction": ["s3:Get*", "s3:List*"],
-                "Resource": read_only,
-            },
         ],
-    })
+    });
+    // IAM refuses a statement without a resource.
+    if let Some(statements) = policy["Statement"].as_array_mut().filter(|_| !read_only.is_empty()) {
+        statements.push(documents);
+    }
+    policy
 }

@@ -78,13 +78,13 @@ async fn a_failed_check_is_reported_and_nothing_is_changed() {
     };
 
     let mut spec = world.spec();
-    spec.s3.bucket = "oidc-999999999999-eu-central-1-an".into();
+    spec.s3.as_mut().unwrap().bucket = "oidc-999999999999-eu-central-1-an".into();
     assert_error(refused(spec).await, &["account 999999999999", "account 111122223333"]);
 
     // An API server that does not answer.
     let unreachable = Client::try_from(Config::new("https://127.0.0.1:9".parse().unwrap())).unwrap();
     let error = world.bootstrap_with(&world.spec(), Flags::default(), &unreachable).await.unwrap_err();
-    assert_error(error, &["the API server does not answer"]);
+    assert_error(error, &["the API server does not show its issuer and keys: the connection was refused"]);
 
     // Invalid credentials, and AWS out of reach.
     let invalid = FaultKind::Error {
@@ -177,11 +177,11 @@ async fn a_second_run_waits_for_what_iam_does_not_show_yet() {
 async fn keys_of_another_cluster_are_not_replaced_by_mistake() {
     let world = World::new().await;
     let mut spec = world.spec();
-    spec.s3.bucket = "other-111122223333-eu-central-1-an".into(); // this API server issues under another URL
+    spec.s3.as_mut().unwrap().bucket = "other-111122223333-eu-central-1-an".into(); // this API server issues under another URL
     world.bootstrap(&spec).await.unwrap();
     let jwk = json!({"kty": "RSA", "kid": "other", "n": "AQAB", "e": "AQAB"});
     let jwks = json!({"keys": [jwk]}).to_string();
-    world.sim.put_object(&spec.s3.bucket, "homelab/openid/v1/jwks", jwks);
+    world.sim.put_object(&spec.s3.as_ref().unwrap().bucket, "homelab/openid/v1/jwks", jwks);
     world.sim.clear_calls();
     let refused = world.bootstrap(&spec).await.unwrap_err().to_string();
     assert!(refused.contains("Is the kubeconfig the right one"), "{refused}");

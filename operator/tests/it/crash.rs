@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::world::{ACCOUNT, BUCKET, QUEUE, STORAGE, World};
 
 /// Each call: service, operation, and how many calls of the operation were made before it.
-fn occurrences(calls: Vec<Call>) -> Vec<(String, String, u32)> {
+pub fn occurrences(calls: Vec<Call>) -> Vec<(String, String, u32)> {
     let mut counts: BTreeMap<(String, String), u32> = BTreeMap::new();
     calls
         .into_iter()
@@ -24,7 +24,7 @@ fn occurrences(calls: Vec<Call>) -> Vec<(String, String, u32)> {
 }
 
 /// Waits until that call has taken effect (the operator waits for its response), and kills the operator.
-async fn kill_in(world: &mut World, (service, action, earlier): &(String, String, u32)) {
+pub async fn kill_in(world: &mut World, (service, action, earlier): &(String, String, u32)) {
     let check = || async {
         let made = world.sim.calls().iter().filter(|c| c.service == *service && c.action == *action).count();
         anyhow::ensure!(made > *earlier as usize, "it was made {made} times");

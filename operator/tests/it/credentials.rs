@@ -16,7 +16,7 @@ use crate::world::{ACCOUNT, CLUSTER, World, exchange};
 
 /// Exchanges the operator's token for credentials whenever it is asked, as the SDK's provider in the operator's pod does.
 #[derive(Clone)]
-struct OwnToken {
+pub struct OwnToken {
     client: Client,
     sim: Sim,
     namespace: String,
@@ -24,7 +24,7 @@ struct OwnToken {
 }
 
 impl OwnToken {
-    fn new(world: &World) -> Self {
+    pub fn new(world: &World) -> Self {
         let (client, sim, namespace) = (world.client.clone(), world.sim.clone(), world.system.clone());
         Self { client, sim, namespace, exchanges: Arc::default() }
     }

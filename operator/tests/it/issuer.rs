@@ -96,7 +96,7 @@ async fn a_restart_writes_nothing() {
 async fn an_issuer_mismatch_names_the_flags_of_the_api_server() {
     let mut world = World::new().await;
     let mut spec = world.spec();
-    spec.s3.bucket = "other-111122223333-eu-central-1-an".into();
+    spec.s3.as_mut().unwrap().bucket = "other-111122223333-eu-central-1-an".into();
     world.bootstrap(&spec).await.unwrap();
     world.apply_issuer(&spec).await;
     // The operator's own token has another issuer, so it cannot be exchanged. As in a cluster whose flags are not set yet, the
@@ -171,7 +171,7 @@ async fn an_invalid_edit_is_refused_and_a_valid_one_is_applied() {
     let world = World::ready().await;
     let expected = managed(&world.sim.state());
     let mut spec = world.spec();
-    spec.s3.bucket = "another-bucket".into();
+    spec.s3.as_mut().unwrap().bucket = "another-bucket".into();
     let refused = apply(&world.issuers(), "default", json!(spec)).await.unwrap_err().to_string();
     assert!(refused.contains("immutable while spec.issuerURL is absent"), "{refused}");
 

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod accounts;
 mod aws_answers;
 mod binding;
 mod bootstrap;
@@ -15,8 +16,13 @@ mod faults;
 mod fence;
 mod field_managers;
 mod issuer;
+mod issuer_deletion;
+mod issuer_switch;
 mod lease;
+mod locked_out;
+mod modes;
 mod orphans;
+mod partitions;
 mod plans;
 mod policies;
 mod proxy;
@@ -24,6 +30,7 @@ mod publication;
 mod role_lifetime;
 mod several_issuers;
 mod siblings;
+mod signing_keys;
 mod status;
 mod structure;
 mod world;

@@ -1,6 +1,7 @@
 //! What the policies allow and deny, by an evaluator that is not the operator's: the boundary, the operator's own policy.
 
 use aws_sim::policy::{Context, Kind, Principal, Query, Verdict, evaluate, parse};
+use operator::aws::model::Identity;
 use operator::installation::{Installation, NamedIssuer};
 use operator::policy::bucket::Bucket;
 use operator::policy::{boundary, operator as own};
@@ -17,7 +18,7 @@ fn installation(count: usize) -> Installation {
         let spec = json!({"clusterName": "homelab", "s3": {"bucket": bucket, "region": "eu-central-1"}});
         NamedIssuer { name: format!("issuer-{n}"), spec: serde_json::from_value(spec).unwrap() }
     };
-    Installation::new(ACCOUNT, (0..count).map(issuer)).unwrap()
+    Installation::new(&Identity::of_account(ACCOUNT), (0..count).map(issuer)).unwrap()
 }
 
 fn ask(document: &Value, action: &str, resource: &str, keys: &[(&str, &str)]) -> Verdict {
@@ -31,7 +32,8 @@ fn ask(document: &Value, action: &str, resource: &str, keys: &[(&str, &str)]) ->
 #[test]
 fn the_boundary_leaves_no_way_to_more_rights() {
     let bucket = "oidc-111122223333-eu-central-1-an";
-    let document = boundary::policy("aws", ACCOUNT, &[bucket]);
+    let read_only = [format!("arn:aws:s3:::{bucket}"), format!("arn:aws:s3:::{bucket}/*")];
+    let document = boundary::policy("aws", ACCOUNT, &read_only);
     parse(&document.to_string(), Kind::Identity).unwrap();
     assert!(document.to_string().len() < 6144, "IAM's limit of a managed policy");
     let object = format!("arn:aws:s3:::{bucket}/homelab/openid/v1/jwks");

@@ -13,7 +13,7 @@ const OPERATOR_ROLE: &str = "podidentity-operator.homelab";
 
 fn second(world: &World) -> OidcIssuerSpec {
     let mut spec = world.spec();
-    spec.s3.bucket = SECOND_BUCKET.into();
+    spec.s3.as_mut().unwrap().bucket = SECOND_BUCKET.into();
     spec
 }
 

@@ -341,11 +341,15 @@ mod tests {
     fn issuers_are_known_once_all_of_them_are() {
         let issuers = IssuerMirror::default();
         let issuer = |name: &str, region: &str| {
-            let value = IssuerFacts { name: name.into(), region: region.into(), ..IssuerFacts::default() };
+            let value =
+                IssuerFacts { name: name.into(), region: Some(region.into()), ..IssuerFacts::default() };
             MirrorObject { namespace: "".into(), name: name.into(), value: Arc::new(value) }
         };
         let region = |name: &str| -> Option<String> {
-            issuers.complete()?.get(name).map(|issuer| issuer.region.to_string())
+            issuers
+                .complete()?
+                .get(name)
+                .map(|issuer| issuer.region.as_deref().unwrap_or_default().to_owned())
         };
         issuers.apply(Change::ListBegin);
         issuers.apply(Change::Listed(issuer("x", "1")));

@@ -139,7 +139,7 @@ fn from_binding<'a>(
         expiration_seconds: in_range(binding.expiration_seconds.unwrap_or(DEFAULT_TOKEN_EXPIRATION_SECONDS)),
         region: match binding.region.as_deref() {
             Some(NO_REGION) => None,
-            own => own.or(issuer.map(|issuer| &*issuer.region)).or(settings.region.as_deref()),
+            own => own.or(issuer.and_then(|issuer| issuer.region.as_deref())).or(settings.region.as_deref()),
         },
         sts_regional_endpoints: binding.sts_regional_endpoints.unwrap_or(true),
     })
@@ -262,7 +262,7 @@ fn annotated_role<'a>(
 /// The region of a `ServiceAccount` without a binding: the flag's, as in the EKS webhook; without the flag the default
 /// issuer's.
 fn region<'a>(default_issuer: Option<&'a IssuerFacts>, settings: &'a Settings) -> Option<&'a str> {
-    settings.region.as_deref().or(default_issuer.map(|issuer| &*issuer.region))
+    settings.region.as_deref().or(default_issuer.and_then(|issuer| issuer.region.as_deref()))
 }
 
 fn not_empty(text: Option<&str>) -> Option<&str> {

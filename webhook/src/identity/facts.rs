@@ -198,10 +198,10 @@ pub struct IssuerFacts {
     pub cluster_name: Box<str>,
     /// The AWS account, once the operator has written it into the status.
     pub account: Option<Box<str>>,
-    /// The partition: that of the status, or else that of the region.
+    /// The partition: that of the status, or else that of the bucket's region.
     pub partition: Box<str>,
-    /// The region of its bucket.
-    pub region: Box<str>,
+    /// The region of its bucket; an issuer that somebody else publishes has none.
+    pub region: Option<Box<str>>,
     /// Its first audience.
     pub audience: Box<str>,
     /// Whether it exists in a form that this program cannot read: then only its name is known.
@@ -224,8 +224,11 @@ impl From<OidcIssuer> for IssuerFacts {
             name: issuer.metadata.name.as_deref().unwrap_or_default().into(),
             cluster_name: spec.cluster_name.as_str().into(),
             account: status.and_then(|status| status.account_id.as_deref()).map(Into::into),
-            partition: partition.unwrap_or_else(|| spec.partition().id).into(),
-            region: spec.s3.region.as_str().into(),
+            partition: partition
+                .or_else(|| spec.partition().map(|partition| partition.id))
+                .unwrap_or("aws")
+                .into(),
+            region: spec.s3.as_ref().map(|s3| s3.region.as_str().into()),
             audience: spec.audience().into(),
             unreadable: false,
         }

@@ -32,7 +32,8 @@ impl S3Call<'_> {
             ("x-amz-server-side-encryption", object.encryption.header()),
         ];
         headers.extend(object.cache_control.as_deref().map(|c| ("cache-control", c)));
-        let metadata = object.metadata.iter().map(|(name, value)| (format!("{METADATA}{name}"), value.as_str()));
+        let metadata =
+            object.metadata.iter().map(|(name, value)| (format!("{METADATA}{name}"), value.as_str()));
         let metadata: Vec<(String, &str)> = metadata.collect();
         headers.extend(metadata.iter().map(|(name, value)| (name.as_str(), *value)));
         if self.operation.name == "HeadObject" {

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{Finding, OidcIssuerSpec, PodIdentityBindingSpec, names};
 
-use crate::aws::model::{IamWrite, NewRole, Role, RolePolicies, RoleSettings, Tags, Write};
+use crate::aws::model::{IamWrite, Identity, NewRole, Role, RolePolicies, RoleSettings, Tags, Write};
 use crate::change::Change;
 use crate::ownership::Owner;
 use crate::policy::trust::Trust;
@@ -46,8 +46,8 @@ pub struct Target {
     pub attached: BTreeSet<String>,
     /// Session limit and description.
     pub settings: RoleSettings,
-    /// The account, twelve digits.
-    pub account: String,
+    /// The account, and the credentials with which it is changed.
+    pub identity: Identity,
     /// The path, `/…/`.
     pub path: String,
     owner: Owner,
@@ -61,10 +61,11 @@ pub fn target(
     spec: &PodIdentityBindingSpec,
     issuer: &OidcIssuerSpec,
     issuers: impl IntoIterator<Item = String>,
-    account: &str,
+    identity: &Identity,
 ) -> Target {
     let (cluster, service_account) = (&issuer.cluster_name, &spec.service_account_name);
-    let partition = issuer.partition().id;
+    let (account, partition) =
+        (&identity.account, issuer.partition().unwrap_or_else(|| identity.partition()).id);
     let issuer_url = issuer.issuer_url();
     let trust = Trust {
         provider_arn: &names::provider_arn(partition, account, &issuer_url),
@@ -82,7 +83,7 @@ pub fn target(
             spec.role.as_ref(),
             format!("ServiceAccount {namespace}/{service_account} of cluster {cluster}"),
         ),
-        account: account.to_owned(),
+        identity: identity.clone(),
         path: names::role_path(cluster),
         owner: Owner::of_binding(namespace, name, issuer, issuers),
     }

@@ -4,6 +4,7 @@
 pub mod bucket;
 pub mod documents;
 pub mod provider;
+pub mod tags;
 pub mod target;
 
 use crds::Finding;
@@ -30,7 +31,9 @@ pub fn diff(
     provider: Option<&Provider>,
     wanted: Option<&Documents>,
 ) -> Publication {
-    let documents_exist = wanted.is_some() || bucket.is_some_and(|bucket| bucket.discovery.is_some());
+    let elsewhere = target.location.is_none();
+    let documents_exist =
+        elsewhere || wanted.is_some() || bucket.is_some_and(|bucket| bucket.discovery.is_some());
     Publication {
         bucket: bucket::check(target, bucket)
             .map(|()| [bucket::diff(target, bucket), documents::diff(target, bucket, wanted)].concat()),

@@ -1,20 +1,42 @@
 //! PURE: the IAM OIDC provider and its audiences.
 
-use crds::Finding;
+use crds::{Finding, Management, Reason};
 
+use super::tags::{describe_all, describe_tags, missing_tags};
 use super::target::Target;
 use crate::aws::model::{IamWrite, Provider, Write};
 use crate::change::Change;
 
 /// Whether the provider can be this issuer's.
 pub fn check(target: &Target, found: Option<&Provider>) -> Result<(), Finding> {
-    found.map_or(Ok(()), |found| target.owner.check("OIDC provider", &target.provider_arn, &found.tags))
+    let provider = &target.provider_arn;
+    if target.provider_management == Management::Managed {
+        return found.map_or(Ok(()), |found| target.owner.check("OIDC provider", provider, &found.tags));
+    }
+    let lacks = |what: &str| {
+        let message = format!(
+            "{what}, and spec.provider.management is Existing: whoever keeps the provider has to correct that, or let it be \
+             Managed"
+        );
+        Err(Finding::new(Reason::ExistingNotAsSpecified, message))
+    };
+    let Some(found) = found else { return lacks(&format!("there is no OIDC provider {provider}")) };
+    let missing = target.audiences.iter().filter(|audience| !found.client_ids.contains(audience));
+    match missing.map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => Ok(()),
+        ref missing => {
+            lacks(&format!("OIDC provider {provider} does not have audience {}", missing.join(", ")))
+        }
+    }
 }
 
 /// What registers the issuer with its audiences. `documents_exist`: IAM reads the URL when it registers it, so there must
 /// be something to read.
 #[must_use]
 pub fn diff(target: &Target, found: Option<&Provider>, documents_exist: bool) -> Vec<Change> {
+    if target.provider_management == Management::Existing {
+        return Vec::new();
+    }
     let Some(found) = found else {
         let create = Change {
             attribute: "OIDC provider",
@@ -39,13 +61,19 @@ pub fn diff(target: &Target, found: Option<&Provider>, documents_exist: bool) ->
         let write = IamWrite::RemoveAudience { provider: provider.clone(), audience: audience.clone() };
         audiences(Some(audience.clone()), None, write)
     });
-    add.chain(remove).collect()
+    let tags = missing_tags(target, &found.tags).map(|missing| Change {
+        attribute: "provider tags",
+        old: describe_tags(&found.tags, &missing),
+        new: Some(describe_all(&missing)),
+        write: Write::Iam(IamWrite::TagProvider { provider: provider.clone(), tags: missing }),
+    });
+    add.chain(remove).chain(tags).collect()
 }
 
 /// What takes the provider away.
 #[must_use]
 pub fn removal(target: &Target, found: Option<&Provider>) -> Option<Change> {
-    found.map(|_| Change {
+    found.filter(|_| target.provider_management == Management::Managed).map(|_| Change {
         attribute: "OIDC provider",
         old: Some(target.provider_arn.clone()),
         new: None,

@@ -2,6 +2,7 @@
 
 mod bindings;
 mod issuers;
+mod keys;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,9 +13,10 @@ use crds::names::{self, annotation};
 use crds::{Finding, OidcIssuer, OidcIssuerSpec, PodIdentityBinding, PodIdentityBindingSpec, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
+use operator::api_servers::model::{ApiServer, ApiServers};
 use operator::aws::error::{AwsError, Class};
 use operator::aws::model::{
-    Bucket, CACHE_CONTROL, CONTENT_TYPE, IamWrite, Object, Provider, Role, RolePolicies, Write,
+    Bucket, CACHE_CONTROL, CONTENT_TYPE, IamWrite, Identity, Object, Provider, Role, RolePolicies, Write,
 };
 use operator::change::Change;
 use operator::clock::Clock;

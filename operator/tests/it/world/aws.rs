@@ -7,15 +7,17 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::ProvideCredentials;
+use aws_credential_types::credential_fn::provide_credentials_fn;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sim::{Call, Sim, sdk};
-use crds::names;
+use crds::names::{self, OPERATOR_SERVICE_ACCOUNT};
 use futures::FutureExt;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
 use kube::{Api, Client};
-use operator::aws::accounts::Accounts;
+use operator::aws::accounts::{Accounts, TokenExchange};
 use operator::aws::public::PublicReader;
 use operator::metrics::Metrics;
 
@@ -39,22 +41,41 @@ impl World {
             .retry_config(RetryConfig::standard().with_initial_backoff(Duration::from_millis(20)))
             .load()
             .await;
-        let sim = self.sim.clone();
+        let (sites, sim) = (self.sites.clone(), self.sim.clone());
         let read = move |uri: http::Uri| {
-            let sim = sim.clone();
-            async move {
-                let request = http::Request::get(uri).body(bytes::Bytes::new()).map_err(|e| e.to_string())?;
-                let response = sim.handle(request).await.map_err(|_| "connection lost".to_owned())?;
-                Ok((response.status().as_u16(), response.into_body().to_vec()))
-            }
-            .boxed()
+            let (sites, sim) = (sites.clone(), sim.clone());
+            async move { sites.get(&sim, uri).await }.boxed()
         };
-        Accounts::new(&config, PublicReader::from_fn(read), metrics, self.timings.identity_refresh)
+        let exchange = self.token_exchange();
+        let refresh = self.timings.identity_refresh;
+        Accounts::new(&config, PublicReader::from_fn(read), exchange, metrics, refresh)
+    }
+
+    /// As the operator's pod: its own token is exchanged for credentials of any role that trusts it.
+    fn token_exchange(&self) -> TokenExchange {
+        let (client, sim, namespace) = (self.client.clone(), self.sim.clone(), self.system.clone());
+        Arc::new(move |role| {
+            let (client, sim) = (client.clone(), sim.clone());
+            let (namespace, role) = (namespace.clone(), role.to_owned());
+            SharedCredentialsProvider::new(provide_credentials_fn(move || {
+                let (client, sim, namespace, role) =
+                    (client.clone(), sim.clone(), namespace.clone(), role.clone());
+                async move {
+                    let account = (namespace.as_str(), OPERATOR_SERVICE_ACCOUNT);
+                    exchange(&client, &sim, account, &role).await.map_err(CredentialsError::provider_error)
+                }
+            }))
+        })
     }
 
     /// Clients with the administrator's credentials.
     pub async fn administrator(&self) -> Accounts {
-        let keys = self.sim.administrator();
+        self.administrator_of(&self.sim).await
+    }
+
+    /// Clients with credentials of the administrator of that account.
+    pub async fn administrator_of(&self, sim: &Sim) -> Accounts {
+        let keys = sim.administrator();
         let credentials =
             Credentials::new(keys.access_key_id, keys.secret_access_key, None, None, "administrator");
         self.aws(credentials, Arc::default()).await
@@ -135,24 +156,38 @@ impl World {
 pub async fn exchange(
     client: &Client,
     sim: &Sim,
-    (namespace, service_account): (&str, &str),
+    service_account: (&str, &str),
     role: &str,
 ) -> Result<Credentials, String> {
+    exchange_token(sim, token(client, service_account).await.unwrap(), role).await
+}
+
+/// A new token of a `ServiceAccount`, given with its namespace, for AWS.
+pub async fn token(client: &Client, service_account: (&str, &str)) -> Result<String, kube::Error> {
+    token_for(client, service_account, &[names::DEFAULT_AUDIENCE]).await
+}
+
+/// The same for these audiences; without one, for the API server itself.
+pub async fn token_for(
+    client: &Client,
+    (namespace, service_account): (&str, &str),
+    audiences: &[&str],
+) -> Result<String, kube::Error> {
     let service_accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let request = TokenRequest {
         spec: TokenRequestSpec {
-            audiences: vec![names::DEFAULT_AUDIENCE.into()],
+            audiences: audiences.iter().map(|audience| (*audience).to_owned()).collect(),
             ..TokenRequestSpec::default()
         },
         ..TokenRequest::default()
     };
-    let token = service_accounts
-        .create_token_request(service_account, &PostParams::default(), &request)
-        .await
-        .unwrap()
-        .status
-        .unwrap()
-        .token;
+    let issued =
+        service_accounts.create_token_request(service_account, &PostParams::default(), &request).await?;
+    Ok(issued.status.unwrap().token)
+}
+
+/// Exchanges a token for credentials of a role. The error is AWS's error code.
+pub async fn exchange_token(sim: &Sim, token: String, role: &str) -> Result<Credentials, String> {
     let config = aws_sdk_sts::Config::builder()
         .behavior_version(aws_sdk_sts::config::BehaviorVersion::latest())
         .region(Region::new(REGION))

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use crds::condition::{ConditionType, find};
 use crds::names::FINALIZER;
 use crds::{OidcIssuer, OidcIssuerSpec, PodIdentityBinding, Reason};
-use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -149,6 +149,16 @@ impl World {
     pub async fn issuer_named_condition(&self, name: &str, type_: ConditionType) -> (String, String, String) {
         let issuer = self.issuers().get(name).await.unwrap();
         texts(&issuer.status.unwrap_or_default().conditions, type_)
+    }
+
+    /// Writes a `ConfigMap` into the operator's namespace.
+    pub async fn config_map(&self, name: &str, data: &[(&str, &str)]) {
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.system);
+        let data: BTreeMap<&str, &str> = data.iter().copied().collect();
+        let object = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data,
+        });
+        maps.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(object)).await.unwrap();
     }
 
     /// The annotations of a `ServiceAccount`.

@@ -3,6 +3,7 @@
 mod aws;
 mod cluster_objects;
 mod operator_process;
+mod sites;
 mod subcommands;
 
 use std::fmt::Debug;
@@ -27,9 +28,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
-pub use self::aws::{counts, exchange};
+pub use self::aws::{counts, exchange, exchange_token, token, token_for};
 pub use self::cluster_objects::{apply, has_finalizer};
 use self::operator_process::RunningOperator;
+pub use self::sites::{Site, Sites};
 pub use self::subcommands::Flags;
 
 pub const ACCOUNT: &str = "111122223333";
@@ -64,12 +66,16 @@ pub struct World {
     /// The operator's namespace.
     pub system: String,
     pub client: Client,
+    /// How `client` reaches the API server.
+    pub config: Config,
     pub sim: Sim,
     pub timings: Timings,
     /// Metrics of the operator that was started last.
     pub metrics: Arc<Metrics>,
     /// What makes the webhook's certificates.
     pub webhook_certificates: WebhookCertificates,
+    /// Public hosts beside AWS's own.
+    pub sites: Sites,
     operator: Option<RunningOperator>,
     _exclusive: MutexGuard<'static, ()>,
 }
@@ -78,7 +84,11 @@ async fn control_plane() -> ControlPlane {
     if std::env::var_os("RUST_LOG").is_some() {
         process::logs::LogFormat::Text.install();
     }
-    let cluster = ControlPlane::start(&Options::default()).await.unwrap();
+    with_crds(ControlPlane::start(&Options::default()).await.unwrap())
+}
+
+/// A control plane with our two CRDs.
+pub fn with_crds(cluster: ControlPlane) -> ControlPlane {
     for file in ["oidcissuers.yaml", "podidentitybindings.yaml"] {
         let path =
             format!("{}/../charts/pod-identity-operator/crd-manifests/{file}", env!("CARGO_MANIFEST_DIR"));
@@ -95,10 +105,18 @@ impl World {
     /// An empty AWS account, an API server without our objects, and new namespaces with the `ServiceAccount` `app`.
     pub async fn new() -> Self {
         let exclusive = EXCLUSIVE.lock().await;
-        let cluster = CONTROL_PLANE.get_or_init(control_plane).await;
+        Self::of(CONTROL_PLANE.get_or_init(control_plane).await, exclusive).await
+    }
+
+    /// The same on a control plane of the test's own.
+    pub async fn on(cluster: &ControlPlane) -> Self {
+        Self::of(cluster, EXCLUSIVE.lock().await).await
+    }
+
+    async fn of(cluster: &ControlPlane, exclusive: MutexGuard<'static, ()>) -> Self {
         let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig()).unwrap();
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-        let client = Client::try_from(config).unwrap();
+        let client = Client::try_from(config.clone()).unwrap();
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
         let sim = Sim::new(Settings::default());
         for policy in ["storage", "queue"] {
@@ -108,6 +126,7 @@ impl World {
             namespace: format!("t{number}"),
             system: format!("t{number}-system"),
             client,
+            config,
             sim,
             timings: Timings {
                 // Retries are fast; periodic checks keep their periods.
@@ -121,6 +140,7 @@ impl World {
             },
             metrics: Arc::default(),
             webhook_certificates: WebhookCertificates::Operator,
+            sites: Sites::default(),
             operator: None,
             _exclusive: exclusive,
         };

@@ -48,6 +48,7 @@ impl World {
         let stop = CancellationToken::new();
         let operator = Operator {
             client: self.client.clone(),
+            config: self.config.clone(),
             accounts: self.aws(credentials, self.metrics.clone()).await,
             metrics: self.metrics.clone(),
             timings: self.timings.clone(),

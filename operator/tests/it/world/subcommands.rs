@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use crds::OidcIssuerSpec;
 use kube::Client;
+use operator::api_servers::endpoints::Endpoints;
+use operator::aws::accounts::Accounts;
 use operator::bootstrap::{Bootstrap, issuers_of};
 use operator::installation::NamedIssuer;
 use operator::orphans::command::Orphans;
@@ -40,13 +42,27 @@ impl World {
     pub async fn bootstrap_all(
         &self,
         issuers: &[NamedIssuer],
-        Flags { dry_run, replace_keys }: Flags,
+        flags: Flags,
         client: &Client,
     ) -> anyhow::Result<String> {
         let accounts = self.administrator().await;
+        self.bootstrap_as(&accounts, issuers, flags, client).await
+    }
+
+    /// The same with the session of that administrator.
+    pub async fn bootstrap_as(
+        &self,
+        accounts: &Accounts,
+        issuers: &[NamedIssuer],
+        Flags { dry_run, replace_keys }: Flags,
+        client: &Client,
+    ) -> anyhow::Result<String> {
         let (account, public) = (accounts.own(), &accounts.public);
         let printed = Printed::default();
-        let bootstrap = Bootstrap { issuers, namespace: &self.system, account, public, client, replace_keys };
+        let timeout = self.timings.api_server_timeout;
+        let endpoints = &Endpoints::new(client.clone(), self.config.clone(), timeout);
+        let namespace = &self.system;
+        let bootstrap = Bootstrap { issuers, namespace, account, public, client, endpoints, replace_keys };
         bootstrap.run(dry_run, &mut Terminal::to(Box::new(printed.clone()))).await?;
         Ok(printed.text())
     }

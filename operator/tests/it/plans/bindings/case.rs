@@ -45,7 +45,14 @@ impl Case {
             (_, Err(error)) => Err(Unresolved::Account(error.clone())),
             (Some(issuer), Ok(account)) => {
                 let urls = [issuer.spec.issuer_url()];
-                Ok(target(self.namespace, "vault", &self.spec, &issuer.spec, urls, account))
+                Ok(target(
+                    self.namespace,
+                    "vault",
+                    &self.spec,
+                    &issuer.spec,
+                    urls,
+                    &Identity::of_account(account),
+                ))
             }
         };
         let object = ObjectState {

@@ -1,9 +1,14 @@
 //! What a row of the table starts from, and the words for its steps.
 
+use crds::{KeyState, PublishedKey};
 use issuer::decide::decide;
-use issuer::model::{ApiServer, AwsState, Evidence, Fence, Memory, Observed, Plan, Step, Verification, View};
+use issuer::model::{
+    Additional, AwsState, Evidence, Fence, Memory, Observed, Plan, Step, Verification, View,
+};
 use issuer::publication::bucket::{OPEN, wanted};
 use issuer::publication::target::Target;
+use operator::distribution::Distribution;
+use operator::oidc::jwk::{Jwk, thumbprint};
 
 use super::super::*;
 
@@ -19,6 +24,9 @@ pub struct Case {
     pub observed: Observed,
     pub memory: Memory,
     pub clock: Clock,
+    pub duplicate: Option<Finding>,
+    /// Whether the credentials are a session of the operator's role.
+    pub own_role: bool,
 }
 
 pub fn keys() -> Keys {
@@ -26,8 +34,23 @@ pub fn keys() -> Keys {
     Keys::parse(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap()
 }
 
-pub fn api(issuer: &str, keys: Keys) -> ApiServer {
-    ApiServer { issuer: issuer.into(), keys }
+/// One API server, reached at the service address and at its own.
+pub fn api(issuer: &str, keys: Keys) -> ApiServers {
+    let server = ApiServer { issuer: issuer.into(), keys, left_out: Vec::new() };
+    let endpoints = vec![("192.0.2.1:6443".to_owned(), Ok(server.clone()))];
+    ApiServers { service: Ok(server), endpoints, unlisted: None }
+}
+
+/// The keys as a status shows them.
+pub fn records(keys: &Keys) -> Vec<PublishedKey> {
+    let record = |(kid, jwk): (&str, &Jwk)| PublishedKey {
+        kid: kid.into(),
+        alg: "RS256".into(),
+        thumbprint: thumbprint(jwk).unwrap(),
+        state: KeyState::Active,
+        retired_at: None,
+    };
+    keys.iter().map(record).collect()
 }
 
 /// Keys of another API server.
@@ -47,20 +70,21 @@ pub fn refused() -> Evidence {
 impl Case {
     pub fn good() -> Self {
         let spec = issuer_spec();
-        let target = Target::new("default", &spec, ACCOUNT);
-        let documents = Documents::new(&spec.issuer_url(), &spec.jwks_uri(), &keys());
+        let target = Target::new("default", &spec, &Identity::of_account(ACCOUNT));
+        let documents = Documents::new(&spec.issuer_url(), &spec.jwks_uri(), &keys(), String::new());
         let object = |body: &[u8]| Object {
             body: body.to_vec(),
             etag: "\"1\"".into(),
             content_type: CONTENT_TYPE.into(),
             cache_control: CACHE_CONTROL.into(),
             encrypted_by_key: false,
+            clocks: String::new(),
         };
         let bucket = Bucket {
             tags: target.owner.tags().clone(),
             owner_enforced: true,
             public_access: OPEN,
-            policy: Some(wanted(&target).policy().to_string()),
+            policy: Some(wanted(&target, target.managed().unwrap()).policy().to_string()),
             discovery: Some(object(&documents.discovery)),
             jwks: Some(object(&documents.jwks)),
         };
@@ -81,13 +105,24 @@ impl Case {
             published: true,
             observed: Observed {
                 api: Ok(api(&spec.issuer_url(), keys())),
+                additional: Additional::default(),
+                distribution: Distribution::Unknown,
                 aws: Ok(AwsState { bucket: Some(bucket), provider: Some(provider) }),
                 dependents: Vec::new(),
+                own_token_issuer: None,
             },
             memory: Memory { verification: Some(verification), ..Memory::default() },
             spec,
             clock,
+            duplicate: None,
+            own_role: false,
         }
+    }
+
+    fn identity(&self, account: &str) -> Identity {
+        let session = format!("arn:aws:sts::{account}:assumed-role/podidentity-operator.homelab/podidentity");
+        let user = format!("arn:aws:iam::{account}:user/admin");
+        Identity { account: account.into(), arn: if self.own_role { session } else { user } }
     }
 
     pub fn bucket(&mut self) -> &mut Bucket {
@@ -99,9 +134,13 @@ impl Case {
     }
 
     pub fn plan(&self) -> Plan {
-        let digest = Documents::new(&self.spec.issuer_url(), &self.spec.jwks_uri(), &keys()).digest();
+        let digest =
+            Documents::new(&self.spec.issuer_url(), &self.spec.jwks_uri(), &keys(), String::new()).digest();
         let mut issuer = OidcIssuer::new("default", self.spec.clone());
-        issuer.status.get_or_insert_default().published_digest = self.published.then_some(digest);
+        let status = issuer.status.get_or_insert_default();
+        if self.published {
+            (status.published_digest, status.keys) = (Some(digest), records(&keys()));
+        }
         let view = View {
             object: ObjectState {
                 namespace: String::new(),
@@ -113,7 +152,11 @@ impl Case {
                 was_ready: self.was_ready && !self.deleting,
             },
             issuer: Arc::new(issuer),
-            target: self.account.clone().map(|account| Target::new("default", &self.spec, account)),
+            target: self
+                .account
+                .clone()
+                .map(|account| Target::new("default", &self.spec, &self.identity(account))),
+            duplicate: self.duplicate.clone(),
         };
         decide(&view, &self.observed, &self.memory, &self.clock, &Timings::default())
     }

@@ -2,6 +2,8 @@
 
 mod case;
 
+use crds::{DeletionPolicy, Management, ProviderSettings};
+
 use case::{Case, api, keys, name, other_keys, refused, unreachable};
 use issuer::model::{AwsState, Evidence, Fence};
 
@@ -376,11 +378,92 @@ fn from_what_is_observed_to_steps_and_conditions() {
             "+Verified +Verified +Verified -NotPublic +Verified +Verified",
         ),
         (
+            "a duplicate changes nothing, whatever there is to do",
+            |case| {
+                case.duplicate = Some(Finding::new(Reason::DuplicateIssuer, "older"));
+                case.bucket().policy = None;
+                case.memory.verification = None;
+            },
+            &[],
+            "False DuplicateIssuer Stalled",
+            "?DuplicateIssuer ?DuplicateIssuer ?DuplicateIssuer ?DuplicateIssuer ?DuplicateIssuer ?DuplicateIssuer",
+        ),
+        (
             "deletion",
             |case| case.deleting = true,
             &["remove finalizer"],
             "False Deleting Reconciling",
             "+Verified +Verified +Verified +Verified +Verified +Verified",
+        ),
+        (
+            "deletion with Delete: the provider first, and nothing else",
+            |case| (case.deleting, case.spec.deletion_policy) = (true, DeletionPolicy::Delete),
+            &["OIDC provider"],
+            "False Deleting Reconciling",
+            "+Verified +Verified +Verified +Verified +Verified +Verified",
+        ),
+        (
+            "deletion with Delete: no provider is seen by a new process, so it may only not be shown yet",
+            |case| {
+                (case.deleting, case.spec.deletion_policy) = (true, DeletionPolicy::Delete);
+                case.observed.aws.as_mut().unwrap().provider = None;
+                case.clock.started = case.clock.instant;
+            },
+            &[],
+            "False Deleting Reconciling",
+            "+Verified +Verified -Publishing ?NotVerified ?NotVerified ?NotVerified",
+        ),
+        (
+            "deletion with Delete: no provider, certainly",
+            |case| {
+                (case.deleting, case.spec.deletion_policy) = (true, DeletionPolicy::Delete);
+                case.observed.aws.as_mut().unwrap().provider = None;
+            },
+            &["discovery document", "JWKS", "canary object", "bucket"],
+            "False Deleting Reconciling",
+            "+Verified +Verified -Publishing ?NotVerified ?NotVerified ?NotVerified",
+        ),
+        (
+            "deletion with Delete: a provider of somebody else still trusts the bucket",
+            |case| {
+                (case.deleting, case.spec.deletion_policy) = (true, DeletionPolicy::Delete);
+                case.spec.provider = Some(ProviderSettings { management: Management::Existing });
+            },
+            &[],
+            "False DeletionBlocked Stalled",
+            "+Verified +Verified +Verified +Verified +Verified +Verified",
+        ),
+        (
+            "deletion with Delete: the operator's credentials rest on it",
+            |case| {
+                (case.deleting, case.spec.deletion_policy) = (true, DeletionPolicy::Delete);
+                case.own_role = true;
+            },
+            &[],
+            "False OperatorDependsOnIssuer Stalled",
+            "+Verified +Verified +Verified +Verified +Verified +Verified",
+        ),
+        (
+            "deletion with Delete: the API server has another issuer, and the operator's token is still of this one",
+            |case| {
+                (case.deleting, case.spec.deletion_policy) = (true, DeletionPolicy::Delete);
+                (case.own_role, case.observed.own_token_issuer) = (true, Some(case.spec.issuer_url()));
+                case.observed.api = Ok(api(OTHER, keys()));
+            },
+            &[],
+            "False OperatorDependsOnIssuer Stalled",
+            "-IssuerMismatch +Verified +Verified +Verified +Verified +Verified",
+        ),
+        (
+            "deletion with Delete: whether the operator's credentials rest on it is not known",
+            |case| {
+                (case.deleting, case.spec.deletion_policy, case.own_role) =
+                    (true, DeletionPolicy::Delete, true);
+                case.observed.api = Err(unreachable());
+            },
+            &[],
+            "False OperatorDependsOnIssuer Stalled",
+            "?APIServerUnreachable +Verified +Verified ?NotVerified ?NotVerified ?NotVerified",
         ),
         (
             "deletion while bindings use it",
@@ -427,6 +510,8 @@ fn from_what_is_observed_to_steps_and_conditions() {
             "{row}"
         );
         let next = match (plan.steps.is_empty(), case.observed.failed_read()) {
+            _ if case.deleting && case.spec.deletion_policy == DeletionPolicy::Delete => plan.next,
+            _ if case.duplicate.is_some() => Next::At(Duration::from_mins(1)),
             _ if case.deleting && case.observed.dependents.is_empty() => Next::At(Duration::from_mins(1)),
             (false, _) => Next::LookAgain,
             (true, Some("credentials")) => Next::At(Duration::from_secs(10)),

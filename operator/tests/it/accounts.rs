@@ -1,0 +1,119 @@
+//! The same issuer in a second AWS account: a second `OidcIssuer` with the same URL and `operatorRoleARN`. The operator assumes
+//! that role with its own token, through the provider there.
+
+use aws_sim::Sim;
+use crds::condition::ConditionType as C;
+use crds::names::{operator_role_arn, operator_role_name, role_name};
+use crds::{OidcIssuerSpec, Reason};
+use kube::api::DeleteParams;
+use serde_json::json;
+
+use crate::issuer::{managed, provider_arn};
+use crate::world::{ACCOUNT, CLUSTER, Flags, World, apply, issuer};
+
+const OTHER: &str = "999999999999";
+const POLICY: &str = "arn:aws:iam::999999999999:policy/storage";
+
+/// The URL of the issuer `default`, registered in the other account. Its documents are published already.
+fn second(world: &World) -> OidcIssuerSpec {
+    serde_json::from_value(json!({
+        "clusterName": CLUSTER,
+        "issuerURL": world.spec().issuer_url(),
+        "operatorRoleARN": operator_role_arn("aws", OTHER, CLUSTER),
+        "grants": [{"name": "tests", "namespaces": {"names": [world.namespace]}, "policyARNs": [POLICY]}],
+    }))
+    .unwrap()
+}
+
+impl World {
+    /// `bootstrap` of the second issuer as the administrator of the other account.
+    async fn bootstrap_second(&self, other: &Sim) -> anyhow::Result<String> {
+        let administrator = self.administrator_of(other).await;
+        let issuers = [issuer("second", &second(self))];
+        self.bootstrap_as(&administrator, &issuers, Flags::default(), &self.client).await
+    }
+}
+
+#[tokio::test]
+async fn an_issuer_is_registered_in_a_second_account_and_roles_are_made_there() {
+    let world = World::ready().await;
+    let other = world.sim.account(OTHER);
+    let document = json!({"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::data/*"},
+    ]});
+    other.put_managed_policy("storage", document);
+    let first = managed(&world.sim.state());
+    // With the session of the wrong account nothing is made.
+    let issuers = [issuer("second", &second(&world))];
+    let refused =
+        world.bootstrap_all(&issuers, Flags::default(), &world.client).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("spec.operatorRoleARN is of account 999999999999, but the credentials are"),
+        "{refused}"
+    );
+    assert!(other.state().roles.is_empty());
+
+    world.bootstrap_second(&other).await.unwrap();
+    let state = other.state();
+    assert_eq!(state.providers.keys().collect::<Vec<_>>(), [&provider_arn().replacen(ACCOUNT, OTHER, 1)]);
+    assert_eq!(
+        state.roles.keys().collect::<Vec<_>>(),
+        [&operator_role_name(CLUSTER)],
+        "no canary: no bucket"
+    );
+    let rights = state.roles[&operator_role_name(CLUSTER)].inline["podidentity-operator"].to_string();
+    assert!(!rights.contains("s3:"), "the first account's bucket is none of its business: {rights}");
+    assert_eq!(managed(&world.sim.state()), first);
+
+    world.sim.clear_calls();
+    apply(&world.issuers(), "second", json!(second(&world))).await.unwrap();
+    world.issuer_named_is("second", "Ready").await;
+    let status = world.issuers().get("second").await.unwrap().status.unwrap();
+    assert_eq!(status.account_id.as_deref(), Some(OTHER));
+    world
+        .apply_binding(
+            "app",
+            json!({"serviceAccountName": "app", "issuerRef": {"name": "second"}, "role": {"policyARNs": [POLICY]}}),
+        )
+        .await;
+    world.binding_is("app", "Ready").await;
+    let name = role_name(CLUSTER, &world.namespace, "app");
+    let role = other.state().role(&name).cloned().unwrap();
+    assert_eq!((role.attached.as_slice(), world.role().is_none()), (&[POLICY.to_owned()][..], true));
+    assert_eq!(
+        role.boundary.as_deref(),
+        Some("arn:aws:iam::999999999999:policy/podidentity/homelab/homelab.boundary")
+    );
+    world.exchange(&world.namespace, "app", &role.arn).await.unwrap();
+    // The annotation names the role there, and every change was made by the operator's role there.
+    let annotations = world.annotations("app").await;
+    assert_eq!(annotations["eks.amazonaws.com/role-arn"], role.arn);
+    let writers: Vec<String> =
+        world.operators().into_iter().filter(|call| call.write).map(|call| call.principal).collect();
+    assert!(!writers.is_empty() && writers.iter().all(|principal| principal.contains(OTHER)), "{writers:?}");
+    world.issuer_is("Ready").await;
+
+    world.unbind("app").await;
+    assert!(other.state().role(&name).is_none());
+    world.issuers().delete("second", &DeleteParams::default()).await.unwrap();
+    world.until(&world.issuers(), "second", "its end", |i: Option<&crds::OidcIssuer>| i.is_none()).await;
+    assert_eq!(managed(&world.sim.state()), first);
+}
+
+#[tokio::test]
+async fn the_newer_of_two_issuers_with_one_bucket_changes_nothing() {
+    let world = World::ready().await;
+    let mut spec = world.spec();
+    spec.s3.as_mut().unwrap().prefix = Some("other".into());
+    let before = managed(&world.sim.state());
+    world.sim.clear_calls();
+    world.apply_issuer_as("newer", &spec).await;
+    world.issuer_named_is("newer", Reason::DuplicateIssuer.as_str()).await;
+    let (_, _, message) = world.issuer_named_condition("newer", C::Ready).await;
+    assert!(message.contains("OidcIssuer default is older and has the same bucket"), "{message}");
+    world.issuer_is("Ready").await;
+    assert_eq!((managed(&world.sim.state()), world.writes()), (before, Vec::new()));
+    world.issuers().delete("newer", &DeleteParams::default()).await.unwrap();
+    world.until(&world.issuers(), "newer", "its end", |i: Option<&crds::OidcIssuer>| i.is_none()).await;
+    assert_eq!(world.writes(), [""; 0]);
+}

@@ -1,0 +1,554 @@
+//! The life of signing keys: single polls as a table, and rotations simulated minute by minute over days.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+
+use crds::{KeyState, PublishedKey};
+use issuer::keys::{Life, Sources, life, mirror};
+use k8s_openapi::jiff::SignedDuration;
+use operator::oidc::jwk::{Jwk, thumbprint};
+use proptest::prelude::*;
+
+use super::*;
+
+const RETENTION: Duration = Duration::from_hours(25);
+
+fn start() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+/// RSA keys; the modulus follows from the id.
+fn rsa(ids: &[&str]) -> Keys {
+    let jwk =
+        |id: &&str| json!({"kty": "RSA", "kid": id, "alg": "RS256", "n": format!("AQAB{id}"), "e": "AQAB"});
+    if ids.is_empty() {
+        return Keys::default();
+    }
+    Keys::parse(json!({"keys": ids.iter().map(jwk).collect::<Vec<_>>()}).to_string().as_bytes()).unwrap()
+}
+
+fn record(id: &str, state: KeyState, hours_ago: Option<i64>) -> PublishedKey {
+    let keys = rsa(&[id]);
+    PublishedKey {
+        kid: id.into(),
+        alg: "RS256".into(),
+        thumbprint: thumbprint(keys.get(id).unwrap()).unwrap(),
+        state,
+        retired_at: hours_ago.map(|hours| Time(start() - SignedDuration::from_hours(hours))),
+    }
+}
+
+/// `id` with its state, and for how many hours its retention has run.
+fn shown(life: &Life) -> String {
+    let one = |record: &PublishedKey| {
+        let state = match record.state {
+            KeyState::Active => "active",
+            KeyState::Pending => "pending",
+            KeyState::Retired => "retired",
+        };
+        let hours = record.retired_at.as_ref().map(|at| start().duration_since(at.0).as_hours());
+        format!("{} {state}{}", record.kid, hours.map_or(String::new(), |hours| format!(" {hours}")))
+    };
+    assert!(life.keys.ids().eq(life.records.iter().map(|record| record.kid.as_str())), "{life:?}");
+    life.records.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn reasons(life: &Life) -> Vec<Reason> {
+    life.events.iter().map(|event| event.reason).collect()
+}
+
+/// What a row may change.
+struct Poll {
+    seen: Keys,
+    complete: bool,
+    additional: Keys,
+    additional_complete: bool,
+    recorded: Vec<PublishedKey>,
+    own: Keys,
+    bucket: Keys,
+    mirror: String,
+}
+
+#[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
+fn one_poll() {
+    use KeyState::{Active, Pending, Retired};
+    use Reason::{KeyHistoryMissing, KeyRemoved, KeyRetired};
+    type Edit = fn(&mut Poll);
+    let table: &[(&str, Edit, &str, &[Reason])] = &[
+        ("one key", |_| {}, "a active", &[]),
+        ("a new key", |p| p.seen = rsa(&["a", "b"]), "a active, b active", &[]),
+        ("a key that is only in a ConfigMap", |p| p.additional = rsa(&["b"]), "a active, b pending", &[]),
+        ("a key of a ConfigMap that is in use", |p| p.additional = rsa(&["a"]), "a active", &[]),
+        (
+            "a key that no API server shows any more: its retention begins",
+            |p| p.seen = rsa(&["b"]),
+            "a retired 0, b active",
+            &[KeyRetired],
+        ),
+        (
+            "the same, while an API server refuses to answer: nothing is concluded",
+            |p| (p.seen, p.complete) = (rsa(&["b"]), false),
+            "a active, b active",
+            &[],
+        ),
+        (
+            "retired, and shown again: the clock is cleared",
+            |p| p.recorded = vec![record("a", Retired, Some(24))],
+            "a active",
+            &[],
+        ),
+        (
+            "retired for less than the retention",
+            |p| {
+                (p.own, p.bucket) = (rsa(&["a", "b"]), rsa(&["a", "b"]));
+                p.recorded = vec![record("a", Active, None), record("b", Retired, Some(24))];
+            },
+            "a active, b retired 24",
+            &[],
+        ),
+        (
+            "retired for the retention",
+            |p| {
+                (p.own, p.bucket) = (rsa(&["a", "b"]), rsa(&["a", "b"]));
+                p.recorded = vec![record("a", Active, None), record("b", Retired, Some(25))];
+            },
+            "a active",
+            &[KeyRemoved],
+        ),
+        (
+            "retired for the retention, while an API server refuses to answer",
+            |p| {
+                (p.own, p.bucket, p.complete) = (rsa(&["a", "b"]), rsa(&["a", "b"]), false);
+                p.recorded = vec![record("a", Active, None), record("b", Retired, Some(25))];
+            },
+            "a active, b retired 25",
+            &[],
+        ),
+        (
+            "retired, and the bucket has lost it: this process still has it",
+            |p| {
+                (p.own, p.bucket) = (rsa(&["a", "b"]), Keys::default());
+                p.recorded = vec![record("a", Active, None), record("b", Retired, Some(1))];
+            },
+            "a active, b retired 1",
+            &[],
+        ),
+        (
+            "retired, and nothing has its bytes any more",
+            |p| p.recorded = vec![record("a", Active, None), record("b", Retired, Some(1))],
+            "a active",
+            &[KeyRemoved],
+        ),
+        (
+            "retired, and the bucket has another key of that id: it is not ours",
+            |p| {
+                p.bucket = rsa(&["a", "b"]);
+                p.recorded = vec![record("a", Active, None), record("b", Retired, Some(1))];
+                p.recorded[1].thumbprint = record("a", Active, None).thumbprint;
+            },
+            "a active",
+            &[KeyRemoved],
+        ),
+        (
+            "a key in the bucket that was never published: removed at once",
+            |p| p.bucket = rsa(&["a", "forged"]),
+            "a active",
+            &[],
+        ),
+        (
+            "a ConfigMap without the key that it had, and that was never used: removed at once",
+            |p| {
+                (p.own, p.bucket) = (rsa(&["a", "b"]), rsa(&["a", "b"]));
+                p.recorded = vec![record("a", Active, None), record("b", Pending, None)];
+            },
+            "a active",
+            &[KeyRemoved],
+        ),
+        (
+            "the same, while the ConfigMap cannot be read",
+            |p| {
+                (p.own, p.bucket, p.additional_complete) = (rsa(&["a", "b"]), rsa(&["a", "b"]), false);
+                p.recorded = vec![record("a", Active, None), record("b", Pending, None)];
+            },
+            "a active, b pending",
+            &[],
+        ),
+        (
+            "a key that was in use and is only in a ConfigMap: its clock runs meanwhile",
+            |p| {
+                (p.seen, p.additional) = (rsa(&["b"]), rsa(&["a"]));
+                p.recorded = vec![record("a", Active, None), record("b", Active, None)];
+            },
+            "a pending 0, b active",
+            &[],
+        ),
+        (
+            "the same, when the ConfigMap ends",
+            |p| {
+                (p.seen, p.own) = (rsa(&["b"]), rsa(&["a", "b"]));
+                p.recorded = vec![record("a", Pending, Some(3)), record("b", Active, None)];
+            },
+            "a retired 3, b active",
+            &[],
+        ),
+        (
+            "a revoked key that no API server shows: removed at once, from a ConfigMap, too",
+            |p| {
+                (p.own, p.additional) = (rsa(&["a", "gone"]), rsa(&["gone"]));
+                p.recorded = vec![record("a", Active, None), record("gone", Active, None)];
+            },
+            "a active",
+            &[KeyRemoved],
+        ),
+        (
+            "a revoked key that an API server shows",
+            |p| p.seen = rsa(&["a", "gone"]),
+            "a active, gone active",
+            &[],
+        ),
+        (
+            "nothing is recorded: what is in the bucket is kept for the retention from now",
+            |p| {
+                (p.recorded, p.own, p.bucket) = (Vec::new(), Keys::default(), rsa(&["a", "b"]));
+            },
+            "a active, b retired 0",
+            &[KeyRetired],
+        ),
+        (
+            "nothing is recorded, but the published object has the clock",
+            |p| {
+                (p.recorded, p.own, p.bucket) = (Vec::new(), Keys::default(), rsa(&["a", "b"]));
+                p.mirror = mirror(&[record("b", Retired, Some(7))]);
+            },
+            "a active, b retired 7",
+            &[KeyHistoryMissing],
+        ),
+        (
+            "nothing is recorded, and the clock is in the future",
+            |p| {
+                (p.recorded, p.own, p.bucket) = (Vec::new(), Keys::default(), rsa(&["a", "b"]));
+                p.mirror = mirror(&[record("b", Retired, Some(-90))]);
+            },
+            "a active, b retired 0",
+            &[KeyHistoryMissing],
+        ),
+        (
+            "nothing is recorded, and not every API server has answered",
+            |p| {
+                (p.recorded, p.own, p.bucket) = (Vec::new(), Keys::default(), rsa(&["a", "b"]));
+                p.complete = false;
+            },
+            "a active, b active",
+            &[],
+        ),
+        (
+            "something is recorded: the clock in the published object does not count",
+            |p| {
+                (p.own, p.bucket) = (rsa(&["a", "b"]), rsa(&["a", "b"]));
+                p.recorded = vec![record("a", Active, None), record("b", Retired, Some(1))];
+                p.mirror = mirror(&[record("b", Retired, Some(30))]);
+            },
+            "a active, b retired 1",
+            &[],
+        ),
+    ];
+    for (row, edit, expected, events) in table {
+        let mut poll = Poll {
+            seen: rsa(&["a"]),
+            complete: true,
+            additional: Keys::default(),
+            additional_complete: true,
+            recorded: vec![record("a", Active, None)],
+            own: rsa(&["a"]),
+            bucket: rsa(&["a"]),
+            mirror: String::new(),
+        };
+        edit(&mut poll);
+        let Poll { seen, complete, additional, additional_complete, recorded, own, bucket, mirror } = &poll;
+        let life = life(&Sources {
+            seen,
+            complete: *complete,
+            additional,
+            additional_complete: *additional_complete,
+            recorded,
+            published: [own, bucket],
+            mirror,
+            now: start(),
+            retention: RETENTION,
+            revoked: &["gone".to_owned()],
+        });
+        assert_eq!(shown(&life), *expected, "{row}");
+        assert_eq!(reasons(&life), *events, "{row}");
+    }
+}
+
+#[test]
+fn of_more_keys_than_sts_reads_the_longest_to_live_are_published() {
+    let ids: Vec<String> = (0..100).map(|n| format!("k{n:03}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let (seen, all) = (rsa(&ids[..98]), rsa(&ids));
+    let mut all = all;
+    all.extend(&rsa(&["old"]));
+    let mut recorded = vec![record("old", KeyState::Retired, Some(20))];
+    recorded.extend(ids[98..].iter().map(|id| record(id, KeyState::Retired, Some(2))));
+    let life = life(&Sources {
+        seen: &seen,
+        complete: true,
+        additional: &Keys::default(),
+        additional_complete: true,
+        recorded: &recorded,
+        published: [&all, &all],
+        mirror: "",
+        now: start(),
+        retention: RETENTION,
+        revoked: &[],
+    });
+    assert_eq!(life.records.len(), 100);
+    assert_eq!(life.notes, ["key old is not published: AWS STS reads at most 100 keys of a type"]);
+    // As many clocks as fit in the metadata of an object in S3.
+    let many: Vec<PublishedKey> = ids.iter().map(|id| record(id, KeyState::Retired, Some(1))).collect();
+    assert!((1500..=1800).contains(&mirror(&many).len()));
+}
+
+/// An API server: its signing key is one of the keys that it shows.
+#[derive(Debug, Clone)]
+struct Server {
+    signs: u8,
+    shows: BTreeSet<u8>,
+    answers: Answer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Answer {
+    Yes,
+    /// It refuses: the poll is not complete.
+    Refuses,
+    /// It cannot be reached.
+    OutOfReach,
+}
+
+/// API servers, operator, bucket and STS, minute by minute.
+struct Simulation {
+    minute: i64,
+    servers: Vec<Server>,
+    additional: BTreeSet<u8>,
+    /// The operator's memory; lost with its process.
+    memory: Option<Life>,
+    status: Vec<PublishedKey>,
+    bucket: Keys,
+    clocks: String,
+    /// Until which minute tokens are valid, by the key that signed them.
+    tokens: BTreeMap<u8, i64>,
+    /// How often the bucket's key set was changed.
+    writes: usize,
+    /// Since when an API server is out of reach.
+    outside_since: Option<i64>,
+}
+
+/// Keys of the simulation; each is parsed once.
+fn keys_of(ids: impl IntoIterator<Item = u8>) -> Keys {
+    static ALL: LazyLock<Vec<(String, Jwk)>> = LazyLock::new(|| {
+        let ids: Vec<String> = (0..99).map(|id: u8| id.to_string()).collect();
+        let all = rsa(&ids.iter().map(String::as_str).collect::<Vec<_>>());
+        ids.into_iter().map(|id| (id.clone(), all.get(&id).unwrap().clone())).collect()
+    });
+    let mut keys = Keys::default();
+    for id in ids {
+        let (kid, jwk) = &ALL[usize::from(id)];
+        keys.insert(kid, jwk.clone());
+    }
+    keys
+}
+
+impl Simulation {
+    fn new(servers: usize) -> Self {
+        let server = Server { signs: 1, shows: BTreeSet::from([1]), answers: Answer::Yes };
+        let mut simulation = Self {
+            minute: 0,
+            servers: vec![server; servers],
+            additional: BTreeSet::new(),
+            memory: None,
+            status: Vec::new(),
+            bucket: Keys::default(),
+            clocks: String::new(),
+            tokens: BTreeMap::new(),
+            writes: 0,
+            outside_since: None,
+        };
+        simulation.poll();
+        simulation
+    }
+
+    /// One pass of the operator; without an answer it changes nothing.
+    fn poll(&mut self) {
+        let answering = || self.servers.iter().filter(|server| server.answers == Answer::Yes);
+        if answering().next().is_none() {
+            return;
+        }
+        let outside = self.servers.iter().any(|server| server.answers == Answer::OutOfReach);
+        self.outside_since = outside.then(|| self.outside_since.unwrap_or(self.minute));
+        let seen = keys_of(answering().flat_map(|server| server.shows.iter().copied()));
+        let empty = Keys::default();
+        let own = self.memory.as_ref().map_or(&empty, |life| &life.keys);
+        let life = life(&Sources {
+            seen: &seen,
+            complete: self.servers.iter().all(|server| server.answers != Answer::Refuses)
+                && self.outside_since.is_none_or(|since| self.minute - since >= 10),
+            additional: &keys_of(self.additional.iter().copied()),
+            additional_complete: true,
+            recorded: self.memory.as_ref().map_or(&self.status, |life| &life.records),
+            published: [own, &self.bucket],
+            mirror: &self.clocks,
+            now: start() + SignedDuration::from_mins(self.minute),
+            retention: RETENTION,
+            revoked: &[],
+        });
+        self.writes += usize::from(self.bucket != life.keys);
+        (self.bucket, self.clocks) = (life.keys.clone(), mirror(&life.records));
+        self.status.clone_from(&life.records);
+        self.memory = Some(life);
+    }
+
+    /// A minute passes: every API server issues a token of 24 h, then the operator polls. Returns keys of valid tokens that
+    /// STS does not find.
+    fn tick(&mut self) -> Vec<u8> {
+        self.minute += 1;
+        for server in &self.servers {
+            self.tokens.insert(server.signs, self.minute + 24 * 60);
+        }
+        let minute = self.minute;
+        self.tokens.retain(|_, until| *until >= minute);
+        let missing = |key: &&u8| self.bucket.get(&key.to_string()).is_none();
+        let refused: Vec<u8> = self.tokens.keys().filter(missing).copied().collect();
+        self.poll();
+        refused
+    }
+
+    fn run_until(&mut self, minute: i64) {
+        while self.minute < minute {
+            assert_eq!(self.tick(), [0; 0], "minute {}", self.minute);
+        }
+    }
+}
+
+/// kubeadm, one control-plane node after the other: each shows the new key, then each signs with it, then each drops the old.
+#[test]
+fn over_72_hours_a_rotation_of_three_api_servers_refuses_no_token() {
+    let mut simulation = Simulation::new(3);
+    for (hour, step) in [(1, 0), (2, 1), (3, 2)] {
+        for index in 0..3 {
+            simulation.run_until(60 * hour + 20 * i64::try_from(index).unwrap());
+            let server = &mut simulation.servers[index];
+            match step {
+                0 => server.shows = BTreeSet::from([1, 2]),
+                1 => server.signs = 2,
+                _ => server.shows = BTreeSet::from([2]),
+            }
+        }
+    }
+    // The last API server dropped the old key at 3:40; the poll in the same minute saw it.
+    let retired = 3 * 60 + 40 + 1;
+    simulation.run_until(retired + 25 * 60 - 1);
+    assert_eq!(simulation.bucket, keys_of([1, 2]), "not before its retention is over");
+    simulation.run_until(retired + 25 * 60);
+    assert_eq!(simulation.bucket, keys_of([2]), "and not later");
+    simulation.run_until(72 * 60);
+    assert_eq!(simulation.bucket, keys_of([2]));
+    assert_eq!(simulation.writes, 3, "one key, both keys, the new key");
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    /// A ConfigMap publishes a new key, and an hour later an API server signs with it and shows no other.
+    PublishThenSign(usize),
+    /// An API server shows a new key beside its own, and an hour later signs with it.
+    ShowThenSign(usize),
+    /// An API server shows its signing key only.
+    DropOthers(usize),
+    Answers(usize, bool, u16),
+    OperatorRestarts,
+    StatusIsLost,
+    BucketIsEmptied,
+    Nothing(u16),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let server = 0..3_usize;
+    prop_oneof![
+        server.clone().prop_map(Event::PublishThenSign),
+        server.clone().prop_map(Event::ShowThenSign),
+        server.clone().prop_map(Event::DropOthers),
+        (server, any::<bool>(), 1..180_u16)
+            .prop_map(|(s, refuses, minutes)| Event::Answers(s, refuses, minutes)),
+        Just(Event::OperatorRestarts),
+        Just(Event::StatusIsLost),
+        Just(Event::BucketIsEmptied),
+        (1..1600_u16).prop_map(Event::Nothing),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Whatever is rotated, restarted and lost: a token whose key was published before it signed is never refused, and
+    /// nothing that was not published by us ever is.
+    #[test]
+    fn no_valid_token_is_refused_and_no_key_stays_for_ever(events in proptest::collection::vec(event(), 1..40)) {
+        let mut simulation = Simulation::new(3);
+        let mut next = 2_u8;
+        for event in events {
+            let minutes = match event {
+                Event::PublishThenSign(server) => {
+                    simulation.additional.insert(next);
+                    simulation.run_until(simulation.minute + 60);
+                    simulation.servers[server].signs = next;
+                    simulation.servers[server].shows = BTreeSet::from([next]);
+                    // The API server is reachable again after its restart, and then the ConfigMap may go.
+                    simulation.servers[server].answers = Answer::Yes;
+                    next += 1;
+                    2
+                }
+                Event::ShowThenSign(server) => {
+                    simulation.servers[server].answers = Answer::Yes;
+                    simulation.servers[server].shows.insert(next);
+                    simulation.run_until(simulation.minute + 60);
+                    simulation.servers[server].signs = next;
+                    next += 1;
+                    1
+                }
+                Event::DropOthers(server) => {
+                    simulation.servers[server].shows = BTreeSet::from([simulation.servers[server].signs]);
+                    1
+                }
+                Event::Answers(server, refuses, minutes) => {
+                    simulation.servers[server].answers =
+                        if refuses { Answer::Refuses } else { Answer::OutOfReach };
+                    simulation.run_until(simulation.minute + i64::from(minutes));
+                    simulation.servers[server].answers = Answer::Yes;
+                    1
+                }
+                Event::OperatorRestarts => {
+                    simulation.memory = None;
+                    1
+                }
+                Event::StatusIsLost => {
+                    (simulation.status, simulation.memory) = (Vec::new(), None);
+                    1
+                }
+                Event::BucketIsEmptied => {
+                    // Repaired by the same pass, from what this process published.
+                    (simulation.bucket, simulation.clocks) = (Keys::default(), String::new());
+                    simulation.poll();
+                    0
+                }
+                Event::Nothing(minutes) => i64::from(minutes),
+            };
+            simulation.run_until(simulation.minute + minutes);
+        }
+        simulation.additional.clear();
+        simulation.run_until(simulation.minute + 26 * 60);
+        let in_use = simulation.servers.iter().flat_map(|server| server.shows.iter().copied());
+        prop_assert_eq!(&simulation.bucket, &keys_of(in_use.collect::<BTreeSet<u8>>()));
+    }
+}
