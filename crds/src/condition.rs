@@ -6,6 +6,8 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::Serialize;
 
+use crate::names;
+
 /// The condition types of both kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum ConditionType {
@@ -13,7 +15,7 @@ pub enum ConditionType {
     Ready,
     /// The API server issues tokens with this issuer's URL.
     IssuerMatches,
-    /// The bucket contains both documents as specified.
+    /// The bucket contains both documents as specified, or somebody else publishes them.
     Published,
     /// The IAM OIDC provider exists with the specified audiences.
     ProviderRegistered,
@@ -23,6 +25,9 @@ pub enum ConditionType {
     TokenExchangeVerified,
     /// The bucket's policy keeps sessions of this issuer from writing; it never takes part in Ready.
     BucketFenced,
+    /// Present only when False: the API server accepts tokens that are made for AWS, so that whoever is shown one may use it
+    /// there.
+    AudiencesSeparate,
     /// Present only when False: calls to AWS fail.
     AWSReachable,
     /// A grant of the issuer covers the binding.
@@ -49,6 +54,7 @@ impl ConditionType {
             Self::PubliclyReachable => "PubliclyReachable",
             Self::TokenExchangeVerified => "TokenExchangeVerified",
             Self::BucketFenced => "BucketFenced",
+            Self::AudiencesSeparate => "AudiencesSeparate",
             Self::AWSReachable => "AWSReachable",
             Self::Granted => "Granted",
             Self::RoleReady => "RoleReady",
@@ -68,6 +74,22 @@ macro_rules! reasons {
         impl Reason {
             /// All reasons, in the order of the documentation.
             pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// Where it is explained.
+            #[must_use]
+            pub fn url(self) -> String {
+                format!("{}/reasons.md#{}", names::DOCS, self.as_str().to_ascii_lowercase())
+            }
+
+            /// Whether it says only that something takes its time.
+            #[must_use]
+            pub const fn passes_by_itself(self) -> bool {
+                matches!(
+                    self,
+                    Self::Progressing | Self::ProgressingWithRetry | Self::Publishing | Self::Propagating | Self::Deleting
+                        | Self::WaitingForGrant
+                )
+            }
 
             /// The reason's name in a condition.
             #[must_use]
@@ -115,7 +137,7 @@ reasons! {
     CanaryMissing,
     /// The bucket's policy is somebody else's.
     NotManaged,
-    /// The bucket has keys, and this API server knows none of them.
+    /// The bucket has keys of which neither an API server nor the status knows one.
     ForeignKeys,
     /// No API server shows a signing key any more: it stays published for its retention.
     KeyRetired,
@@ -129,6 +151,8 @@ reasons! {
     Propagating,
     /// The check has not been made yet.
     NotVerified,
+    /// An audience of the issuer is one of the API server's own.
+    AudienceOfAPIServer,
     /// The operator cannot request a token of its own `ServiceAccount`.
     TokenRequestFailed,
     /// A bucket, role, policy or provider of that name exists and has another owner.
@@ -323,7 +347,10 @@ pub fn merge(prior: &[Condition], wanted: Vec<Wanted>, generation: i64, now: &Ti
             return Condition { observed_generation: Some(generation), ..before.clone() };
         }
         let Finding { reason, mut message } = finding;
-        message.truncate(message.floor_char_boundary(MESSAGE_LIMIT));
+        let is_failure = type_ == ConditionType::Ready && status == "False" && !reason.passes_by_itself();
+        let url = if is_failure { format!(". See {}", reason.url()) } else { String::new() };
+        message.truncate(message.floor_char_boundary(MESSAGE_LIMIT - url.len()));
+        message.push_str(&url);
         let unchanged = before.filter(|before| before.status == status);
         Condition {
             type_: type_.as_str().into(),

@@ -330,6 +330,12 @@ impl OidcIssuerSpec {
         self.audiences.first().map_or(names::DEFAULT_AUDIENCE, String::as_str)
     }
 
+    /// The account of `operatorRoleARN`.
+    #[must_use]
+    pub fn role_account(&self) -> Option<&str> {
+        self.operator_role_arn.as_deref().and_then(names::account_of_arn)
+    }
+
     /// How long a key stays published after no API server shows it any more.
     #[must_use]
     pub fn key_retention(&self) -> std::time::Duration {

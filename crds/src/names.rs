@@ -140,6 +140,9 @@ impl fmt::Display for Partition {
     }
 }
 
+/// The URL of the documentation, without a slash at its end.
+pub const DOCS: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs");
+
 /// The account of an ARN; `None` where it has none.
 #[must_use]
 pub fn account_of_arn(arn: &str) -> Option<&str> {

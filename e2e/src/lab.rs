@@ -199,6 +199,19 @@ impl Lab {
         processes(&self.node.cgroup(), program)
     }
 
+    /// Starts the workload under a `ServiceAccount`.
+    pub async fn start_pod(
+        &self,
+        namespace: &str,
+        service_account: &str,
+        name: &str,
+        arguments: &[&str],
+    ) -> anyhow::Result<()> {
+        self.apply(&pod(namespace, service_account, name, arguments)).await?;
+        let ready = ["wait", "--for=condition=Ready", "pod", name, "--namespace", namespace, "--timeout=1m"];
+        self.kubectl(&ready).await.map(|_| ())
+    }
+
     /// Runs the workload under a `ServiceAccount` to its end.
     pub async fn run_pod(
         &self,

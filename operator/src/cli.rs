@@ -96,7 +96,7 @@ pub struct Bootstrap {
     /// Print what would be changed, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// Replace the published keys even if none of them is a key of this cluster.
+    /// Replace the published keys although neither the API servers nor the status of the `OidcIssuer` knows one of them.
     #[arg(long)]
     pub replace_keys: bool,
     /// The operator's namespace.

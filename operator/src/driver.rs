@@ -86,7 +86,7 @@ impl<K: Kind> Driver<K> {
         let (context, clock) = (&*self.context, self.context.clock());
         let (resolved, observed, plan) = self.plan(object, &mut memory.kind, &clock).await?;
         K::planned(&mut memory.kind, &resolved.view, &plan);
-        report::found(&context.recorder, &**object, &plan.events).await;
+        report::publish_findings(&context.recorder, &**object, &plan.events).await;
         let acted = act(&plan, &resolved, &mut memory.kind, context).await;
         // The last pass took the same steps: they are repeated, but not at once.
         let repeated = !plan.steps.is_empty() && memory.steps == plan.steps;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 
-use crds::names::{GROUP, Partition, VERSION, account_of_arn, account_of_bucket};
+use crds::names::{GROUP, Partition, VERSION, account_of_bucket};
 use crds::{Finding, OidcIssuer, OidcIssuerSpec, S3Location};
 use kube::ResourceExt;
 use serde_json::Value;
@@ -55,7 +55,7 @@ pub enum FileError {
     Inconsistent(String),
     /// The AWS account is not known.
     #[error(
-        "--account <twelve digits> is required: spec.accountID is absent, and no bucket name ends in -<account>-<region>-an"
+        "--account <twelve digits> is required: spec.operatorRoleARN and spec.accountID are absent, and no bucket name ends in -<account>-<region>-an"
     )]
     UnknownAccount,
 }
@@ -176,8 +176,7 @@ fn check(spec: &OidcIssuerSpec) -> Result<(), String> {
 /// The account that a specification names, or that its bucket's name ends in.
 fn account_of(spec: &OidcIssuerSpec) -> Option<&str> {
     let in_name = || spec.s3.as_ref().and_then(|s3| account_of_bucket(&s3.bucket, &s3.region));
-    let of_role = spec.operator_role_arn.as_deref().and_then(account_of_arn);
-    of_role.or(spec.account_id.as_deref()).or_else(in_name)
+    spec.role_account().or(spec.account_id.as_deref()).or_else(in_name)
 }
 
 /// Issuers and account, for the subcommands that use neither the cluster nor AWS.

@@ -96,10 +96,14 @@ pub async fn repaired<K: Resource<DynamicType = ()>>(recorder: &Recorder, object
     publish(recorder, object, EventType::Warning, Reason::DriftCorrected.as_str(), &action, &note).await;
 }
 
-/// Publishes what a plan found worth an event.
-pub async fn found<K: Resource<DynamicType = ()>>(recorder: &Recorder, object: &K, findings: &[Finding]) {
+/// Publishes what a plan found worth an event. Before its steps: what they change is not changed yet.
+pub async fn publish_findings<K: Resource<DynamicType = ()>>(
+    recorder: &Recorder,
+    object: &K,
+    findings: &[Finding],
+) {
     for Finding { reason, message } in findings {
-        // Two keys that retire at once are two events: those of one action are folded into one.
+        // Two keys that retire at once are two events: those of one action are counted as one event.
         let action = format!("Observe: {}", &message[..message.floor_char_boundary(64)]);
         publish(recorder, object, EventType::Normal, reason.as_str(), &action, message).await;
     }

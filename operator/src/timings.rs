@@ -37,7 +37,7 @@ pub struct Timings {
     /// How often the check is repeated within `--not-yet-window`.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
     pub not_yet_retry: Duration,
-    /// How long after a role was made, or after a start of the operator, IAM's answer that there is no such role has to be given
+    /// How long after a role or a provider was made, or after a start of the operator, IAM's answer that there is none has to be given
     /// twice before it counts: IAM is eventually consistent.
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
     pub role_settling: Duration,

@@ -11,6 +11,7 @@ mod replicas;
 mod rest;
 mod restarts;
 mod rotation;
+mod signing_keys;
 
 use std::time::Duration;
 
@@ -34,7 +35,9 @@ async fn the_whole_system_works_and_resists_attacks() {
     story::switch_issuer(&lab, &flags, &mut terminal).await.unwrap();
     // Short enough for this test, and long enough for a pod that runs between two checks.
     let resync = format!("operator.timings.issuerResync={}s", rest::ISSUER_RESYNC.as_secs());
-    story::install(&lab, &[&resync, "operator.timings.grantGrace=30s"], &mut terminal).await.unwrap();
+    let poll = format!("operator.timings.apiServerPoll={}s", signing_keys::API_SERVER_POLL.as_secs());
+    let values = [resync.as_str(), &poll, "operator.timings.grantGrace=30s"];
+    story::install(&lab, &values, &mut terminal).await.unwrap();
     let applied = story::apply(&lab, &mut terminal).await.unwrap();
     assert!(applied.issuer.as_secs() < 60 && applied.binding.as_secs() < 60, "{applied:?}");
     story::workloads(&lab, &mut terminal).await.unwrap();
@@ -50,6 +53,7 @@ async fn the_whole_system_works_and_resists_attacks() {
     hostile::idle_connections_delay_no_review(&lab).await;
     rotation::loses_no_admission(&lab).await;
     restarts::lose_as_few_pods_as_possible(&lab).await;
+    signing_keys::rotate_without_a_refused_token(&lab, &flags).await;
 
     story::look(&lab, &mut terminal).await.unwrap();
     story::leave(&lab, &mut terminal).await.unwrap();

@@ -1,4 +1,7 @@
-//! An ordinary AWS SDK program: the default chain, no settings. Prints who it is, then reads, writes or deletes an object.
+//! An ordinary AWS SDK program: the default chain, no settings. Prints who it is, then reads, writes or deletes an object; or it
+//! exchanges its token again and again.
+
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use aws_config::BehaviorVersion;
@@ -8,6 +11,9 @@ use aws_sdk_s3::error::DisplayErrorContext;
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if arguments == ["exchange"] {
+        return exchange().await;
+    }
     let config = aws_config::load_defaults(BehaviorVersion::latest()).await;
 
     let caller = aws_sdk_sts::Client::new(&config).get_caller_identity().send().await;
@@ -34,7 +40,21 @@ async fn main() -> anyhow::Result<()> {
             deleted.map_err(|e| anyhow::anyhow!("{}", DisplayErrorContext(e))).context("not deleted")?;
             println!("deleted");
         }
-        _ => bail!("usage: workload get BUCKET KEY | put BUCKET KEY TEXT | delete BUCKET KEY"),
+        _ => bail!("usage: workload get BUCKET KEY | put BUCKET KEY TEXT | delete BUCKET KEY | exchange"),
     }
     Ok(())
+}
+
+/// Exchanges the token that is mounted now, twice a second until it is ended. One line each.
+async fn exchange() -> anyhow::Result<()> {
+    let mut every = tokio::time::interval(Duration::from_millis(500));
+    loop {
+        every.tick().await;
+        // A new configuration has no credentials yet.
+        let config = aws_config::load_defaults(BehaviorVersion::latest()).await;
+        match aws_sdk_sts::Client::new(&config).get_caller_identity().send().await {
+            Ok(caller) => println!("exchanged: {}", caller.arn().unwrap_or_default()),
+            Err(error) => println!("refused: {}", DisplayErrorContext(error)),
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::error::Error;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crds::issuer::{DISCOVERY_PATH, JWKS_PATH};
 use futures::future::join_all;
 use http::Request;
 use http::uri::InvalidUri;
@@ -102,12 +103,11 @@ impl Endpoints {
 /// The two documents of one API server.
 async fn ask(client: &Client) -> Result<ApiServer, NoAnswer> {
     let get = |path: &'static str| async move {
-        let request = Request::get(path).body(Vec::new()).map_err(|error| unreached(&error))?;
+        let request = Request::get(format!("/{path}")).body(Vec::new()).map_err(|error| unreached(&error))?;
         client.request_text(request).await.map_err(|error| no_answer(&error))
     };
     let broken = |error: OidcError| NoAnswer { reached: true, why: error.to_string() };
-    let (discovery, jwks) =
-        tokio::try_join!(get("/.well-known/openid-configuration"), get("/openid/v1/jwks"))?;
+    let (discovery, jwks) = tokio::try_join!(get(DISCOVERY_PATH), get(JWKS_PATH))?;
     let issuer = Discovery::parse(discovery.as_bytes()).map_err(broken)?.issuer;
     let ReadKeys { keys, left_out } = ReadKeys::from_jwks(jwks.as_bytes()).map_err(broken)?;
     Ok(ApiServer { issuer, keys, left_out })

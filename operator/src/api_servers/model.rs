@@ -51,7 +51,8 @@ impl ApiServers {
         self.service.iter().chain(endpoints)
     }
 
-    /// The issuer under which the API server signs at present; empty where none answered.
+    /// The issuer under which API servers sign at present: that of the service address, or else of the first endpoint that has
+    /// answered; empty where none has.
     #[must_use]
     pub fn present_issuer(&self) -> &str {
         self.answers().next().map_or("", |server| &server.issuer)

@@ -10,7 +10,6 @@ use aws_config::web_identity_token::{StaticConfiguration, WebIdentityTokenCreden
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use crds::OidcIssuerSpec;
-use crds::names::account_of_arn;
 use tokio::sync::Mutex;
 
 use super::call::Calls;
@@ -206,8 +205,8 @@ impl Account {
 /// # Errors
 /// [`Class::OtherAccount`].
 pub fn check(identity: &Identity, issuer: &OidcIssuerSpec) -> Result<(), AwsError> {
-    let of_role = issuer.operator_role_arn.as_deref().and_then(account_of_arn);
-    let named = [("spec.accountID", issuer.account_id.as_deref()), ("spec.operatorRoleARN", of_role)];
+    let named =
+        [("spec.accountID", issuer.account_id.as_deref()), ("spec.operatorRoleARN", issuer.role_account())];
     let differs =
         |(_, account): &(&str, Option<&str>)| account.is_some_and(|account| account != identity.account);
     match named.into_iter().find(differs) {

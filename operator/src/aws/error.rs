@@ -204,9 +204,11 @@ impl AwsError {
                  public; `operator bootstrap` republishes them"
             ),
             Class::LockedOut => format!(
-                "AWS STS refuses the operator's own token ({message}). Either its signing key was replaced while the operator \
-                 could not publish the new one, or the OIDC provider is gone. Run `operator bootstrap` again with the issuer's \
-                 file: it publishes the keys of the API servers and registers the provider, and is safe to repeat"
+                "AWS STS refuses the operator's own token ({message}). On a new installation: the API server does not issue \
+                 tokens under this issuer yet, or the operator has to be restarted after that was set. Otherwise its signing \
+                 key was replaced while the operator could not publish the new one, or the OIDC provider is gone: run `operator \
+                 bootstrap` again with the issuer's file. It publishes the keys of the API servers and registers the provider, \
+                 and is safe to repeat"
             ),
             Class::OtherAccount => message.clone(),
             Class::Quota => format!("{operation}: {message}. Ask AWS to raise the quota"),

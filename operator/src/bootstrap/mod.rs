@@ -1,6 +1,6 @@
 //! `operator bootstrap`: an administrator, once, with their own AWS session and kubeconfig. Publishes and registers every
 //! issuer of the file with the reconcile's own modules, then makes the boundary, the operator's own role and the canary.
-//! Everything is read before anything is changed; it is safe to run again, and mends what it finds broken.
+//! Everything is read before anything is changed; it is safe to run again, and repairs what is not as specified.
 
 pub mod boundary;
 pub mod roles;
@@ -9,13 +9,13 @@ pub mod signing_keys;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
-use crds::names::operator_role_arn;
+use crds::names::{DOCS, operator_role_arn};
 use crds::{Finding, OidcIssuer};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
 use self::roles::{FoundRole, KINDS};
-use self::signing_keys::Shown;
+use self::signing_keys::ClusterKeys;
 use crate::api_servers::endpoints::Endpoints;
 use crate::api_servers::model::ApiServers;
 use crate::aws::accounts::{Account, check};
@@ -51,7 +51,7 @@ pub struct Bootstrap<'a> {
     pub client: &'a Client,
     /// Its API servers.
     pub endpoints: &'a Endpoints,
-    /// Replace published keys of which this cluster knows none.
+    /// Replace published keys of which neither the API servers nor the status knows one.
     pub replace_keys: bool,
 }
 
@@ -66,6 +66,8 @@ struct Part<'a> {
     changes: Vec<Change>,
     /// The object with which the bucket's policy is tried.
     canary: Option<Change>,
+    /// What somebody else has to correct.
+    refusal: Option<Finding>,
 }
 
 impl Bootstrap<'_> {
@@ -87,10 +89,10 @@ impl Bootstrap<'_> {
         terminal.field("as", &identity.arn);
 
         let Self { client, namespace, replace_keys, .. } = *self;
-        let shown = Shown { client, namespace, api: &api, objects: &objects, replace_keys };
+        let cluster_keys = ClusterKeys { client, namespace, api: &api, objects: &objects, replace_keys };
         let mut parts = Vec::new();
         for issuer in self.issuers {
-            parts.push(self.part(issuer, shown, &identity, terminal).await?);
+            parts.push(self.part(issuer, cluster_keys, &identity, terminal).await?);
         }
         let once = self.once(&installation).await?;
         let of_part = |part: &Part<'_>| part.changes.iter().chain(&part.canary).cloned().collect::<Vec<_>>();
@@ -115,6 +117,9 @@ impl Bootstrap<'_> {
         for part in &parts {
             self.await_public(part, terminal).await?;
         }
+        if let Some(refusal) = parts.iter().find_map(|part| part.refusal.as_ref()) {
+            bail!("{}. Everything else is made; then run bootstrap again", refusal.message);
+        }
         let distribution = distribution(self.client).await.unwrap_or_default();
         self.advise(&api, distribution, &installation, terminal);
         Ok(())
@@ -124,7 +129,7 @@ impl Bootstrap<'_> {
     async fn part<'a>(
         &self,
         issuer: &'a NamedIssuer,
-        shown: Shown<'_>,
+        cluster_keys: ClusterKeys<'_>,
         identity: &Identity,
         terminal: &mut Terminal,
     ) -> anyhow::Result<Part<'a>> {
@@ -135,7 +140,7 @@ impl Bootstrap<'_> {
         }
         let AwsState { bucket, provider } =
             aws_state(self.account, &target).await.map_err(|error| refused(&error))?;
-        let expected = shown.expected(issuer, bucket.as_ref(), terminal).await?;
+        let expected = cluster_keys.expected(issuer, bucket.as_ref(), terminal).await?;
         let publication =
             publication::diff(&target, bucket.as_ref(), provider.as_ref(), expected.documents());
         let changes = publication.changes().map_err(unchanged)?;
@@ -146,7 +151,8 @@ impl Bootstrap<'_> {
             }
             _ => documents::canary(&target, None),
         };
-        Ok(Part { issuer, target, expected, changes, canary })
+        let refusal = publication.refusal().cloned();
+        Ok(Part { issuer, target, expected, changes, canary, refusal })
     }
 
     /// What has to be changed of boundary and roles.
@@ -286,7 +292,7 @@ impl Bootstrap<'_> {
         installation: &Installation,
         terminal: &mut Terminal,
     ) {
-        terminal.heading("API server flags (docs/issuer-flags.md says where)");
+        terminal.heading(&format!("API server flags ({DOCS}/issuer-flags.md says where)"));
         // An API server signs under one issuer: the present one, if it is in the file, else the file's first.
         let present = api.present_issuer();
         let signs = |issuer: &&NamedIssuer| issuer.spec.issuer_url() == present;

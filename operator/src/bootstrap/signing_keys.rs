@@ -17,7 +17,7 @@ use crate::terminal::Terminal;
 
 /// What the cluster shows.
 #[derive(Clone, Copy)]
-pub struct Shown<'a> {
+pub struct ClusterKeys<'a> {
     /// The cluster.
     pub client: &'a Client,
     /// The operator's namespace.
@@ -26,11 +26,11 @@ pub struct Shown<'a> {
     pub api: &'a ApiServers,
     /// The cluster's `OidcIssuer`s, with their status.
     pub objects: &'a [OidcIssuer],
-    /// Replace published keys of which this cluster knows none.
+    /// Replace published keys of which neither the API servers nor the status knows one.
     pub replace_keys: bool,
 }
 
-impl Shown<'_> {
+impl ClusterKeys<'_> {
     /// What anonymous readers must find once everything is published. Keys that the issuer's status knows stay as long as the reconcile would keep them, so that
     /// one run mends an issuer whose signing key was replaced while the operator could not see it.
     pub async fn expected(
@@ -49,8 +49,9 @@ impl Shown<'_> {
         };
         let status = objects.iter().find(same).and_then(|object| object.status.as_ref());
         let recorded = status.map_or(&[][..], |status| &status.keys);
-        let is_this_cluster = keys::any_is_recorded(&published, recorded);
-        if !is_this_cluster && documents::foreign_keys(&published, &seen) && !replace_keys {
+        let is_foreign =
+            !keys::any_is_recorded(&published, recorded) && documents::foreign_keys(&published, &seen);
+        if is_foreign && !replace_keys {
             bail!(
                 "the published keys are of another cluster: none of them is a key of this one, which issues tokens as {}. Is the \
                  kubeconfig the right one, and does no other cluster use this file? To replace them all the same (this \
@@ -63,7 +64,7 @@ impl Shown<'_> {
             terminal.line(&format!("! {what}: it is not published"));
         }
         let none = Keys::default();
-        let (recorded, published) = if replace_keys { (&[][..], &none) } else { (recorded, &published) };
+        let (recorded, published) = if is_foreign { (&[][..], &none) } else { (recorded, &published) };
         let life = keys::life(&Sources {
             seen: &seen,
             complete: api.coverage() == Coverage::All,

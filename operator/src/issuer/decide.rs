@@ -26,10 +26,11 @@ use crate::timings::Timings;
 pub fn due(memory: &Memory, same_effect: bool, deletes: bool, clock: &Clock, timings: &Timings) -> Due {
     let old = |read: Option<Instant>, age: Duration| read.is_none_or(|at| clock.since(at) >= age);
     Due {
-        api: old(
-            memory.api.as_ref().filter(|(api, _)| api.is_ok()).map(|(_, at)| *at),
-            timings.api_server_poll,
-        ),
+        api: !same_effect
+            || old(
+                memory.api.as_ref().filter(|(api, _)| api.is_ok()).map(|(_, at)| *at),
+                timings.api_server_poll,
+            ),
         aws: !same_effect || deletes || old(memory.aws.as_ref().map(|(_, at)| *at), timings.issuer_resync),
     }
 }
@@ -119,6 +120,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         note: Note {
             bad_since,
             out_of_reach_since,
+            provider_missing_since: removal::provider_missing_since(view, observed, memory, clock),
             keys: life.cloned(),
             invalid: observed.additional.invalid.clone(),
         },
@@ -218,7 +220,8 @@ fn recorded<'a>(view: &'a View, memory: &'a Memory) -> &'a [PublishedKey] {
 fn foreign() -> Finding {
     let message = "the bucket has the keys of another API server, and none of this one's: another cluster uses the same \
                    OidcIssuer, or all signing keys of this cluster were replaced. The published keys are left as they are. If \
-                   this is the cluster that they belong to, run `operator bootstrap` again";
+                   this is the cluster that they belong to, run `operator bootstrap` again, with --replace-keys if the cluster was built \
+                   anew";
     Finding::new(Reason::ForeignKeys, message)
 }
 

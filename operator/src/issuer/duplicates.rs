@@ -1,6 +1,5 @@
 //! PURE: two `OidcIssuer`s that cannot both be kept as specified. The older one stays; the newer one changes nothing.
 
-use crds::names::account_of_arn;
 use crds::{Finding, Management, OidcIssuer, OidcIssuerSpec, Reason};
 use k8s_openapi::jiff::Timestamp;
 
@@ -13,7 +12,11 @@ pub fn duplicate<'a>(issuer: &OidcIssuer, all: impl IntoIterator<Item = &'a Oidc
     let name = other.metadata.name.as_deref().unwrap_or_default();
     let message = format!(
         "OidcIssuer {name} is older and has {what}: this one changes nothing. Delete one of them, or give this one another {}",
-        if what == SAME_URL { "issuer URL, or operatorRoleARN of another account" } else { "spec.s3.bucket" }
+        if what == SAME_URL {
+            "issuer URL, or operatorRoleARN of another account"
+        } else {
+            "spec.s3.bucket or, in an existing one, spec.s3.prefix"
+        }
     );
     Some(Finding::new(Reason::DuplicateIssuer, message))
 }
@@ -28,9 +31,7 @@ fn age(issuer: &OidcIssuer) -> (Timestamp, &str) {
 
 /// What two issuers have in common that only one may have.
 fn shared(one: &OidcIssuerSpec, other: &OidcIssuerSpec) -> Option<&'static str> {
-    let account =
-        |spec: &OidcIssuerSpec| spec.operator_role_arn.as_deref().and_then(account_of_arn).map(str::to_owned);
-    if one.issuer_url() == other.issuer_url() && account(one) == account(other) {
+    if one.issuer_url() == other.issuer_url() && one.role_account() == other.role_account() {
         return Some(SAME_URL);
     }
     // Names of buckets are unique in all accounts of a partition.

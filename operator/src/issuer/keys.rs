@@ -1,18 +1,21 @@
 //! PURE: the life of an issuer's signing keys.
 //!
 //! ```text
-//!              only in a ConfigMap          an API server shows it
-//!   (unknown) ----------------> Pending ------------------------------> Active <--.
-//!       |                          |  the ConfigMap ends                  |        | an API server
-//!       |                          '-----------------> (removed)          |        | shows it again
-//!       |   an API server shows it                                        v        |
-//!       '------------------------------------------------------------> Retired ----'
-//!                                                                         |
-//!                                                retention, complete poll '--> (removed)
+//!             only a ConfigMap has it           an API server shows it
+//!   (unknown) ----------------------> Pending -------------------------> Active <---.
+//!       |                                |                                  |       |
+//!       | an API server shows it         | the ConfigMap                    | no API server shows it any more
+//!       '------------------------> Active| does not have it                 v       |
+//!                                        | any more                      Retired ---' an API server shows it again
+//!                                        v                                  |
+//!                 never in use: (removed); in use before: Retired           | after the retention, or revoked
+//!                                                                           v
+//!                                                                       (removed)
 //! ```
 //!
-//! A retention begins and ends only in a poll in which every API server has answered, or all but those that have been out of
-//! reach for a while: a failed poll never makes the published set smaller. What was published without being recorded (by somebody else) is removed at once.
+//! A retention begins and ends, and a revoked key goes, only in a poll in which every API server has answered, or all but those
+//! that have been out of reach for a while: a failed poll never makes the published set smaller. What was published without
+//! being recorded (by somebody else) is removed at once.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -213,9 +216,10 @@ impl Life {
             return;
         }
         let kid = &record.kid;
-        if sources.is_revoked(kid) {
+        if sources.complete && sources.is_revoked(kid) {
             let why = "spec.keys.revoked has it, and no API server shows it";
-            return self.event(Reason::KeyRemoved, format!("key {kid} is removed from the JWKS: {why}"));
+            return self
+                .event(Reason::KeyRemoved, format!("key {kid} is being removed from the JWKS: {why}"));
         }
         let Some(jwk) = sources.bytes(record) else {
             return self.event(Reason::KeyRemoved, format!(
@@ -228,11 +232,11 @@ impl Life {
         match last_used {
             Some(at) if sources.is_over(at) => {
                 let why = "no API server has shown it for the whole of spec.keys.retention";
-                self.event(Reason::KeyRemoved, format!("key {kid} is removed from the JWKS: {why}"));
+                self.event(Reason::KeyRemoved, format!("key {kid} is being removed from the JWKS: {why}"));
             }
             None if never_used && sources.complete && sources.additional_complete => {
                 let why = "its ConfigMap does not have it any more, and no API server has used it";
-                self.event(Reason::KeyRemoved, format!("key {kid} is removed from the JWKS: {why}"));
+                self.event(Reason::KeyRemoved, format!("key {kid} is being removed from the JWKS: {why}"));
             }
             Some(at) => {
                 if record.retired_at.is_none() {

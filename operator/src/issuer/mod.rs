@@ -133,6 +133,7 @@ impl Kind for Issuer {
         let Verify { expected, exchange } = step;
         let (spec, client, namespace) = (view.spec(), &context.client, &context.namespace);
         let public = verify::read_public(spec, expected, &context.accounts.public).await;
+        let api_audiences = verify::api_audiences(client, namespace).await;
         let (exchange, fence) = match &view.target {
             Ok(target) if *exchange => verify::exchange(spec, target, &account, client, namespace).await,
             _ => (None, None),
@@ -141,13 +142,14 @@ impl Kind for Issuer {
             context.metrics.verified(&view.object.name, Timestamp::now().as_second());
         }
         let at = context.clock().instant;
-        Ok(Verification { at, digest: expected.digest(), public, exchange, fence })
+        Ok(Verification { at, digest: expected.digest(), public, exchange, fence, api_audiences })
     }
 
     fn planned(memory: &mut Memory, view: &View, plan: &Plan) {
         memory.spec = Some(without_grants(view.spec()));
         memory.bad_since = plan.note.bad_since;
         memory.out_of_reach_since = plan.note.out_of_reach_since;
+        memory.provider_missing_since = plan.note.provider_missing_since;
         memory.invalid.clone_from(&plan.note.invalid);
         if let Some(keys) = &plan.note.keys {
             memory.keys = Some(keys.clone());

@@ -131,6 +131,8 @@ pub struct Memory {
     pub out_of_reach_since: Option<Instant>,
     /// Whether this process has deleted the provider.
     pub provider_deleted: bool,
+    /// During a deletion: since when every read has shown no provider.
+    pub provider_missing_since: Option<Instant>,
 }
 
 impl Memory {
@@ -160,6 +162,8 @@ pub struct Verification {
     pub exchange: Option<Evidence>,
     /// Whether the bucket's policy keeps a session of this issuer from writing; `None` where it was not tried.
     pub fence: Option<Fence>,
+    /// The API server's own audiences: those of a token that is requested without one. Empty where that is not known.
+    pub api_audiences: Vec<String>,
 }
 
 /// What a write with a session of this issuer showed.
@@ -250,6 +254,8 @@ pub struct Facts {
 pub struct Note {
     /// Since when there is definite evidence against the issuer.
     pub bad_since: Option<Instant>,
+    /// During a deletion: since when every read has shown no provider.
+    pub provider_missing_since: Option<Instant>,
     /// Since when an API server is out of reach, others being in reach.
     pub out_of_reach_since: Option<Instant>,
     /// The keys; `None` where they could not be decided.

@@ -3,6 +3,8 @@
 //! removes the provider, and the documents and the bucket only after IAM has shown that the provider is gone: a provider must
 //! never trust a place that somebody else may claim.
 
+use std::time::Instant;
+
 use crds::condition::Summary;
 use crds::{DeletionPolicy, Finding, Management, Reason};
 
@@ -93,9 +95,7 @@ fn delete(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, timi
     if let Some(change) = provider::removal(target, registered.as_ref()) {
         return Removal::Ends(vec![Step::Change(change)], deleting("provider"), Next::LookAgain);
     }
-    // IAM may not show yet what was made a moment ago.
-    let last_write = memory.last_write.unwrap_or(clock.started).max(clock.started);
-    if !memory.provider_deleted && clock.since(last_write) < timings.role_settling {
+    if !memory.provider_deleted && !is_certainly_missing(memory, clock, timings) {
         return Removal::Ends(Vec::new(), deleting("provider"), Next::At(timings.role_confirmation));
     }
     let documents = documents::removal(target, found.as_ref());
@@ -105,6 +105,25 @@ fn delete(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, timi
         return Removal::Ends(changes, deleting("bucket"), Next::LookAgain);
     }
     end(view, timings, "spec.deletionPolicy is Delete: everything that was made is removed from AWS")
+}
+
+/// Since when every read of a deletion has shown no provider.
+pub(super) fn provider_missing_since(
+    view: &View,
+    observed: &Observed,
+    memory: &Memory,
+    clock: &Clock,
+) -> Option<Instant> {
+    let missing = view.object.deleting && observed.aws.as_ref().is_ok_and(|aws| aws.provider.is_none());
+    missing.then(|| memory.provider_missing_since.unwrap_or(clock.instant))
+}
+
+/// Whether "no such provider" may be believed: IAM is eventually consistent. It was said twice, and nothing was made a moment
+/// ago.
+fn is_certainly_missing(memory: &Memory, clock: &Clock, timings: &Timings) -> bool {
+    let last_write = memory.last_write.unwrap_or(clock.started).max(clock.started);
+    clock.since(last_write) >= timings.role_settling
+        && memory.provider_missing_since.is_some_and(|since| clock.since(since) >= timings.role_confirmation)
 }
 
 /// Whether the operator's own credentials come from a token of this issuer, now or with its next token: then it would lose them

@@ -1,7 +1,8 @@
 //! PURE: the conditions of an issuer, each decided by itself from what was observed. All of them are always present, except
-//! `AWSReachable`, which is present only when False.
+//! `AudiencesSeparate` and `AWSReachable`, which are present only when False.
 
 use crds::condition::{ConditionType as C, Summary, Wanted};
+use crds::names::DOCS;
 use crds::{Finding, Reason};
 
 use super::model::{Evidence, Fence, Observed, Verification, View};
@@ -37,20 +38,21 @@ pub struct Case<'a> {
 }
 
 /// Every condition beside the summary, in the order of the status.
-const VERDICTS: [fn(&Case<'_>) -> Wanted; 6] = [
-    issuer_matches,
-    published,
-    provider_registered,
-    publicly_reachable,
-    token_exchange_verified,
-    bucket_fenced,
+const VERDICTS: [(C, fn(&Case<'_>) -> Wanted); 6] = [
+    (C::IssuerMatches, issuer_matches),
+    (C::Published, published),
+    (C::ProviderRegistered, provider_registered),
+    (C::PubliclyReachable, publicly_reachable),
+    (C::TokenExchangeVerified, token_exchange_verified),
+    (C::BucketFenced, bucket_fenced),
 ];
 
 /// The summary and all conditions.
 #[must_use]
 pub fn conditions(case: &Case<'_>, summary: &Summary) -> Vec<Wanted> {
     let mut conditions = summary.conditions();
-    conditions.extend(VERDICTS.map(|verdict| verdict(case)));
+    conditions.extend(VERDICTS.map(|(_, verdict)| verdict(case)));
+    conditions.extend(audiences_shared(case));
     conditions.extend(case.publication.err().and_then(aws_unreachable));
     conditions
 }
@@ -58,16 +60,8 @@ pub fn conditions(case: &Case<'_>, summary: &Summary) -> Vec<Wanted> {
 /// The summary, and all conditions as not known.
 #[must_use]
 pub fn unknown(summary: &Summary, why: &Finding) -> Vec<Wanted> {
-    let types = [
-        C::IssuerMatches,
-        C::Published,
-        C::ProviderRegistered,
-        C::PubliclyReachable,
-        C::TokenExchangeVerified,
-        C::BucketFenced,
-    ];
     let mut conditions = summary.conditions();
-    conditions.extend(types.map(|type_| Wanted::unknown(type_, why.clone())));
+    conditions.extend(VERDICTS.map(|(type_, _)| Wanted::unknown(type_, why.clone())));
     conditions
 }
 
@@ -126,7 +120,7 @@ pub fn failure(error: &AwsError) -> Summary {
 }
 
 fn refused(publication: &Publication) -> Option<Summary> {
-    publication.changes().err().map(Summary::Stalled)
+    publication.refusal().cloned().map(Summary::Stalled)
 }
 
 fn to_be_written(publication: &Publication) -> Option<Summary> {
@@ -183,8 +177,10 @@ pub fn locked_out(observed: &Observed) -> Option<Finding> {
 pub fn mismatch(view: &View, observed: &Observed) -> Option<Finding> {
     let (api, wanted) = (observed.api.as_ref().ok()?, view.spec().issuer_url());
     let found = &api.answers().find(|server| server.issuer != wanted)?.issuer;
-    let advice =
-        format!("{}; docs/issuer-flags.md has it at length", observed.distribution.advice(&wanted, found));
+    let advice = format!(
+        "{}; {DOCS}/issuer-flags.md has all distributions",
+        observed.distribution.advice(&wanted, found)
+    );
     let endpoints = || api.endpoints.iter().filter_map(|(name, answer)| Some((name, answer.as_ref().ok()?)));
     let others: Vec<&str> =
         endpoints().filter(|(_, server)| server.issuer != wanted).map(|(name, _)| name.as_str()).collect();
@@ -289,7 +285,11 @@ fn publicly_reachable(case: &Case<'_>) -> Wanted {
         Some(last) => evidence(
             C::PubliclyReachable,
             &last.public,
-            "both documents can be read without credentials and are unchanged",
+            if case.view.spec().s3.is_some() {
+                "both documents can be read without credentials and are unchanged"
+            } else {
+                "both documents can be read without credentials, and have this issuer and the keys of the API servers"
+            },
         ),
     }
 }
@@ -357,6 +357,16 @@ fn bucket_fenced(case: &Case<'_>) -> Wanted {
         ),
         Some(Fence::NotProved(why)) => unknown(Reason::FenceNotProved, why),
     }
+}
+
+/// The warning that the API server accepts tokens for AWS; none where it does not, or is not known to.
+fn audiences_shared(case: &Case<'_>) -> Option<Wanted> {
+    let last = case.verification.filter(|_| case.published)?;
+    let shared = case.view.spec().audiences.iter().find(|audience| last.api_audiences.contains(audience))?;
+    let message = format!(
+        "{shared} is an audience of the API server itself, so it accepts tokens that pods show to AWS. Set --api-audiences of the API server without it: {DOCS}/issuer-flags.md"
+    );
+    Some(Wanted::no(C::AudiencesSeparate, Finding::new(Reason::AudienceOfAPIServer, message)))
 }
 
 /// What was verified stays so until it is verified again.

@@ -13,6 +13,7 @@ use super::publication::target::Target;
 use crate::aws::accounts::Account;
 use crate::aws::error::{AwsError, Class};
 use crate::aws::public::{Answer, PublicReader};
+use crate::oidc::token::Claims;
 use crate::oidc::{Documents, Keys};
 
 /// Reads both documents without credentials. Our own are compared byte for byte; in those of somebody else, issuer and keys.
@@ -29,8 +30,8 @@ pub async fn read_public(spec: &OidcIssuerSpec, expected: &Expected, public: &Pu
 async fn read_own(spec: &OidcIssuerSpec, documents: &Documents, public: &PublicReader) -> Evidence {
     let (discovery, jwks) = (spec.discovery_uri(), spec.jwks_uri());
     let answers = tokio::join!(public.get(&discovery), public.get(&jwks));
-    match judge(&discovery, answers.0, &documents.discovery) {
-        Evidence::Good => judge(&jwks, answers.1, &documents.jwks),
+    match judge(spec, &discovery, answers.0, &documents.discovery) {
+        Evidence::Good => judge(spec, &jwks, answers.1, &documents.jwks),
         other => other,
     }
 }
@@ -39,8 +40,8 @@ fn not_public(message: String) -> Finding {
     Finding::new(Reason::NotPublic, message)
 }
 
-fn judge(url: &str, answer: Answer, wanted: &[u8]) -> Evidence {
-    match body(url, answer) {
+fn judge(spec: &OidcIssuerSpec, url: &str, answer: Answer, wanted: &[u8]) -> Evidence {
+    match body(spec, url, answer) {
         Ok(body) if body == wanted => Evidence::Good,
         Ok(_) => Evidence::Bad(not_public(format!(
             "{url} answers with other bytes than were published: look for a cache or another writer"
@@ -49,11 +50,21 @@ fn judge(url: &str, answer: Answer, wanted: &[u8]) -> Evidence {
     }
 }
 
-fn body(url: &str, answer: Answer) -> Result<Vec<u8>, Evidence> {
+/// Who can make a document readable.
+fn remedy(spec: &OidcIssuerSpec) -> &'static str {
+    if spec.managed_bucket().is_some() {
+        "turn off S3 Block Public Access for the account, if it is on; with spec.issuerURL, see what is in front of the bucket"
+    } else {
+        "whoever publishes it has to make it readable without credentials"
+    }
+}
+
+fn body(spec: &OidcIssuerSpec, url: &str, answer: Answer) -> Result<Vec<u8>, Evidence> {
     Err(match answer {
         Ok((200, body)) => return Ok(body),
         Ok((status @ (403 | 404), _)) => Evidence::Bad(not_public(format!(
-            "{url} answers {status} to anonymous readers: turn off S3 Block Public Access for the account, if it is on"
+            "{url} answers {status} to anonymous readers: {}",
+            remedy(spec)
         ))),
         Ok((status, _)) => Evidence::Unclear(not_public(format!("{url} answers {status}"))),
         Err(why) => Evidence::Unclear(not_public(format!("{url} cannot be read: {why}"))),
@@ -69,7 +80,7 @@ async fn read_elsewhere(spec: &OidcIssuerSpec, keys: &Keys, public: &PublicReade
     }
     let bad = |message: String| Evidence::Bad(not_public(message));
     let url = spec.discovery_uri();
-    let text = body(&url, public.get(&url).await)?;
+    let text = body(spec, &url, public.get(&url).await)?;
     let document: Document = serde_json::from_slice(&text)
         .map_err(|error| bad(format!("{url} is not a discovery document: {error}")))?;
     if document.issuer != spec.issuer_url() {
@@ -79,14 +90,14 @@ async fn read_elsewhere(spec: &OidcIssuerSpec, keys: &Keys, public: &PublicReade
             spec.issuer_url()
         )));
     }
-    let jwks = body(&document.jwks_uri, public.get(&document.jwks_uri).await)?;
+    let jwks = body(spec, &document.jwks_uri, public.get(&document.jwks_uri).await)?;
     let found = Keys::parse(&jwks).map_err(|error| bad(format!("{}: {error}", document.jwks_uri)))?;
     let missing: Vec<&str> = keys.ids().filter(|kid| found.get(kid).is_none()).collect();
     if missing.is_empty() {
         return Ok(());
     }
     Err(bad(format!(
-        "{} does not have key {} of this API server: whoever publishes it has to add it",
+        "{} does not have these keys of the API servers: {}. Whoever publishes it has to add them",
         document.jwks_uri,
         missing.join(", ")
     )))
@@ -101,7 +112,7 @@ pub async fn exchange(
     client: &Client,
     namespace: &str,
 ) -> (Option<Evidence>, Option<Fence>) {
-    let token = match own_token(spec.audience(), client, namespace).await {
+    let token = match request_own_token(spec.audience(), client, namespace).await {
         Ok(token) => token,
         Err(error) => {
             let why = match &error {
@@ -146,16 +157,27 @@ fn advice(error: &AwsError, role: &str) -> String {
             "the provider does not have this audience yet: see condition ProviderRegistered".into()
         }
         ("ExpiredTokenException", _) => "check the clocks of the control plane".into(),
-        _ => "see docs/reasons.md".into(),
+        _ => format!("see {}", Reason::TokenExchangeFailed.url()),
     };
     format!("AWS STS refused this cluster's token ({}: {}): {what}", error.code, error.message)
 }
 
-async fn own_token(audience: &str, client: &Client, namespace: &str) -> Result<String, kube::Error> {
+/// The API server's own audiences (`--api-audiences`): those of a token that is requested without one. Empty where no token can
+/// be requested.
+pub async fn api_audiences(client: &Client, namespace: &str) -> Vec<String> {
+    let token = request_token(&[], client, namespace).await.ok();
+    token.and_then(|token| Claims::of(&token)).map_or_else(Vec::new, |claims| claims.audiences)
+}
+
+async fn request_own_token(audience: &str, client: &Client, namespace: &str) -> Result<String, kube::Error> {
+    request_token(&[audience], client, namespace).await
+}
+
+async fn request_token(audiences: &[&str], client: &Client, namespace: &str) -> Result<String, kube::Error> {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let request = TokenRequest {
         spec: TokenRequestSpec {
-            audiences: vec![audience.to_owned()],
+            audiences: audiences.iter().map(|audience| (*audience).to_owned()).collect(),
             expiration_seconds: Some(600),
             ..TokenRequestSpec::default()
         },

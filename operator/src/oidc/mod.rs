@@ -5,6 +5,7 @@ pub mod error;
 pub mod jwk;
 pub mod keys;
 mod pem;
+pub mod token;
 
 pub use self::documents::{Discovery, Documents};
 pub use self::error::OidcError;

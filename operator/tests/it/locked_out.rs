@@ -33,7 +33,7 @@ async fn one_bootstrap_lets_the_operator_in_again() {
     world.start_as(OwnToken::new(&world)).await;
     world.issuer_is("OperatorLockedOut").await;
     let (_, _, message) = world.issuer_condition(C::Ready).await;
-    assert!(message.contains("Run `operator bootstrap` again"), "{message}");
+    assert!(message.contains("run `operator bootstrap` again"), "{message}");
     assert_eq!(world.writes(), [""; 0]);
 
     // One run, without a flag: the status knows the published key.

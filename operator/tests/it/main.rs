@@ -7,6 +7,7 @@ mod accounts;
 mod aws_answers;
 mod binding;
 mod bootstrap;
+mod campaign;
 mod certificates;
 mod crash;
 mod crd_rules;

@@ -111,7 +111,7 @@ async fn a_place_with_documents_of_another_issuer_is_refused_with_the_issuer_nam
     assert_eq!(world.sim.state().buckets["shared"], before);
 }
 
-/// AKS, GKE or an own web server: somebody else publishes. Only the provider is made.
+/// GKE or an own web server: somebody else publishes. Only the provider is made.
 #[tokio::test]
 async fn without_a_bucket_the_issuer_is_registered_and_verified() {
     let url = format!("https://{DOMAIN}/lab");
@@ -155,7 +155,7 @@ async fn without_a_bucket_the_issuer_is_registered_and_verified() {
         ),
         (
             files(&url, r#"{"keys": [{"kty": "RSA", "kid": "x", "n": "AQAB", "e": "AQAB"}]}"#),
-            "does not have key",
+            "does not have these keys of the API servers",
         ),
         (Site::Files(BTreeMap::new()), "answers 404"),
     ] {
@@ -176,6 +176,7 @@ async fn without_a_bucket_the_issuer_is_registered_and_verified() {
 #[tokio::test]
 async fn an_existing_provider_must_be_as_specified_and_is_never_changed() {
     let mut world = World::new().await;
+    world.timings.issuer_resync = Duration::from_millis(200);
     let mut issuer = world.spec();
     issuer.provider = serde_json::from_value(json!({"management": "Existing"})).unwrap();
     let refused = world.bootstrap(&issuer).await.unwrap_err().to_string();
@@ -187,6 +188,8 @@ async fn an_existing_provider_must_be_as_specified_and_is_never_changed() {
             .sim
             .change(|s| s.providers.insert(provider_arn(), Provider { url, client_ids, tags: Tags::new() }));
     };
+    // Everything else is made: IAM reads the documents when the provider is made.
+    assert_eq!(world.sim.state().buckets[BUCKET].objects.len(), 3);
     register(&["sts.amazonaws.com", "of-others"]);
     let before = world.sim.state().providers;
     world.bootstrap(&issuer).await.unwrap();
@@ -199,8 +202,11 @@ async fn an_existing_provider_must_be_as_specified_and_is_never_changed() {
     world.issuer_is("ExistingNotAsSpecified").await;
     let (_, _, message) = world.issuer_condition(C::ProviderRegistered).await;
     assert!(message.contains("does not have audience second"), "{message}");
+    // The documents are kept as specified all the same.
+    world.sim.put_object(BUCKET, "homelab/openid/v1/jwks", "{}");
+    world.until_called("PutObject", 1).await;
     assert_eq!(world.sim.state().providers, before);
-    assert_eq!(world.writes(), [""; 0]);
+    assert_eq!(world.writes(), ["PutObject"]);
 }
 
 #[tokio::test]

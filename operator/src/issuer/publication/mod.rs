@@ -7,14 +7,14 @@ pub mod provider;
 pub mod tags;
 pub mod target;
 
-use crds::Finding;
+use crds::{Finding, Reason};
 
 use self::target::Target;
 use crate::aws::model::{Bucket, Provider};
 use crate::change::Change;
 use crate::oidc::Documents;
 
-/// What has to be changed; an error where something belongs to somebody else. Nothing is changed unless both are `Ok`.
+/// What has to be changed; an error where something belongs to somebody else, or is not as somebody else has to keep it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
     /// Bucket and documents.
@@ -43,9 +43,21 @@ pub fn diff(
 }
 
 impl Publication {
-    /// All changes, in an order in which a crash leaves no provider whose documents are missing.
+    /// All changes, in an order in which a crash leaves no provider whose documents are missing. Nothing is changed where one
+    /// part belongs to somebody else. A provider that somebody else has to correct keeps no signing key from being published.
     pub fn changes(&self) -> Result<Vec<Change>, Finding> {
-        let (bucket, provider) = (self.bucket.as_ref(), self.provider.as_ref());
-        Ok([bucket.map_err(Clone::clone)?.as_slice(), provider.map_err(Clone::clone)?].concat())
+        let bucket = self.bucket.as_ref().map_err(Clone::clone)?;
+        let provider = match &self.provider {
+            Ok(changes) => changes.as_slice(),
+            Err(finding) if finding.reason == Reason::ExistingNotAsSpecified => &[],
+            Err(finding) => return Err(finding.clone()),
+        };
+        Ok([bucket.as_slice(), provider].concat())
+    }
+
+    /// Why something is not as specified that is not ours to change.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&Finding> {
+        self.bucket.as_ref().err().or(self.provider.as_ref().err())
     }
 }

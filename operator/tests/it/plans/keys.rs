@@ -202,6 +202,15 @@ fn one_poll() {
             &[KeyRemoved],
         ),
         (
+            "a revoked key, while an API server does not answer: it may show it",
+            |p| {
+                (p.own, p.complete) = (rsa(&["a", "gone"]), false);
+                p.recorded = vec![record("a", Active, None), record("gone", Active, None)];
+            },
+            "a active, gone active",
+            &[],
+        ),
+        (
             "a revoked key that an API server shows",
             |p| p.seen = rsa(&["a", "gone"]),
             "a active, gone active",

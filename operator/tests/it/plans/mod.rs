@@ -77,7 +77,10 @@ fn verdicts(conditions: &[Wanted]) -> String {
             Holds::Unknown => '?',
             Holds::AsBefore => '=',
         };
-        let name = if wanted.type_ == C::AWSReachable { "AWSReachable" } else { "" };
+        let name = match wanted.type_ {
+            C::AWSReachable | C::AudiencesSeparate => wanted.type_.as_str(),
+            _ => "",
+        };
         format!("{name}{sign}{}", wanted.finding.reason.as_str())
     };
     let others = conditions.iter().filter(|wanted| !summary.contains(&wanted.type_));
@@ -86,6 +89,6 @@ fn verdicts(conditions: &[Wanted]) -> String {
 
 /// The types of all conditions but `AWSReachable`, in order.
 fn types(conditions: &[Wanted]) -> Vec<C> {
-    let beside = [C::Ready, C::Reconciling, C::Stalled, C::AWSReachable];
+    let beside = [C::Ready, C::Reconciling, C::Stalled, C::AWSReachable, C::AudiencesSeparate];
     conditions.iter().map(|wanted| wanted.type_).filter(|type_| !beside.contains(type_)).collect()
 }

@@ -96,6 +96,7 @@ impl Case {
             public: Evidence::Good,
             exchange: Some(Evidence::Good),
             fence: Some(Fence::Holds),
+            api_audiences: vec!["https://kubernetes.default.svc".into()],
         };
         Self {
             account: Ok(ACCOUNT),

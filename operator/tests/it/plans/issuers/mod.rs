@@ -342,6 +342,13 @@ fn from_what_is_observed_to_steps_and_conditions() {
             "+Verified +Verified +Verified =NotVerified =NotVerified =NotVerified",
         ),
         (
+            "the API server accepts tokens that are made for AWS: a warning",
+            |case| case.evidence().api_audiences.push("sts.amazonaws.com".into()),
+            &[],
+            "True Ready",
+            "+Verified +Verified +Verified +Verified +Verified +Verified AudiencesSeparate-AudienceOfAPIServer",
+        ),
+        (
             "refused once",
             |case| {
                 case.evidence().exchange = Some(refused());
@@ -414,8 +421,19 @@ fn from_what_is_observed_to_steps_and_conditions() {
             "+Verified +Verified -Publishing ?NotVerified ?NotVerified ?NotVerified",
         ),
         (
+            "deletion with Delete: no provider, said once",
+            |case| {
+                (case.deleting, case.spec.deletion_policy) = (true, DeletionPolicy::Delete);
+                case.observed.aws.as_mut().unwrap().provider = None;
+            },
+            &[],
+            "False Deleting Reconciling",
+            "+Verified +Verified -Publishing ?NotVerified ?NotVerified ?NotVerified",
+        ),
+        (
             "deletion with Delete: no provider, certainly",
             |case| {
+                case.memory.provider_missing_since = case.clock.instant.checked_sub(Duration::from_secs(30));
                 (case.deleting, case.spec.deletion_policy) = (true, DeletionPolicy::Delete);
                 case.observed.aws.as_mut().unwrap().provider = None;
             },

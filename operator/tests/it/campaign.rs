@@ -1,0 +1,246 @@
+//! The issuer's fault campaign: every AWS call of every scenario, with every fault that AWS or the network can answer it with.
+//! Whatever happens to one call, the end is that of a run without faults, with as many creations and deletions.
+//!
+//! The plans are computed from the calls of a run without faults. `cargo test` runs a sample of them, chosen by a seed
+//! (`PODIDENTITY_CAMPAIGN_SEED=7`); `PODIDENTITY_CAMPAIGN=all cargo test -p operator --test it -- campaign --nocapture` runs all.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use aws_credential_types::Credentials;
+use aws_sim::{Call, Fault, FaultKind, State};
+use crds::{DeletionPolicy, OidcIssuer, OidcIssuerSpec};
+use kube::api::DeleteParams;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::crash::occurrences;
+use crate::issuer::{managed, provider_arn};
+use crate::world::{BUCKET, World};
+
+/// How many plans of each scenario `cargo test` runs.
+const SAMPLE: usize = 12;
+
+/// What happens to an issuer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Scenario {
+    /// Nothing is in AWS.
+    Create,
+    /// Documents, policy, block, tags, audiences and provider tags were changed by somebody else.
+    Repair,
+    /// `deletionPolicy: Delete`.
+    Delete,
+}
+
+/// One call of a scenario, and what happens to it.
+struct Plan {
+    call: (String, String, u32),
+    name: &'static str,
+    kind: FaultKind,
+    /// How many calls: a fault that the SDK's own three attempts pass over is given to four.
+    times: u32,
+}
+
+/// The faults that a call is given.
+fn faults(service: &str, action: &str) -> Vec<(&'static str, FaultKind, u32)> {
+    let error = |status, code: &str, message: String| FaultKind::Error { status, code: code.into(), message };
+    let message = |text: &str| text.to_owned();
+    let denied = format!("User: x is not authorized to perform: {service}:{action}");
+    let mut all = vec![
+        ("throttled", FaultKind::throttle(), 4),
+        ("5xx", FaultKind::server_error(), 4),
+        ("no response", FaultKind::Silence, 1),
+        ("lost response", FaultKind::LostResponse, 1),
+        ("lost request", FaultKind::LostRequest, 4),
+        ("denied", error(403, "AccessDenied", denied), 1),
+    ];
+    match service {
+        "iam" => {
+            all.push(("not found", error(404, "NoSuchEntity", message("not found")), 1));
+            all.push(("limit", error(409, "LimitExceeded", message("Cannot exceed quota")), 1));
+        }
+        "s3" => all.push(("not found", error(404, "NoSuchBucket", message("not found")), 1)),
+        _ => {}
+    }
+    match action {
+        "CreateOpenIDConnectProvider" => {
+            all.push(("exists", error(409, "EntityAlreadyExists", message("it exists")), 1));
+        }
+        "CreateBucket" => {
+            all.push(("exists", error(409, "BucketAlreadyOwnedByYou", message("it exists")), 1));
+            all.push(("limit", error(400, "TooManyBuckets", message("too many")), 1));
+        }
+        "PutObject" => {
+            all.push(("exists", error(412, "PreconditionFailed", message("it was changed")), 1));
+        }
+        _ => {}
+    }
+    all
+}
+
+fn plans(calls: Vec<Call>) -> Vec<Plan> {
+    let of_aws = calls.into_iter().filter(|call| call.principal != "anonymous").collect();
+    let mut plans = Vec::new();
+    for call in occurrences(of_aws) {
+        for (name, kind, times) in faults(&call.0, &call.1) {
+            plans.push(Plan { call: call.clone(), name, kind, times });
+        }
+    }
+    plans
+}
+
+/// The plans that run: all, or a sample in an order that the seed gives.
+fn chosen(scenario: Scenario, mut plans: Vec<Plan>) -> Vec<Plan> {
+    if std::env::var("PODIDENTITY_CAMPAIGN").is_ok_and(|value| value == "all") {
+        return plans;
+    }
+    let seed = std::env::var("PODIDENTITY_CAMPAIGN_SEED").unwrap_or_default();
+    plans.sort_by_key(|plan| {
+        let Plan { call: (service, action, number), name, .. } = plan;
+        Sha256::digest(format!("{seed} {scenario:?} {service} {action} {number} {name}")).to_vec()
+    });
+    plans.truncate(SAMPLE);
+    plans
+}
+
+/// The end of a run: what is in AWS, and how often each creating or deleting call had its effect.
+#[derive(Debug, PartialEq)]
+struct End {
+    state: Value,
+    effects: BTreeMap<String, usize>,
+}
+
+struct Campaign {
+    world: World,
+    spec: OidcIssuerSpec,
+    bootstrapped: State,
+    own: Credentials,
+    administrator: Credentials,
+}
+
+impl Campaign {
+    async fn new() -> Self {
+        let mut world = World::new().await;
+        // A response that never comes ends with the pass.
+        world.timings.reconcile_timeout = Duration::from_secs(1);
+        let spec = OidcIssuerSpec {
+            deletion_policy: DeletionPolicy::Delete,
+            tags: BTreeMap::from([("team".into(), "platform".into())]),
+            ..world.spec()
+        };
+        world.bootstrap(&spec).await.unwrap();
+        let role = crds::names::operator_role_arn("aws", crate::world::ACCOUNT, crate::world::CLUSTER);
+        let own = world.exchange(&world.system, "podidentity-operator", &role).await.unwrap();
+        let keys = world.sim.administrator();
+        let administrator =
+            Credentials::new(keys.access_key_id, keys.secret_access_key, None, None, "administrator");
+        let bootstrapped = world.sim.state();
+        Self { world, spec, bootstrapped, own, administrator }
+    }
+
+    /// AWS and cluster at the beginning of a scenario, with the operator running.
+    async fn prepare(&mut self, scenario: Scenario) {
+        let world = &mut self.world;
+        world.sim.change(|state| {
+            state.buckets.clone_from(&self.bootstrapped.buckets);
+            state.providers.clone_from(&self.bootstrapped.providers);
+        });
+        match scenario {
+            Scenario::Create => world.sim.change(|state| {
+                state.buckets.remove(BUCKET);
+                state.providers.clear();
+            }),
+            Scenario::Repair => world.sim.change(tamper),
+            Scenario::Delete => {}
+        }
+        world.apply_issuer(&self.spec).await;
+        if scenario == Scenario::Delete {
+            // With its own credentials the operator refuses.
+            world.start_as(self.administrator.clone()).await;
+            world.issuer_is("Ready").await;
+        }
+    }
+
+    /// One run with a fault, or without one.
+    async fn run(&mut self, scenario: Scenario, fault: Option<Fault>) -> (End, Vec<Call>) {
+        self.prepare(scenario).await;
+        let world = &mut self.world;
+        world.sim.clear_calls();
+        world.sim.clear_faults();
+        if let Some(fault) = fault {
+            world.sim.inject(fault);
+        }
+        if scenario == Scenario::Delete {
+            world.issuers().delete("default", &DeleteParams::default()).await.unwrap();
+        } else {
+            world.start_as(self.own.clone()).await;
+            world.issuer_is("Ready").await;
+        }
+        let calls = world.sim.calls();
+        if scenario != Scenario::Delete {
+            // A fault that comes late must not be left for the next run.
+            world.sim.clear_faults();
+            world.issuer_is("Ready").await;
+            world.issuers().delete("default", &DeleteParams::default()).await.unwrap();
+            world.issuer_is("OperatorDependsOnIssuer").await;
+            let spec = OidcIssuerSpec { deletion_policy: DeletionPolicy::Retain, ..self.spec.clone() };
+            world.apply_issuer(&spec).await;
+        }
+        let gone = |issuer: Option<&OidcIssuer>| issuer.is_none();
+        world.until(&world.issuers(), "default", "its end", gone).await;
+        world.stop().await;
+        let state = world.sim.state();
+        let state = if state.buckets.contains_key(BUCKET) { managed(&state) } else { Value::Null };
+        let calls = if scenario == Scenario::Delete { world.sim.calls() } else { calls };
+        (End { state, effects: effects(&calls) }, calls)
+    }
+}
+
+/// Everything that somebody can change.
+fn tamper(state: &mut State) {
+    let bucket = state.buckets.get_mut(BUCKET).unwrap();
+    bucket.public_access_block = [false; 4];
+    bucket.ownership = "ObjectWriter".into();
+    (bucket.policy, bucket.policy_text) = (None, String::new());
+    bucket.tags.remove("team");
+    bucket.objects.remove("homelab/openid/v1/jwks");
+    let provider = state.providers.get_mut(&provider_arn()).unwrap();
+    provider.client_ids = vec!["other".into()];
+    provider.tags.remove("team");
+}
+
+/// Creations and deletions that had an effect: a call that found it done already has none.
+fn effects(calls: &[Call]) -> BTreeMap<String, usize> {
+    let mut effects = BTreeMap::new();
+    let counts = |call: &&Call| {
+        (call.action.starts_with("Create") || call.action == "DeleteBucket") && call.status < 300
+    };
+    for call in calls.iter().filter(counts) {
+        *effects.entry(call.action.clone()).or_default() += 1;
+    }
+    effects
+}
+
+#[tokio::test]
+async fn whatever_happens_to_one_call_the_end_is_that_of_a_run_without_faults() {
+    let mut campaign = Campaign::new().await;
+    let (begun, mut computed, mut run) = (Instant::now(), 0, 0);
+    for scenario in [Scenario::Create, Scenario::Repair, Scenario::Delete] {
+        let (expected, calls) = campaign.run(scenario, None).await;
+        let plans = plans(calls);
+        assert!(plans.len() > 50, "{scenario:?}: {}", plans.len());
+        let (all, chosen) = (plans.len(), chosen(scenario, plans));
+        println!("{scenario:?}: {all} plans, {} of them run", chosen.len());
+        (computed, run) = (computed + all, run + chosen.len());
+        for Plan { call: (service, action, number), name, kind, times } in chosen {
+            let fault = Fault::on(&service, &action, kind).after(number).times(times);
+            let (end, calls) = campaign.run(scenario, Some(fault)).await;
+            let plan = format!("{scenario:?}: call {number} of {service}:{action}: {name}");
+            assert_eq!(end.state, expected.state, "{plan}");
+            // What was answered with an error or not at all may have had its effect all the same.
+            let made = |end: &End| end.effects.clone();
+            assert_eq!(made(&end), made(&expected), "{plan}: {calls:#?}");
+        }
+    }
+    println!("{run} of {computed} plans in {:.0?}", begun.elapsed());
+}
