@@ -54,8 +54,8 @@ use crate::publication::{Management, ProviderSettings, S3Location};
         .message("spec.issuerURL is immutable and cannot be added or removed: make a new OidcIssuer for a new URL"),
     validation = Rule::new("self.audiences[0] == oldSelf.audiences[0]")
         .message("spec.audiences[0] is immutable: it is in the tokens of running pods and in the operator's own; further audiences may be added and removed"),
-    validation = Rule::new("has(self.operatorRoleARN) == has(oldSelf.operatorRoleARN) && (!has(self.operatorRoleARN) || self.operatorRoleARN.split(':')[4] == oldSelf.operatorRoleARN.split(':')[4])")
-        .message("spec.operatorRoleARN cannot be added, removed or moved to another account: the issuer is registered there; make a new OidcIssuer"),
+    validation = Rule::new("has(self.operatorRoleARN) == has(oldSelf.operatorRoleARN) && (!has(self.operatorRoleARN) || self.operatorRoleARN == oldSelf.operatorRoleARN)")
+        .message("spec.operatorRoleARN is immutable and cannot be added or removed: the bucket's policy and the account rest on it; make a new OidcIssuer"),
     validation = Rule::new("has(self.s3) || has(self.issuerURL)")
         .message("spec.issuerURL is required where spec.s3 is absent: somebody else publishes the documents, at that URL"),
     validation = Rule::new("has(self.issuerURL) || !has(self.s3) || !has(oldSelf.s3) || (self.s3.bucket == oldSelf.s3.bucket && self.s3.region == oldSelf.s3.region && has(self.s3.prefix) == has(oldSelf.s3.prefix) && (!has(self.s3.prefix) || self.s3.prefix == oldSelf.s3.prefix))")
@@ -103,8 +103,7 @@ pub struct OidcIssuerSpec {
     pub account_id: Option<String>,
 
     /// ARN of the operator's role in another AWS account, which it assumes with its own token through that account's provider:
-    /// the issuer is registered there, and roles of bindings are made there. Its account is immutable. Default: the operator's own
-    /// role.
+    /// the issuer is registered there, and roles of bindings are made there. Immutable. Default: the operator's own role.
     #[serde(default, rename = "operatorRoleARN", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     #[x_kube(validation = Rule::new("self.matches('^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$')")
@@ -120,7 +119,7 @@ pub struct OidcIssuerSpec {
             .message("a tag's key has 1 to 128 letters, digits, spaces and _.:/=+@-"),
         validation = Rule::new("self.all(key, self[key].matches('^[A-Za-z0-9 _.:/=+@-]*$'))")
             .message("a tag's value has letters, digits, spaces and _.:/=+@-"),
-        validation = Rule::new("!self.exists(key, ['aws:', 'Aws:', 'AWS:', 'podidentity.dev/'].exists(prefix, key.startsWith(prefix)))")
+        validation = Rule::new("!self.exists(key, key.lowerAscii().startsWith('aws:') || key.lowerAscii().startsWith('podidentity.dev/'))")
             .message("tag keys that begin with aws: are reserved by AWS, and those that begin with podidentity.dev/ show whose a resource is")
     )]
     pub tags: BTreeMap<String, String>,

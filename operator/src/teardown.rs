@@ -40,6 +40,7 @@ impl Teardown<'_> {
         for issuer in issuers {
             check(&identity, &issuer.spec).map_err(|error| refused(&error))?;
         }
+        refuse_shared_documents(issuers, &of_cluster)?;
         let installation = installation(&identity, issuers, of_cluster).map_err(unchanged)?;
         for issuer in issuers {
             terminal.field("issuer", &issuer.spec.issuer_url());
@@ -128,6 +129,23 @@ impl Teardown<'_> {
         }
         Ok(())
     }
+}
+
+/// Another issuer of the cluster may be registered under the same URL in another account: its provider must not trust a
+/// bucket that is gone.
+fn refuse_shared_documents(file: &[NamedIssuer], of_cluster: &[NamedIssuer]) -> anyhow::Result<()> {
+    for issuer in file.iter().filter(|issuer| issuer.spec.s3.is_some()) {
+        let url = issuer.spec.issuer_url();
+        let same = |other: &&NamedIssuer| other.name != issuer.name && other.spec.issuer_url() == url;
+        if let Some(other) = of_cluster.iter().find(same) {
+            bail!(
+                "OidcIssuer {} has the same issuer URL, and its provider trusts the documents of this one: tear it down and \
+                 delete it first. Nothing was changed",
+                other.name
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Whether an issuer is in the file: of one name under two URLs, one was deleted and made again.

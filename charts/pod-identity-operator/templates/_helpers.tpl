@@ -63,10 +63,10 @@ matchConditions:
 {{- define "podidentity.egress" -}}
 - ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
 - ports:
-    {{- range .Values.networkPolicy.apiServers.ports }}
+    {{- range (.Values.networkPolicy.apiServers | default dict).ports | default (list 443 6443) }}
     - port: {{ . }}
     {{- end }}
-  {{- with .Values.networkPolicy.apiServers.addresses }}
+  {{- with (.Values.networkPolicy.apiServers | default dict).addresses }}
   to:
     {{- range . }}
     - ipBlock: {cidr: {{ . }}}

@@ -77,8 +77,8 @@ impl ApiServers {
             _ if refused || self.unlisted.is_some() => Coverage::Partial,
             (answered, all) if answered == all && all > 0 => Coverage::All,
             // The service address is the one API server that there is.
-            (0, 0 | 1) if self.service.is_ok() => Coverage::All,
-            // Of several, the service address shows a different one with every poll.
+            (0, 1) if self.service.is_ok() => Coverage::All,
+            // Of several, or of how many is not known, the service address shows a different one with every poll.
             (0, _) => Coverage::Partial,
             _ => Coverage::AllInReach,
         }

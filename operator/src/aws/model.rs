@@ -318,6 +318,12 @@ impl Write {
         matches!(self, Self::S3(_, S3Write::CreateBucket { .. }))
     }
 
+    /// Whether the write makes a provider.
+    #[must_use]
+    pub const fn creates_provider(&self) -> bool {
+        matches!(self, Self::Iam(IamWrite::CreateProvider { .. }))
+    }
+
     /// The provider that the write removes, if it removes one.
     #[must_use]
     pub fn deleted_provider(&self) -> Option<&str> {

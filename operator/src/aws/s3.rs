@@ -80,7 +80,7 @@ impl S3 {
         match optional(call!(self, "HeadBucket", &self.bucket.name, request)) {
             Ok(found) => Ok(found.is_some()),
             // The answer to HEAD has no body.
-            Err(error) if matches!(error.class, Class::Denied | Class::NotOwned) => Err(AwsError {
+            Err(error) if error.code == "403" => Err(AwsError {
                 class: Class::Denied,
                 message: "S3 gives no reason; the bucket may also belong to another account".into(),
                 ..error

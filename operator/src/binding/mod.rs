@@ -204,7 +204,11 @@ fn sibling(
             && decide::check_audience(&other.spec, &issuer).is_ok();
         let urls = cluster.issuers.state().into_iter().map(|issuer| issuer.spec.issuer_url());
         let made = role::target(&namespace, &name, &other.spec, &issuer.spec, urls, &target.identity);
-        let takes_over = other.can_take_over() && is_accepted && made.arn == target.arn;
+        // Under an issuer in another account it makes another role, whose ARN differs in the account.
+        let own_issuer = cluster.issuer(own.spec.issuer_name());
+        let same_account =
+            own_issuer.is_some_and(|own| own.spec.role_account() == issuer.spec.role_account());
+        let takes_over = other.can_take_over() && is_accepted && same_account && made.arn == target.arn;
         takes_over.then(|| Heir {
             name: name.clone(),
             uid: other.uid().unwrap_or_default(),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use crds::names::{DOCS, operator_role_arn};
-use crds::{Finding, OidcIssuer};
+use crds::{Finding, OidcIssuer, Reason};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
@@ -144,6 +144,9 @@ impl Bootstrap<'_> {
         let publication =
             publication::diff(&target, bucket.as_ref(), provider.as_ref(), expected.documents());
         let changes = publication.changes().map_err(unchanged)?;
+        if let Some(refusal) = publication.refusal().filter(|refusal| refusal.reason == Reason::NotOwned) {
+            return Err(unchanged(refusal.clone()));
+        }
         let canary = match (&bucket, target.managed()) {
             (Some(_), Some(location)) => {
                 let found = self.account.s3(&location.bucket).object(&location.canary_key).await;
@@ -319,6 +322,9 @@ impl Bootstrap<'_> {
             ));
         }
         let spec = &chosen.spec;
+        if spec.operator_role_arn.is_some() {
+            return; // the chart has the values of the operator's own account
+        }
         terminal.heading("chart values");
         let (partition, account) = (installation.partition(), installation.account());
         terminal.line("aws:");

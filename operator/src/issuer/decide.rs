@@ -3,16 +3,16 @@
 use std::time::{Duration, Instant};
 
 use crds::condition::{Summary, Wanted};
-use crds::{Finding, PublishedKey, Reason};
+use crds::{Finding, Reason};
 
-use super::keys::{self, Life, Sources};
+use super::key_set;
+use super::keys::Life;
 use super::model::{
     Due, Evidence, Expected, Facts, Fence, Memory, Note, Observed, Plan, Step, Verification, Verify, View,
 };
 use super::publication::{Publication, documents};
 use super::verdict::{self, Case};
 use super::{publication, removal};
-use crate::api_servers::model::{ApiServers, Coverage};
 use crate::aws::error::AwsError;
 use crate::change::Change;
 use crate::clock::Clock;
@@ -39,21 +39,20 @@ pub fn due(memory: &Memory, same_effect: bool, deletes: bool, clock: &Clock, tim
 #[must_use]
 pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, timings: &Timings) -> Plan {
     if let Some(duplicate) = &view.duplicate {
-        return of_duplicate(view, duplicate, timings);
+        return of_duplicate(view, observed, duplicate, timings);
     }
     let was_ready = view.object.was_ready;
     let mismatch = verdict::mismatch(view, observed);
-    let out_of_reach_since = out_of_reach_since(observed, memory, clock);
-    let complete = is_complete(observed, out_of_reach_since, clock, timings);
-    let life = life(view, observed, memory, complete, clock);
+    let out_of_reach_since = key_set::out_of_reach_since(observed, memory, clock);
+    let life = key_set::decide(view, observed, memory, clock, timings);
     let foreign = life.as_ref().err().and_then(Option::as_ref);
     let life = life.as_ref().ok();
     let expected = expected(view, observed, life);
     let documents = expected.as_ref().and_then(Expected::documents);
     let publication = publication(view, observed, documents);
     let changes = publication.as_ref().ok().and_then(|publication| publication.changes().ok());
-    let complete = changes.as_ref().is_some_and(Vec::is_empty);
-    let published = expected.as_ref().filter(|_| complete);
+    let as_specified = changes.as_ref().is_some_and(Vec::is_empty);
+    let published = expected.as_ref().filter(|_| as_specified);
     let digest = published.map(Expected::digest);
     let verification = memory
         .verification
@@ -78,13 +77,15 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         published: published.is_some(),
         notes: life.map_or(&[], |life| &life.notes),
         verification,
+        last_verification: memory.verification.as_ref(),
         window_open,
         early,
         // Ready is taken back only by evidence that lasted.
         against: bad.as_ref().filter(|_| lasted || !was_ready),
     };
 
-    let removal = view.object.deleting.then(|| removal::decide(view, observed, memory, clock, timings));
+    let removal =
+        view.object.deleting.then(|| removal::decide(view, observed, memory, foreign, clock, timings));
     let (steps, summary, next) = if let Some(removal::Removal::Ends(steps, summary, next)) = removal {
         (steps, summary, next)
     } else {
@@ -116,7 +117,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     Plan {
         conditions: verdict::conditions(&case, &summary),
         facts: facts(view, published.and_then(Expected::documents), life),
-        events: events(observed, memory, life),
+        events: key_set::events(observed, memory, life),
         note: Note {
             bad_since,
             out_of_reach_since,
@@ -131,76 +132,19 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
 }
 
 /// The plan of an issuer that changes nothing, and of which nothing is read.
-fn of_duplicate(view: &View, duplicate: &Finding, timings: &Timings) -> Plan {
-    let ends = view.object.deleting && view.object.finalizer;
+fn of_duplicate(view: &View, observed: &Observed, duplicate: &Finding, timings: &Timings) -> Plan {
+    let in_use = !observed.dependents.is_empty();
+    let ends = view.object.deleting && view.object.finalizer && !in_use;
+    // Without the issuer, its bindings could not remove their roles.
+    let summary = if in_use { removal::in_use(&observed.dependents) } else { duplicate.clone() };
     Plan {
         steps: ends.then_some(Step::RemoveFinalizer).into_iter().collect(),
-        conditions: verdict::unknown(&Summary::Stalled(duplicate.clone()), duplicate),
+        conditions: verdict::unknown(&Summary::Stalled(summary), duplicate),
         facts: facts(view, None, None),
         note: Note::default(),
         drift: false,
         next: Next::At(timings.api_server_poll),
         events: Vec::new(),
-    }
-}
-
-/// The keys to be published. An error while the API servers' keys or the bucket are not known, and a finding where the
-/// published keys are of another API server: they stay. Where this process published for this API server before, or an API
-/// server shows a key that is recorded, it is this cluster: its keys are put back whatever replaced them, and new ones are
-/// added.
-fn life(
-    view: &View,
-    observed: &Observed,
-    memory: &Memory,
-    complete: bool,
-    clock: &Clock,
-) -> Result<Life, Option<Finding>> {
-    // Where somebody else publishes, there is nothing to decide.
-    view.spec().s3.as_ref().ok_or(None)?;
-    let api = observed.api.as_ref().map_err(|_| None)?;
-    let bucket = observed.aws.as_ref().map_err(|_| None)?.bucket.as_ref();
-    let (seen, published) = (api.keys(), documents::published_keys(bucket));
-    let recorded = recorded(view, memory);
-    let own = memory.keys.as_ref().map(|life| &life.keys);
-    let is_this_cluster = own.is_some() || keys::any_is_recorded(&seen, recorded);
-    if !is_this_cluster && documents::foreign_keys(&published, &seen) {
-        return Err(Some(foreign()));
-    }
-    Ok(keys::life(&Sources {
-        seen: &seen,
-        complete,
-        additional: &observed.additional.keys,
-        additional_complete: observed.additional.unread.is_empty(),
-        recorded,
-        published: [own.unwrap_or(&published), &published],
-        mirror: bucket.and_then(|bucket| bucket.jwks.as_ref()).map_or("", |jwks| &jwks.clocks),
-        now: clock.wall,
-        retention: view.spec().key_retention(),
-        revoked: view.spec().revoked_keys(),
-    }))
-}
-
-/// Since when an API server is out of reach while others are not.
-fn out_of_reach_since(observed: &Observed, memory: &Memory, clock: &Clock) -> Option<Instant> {
-    let coverage = observed.api.as_ref().ok().map(ApiServers::coverage);
-    let begun = memory.out_of_reach_since.unwrap_or(clock.instant);
-    coverage.filter(|coverage| *coverage == Coverage::AllInReach).map(|_| begun)
-}
-
-/// Whether a key that no API server shows is certainly a key of none. One that restarts is out of reach for a moment: its
-/// keys are not retired meanwhile.
-fn is_complete(
-    observed: &Observed,
-    out_of_reach_since: Option<Instant>,
-    clock: &Clock,
-    timings: &Timings,
-) -> bool {
-    match observed.api.as_ref().map(ApiServers::coverage) {
-        Ok(Coverage::All) => true,
-        Ok(Coverage::AllInReach) => {
-            out_of_reach_since.is_some_and(|since| clock.since(since) >= timings.api_server_absence)
-        }
-        Ok(Coverage::Partial) | Err(_) => false,
     }
 }
 
@@ -210,27 +154,6 @@ fn expected(view: &View, observed: &Observed, life: Option<&Life>) -> Option<Exp
         return observed.api.as_ref().ok().map(|api| Expected::Elsewhere(api.keys()));
     }
     life.map(|life| Expected::Published(documents::wanted(view.spec(), life)))
-}
-
-/// What is known of published keys: from this process, or from the process before it.
-fn recorded<'a>(view: &'a View, memory: &'a Memory) -> &'a [PublishedKey] {
-    memory.keys.as_ref().map_or_else(|| view.recorded_keys(), |life| &life.records)
-}
-
-fn foreign() -> Finding {
-    let message = "the bucket has the keys of another API server, and none of this one's: another cluster uses the same \
-                   OidcIssuer, or all signing keys of this cluster were replaced. The published keys are left as they are. If \
-                   this is the cluster that they belong to, run `operator bootstrap` again, with --replace-keys if the cluster was built \
-                   anew";
-    Finding::new(Reason::ForeignKeys, message)
-}
-
-/// What is worth an event in this pass. A `ConfigMap` that stays wrong is named once.
-fn events(observed: &Observed, memory: &Memory, life: Option<&Life>) -> Vec<Finding> {
-    let new = observed.additional.invalid.iter().filter(|what| !memory.invalid.contains(what));
-    let invalid =
-        new.map(|what| Finding::new(Reason::AdditionalKeysInvalid, format!("{what}: it is ignored")));
-    life.map_or(&[][..], |life| &life.events).iter().cloned().chain(invalid).collect()
 }
 
 fn publication<'a>(
@@ -276,7 +199,8 @@ fn is_drift(
     wanted: Option<(&Life, &Documents)>,
 ) -> bool {
     let as_published = |(life, documents): (&Life, &Documents)| {
-        Some(documents.digest().as_str()) == view.published_digest() && life.records == recorded(view, memory)
+        Some(documents.digest().as_str()) == view.published_digest()
+            && life.records == key_set::recorded(view, memory)
     };
     changes.is_some_and(|changes| !changes.is_empty()) && wanted.is_none_or(as_published)
 }
@@ -290,7 +214,8 @@ fn facts(view: &View, published: Option<&Documents>, life: Option<&Life>) -> Fac
         account: target.map(|target| target.account.clone()),
         provider_arn: target.map(|target| target.provider_arn.clone()),
         digest: published.map(Documents::digest),
-        keys: life.map(|life| life.records.clone()),
+        // Somebody else publishes: there is nothing to show.
+        keys: if spec.s3.is_none() { Some(Vec::new()) } else { life.map(|life| life.records.clone()) },
     }
 }
 

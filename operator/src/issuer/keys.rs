@@ -83,7 +83,10 @@ pub fn life(sources: &Sources<'_>) -> Life {
     }));
     for (kid, jwk) in sources.additional.iter().filter(|(kid, _)| !sources.is_revoked(kid)) {
         let before = sources.record(kid).filter(|record| is_of(jwk, record));
-        life.put(kid, jwk, KeyState::Pending, before.and_then(|record| sources.last_used(record)));
+        let last_used = before.and_then(|record| sources.last_used(record));
+        // A key that was in use stays so until it is certain that no API server shows it.
+        let in_use = before.filter(|record| record.state == KeyState::Active && last_used.is_none());
+        life.put(kid, jwk, in_use.map_or(KeyState::Pending, |record| record.state), last_used);
     }
     // The longest to live first: where STS reads no more keys, the others are left out.
     let mut recorded: Vec<&PublishedKey> = sources.recorded.iter().collect();
@@ -163,7 +166,8 @@ impl Sources<'_> {
     fn last_used(&self, record: &PublishedKey) -> Option<Timestamp> {
         let retired_at = record.retired_at.as_ref().map(|at| at.0);
         let was_used = record.state != KeyState::Pending;
-        retired_at.or_else(|| (was_used && self.complete).then(|| self.second()))
+        let not_after_now = retired_at.map(|at| at.min(self.second()));
+        not_after_now.or_else(|| (was_used && self.complete).then(|| self.second()))
     }
 
     fn is_revoked(&self, kid: &str) -> bool {
@@ -230,7 +234,10 @@ impl Life {
         let last_used = sources.last_used(record);
         let never_used = record.state == KeyState::Pending && last_used.is_none();
         match last_used {
-            Some(at) if sources.is_over(at) => {
+            Some(at)
+                if sources.is_over(at)
+                    && (record.state != KeyState::Pending || sources.additional_complete) =>
+            {
                 let why = "no API server has shown it for the whole of spec.keys.retention";
                 self.event(Reason::KeyRemoved, format!("key {kid} is being removed from the JWKS: {why}"));
             }

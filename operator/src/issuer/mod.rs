@@ -3,6 +3,7 @@
 pub mod decide;
 pub mod duplicates;
 pub mod fence;
+pub mod key_set;
 pub mod keys;
 pub mod model;
 pub mod observe;
@@ -158,7 +159,8 @@ impl Kind for Issuer {
 
     fn changed(memory: &mut Memory, change: &Change, _: Written, clock: &Clock) {
         memory.last_write = Some(clock.instant);
-        memory.provider_deleted |= change.write.deleted_provider().is_some();
+        memory.provider_deleted = change.write.deleted_provider().is_some()
+            || (memory.provider_deleted && !change.write.creates_provider());
         // What was verified before the change is verified anew.
         (memory.aws, memory.verification) = (None, None);
     }

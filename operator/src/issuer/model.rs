@@ -69,6 +69,8 @@ pub struct Observed {
     pub aws: Result<AwsState, AwsError>,
     /// Bindings (`namespace/name`) that use the issuer; looked for only during its deletion.
     pub dependents: Vec<String>,
+    /// Names of other `OidcIssuer`s with the same URL, in other accounts.
+    pub same_url: Vec<String>,
     /// The issuer of the operator's own token for AWS, where it has one in a file; read only during a deletion.
     pub own_token_issuer: Option<String>,
 }

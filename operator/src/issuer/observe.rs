@@ -73,7 +73,13 @@ pub async fn observe(
     };
     let (additional, distribution) = (memory.additional.clone(), memory.distribution.unwrap_or_default());
     let own_token_issuer = if deletes { own_token::issuer().await } else { None };
-    Ok(Observed { api, additional, distribution, aws, dependents, own_token_issuer })
+    let all = if deletes { context.cluster.issuers.state() } else { Vec::new() };
+    let same_url = all
+        .iter()
+        .filter(|other| other.spec.issuer_url() == url && other.name_any() != view.object.name)
+        .map(|other| other.name_any())
+        .collect();
+    Ok(Observed { api, additional, distribution, aws, dependents, same_url, own_token_issuer })
 }
 
 /// Bindings (`namespace/name`) that use an issuer. One that cannot be read may use it.
@@ -133,6 +139,8 @@ pub async fn distribution(client: &Client) -> Option<Distribution> {
 
 /// The keys of the `ConfigMap`s that the specification names. What is wrong in one of them affects nothing else.
 pub async fn additional(client: &Client, namespace: &str, spec: &OidcIssuerSpec) -> Additional {
+    /// Of more entries that are wrong, the first ones show what is wrong.
+    const NAMED: usize = 20;
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let mut additional = Additional::default();
     for name in spec.additional_keys() {
@@ -160,6 +168,7 @@ pub async fn additional(client: &Client, namespace: &str, spec: &OidcIssuerSpec)
             }
         }
     }
+    additional.invalid.truncate(NAMED);
     additional
 }
 

@@ -29,6 +29,7 @@ pub(super) fn decide(
     view: &View,
     observed: &Observed,
     memory: &Memory,
+    foreign: Option<&Finding>,
     clock: &Clock,
     timings: &Timings,
 ) -> Removal {
@@ -41,11 +42,12 @@ pub(super) fn decide(
             timings,
             "what was published and registered stays in AWS; `operator teardown` removes it",
         ),
-        DeletionPolicy::Delete => delete(view, observed, memory, clock, timings),
+        DeletionPolicy::Delete => delete(view, observed, memory, foreign, clock, timings),
     }
 }
 
-fn in_use(dependents: &[String]) -> Finding {
+/// That bindings use it, with some of their names.
+pub(super) fn in_use(dependents: &[String]) -> Finding {
     /// More names would not be read.
     const NAMED: usize = 5;
     let named: Vec<&str> = dependents.iter().take(NAMED).map(String::as_str).collect();
@@ -65,7 +67,14 @@ fn end(view: &View, timings: &Timings, message: &str) -> Removal {
     Removal::Ends(steps, summary, Next::At(timings.api_server_poll))
 }
 
-fn delete(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, timings: &Timings) -> Removal {
+fn delete(
+    view: &View,
+    observed: &Observed,
+    memory: &Memory,
+    foreign: Option<&Finding>,
+    clock: &Clock,
+    timings: &Timings,
+) -> Removal {
     let (target, aws) = match (&view.target, &observed.aws) {
         (Ok(target), Ok(aws)) => (target, aws),
         (Err(error), _) | (_, Err(error)) => {
@@ -81,13 +90,19 @@ fn delete(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, timi
         Summary::Reconciling(Finding::new(Reason::Deleting, message))
     };
     // What somebody else owns is not removed, nor what it may trust.
-    let not_owned =
-        provider::check(target, registered.as_ref()).and_then(|()| bucket::check(target, found.as_ref()));
-    if let Some(not_owned) = not_owned.err().filter(|finding| finding.reason == Reason::NotOwned) {
-        let message =
-            format!("{}. To leave all of it in AWS, set spec.deletionPolicy to Retain", not_owned.message);
-        let finding = Finding::new(not_owned.reason, message);
-        return Removal::Ends(Vec::new(), Summary::Stalled(finding), Next::BackOff);
+    let checks = [provider::check(target, registered.as_ref()), bucket::check(target, found.as_ref())];
+    let mut refused = checks.into_iter().filter_map(Result::err).chain(foreign.cloned());
+    let is_of_others = |finding: &Finding| matches!(finding.reason, Reason::NotOwned | Reason::ForeignKeys);
+    if let Some(Finding { reason, message }) = refused.find(is_of_others) {
+        let message = format!("{message}. To leave all of it in AWS, set spec.deletionPolicy to Retain");
+        return Removal::Ends(Vec::new(), Summary::Stalled(Finding::new(reason, message)), Next::BackOff);
+    }
+    if let Some(other) = observed.same_url.first().filter(|_| target.location.is_some()) {
+        let message = format!(
+            "OidcIssuer {other} has the same issuer URL, and its provider trusts these documents: delete it first, or set \
+             spec.deletionPolicy to Retain"
+        );
+        return Removal::Waits(Summary::Stalled(Finding::new(Reason::DeletionBlocked, message)));
     }
     if target.provider_management == Management::Existing && registered.is_some() {
         return Removal::Waits(Summary::Stalled(still_trusted(target)));

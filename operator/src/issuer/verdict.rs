@@ -29,6 +29,8 @@ pub struct Case<'a> {
     pub published: bool,
     /// The last verification, if it was made for the published documents.
     pub verification: Option<&'a Verification>,
+    /// The last verification, whatever it was made for.
+    pub last_verification: Option<&'a Verification>,
     /// Whether "not yet" is an answer: AWS may not have seen the last write everywhere.
     pub window_open: bool,
     /// Whether the last verification was made while that was so.
@@ -37,8 +39,11 @@ pub struct Case<'a> {
     pub against: Option<&'a Finding>,
 }
 
+/// One condition from what was observed.
+type Verdict = fn(&Case<'_>) -> Wanted;
+
 /// Every condition beside the summary, in the order of the status.
-const VERDICTS: [(C, fn(&Case<'_>) -> Wanted); 6] = [
+const VERDICTS: [(C, Verdict); 6] = [
     (C::IssuerMatches, issuer_matches),
     (C::Published, published),
     (C::ProviderRegistered, provider_registered),
@@ -361,7 +366,7 @@ fn bucket_fenced(case: &Case<'_>) -> Wanted {
 
 /// The warning that the API server accepts tokens for AWS; none where it does not, or is not known to.
 fn audiences_shared(case: &Case<'_>) -> Option<Wanted> {
-    let last = case.verification.filter(|_| case.published)?;
+    let last = case.last_verification?;
     let shared = case.view.spec().audiences.iter().find(|audience| last.api_audiences.contains(audience))?;
     let message = format!(
         "{shared} is an audience of the API server itself, so it accepts tokens that pods show to AWS. Set --api-audiences of the API server without it: {DOCS}/issuer-flags.md"

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     const RSA: &str = r#"{"use":"sig","kty":"RSA","kid":"r","alg":"RS256","n":"AQAB","e":"AQAB"}"#;
-    const EC: &str = r#"{"use":"sig","kty":"EC","kid":"e","crv":"P-256","x":"AA","y":"BB"}"#;
+    const EC: &str = r#"{"use":"sig","kty":"EC","kid":"e","crv":"P-256","x":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","y":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#;
 
     fn documents(list: &[&str]) -> Documents {
         let keys = Keys::parse(format!(r#"{{"keys":[{}]}}"#, list.join(",")).as_bytes()).unwrap();

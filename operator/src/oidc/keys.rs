@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::error::OidcError;
-use super::jwk::{Jwk, algorithm, thumbprint};
+use super::jwk::{Jwk, defect};
 use super::pem;
 
 /// Public keys that AWS STS verifies, by key id.
@@ -40,23 +40,20 @@ impl ReadKeys {
         struct Jwks {
             keys: Vec<Jwk>,
         }
+        /// Characters of a key id in a message.
+        const SHOWN: usize = 64;
         let Jwks { keys } = serde_json::from_slice(body)
             .map_err(|e| OidcError::Malformed { document: "JWKS", reason: e.to_string() })?;
         let mut read = Self::default();
         for mut jwk in keys {
             jwk.retain(|member, _| !PRIVATE_MEMBERS.contains(&member.as_str()));
-            let text = |member: &str| jwk.get(member).and_then(Value::as_str).unwrap_or_default().to_owned();
-            let kid = text("kid");
-            if kid.is_empty() {
-                read.left_out.push("a key without a key id (kid) is not published".into());
-            } else if algorithm(&jwk).is_none() || thumbprint(&jwk).is_none() {
-                let type_ = [text("kty"), text("crv"), text("alg")].join(" ");
-                read.left_out.push(format!(
-                    "key {kid} ({}) is not published: AWS STS does not verify this type",
-                    type_.trim()
-                ));
-            } else {
-                read.keys.0.insert(kid, jwk);
+            let kid = jwk.get("kid").and_then(Value::as_str).unwrap_or_default().to_owned();
+            match defect(&jwk) {
+                None => drop(read.keys.0.insert(kid, jwk)),
+                Some(why) => {
+                    let kid: String = kid.chars().take(SHOWN).collect();
+                    read.left_out.push(format!("key {kid:?} is not published: {why}"));
+                }
             }
         }
         read.checked()
@@ -150,32 +147,60 @@ mod tests {
     use super::*;
 
     const RSA: &str = r#"{"use":"sig","kty":"RSA","kid":"r","alg":"RS256","n":"AQAB","e":"AQAB"}"#;
-    const EC: &str = r#"{"use":"sig","kty":"EC","kid":"e","crv":"P-256","x":"AA","y":"BB"}"#;
+    const EC: &str = r#"{"use":"sig","kty":"EC","kid":"e","crv":"P-256","x":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","y":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#;
 
     fn read(list: &[&str]) -> Result<ReadKeys, OidcError> {
         ReadKeys::from_jwks(format!(r#"{{"keys":[{}]}}"#, list.join(",")).as_bytes())
     }
 
     #[test]
-    fn keys_that_sts_cannot_verify_are_left_out_and_named() {
+    fn keys_that_sts_cannot_read_are_left_out_and_named() {
+        let too_long = RSA.replace(r#""r""#, &format!("{:?}", "k".repeat(256)));
+        let too_large = RSA.replace("sig", &"s".repeat(8 * 1024));
+        let type_ = "AWS STS does not verify keys of its type";
+        let members = "its members n and e, or x and y, are not those of such a key in URL-safe base64";
         let ml_dsa = r#"{"kty":"AKP","kid":"m","alg":"ML-DSA-44","pub":"AA"}"#;
-        let ed = r#"{"kty":"OKP","kid":"o","crv":"Ed25519","x":"AA"}"#;
-        let pss = r#"{"kty":"RSA","kid":"p","alg":"PS256","n":"AQAB","e":"AQAB"}"#;
-        let without_id = r#"{"kty":"RSA","n":"AQAB","e":"AQAB"}"#;
-        let without_modulus = r#"{"kty":"RSA","kid":"w","e":"AQAB"}"#;
-        let ReadKeys { keys, left_out } =
-            read(&[RSA, EC, ml_dsa, ed, pss, without_id, without_modulus]).unwrap();
-        assert_eq!(keys.ids().collect::<Vec<_>>(), ["e", "r"]);
-        assert_eq!(
-            left_out,
-            [
-                "key m (AKP  ML-DSA-44) is not published: AWS STS does not verify this type",
-                "key o (OKP Ed25519) is not published: AWS STS does not verify this type",
-                "key p (RSA  PS256) is not published: AWS STS does not verify this type",
-                "a key without a key id (kid) is not published",
-                "key w (RSA) is not published: AWS STS does not verify this type",
-            ]
-        );
+        for (jwk, named) in [
+            (ml_dsa, format!("key \"m\" is not published: {type_}")),
+            (
+                r#"{"kty":"OKP","kid":"o","crv":"Ed25519","x":"AA"}"#,
+                format!("key \"o\" is not published: {type_}"),
+            ),
+            (
+                r#"{"kty":"RSA","kid":"p","alg":"PS256","n":"AQAB","e":"AQAB"}"#,
+                format!("key \"p\" is not published: {type_}"),
+            ),
+            (
+                r#"{"kty":"RSA","kid":"x","alg":"ES256","n":"AQAB","e":"AQAB"}"#,
+                format!("key \"x\" is not published: {type_}"),
+            ),
+            (
+                r#"{"kty":"RSA","n":"AQAB","e":"AQAB"}"#,
+                "key \"\" is not published: it has no key id (kid)".into(),
+            ),
+            (r#"{"kty":"RSA","kid":"w","e":"AQAB"}"#, format!("key \"w\" is not published: {members}")),
+            (
+                r#"{"kty":"RSA","kid":"b","n":"AQAB==","e":"AQAB"}"#,
+                format!("key \"b\" is not published: {members}"),
+            ),
+            (
+                r#"{"kty":"EC","kid":"s","crv":"P-256","x":"AA","y":"AA"}"#,
+                format!("key \"s\" is not published: {members}"),
+            ),
+            (
+                &too_long,
+                format!(
+                    "key {:?} is not published: its key id (kid) has more than 255 bytes",
+                    "k".repeat(64)
+                ),
+            ),
+            (&too_large, "key \"r\" is not published: it has more than 8 KiB".into()),
+        ] {
+            let other = RSA.replace(r#""r""#, r#""other""#);
+            let ReadKeys { keys, left_out } = read(&[&other, EC, jwk]).unwrap();
+            assert_eq!(keys.ids().collect::<Vec<_>>(), ["e", "other"], "{jwk}");
+            assert_eq!(left_out, [named]);
+        }
         assert_eq!(read(&[ml_dsa]), Err(OidcError::NoUsableKey));
         assert_eq!(read(&[]), Err(OidcError::NoUsableKey));
         let html = ReadKeys::from_jwks(b"<html>");
@@ -192,8 +217,8 @@ mod tests {
 
     #[test]
     fn private_members_are_removed_and_unknown_ones_are_kept() {
-        let private = r#"{"kty":"EC","kid":"e","crv":"P-256","x":"AA","y":"BB","d":"SECRET","x5t":"kept"}"#;
-        let keys = read(&[private]).unwrap().keys;
+        let private = EC.replace(r#""kty""#, r#""d":"SECRET","x5t":"kept","kty""#);
+        let keys = read(&[&private]).unwrap().keys;
         assert_eq!(keys.get("e").unwrap().get("d"), None);
         assert_eq!(keys.get("e").unwrap()["x5t"], "kept");
     }

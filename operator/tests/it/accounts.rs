@@ -93,6 +93,10 @@ async fn an_issuer_is_registered_in_a_second_account_and_roles_are_made_there() 
     assert!(!writers.is_empty() && writers.iter().all(|principal| principal.contains(OTHER)), "{writers:?}");
     world.issuer_is("Ready").await;
 
+    // The documents are not removed while the other account's provider trusts them.
+    let refused = world.teardown(&world.spec(), false).await.unwrap_err().to_string();
+    assert!(refused.contains("OidcIssuer second has the same issuer URL"), "{refused}");
+
     world.unbind("app").await;
     assert!(other.state().role(&name).is_none());
     world.issuers().delete("second", &DeleteParams::default()).await.unwrap();

@@ -204,7 +204,8 @@ async fn an_existing_provider_must_be_as_specified_and_is_never_changed() {
     assert!(message.contains("does not have audience second"), "{message}");
     // The documents are kept as specified all the same.
     world.sim.put_object(BUCKET, "homelab/openid/v1/jwks", "{}");
-    world.until_called("PutObject", 1).await;
+    let published = |state: &State| state.buckets[BUCKET].objects["homelab/openid/v1/jwks"].body.len() > 2;
+    world.until_aws("the keys", published).await;
     assert_eq!(world.sim.state().providers, before);
     assert_eq!(world.writes(), ["PutObject"]);
 }

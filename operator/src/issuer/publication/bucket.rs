@@ -12,6 +12,10 @@ use crate::oidc::Discovery;
 use crate::policy::bucket::Bucket as BucketPolicy;
 use crate::policy::equivalent;
 
+/// The attribute of the bucket's ACLs, which its public-access block ignores in any case.
+const OWNERSHIP_CONTROLS: &str = "bucket ownership controls";
+/// The attribute of the bucket's tags.
+const TAGS: &str = "bucket tags";
 /// The attribute of the bucket's policy.
 pub const POLICY: &str = "bucket policy";
 
@@ -96,7 +100,7 @@ pub fn diff(target: &Target, found: Option<&Bucket>) -> Vec<Change> {
         }
         Some(bucket) if !bucket.owner_enforced => {
             let (old, new) = (Some("ACLs are on".into()), Some("BucketOwnerEnforced".into()));
-            changes.push(change(location, "bucket ownership controls", old, new, S3Write::EnforceOwner));
+            changes.push(change(location, OWNERSHIP_CONTROLS, old, new, S3Write::EnforceOwner));
         }
         Some(_) => {}
     }
@@ -106,7 +110,7 @@ pub fn diff(target: &Target, found: Option<&Bucket>) -> Vec<Change> {
         // The call replaces all tags: those of others stay.
         let all: Tags = found.tags.clone().into_iter().chain(missing.clone()).collect();
         let (old, new) = (describe_tags(&found.tags, &missing), Some(describe_all(&missing)));
-        changes.push(change(location, "bucket tags", old, new, S3Write::PutTags(all)));
+        changes.push(change(location, TAGS, old, new, S3Write::PutTags(all)));
     }
     if !found.is_some_and(|bucket| bucket.public_access == OPEN) {
         if !is_stored(&full) && !is_stored(&fence) {
@@ -120,6 +124,12 @@ pub fn diff(target: &Target, found: Option<&Bucket>) -> Vec<Change> {
         changes.push(put_policy(&full));
     }
     changes
+}
+
+/// Whether a change of the bucket may be made after the documents are published: it protects nothing.
+#[must_use]
+pub fn can_wait(change: &Change) -> bool {
+    matches!(change.attribute, OWNERSHIP_CONTROLS | TAGS)
 }
 
 /// What takes the bucket away once its documents are gone.

@@ -7,7 +7,7 @@ pub mod provider;
 pub mod tags;
 pub mod target;
 
-use crds::{Finding, Reason};
+use crds::Finding;
 
 use self::target::Target;
 use crate::aws::model::{Bucket, Provider};
@@ -35,23 +35,24 @@ pub fn diff(
     let documents_exist =
         elsewhere || wanted.is_some() || bucket.is_some_and(|bucket| bucket.discovery.is_some());
     Publication {
-        bucket: bucket::check(target, bucket)
-            .map(|()| [bucket::diff(target, bucket), documents::diff(target, bucket, wanted)].concat()),
+        bucket: bucket::check(target, bucket).map(|()| {
+            // What protects the documents comes before them; what fails in the rest must not keep a new key from being published.
+            let (rest, first): (Vec<Change>, Vec<Change>) =
+                bucket::diff(target, bucket).into_iter().partition(bucket::can_wait);
+            [first, documents::diff(target, bucket, wanted), rest].concat()
+        }),
         provider: provider::check(target, provider)
             .map(|()| provider::diff(target, provider, documents_exist)),
     }
 }
 
 impl Publication {
-    /// All changes, in an order in which a crash leaves no provider whose documents are missing. Nothing is changed where one
-    /// part belongs to somebody else. A provider that somebody else has to correct keeps no signing key from being published.
+    /// All changes, in an order in which a crash leaves no provider whose documents are missing. Nothing is changed where the
+    /// bucket belongs to somebody else. A provider that does, or that somebody else has to correct, keeps no signing key from
+    /// being published: pods rest on the documents meanwhile.
     pub fn changes(&self) -> Result<Vec<Change>, Finding> {
         let bucket = self.bucket.as_ref().map_err(Clone::clone)?;
-        let provider = match &self.provider {
-            Ok(changes) => changes.as_slice(),
-            Err(finding) if finding.reason == Reason::ExistingNotAsSpecified => &[],
-            Err(finding) => return Err(finding.clone()),
-        };
+        let provider = self.provider.as_ref().map_or(&[][..], Vec::as_slice);
         Ok([bucket.as_slice(), provider].concat())
     }
 

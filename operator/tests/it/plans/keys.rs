@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crds::{KeyState, PublishedKey};
 use issuer::keys::{Life, Sources, life, mirror};
 use k8s_openapi::jiff::SignedDuration;
+use operator::api_servers::model::{Coverage, NoAnswer};
 use operator::oidc::jwk::{Jwk, thumbprint};
 use proptest::prelude::*;
 
@@ -19,8 +22,8 @@ fn start() -> Timestamp {
 
 /// RSA keys; the modulus follows from the id.
 fn rsa(ids: &[&str]) -> Keys {
-    let jwk =
-        |id: &&str| json!({"kty": "RSA", "kid": id, "alg": "RS256", "n": format!("AQAB{id}"), "e": "AQAB"});
+    let modulus = |id: &str| URL_SAFE_NO_PAD.encode(format!("modulus of {id}"));
+    let jwk = |id: &&str| json!({"kty": "RSA", "kid": id, "alg": "RS256", "n": modulus(id), "e": "AQAB"});
     if ids.is_empty() {
         return Keys::default();
     }
@@ -184,6 +187,15 @@ fn one_poll() {
             &[],
         ),
         (
+            "the same, while an API server does not answer: it is in use",
+            |p| {
+                (p.seen, p.additional, p.complete) = (rsa(&["b"]), rsa(&["a"]), false);
+                p.recorded = vec![record("a", Active, None), record("b", Active, None)];
+            },
+            "a active, b active",
+            &[],
+        ),
+        (
             "the same, when the ConfigMap ends",
             |p| {
                 (p.seen, p.own) = (rsa(&["b"]), rsa(&["a", "b"]));
@@ -289,6 +301,43 @@ fn one_poll() {
         });
         assert_eq!(shown(&life), *expected, "{row}");
         assert_eq!(reasons(&life), *events, "{row}");
+    }
+}
+
+#[test]
+fn what_one_poll_shows_of_all_api_servers() {
+    let server = || ApiServer { issuer: OTHER.into(), keys: rsa(&["a"]), left_out: Vec::new() };
+    let no_answer = |reached| Err(NoAnswer { reached, why: "no".into() });
+    let (refuses, out_of_reach) = (|| no_answer(true), || no_answer(false));
+    let yes = || Ok(server());
+    for (row, service, endpoints, unlisted, expected) in [
+        ("one, at both addresses", yes(), vec![yes()], None, Coverage::All),
+        ("one, at the service address only", yes(), vec![out_of_reach()], None, Coverage::All),
+        ("one, at its own address only", out_of_reach(), vec![yes()], None, Coverage::All),
+        ("three", yes(), vec![yes(), yes(), yes()], None, Coverage::All),
+        (
+            "one of three is out of reach",
+            yes(),
+            vec![yes(), out_of_reach(), yes()],
+            None,
+            Coverage::AllInReach,
+        ),
+        ("one of three refuses", yes(), vec![yes(), refuses(), yes()], None, Coverage::Partial),
+        (
+            "three, none of them in reach",
+            yes(),
+            vec![out_of_reach(), out_of_reach()],
+            None,
+            Coverage::Partial,
+        ),
+        ("the service address refuses", refuses(), vec![yes()], None, Coverage::Partial),
+        ("none is listed", yes(), vec![], None, Coverage::Partial),
+        ("the list cannot be read", yes(), vec![], Some("403".to_owned()), Coverage::Partial),
+    ] {
+        let endpoints =
+            endpoints.into_iter().enumerate().map(|(n, answer)| (format!("192.0.2.{n}:6443"), answer));
+        let servers = ApiServers { service, endpoints: endpoints.collect(), unlisted };
+        assert_eq!(servers.coverage(), expected, "{row}");
     }
 }
 

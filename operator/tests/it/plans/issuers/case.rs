@@ -25,6 +25,8 @@ pub struct Case {
     pub memory: Memory,
     pub clock: Clock,
     pub duplicate: Option<Finding>,
+    /// The keys that the status knows, where it knows published documents.
+    pub recorded: Vec<PublishedKey>,
     /// Whether the credentials are a session of the operator's role.
     pub own_role: bool,
 }
@@ -111,12 +113,14 @@ impl Case {
                 aws: Ok(AwsState { bucket: Some(bucket), provider: Some(provider) }),
                 dependents: Vec::new(),
                 own_token_issuer: None,
+                same_url: Vec::new(),
             },
             memory: Memory { verification: Some(verification), ..Memory::default() },
             spec,
             clock,
             duplicate: None,
             own_role: false,
+            recorded: records(&keys()),
         }
     }
 
@@ -140,7 +144,7 @@ impl Case {
         let mut issuer = OidcIssuer::new("default", self.spec.clone());
         let status = issuer.status.get_or_insert_default();
         if self.published {
-            (status.published_digest, status.keys) = (Some(digest), records(&keys()));
+            (status.published_digest, status.keys) = (Some(digest), self.recorded.clone());
         }
         let view = View {
             object: ObjectState {

@@ -4,10 +4,26 @@ mod case;
 
 use crds::{DeletionPolicy, Management, ProviderSettings};
 
-use case::{Case, api, keys, name, other_keys, refused, unreachable};
+use case::{Case, api, keys, name, other_keys, records, refused, unreachable};
 use issuer::model::{AwsState, Evidence, Fence};
+use operator::api_servers::model::NoAnswer;
 
 use super::*;
+
+/// Two API servers, of which one has a key that is published, and another one, which is out of reach. What this issuer has
+/// published has two keys.
+fn one_out_of_reach(case: &mut Case) -> ApiServers {
+    let mut both = keys();
+    both.extend(&other_keys());
+    let documents = Documents::new(&case.spec.issuer_url(), &case.spec.jwks_uri(), &both, String::new());
+    case.bucket().jwks.as_mut().unwrap().body.clone_from(&documents.jwks);
+    case.bucket().discovery.as_mut().unwrap().body.clone_from(&documents.discovery);
+    case.evidence().digest = documents.digest();
+    case.recorded = records(&both);
+    let mut servers = api(&case.spec.issuer_url(), keys());
+    servers.endpoints.push(("192.0.2.2:6443".into(), Err(NoAnswer { reached: false, why: "no".into() })));
+    servers
+}
 
 #[test]
 #[allow(clippy::too_many_lines, reason = "a table")]
@@ -271,7 +287,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
             },
             &[],
             "False NotOwned Stalled",
-            "+Verified +Verified -NotOwned =NotVerified =NotVerified =NotVerified",
+            "+Verified +Verified -NotOwned +Verified +Verified +Verified",
         ),
         (
             "another account in the bucket's name",
@@ -340,6 +356,26 @@ fn from_what_is_observed_to_steps_and_conditions() {
             &["exchange"],
             "True Ready",
             "+Verified +Verified +Verified =NotVerified =NotVerified =NotVerified",
+        ),
+        (
+            "one API server is out of reach for less than ten minutes, and a key is missing: it may be restarting",
+            |case| {
+                case.observed.api = Ok(one_out_of_reach(case));
+                case.memory.out_of_reach_since = case.clock.instant.checked_sub(Duration::from_mins(9));
+            },
+            &[],
+            "True Ready",
+            "+Verified +Verified +Verified +Verified +Verified +Verified",
+        ),
+        (
+            "one API server is out of reach for ten minutes: the key is retired, with its time stored in the bucket",
+            |case| {
+                case.observed.api = Ok(one_out_of_reach(case));
+                case.memory.out_of_reach_since = case.clock.instant.checked_sub(Duration::from_mins(10));
+            },
+            &["JWKS"],
+            "True Ready",
+            "+Verified -Publishing +Verified =NotVerified =NotVerified =NotVerified",
         ),
         (
             "the API server accepts tokens that are made for AWS: a warning",
