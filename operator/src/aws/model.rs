@@ -332,6 +332,12 @@ impl Write {
             _ => None,
         }
     }
+
+    /// Whether it removes a bucket.
+    #[must_use]
+    pub const fn deletes_bucket(&self) -> bool {
+        matches!(self, Self::S3(_, S3Write::DeleteBucket))
+    }
 }
 
 /// What a write returned.

@@ -121,7 +121,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         note: Note {
             bad_since,
             out_of_reach_since,
-            provider_missing_since: removal::provider_missing_since(view, observed, memory, clock),
+            missing: removal::missing(view, observed, memory, clock),
             keys: life.cloned(),
             invalid: observed.additional.invalid.clone(),
         },

@@ -150,7 +150,7 @@ impl Kind for Issuer {
         memory.spec = Some(without_grants(view.spec()));
         memory.bad_since = plan.note.bad_since;
         memory.out_of_reach_since = plan.note.out_of_reach_since;
-        memory.provider_missing_since = plan.note.provider_missing_since;
+        memory.missing = plan.note.missing;
         memory.invalid.clone_from(&plan.note.invalid);
         if let Some(keys) = &plan.note.keys {
             memory.keys = Some(keys.clone());
@@ -161,6 +161,7 @@ impl Kind for Issuer {
         memory.last_write = Some(clock.instant);
         memory.provider_deleted = change.write.deleted_provider().is_some()
             || (memory.provider_deleted && !change.write.creates_provider());
+        memory.bucket_deleted = change.write.deletes_bucket();
         // What was verified before the change is verified anew.
         (memory.aws, memory.verification) = (None, None);
     }

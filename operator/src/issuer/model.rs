@@ -133,8 +133,19 @@ pub struct Memory {
     pub out_of_reach_since: Option<Instant>,
     /// Whether this process has deleted the provider.
     pub provider_deleted: bool,
-    /// During a deletion: since when every read has shown no provider.
-    pub provider_missing_since: Option<Instant>,
+    /// Whether this process has deleted the bucket.
+    pub bucket_deleted: bool,
+    /// What no read of a deletion has shown.
+    pub missing: Missing,
+}
+
+/// During a deletion: since when every read has shown none. One answer is not believed: what it hides would be left in AWS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Missing {
+    /// No provider.
+    pub provider_since: Option<Instant>,
+    /// No bucket.
+    pub bucket_since: Option<Instant>,
 }
 
 impl Memory {
@@ -256,8 +267,8 @@ pub struct Facts {
 pub struct Note {
     /// Since when there is definite evidence against the issuer.
     pub bad_since: Option<Instant>,
-    /// During a deletion: since when every read has shown no provider.
-    pub provider_missing_since: Option<Instant>,
+    /// What no read of a deletion has shown.
+    pub missing: Missing,
     /// Since when an API server is out of reach, others being in reach.
     pub out_of_reach_since: Option<Instant>,
     /// The keys; `None` where they could not be decided.

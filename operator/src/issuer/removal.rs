@@ -8,7 +8,7 @@ use std::time::Instant;
 use crds::condition::Summary;
 use crds::{DeletionPolicy, Finding, Management, Reason};
 
-use super::model::{AwsState, Memory, Observed, Step, View};
+use super::model::{AwsState, Memory, Missing, Observed, Step, View};
 use super::publication::target::Target;
 use super::publication::{bucket, documents, provider};
 use super::verdict;
@@ -110,7 +110,7 @@ fn delete(
     if let Some(change) = provider::removal(target, registered.as_ref()) {
         return Removal::Ends(vec![Step::Change(change)], deleting("provider"), Next::LookAgain);
     }
-    if !memory.provider_deleted && !is_certainly_missing(memory, clock, timings) {
+    if !memory.provider_deleted && !provider_is_certainly_missing(memory, clock, timings) {
         return Removal::Ends(Vec::new(), deleting("provider"), Next::At(timings.role_confirmation));
     }
     let documents = documents::removal(target, found.as_ref());
@@ -119,26 +119,34 @@ fn delete(
     if !changes.is_empty() {
         return Removal::Ends(changes, deleting("bucket"), Next::LookAgain);
     }
+    let is_ours = target.managed().is_some();
+    if is_ours && !memory.bucket_deleted && !was_said_twice(memory.missing.bucket_since, clock, timings) {
+        return Removal::Ends(Vec::new(), deleting("bucket"), Next::At(timings.role_confirmation));
+    }
     end(view, timings, "spec.deletionPolicy is Delete: everything that was made is removed from AWS")
 }
 
-/// Since when every read of a deletion has shown no provider.
-pub(super) fn provider_missing_since(
-    view: &View,
-    observed: &Observed,
-    memory: &Memory,
-    clock: &Clock,
-) -> Option<Instant> {
-    let missing = view.object.deleting && observed.aws.as_ref().is_ok_and(|aws| aws.provider.is_none());
-    missing.then(|| memory.provider_missing_since.unwrap_or(clock.instant))
+/// What this read and all before it in a deletion have not shown.
+pub(super) fn missing(view: &View, observed: &Observed, memory: &Memory, clock: &Clock) -> Missing {
+    let Ok(aws) = &observed.aws else { return Missing::default() };
+    let since = |is_missing: bool, before: Option<Instant>| {
+        (view.object.deleting && is_missing).then(|| before.unwrap_or(clock.instant))
+    };
+    Missing {
+        provider_since: since(aws.provider.is_none(), memory.missing.provider_since),
+        bucket_since: since(aws.bucket.is_none(), memory.missing.bucket_since),
+    }
 }
 
-/// Whether "no such provider" may be believed: IAM is eventually consistent. It was said twice, and nothing was made a moment
-/// ago.
-fn is_certainly_missing(memory: &Memory, clock: &Clock, timings: &Timings) -> bool {
+/// IAM is eventually consistent: nothing was made a moment ago, either.
+fn provider_is_certainly_missing(memory: &Memory, clock: &Clock, timings: &Timings) -> bool {
     let last_write = memory.last_write.unwrap_or(clock.started).max(clock.started);
     clock.since(last_write) >= timings.role_settling
-        && memory.provider_missing_since.is_some_and(|since| clock.since(since) >= timings.role_confirmation)
+        && was_said_twice(memory.missing.provider_since, clock, timings)
+}
+
+fn was_said_twice(missing_since: Option<Instant>, clock: &Clock, timings: &Timings) -> bool {
+    missing_since.is_some_and(|since| clock.since(since) >= timings.role_confirmation)
 }
 
 /// Whether the operator's own credentials come from a token of this issuer, now or with its next token: then it would lose them

@@ -1,9 +1,9 @@
 //! What a row of the table starts from, and the words for its steps.
 
-use crds::{KeyState, PublishedKey};
+use crds::{DeletionPolicy, KeyState, PublishedKey};
 use issuer::decide::decide;
 use issuer::model::{
-    Additional, AwsState, Evidence, Fence, Memory, Observed, Plan, Step, Verification, View,
+    Additional, AwsState, Evidence, Fence, Memory, Missing, Observed, Plan, Step, Verification, View,
 };
 use issuer::publication::bucket::{OPEN, wanted};
 use issuer::publication::target::Target;
@@ -132,6 +132,14 @@ impl Case {
 
     pub fn bucket(&mut self) -> &mut Bucket {
         self.observed.aws.as_mut().unwrap().bucket.as_mut().unwrap()
+    }
+
+    /// A deletion whose reads have shown neither a provider nor a bucket for long enough.
+    pub fn is_gone(&mut self) {
+        (self.deleting, self.spec.deletion_policy) = (true, DeletionPolicy::Delete);
+        self.observed.aws = Ok(AwsState { bucket: None, provider: None });
+        let since = self.clock.instant.checked_sub(Duration::from_secs(30));
+        self.memory.missing = Missing { provider_since: since, bucket_since: since };
     }
 
     pub fn evidence(&mut self) -> &mut Verification {

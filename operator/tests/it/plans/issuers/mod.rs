@@ -469,13 +469,41 @@ fn from_what_is_observed_to_steps_and_conditions() {
         (
             "deletion with Delete: no provider, certainly",
             |case| {
-                case.memory.provider_missing_since = case.clock.instant.checked_sub(Duration::from_secs(30));
+                case.memory.missing.provider_since = case.clock.instant.checked_sub(Duration::from_secs(30));
                 (case.deleting, case.spec.deletion_policy) = (true, DeletionPolicy::Delete);
                 case.observed.aws.as_mut().unwrap().provider = None;
             },
             &["discovery document", "JWKS", "canary object", "bucket"],
             "False Deleting Reconciling",
             "+Verified +Verified -Publishing ?NotVerified ?NotVerified ?NotVerified",
+        ),
+        (
+            "deletion with Delete: no bucket, said once",
+            |case| {
+                case.is_gone();
+                case.memory.missing.bucket_since = None;
+            },
+            &[],
+            "False Deleting Reconciling",
+            "+Verified -Publishing -Publishing ?NotVerified ?NotVerified ?Publishing",
+        ),
+        (
+            "deletion with Delete: no bucket, said twice",
+            Case::is_gone,
+            &["remove finalizer"],
+            "False Deleting Reconciling",
+            "+Verified -Publishing -Publishing ?NotVerified ?NotVerified ?Publishing",
+        ),
+        (
+            "deletion with Delete: no bucket, which this process has deleted",
+            |case| {
+                case.is_gone();
+                case.memory.missing.bucket_since = None;
+                case.memory.bucket_deleted = true;
+            },
+            &["remove finalizer"],
+            "False Deleting Reconciling",
+            "+Verified -Publishing -Publishing ?NotVerified ?NotVerified ?Publishing",
         ),
         (
             "deletion with Delete: a provider of somebody else still trusts the bucket",
