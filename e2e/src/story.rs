@@ -228,8 +228,8 @@ pub async fn leave(lab: &Lab, terminal: &mut Terminal) -> anyhow::Result<()> {
     lab.uninstall().await?;
     terminal.done();
 
-    terminal.step("Tear down, as administrator: operator teardown -f examples/minimal.yaml");
-    terminal.shown(&lab.operator(&["teardown", "-f", &example()]).await?);
+    terminal.step("Tear down, as administrator: operator teardown -f examples/minimal.yaml --yes");
+    terminal.shown(&lab.operator(&["teardown", "-f", &example(), "--yes"]).await?);
     let state = lab.state().await?;
     ensure!(
         state.roles.is_empty() && state.providers.is_empty(),

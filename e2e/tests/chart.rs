@@ -112,7 +112,42 @@ fn the_network_policies_admit_the_api_servers_at_their_own_addresses_and_ports()
         "to": [{"ipBlock": {"cidr": "192.0.2.10/32"}}, {"ipBlock": {"cidr": "2001:db8::1/128"}}],
     });
     assert_eq!(egress(&SETTINGS, "podidentity-webhook"), [dns.clone(), here.clone()]);
-    assert_eq!(egress(&SETTINGS, "podidentity-operator"), [dns, here, aws]);
+    assert_eq!(egress(&SETTINGS, "podidentity-operator"), [dns.clone(), here, aws]);
+    for (proxy, port) in [
+        ("http://proxy.example.com:3128", 3128),
+        ("http://user:secret@[2001:db8::1]:8080/", 8080),
+        ("http://proxy.example.com", 80),
+        ("https://proxy.example.com", 443),
+    ] {
+        let rules = egress(&[("proxy.https", proxy)], "podidentity-operator");
+        assert_eq!(rules.last(), Some(&json!({"ports": [{"port": port}]})), "{proxy}");
+        assert_eq!((rules.len(), egress(&[("proxy.https", proxy)], "podidentity-webhook").len()), (4, 2));
+    }
     let refused = render(REQUIRED.into_iter().chain([("networkPolicy.apiServers.addresses[0]", "10.0.0.1")]));
     assert!(!refused.status.success(), "an address without its length is refused");
+}
+
+#[test]
+fn a_proxy_is_set_for_the_operator_only() {
+    let values = [("proxy.https", "http://proxy.example.com:3128"), ("proxy.noProxy", ".example.com")];
+    let text = rendered(render(REQUIRED.into_iter().chain(values)));
+    let objects = text.split("\n---\n").map(|object| serde_saphyr::from_str::<Value>(object).unwrap());
+    let mut variables = Vec::new();
+    for deployment in objects.filter(|object| object["kind"] == "Deployment") {
+        let name = deployment["metadata"]["name"].as_str().unwrap().to_owned();
+        let environment = deployment["spec"]["template"]["spec"]["containers"][0]["env"].clone();
+        for variable in environment.as_array().into_iter().flatten() {
+            if variable["name"].as_str().is_some_and(|name| name.ends_with("_PROXY")) {
+                variables.push(format!("{name} {}={}", variable["name"], variable["value"]));
+            }
+        }
+    }
+    assert_eq!(
+        variables,
+        [
+            r#"podidentity-operator "HTTPS_PROXY"="http://proxy.example.com:3128""#,
+            r#"podidentity-operator "NO_PROXY"=".example.com""#,
+        ]
+    );
+    assert!(!rendered(render(REQUIRED)).contains("_PROXY"));
 }

@@ -79,6 +79,45 @@ pub struct AwsArgs {
     pub extra_ca: Option<PathBuf>,
 }
 
+/// Which cluster.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ClusterArgs {
+    /// The kubeconfig's context. Default: its current one.
+    #[arg(long)]
+    pub context: Option<String>,
+    /// The kubeconfig. Default: KUBECONFIG, or ~/.kube/config, or else a pod's own `ServiceAccount`.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// What is printed instead of what would be changed.
+#[derive(Debug, Clone, Args)]
+pub struct DryRun {
+    /// Print what would be changed, and change nothing. The exit status is 2 where something would be changed.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How it is printed.
+    #[arg(short, long, default_value = "text", requires = "dry_run")]
+    pub output: Output,
+}
+
+impl DryRun {
+    /// How it is printed, if it is a dry run.
+    #[must_use]
+    pub fn output(&self) -> Option<Output> {
+        self.dry_run.then_some(self.output)
+    }
+}
+
+/// How a dry run is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A line for each change, old beside new.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
 /// The file with the issuers, as it is kept in Git.
 #[derive(Debug, Clone, Args)]
 pub struct File {
@@ -93,9 +132,15 @@ pub struct Bootstrap {
     /// The issuers.
     #[command(flatten)]
     pub file: File,
-    /// Print what would be changed, and change nothing.
-    #[arg(long)]
-    pub dry_run: bool,
+    /// The dry run.
+    #[command(flatten)]
+    pub dry_run: DryRun,
+    /// ARN of a permissions boundary for the operator's own role and the canary's, where the organisation demands one.
+    #[arg(long, value_name = "ARN")]
+    pub permissions_boundary: Option<String>,
+    /// The cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
     /// Replace the published keys although neither the API servers nor the status of the `OidcIssuer` knows one of them.
     #[arg(long)]
     pub replace_keys: bool,
@@ -113,9 +158,15 @@ pub struct Teardown {
     /// The issuers.
     #[command(flatten)]
     pub file: File,
-    /// Print what would be changed, and change nothing.
+    /// The dry run.
+    #[command(flatten)]
+    pub dry_run: DryRun,
+    /// Do not ask before something is removed.
     #[arg(long)]
-    pub dry_run: bool,
+    pub yes: bool,
+    /// The cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
     /// Do not read from the cluster which `OidcIssuer`s still need the operator's role and the boundary: it no longer exists.
     #[arg(long)]
     pub without_cluster: bool,
@@ -130,6 +181,9 @@ pub struct Orphans {
     /// Names of roles to remove. Each must be listed without this flag.
     #[arg(long, value_name = "NAME", num_args = 1..)]
     pub delete: Vec<String>,
+    /// The cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
     /// AWS.
     #[command(flatten)]
     pub aws: AwsArgs,

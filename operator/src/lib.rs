@@ -17,6 +17,7 @@ pub mod cluster;
 pub mod context;
 pub mod distribution;
 pub mod driver;
+pub mod dry_run;
 pub mod finalizer;
 pub mod grant;
 pub mod health;

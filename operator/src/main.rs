@@ -12,15 +12,16 @@ use operator::api_servers::endpoints::Endpoints;
 use operator::aws::accounts::Accounts;
 use operator::aws::setup::{SDK_MODULES, Settings};
 use operator::bootstrap::{Bootstrap, issuers_of};
-use operator::cli::{AwsArgs, Cli, Command, Run};
+use operator::cli::{AwsArgs, Cli, ClusterArgs, Command, Run};
 use operator::installation::NamedIssuer;
+use operator::kubeconfig::Cluster;
 use operator::metrics::Metrics;
 use operator::orphans::command::Orphans;
 use operator::run::{Ended, Operator};
-use operator::teardown::Teardown;
+use operator::teardown::{Teardown, ask, confirmed};
 use operator::terminal::Terminal;
 use operator::timings::Timings;
-use operator::{issuer_file, kubeconfig, policy};
+use operator::{dry_run, issuer_file, kubeconfig, policy};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -43,26 +44,44 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(flags) => return run(*flags).await,
         Command::Bootstrap(flags) => {
             let issuers = issuer_file::read(&flags.file)?;
-            let config = cluster_config().await.context("nothing was changed")?;
-            let client = Client::try_from(config.clone()).context("nothing was changed")?;
-            let endpoints = Endpoints::new(client.clone(), config, Timings::default().api_server_timeout);
+            let cluster = cluster(&flags.cluster).await.context("nothing was changed")?;
+            let client = Client::try_from(cluster.config.clone()).context("nothing was changed")?;
+            let described = cluster.describe(&client).await;
+            let timeout = Timings::default().api_server_timeout;
+            let endpoints = Endpoints::new(client.clone(), cluster.config, timeout);
             let accounts = administrator(&flags.aws, &issuers).await?;
             let (public, account) = (&accounts.public, accounts.own());
             let (namespace, replace_keys) = (flags.namespace.as_str(), flags.replace_keys);
             let (issuers, client, endpoints) = (&issuers[..], &client, &endpoints);
-            let bootstrap =
-                Bootstrap { issuers, namespace, account, public, client, endpoints, replace_keys };
-            bootstrap.run(flags.dry_run, &mut terminal).await?;
+            let (cluster, permissions_boundary) = (&described[..], flags.permissions_boundary.as_deref());
+            let bootstrap = Bootstrap {
+                issuers,
+                namespace,
+                account,
+                public,
+                cluster,
+                permissions_boundary,
+                client,
+                endpoints,
+                replace_keys,
+            };
+            return Ok(exit_code(bootstrap.run(flags.dry_run.output(), &mut terminal).await?));
         }
         Command::Teardown(flags) => {
             let issuers = issuer_file::read(&flags.file)?;
-            let of_cluster = if flags.without_cluster { Vec::new() } else { cluster_issuers().await? };
+            let (of_cluster, cluster) = if flags.without_cluster {
+                (Vec::new(), "not asked (--without-cluster)".to_owned())
+            } else {
+                cluster_issuers(&flags.cluster).await?
+            };
             let accounts = administrator(&flags.aws, &issuers).await?;
-            let teardown = Teardown { issuers: &issuers, of_cluster, account: accounts.own() };
-            teardown.run(flags.dry_run, &mut terminal).await?;
+            let (account, cluster) = (accounts.own(), &cluster[..]);
+            let confirm = if flags.yes { confirmed } else { ask };
+            let teardown = Teardown { issuers: &issuers, of_cluster, account, cluster, confirm };
+            return Ok(exit_code(teardown.run(flags.dry_run.output(), &mut terminal).await?));
         }
         Command::Orphans(flags) => {
-            let client = cluster().await?;
+            let client = Client::try_from(cluster(&flags.cluster).await?.config)?;
             let issuers = issuers_of(&client).await?;
             let accounts = administrator(&flags.aws, &issuers).await?;
             let orphans = Orphans { issuers: &issuers, client: &client, account: accounts.own() };
@@ -87,10 +106,22 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The issuers in the cluster.
-async fn cluster_issuers() -> anyhow::Result<Vec<NamedIssuer>> {
-    let issuers = async { issuers_of(&cluster().await?).await };
-    issuers.await.context("nothing was changed. If the cluster no longer exists, use --without-cluster")
+/// As `diff` and `terraform plan -detailed-exitcode` do: 2 where a dry run found something to change.
+fn exit_code(ended: dry_run::Ended) -> ExitCode {
+    match ended {
+        dry_run::Ended::Done => ExitCode::SUCCESS,
+        dry_run::Ended::WouldChange => ExitCode::from(2),
+    }
+}
+
+/// The issuers in the cluster, and the cluster for a person to recognise.
+async fn cluster_issuers(flags: &ClusterArgs) -> anyhow::Result<(Vec<NamedIssuer>, String)> {
+    let read = async {
+        let cluster = cluster(flags).await?;
+        let client = Client::try_from(cluster.config.clone())?;
+        anyhow::Ok((issuers_of(&client).await?, cluster.describe(&client).await))
+    };
+    read.await.context("nothing was changed. If the cluster no longer exists, use --without-cluster")
 }
 
 /// AWS with the administrator's own credentials.
@@ -107,7 +138,7 @@ async fn run(flags: Run) -> anyhow::Result<ExitCode> {
     let metrics = Arc::new(Metrics::default());
     let health =
         TcpListener::bind(health_address).with_context(|| format!("cannot listen on {health_address}"))?;
-    let config = cluster_config().await?;
+    let config = cluster(&ClusterArgs::default()).await?.config;
     let client = Client::try_from(config.clone())?;
     // AWS_REGION is the region of IAM and STS; S3 clients use the issuer's.
     let accounts = aws(&aws_flags, None, &timings, metrics.clone()).await?;
@@ -123,17 +154,13 @@ async fn run(flags: Run) -> anyhow::Result<ExitCode> {
     })
 }
 
-async fn cluster() -> anyhow::Result<Client> {
-    Ok(Client::try_from(cluster_config().await?)?)
-}
-
-async fn cluster_config() -> anyhow::Result<kube::Config> {
-    let mut config = kubeconfig::config()
+async fn cluster(flags: &ClusterArgs) -> anyhow::Result<Cluster> {
+    let mut cluster = kubeconfig::cluster(flags)
         .await
         .context("no cluster: found neither a kubeconfig nor a pod's ServiceAccount token")?;
-    config.read_timeout = Some(process::watch::READ_TIMEOUT);
-    config.reset_reader_on_write = true; // otherwise the idle time of a pooled connection counts
-    Ok(config)
+    cluster.config.read_timeout = Some(process::watch::READ_TIMEOUT);
+    cluster.config.reset_reader_on_write = true; // otherwise the idle time of a pooled connection counts
+    Ok(cluster)
 }
 
 async fn aws(

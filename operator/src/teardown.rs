@@ -1,6 +1,7 @@
 //! `operator teardown`: the reverse of `bootstrap`. Provider → objects → bucket → operator's role → boundary; nothing is
 //! touched while roles of bindings remain, and nothing that is somebody else's.
 
+use std::io::IsTerminal;
 use std::time::Instant;
 
 use anyhow::{anyhow, bail};
@@ -15,6 +16,8 @@ use crate::bootstrap::roles::KINDS;
 use crate::bootstrap::{Found, boundary, found, installation, refused, roles, unchanged};
 use crate::bootstrap::{PROPAGATION_LIMIT, RETRY};
 use crate::change::Change;
+use crate::cli::Output;
+use crate::dry_run::{self, Ended};
 use crate::installation::{Installation, NamedIssuer};
 use crate::issuer::model::AwsState;
 use crate::issuer::observe::aws_state;
@@ -30,22 +33,30 @@ pub struct Teardown<'a> {
     pub of_cluster: Vec<NamedIssuer>,
     /// AWS with the administrator's credentials.
     pub account: &'a Account,
+    /// The cluster, for a person to recognise.
+    pub cluster: &'a str,
+    /// Asked before something is removed.
+    pub confirm: Confirm,
 }
 
 impl Teardown<'_> {
     /// Reads everything, then removes what `bootstrap` made.
-    pub async fn run(self, dry_run: bool, terminal: &mut Terminal) -> anyhow::Result<()> {
-        let Self { issuers, of_cluster, account } = self;
+    pub async fn run(self, dry_run: Option<Output>, terminal: &mut Terminal) -> anyhow::Result<Ended> {
+        let Self { issuers, of_cluster, account, cluster, confirm } = self;
+        let quiet = dry_run == Some(Output::Json);
         let identity = account.identity().await.map_err(|error| refused(&error))?;
         for issuer in issuers {
             check(&identity, &issuer.spec).map_err(|error| refused(&error))?;
         }
         refuse_shared_documents(issuers, &of_cluster)?;
         let installation = installation(&identity, issuers, of_cluster).map_err(unchanged)?;
-        for issuer in issuers {
-            terminal.field("issuer", &issuer.spec.issuer_url());
+        if !quiet {
+            terminal.field("cluster", cluster);
+            for issuer in issuers {
+                terminal.field("issuer", &issuer.spec.issuer_url());
+            }
+            terminal.field("account", &identity.account);
         }
-        terminal.field("account", &identity.account);
         let remaining_issuers: Vec<&NamedIssuer> =
             installation.issuers().iter().filter(|issuer| !is_in(issuers, issuer)).collect();
         refuse_while_roles_remain(account, &installation, &remaining_issuers).await?;
@@ -92,15 +103,13 @@ impl Teardown<'_> {
             handed_over.extend(boundary.map_err(unchanged)?);
             changes.splice(0..0, handed_over);
         }
-        if dry_run {
-            for change in &changes {
-                terminal.planned(&change.describe());
-            }
-            terminal.line("dry run: nothing was changed");
-            return Ok(());
+        if let Some(output) = dry_run {
+            return Ok(dry_run::print(&changes, output, terminal));
         }
         if changes.is_empty() {
             terminal.line("there is nothing left to remove");
+        } else if !confirm(terminal, &changes, installation.cluster_name())? {
+            bail!("not confirmed. Nothing was changed");
         }
         let mut left = Vec::new();
         for change in &changes {
@@ -127,8 +136,32 @@ impl Teardown<'_> {
                 names.join(", ")
             ));
         }
-        Ok(())
+        Ok(Ended::Done)
     }
+}
+
+/// Whether a person, or `--yes`, agrees to these removals from the cluster of that name.
+pub type Confirm = fn(&mut Terminal, &[Change], &str) -> anyhow::Result<bool>;
+
+/// `--yes`.
+pub fn confirmed(_: &mut Terminal, _: &[Change], _: &str) -> anyhow::Result<bool> {
+    Ok(true)
+}
+
+/// Shows what would be removed, and asks for the cluster's name.
+pub fn ask(terminal: &mut Terminal, changes: &[Change], cluster: &str) -> anyhow::Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        bail!(
+            "nobody can be asked: standard input is not a terminal. With --yes it does not ask. Nothing was changed"
+        );
+    }
+    for change in changes {
+        terminal.planned(&change.describe());
+    }
+    terminal.line(&format!("To remove all of this, type the cluster's name, {cluster}:"));
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    Ok(line.trim() == cluster)
 }
 
 /// Another issuer of the cluster may be registered under the same URL in another account: its provider must not trust a

@@ -23,7 +23,9 @@ use crate::aws::error::{AwsError, Class};
 use crate::aws::model::{Identity, Policy, S3Write, Write};
 use crate::aws::public::PublicReader;
 use crate::change::Change;
+use crate::cli::Output;
 use crate::distribution::Distribution;
+use crate::dry_run::{self, Ended};
 use crate::installation::{Installation, NamedIssuer};
 use crate::issuer::model::{AwsState, Evidence, Expected};
 use crate::issuer::observe::{api_servers, aws_state, distribution};
@@ -47,6 +49,10 @@ pub struct Bootstrap<'a> {
     pub account: &'a Account,
     /// Anonymous reads.
     pub public: &'a PublicReader,
+    /// The cluster, for a person to recognise.
+    pub cluster: &'a str,
+    /// ARN of a permissions boundary for the roles of operator and canary.
+    pub permissions_boundary: Option<&'a str>,
     /// The cluster with the administrator's kubeconfig.
     pub client: &'a Client,
     /// Its API servers.
@@ -72,7 +78,12 @@ struct Part<'a> {
 
 impl Bootstrap<'_> {
     /// Runs it and prints each step.
-    pub async fn run(&self, dry_run: bool, terminal: &mut Terminal) -> anyhow::Result<()> {
+    pub async fn run(&self, dry_run: Option<Output>, terminal: &mut Terminal) -> anyhow::Result<Ended> {
+        // One JSON object, and nothing else.
+        let quiet = dry_run == Some(Output::Json);
+        if !quiet {
+            terminal.field("cluster", self.cluster);
+        }
         let api = api_servers(self.endpoints).await.map_err(unchanged)?;
         let identity = self.account.identity().await.map_err(|error| refused(&error))?;
         for issuer in self.issuers {
@@ -83,10 +94,14 @@ impl Bootstrap<'_> {
         let installation = installation(&identity, self.issuers, others).map_err(unchanged)?;
         for issuer in self.issuers {
             is_made_here(&installation, issuer)?;
-            terminal.field("issuer", &issuer.spec.issuer_url());
         }
-        terminal.field("account", &identity.account);
-        terminal.field("as", &identity.arn);
+        if !quiet {
+            for issuer in self.issuers {
+                terminal.field("issuer", &issuer.spec.issuer_url());
+            }
+            terminal.field("account", &identity.account);
+            terminal.field("as", &identity.arn);
+        }
 
         let Self { client, namespace, replace_keys, .. } = *self;
         let cluster_keys = ClusterKeys { client, namespace, api: &api, objects: &objects, replace_keys };
@@ -97,12 +112,8 @@ impl Bootstrap<'_> {
         let once = self.once(&installation).await?;
         let of_part = |part: &Part<'_>| part.changes.iter().chain(&part.canary).cloned().collect::<Vec<_>>();
         let changes = || parts.iter().flat_map(of_part).chain(once.clone());
-        if dry_run {
-            for change in changes() {
-                terminal.planned(&change.describe());
-            }
-            terminal.line("dry run: nothing was changed");
-            return Ok(());
+        if let Some(output) = dry_run {
+            return Ok(dry_run::print(&changes().collect::<Vec<_>>(), output, terminal));
         }
         if changes().next().is_none() {
             terminal.line("everything is as specified");
@@ -122,7 +133,7 @@ impl Bootstrap<'_> {
         }
         let distribution = distribution(self.client).await.unwrap_or_default();
         self.advise(&api, distribution, &installation, terminal);
-        Ok(())
+        Ok(Ended::Done)
     }
 
     /// What has to be changed for one issuer; an error where something is wrong or belongs to somebody else.
@@ -164,7 +175,8 @@ impl Bootstrap<'_> {
             found(self.account, installation).await.map_err(|error| refused(&error))?;
         let mut changes = boundary::diff(installation, policy.as_ref()).map_err(unchanged)?;
         for (kind, role) in KINDS.into_iter().zip(&roles).filter(|(kind, _)| kind.is_needed(installation)) {
-            let wanted = roles::wanted(kind, installation, self.namespace);
+            let boundary = self.permissions_boundary;
+            let wanted = roles::wanted(kind, installation, self.namespace, boundary);
             changes.extend(roles::diff(installation, &wanted, role.as_ref()).map_err(unchanged)?);
         }
         Ok(changes)

@@ -110,6 +110,8 @@ pub struct WantedRole {
     pub trust: Value,
     /// The inline policy.
     pub permissions: Value,
+    /// ARN of the permissions boundary; without one, whatever the role has stays.
+    pub boundary: Option<String>,
 }
 
 /// The role as IAM shows it.
@@ -123,7 +125,12 @@ pub struct FoundRole {
 
 /// Trust policy and permissions for an operator in that namespace.
 #[must_use]
-pub fn wanted(kind: Kind, installation: &Installation, namespace: &str) -> WantedRole {
+pub fn wanted(
+    kind: Kind,
+    installation: &Installation,
+    namespace: &str,
+    boundary: Option<&str>,
+) -> WantedRole {
     let (partition, account) = (installation.partition(), installation.account());
     let subject = subject(namespace, OPERATOR_SERVICE_ACCOUNT);
     let issuers: Vec<(String, String)> = installation
@@ -143,7 +150,8 @@ pub fn wanted(kind: Kind, installation: &Installation, namespace: &str) -> Wante
             subject: &subject,
         })
         .collect();
-    WantedRole { kind, trust: union(&trusts), permissions: kind.permissions(installation) }
+    let (trust, permissions) = (union(&trusts), kind.permissions(installation));
+    WantedRole { kind, trust, permissions, boundary: boundary.map(str::to_owned) }
 }
 
 /// What makes the role as wanted; an error where it belongs to somebody else.
@@ -152,7 +160,7 @@ pub fn diff(
     wanted: &WantedRole,
     found: Option<&FoundRole>,
 ) -> Result<Vec<Change>, Finding> {
-    let WantedRole { kind, trust, permissions } = wanted;
+    let WantedRole { kind, trust, permissions, boundary } = wanted;
     let (name, [role_of, trust_of, permissions_of, _]) = (kind.name(installation), kind.attributes());
     let length = trust.to_string().len();
     if length > TRUST_QUOTA {
@@ -178,7 +186,7 @@ pub fn diff(
             name: name.clone(),
             path: OPERATOR_ROLE_PATH.into(),
             trust: trust.to_string(),
-            boundary: None,
+            boundary: boundary.clone(),
             settings: RoleSettings {
                 max_session_seconds: SESSION_SECONDS,
                 description: kind.description(installation),
@@ -205,6 +213,14 @@ pub fn diff(
                 document: trust.clone(),
                 otherwise: None,
             }),
+        });
+    }
+    if let Some(boundary) = boundary.as_ref().filter(|wanted| Some(*wanted) != found.role.boundary.as_ref()) {
+        changes.push(Change {
+            attribute: "permissions boundary of the operator's roles",
+            old: found.role.boundary.clone(),
+            new: Some(boundary.clone()),
+            write: Write::Iam(IamWrite::PutBoundary { role: name.clone(), boundary: boundary.clone() }),
         });
     }
     if !found.permissions.as_ref().is_some_and(|document| equivalent(document, permissions)) {
@@ -282,7 +298,7 @@ mod tests {
         let issuers: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "eu-central-1")).collect();
         let made = |count: usize| {
             let installation = installation(&issuers[..count]);
-            diff(&installation, &wanted(Kind::Operator, &installation, "podidentity-system"), None)
+            diff(&installation, &wanted(Kind::Operator, &installation, "podidentity-system", None), None)
         };
         assert!(made(4).is_ok());
         let refused = made(9).unwrap_err();
@@ -293,7 +309,7 @@ mod tests {
     fn policy_trust_and_boundary_are_unions_over_all_issuers() {
         const ISSUERS: [(&str, &str); 2] = [("one", "eu-central-1"), ("two", "eu-west-1")];
         let both = installation(&ISSUERS);
-        let WantedRole { trust, permissions, .. } = wanted(Kind::Operator, &both, "podidentity-system");
+        let WantedRole { trust, permissions, .. } = wanted(Kind::Operator, &both, "podidentity-system", None);
         let permissions = permissions.to_string();
         // Whatever the policy of one issuer names, the union names, too.
         for issuer in ISSUERS {

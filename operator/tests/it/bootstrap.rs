@@ -2,7 +2,9 @@
 
 use aws_sim::{Fault, FaultKind};
 use kube::{Client, Config};
-use serde_json::json;
+use operator::cli::Output;
+use operator::dry_run::Ended;
+use serde_json::{Value, json};
 
 use crate::world::{ACCOUNT, BUCKET, Flags, World};
 
@@ -200,4 +202,59 @@ async fn a_cluster_without_our_crds_has_no_issuers() {
     };
     let client = Client::new(tower::service_fn(respond), "default");
     assert_eq!(operator::bootstrap::issuers_of(&client).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_dry_run_in_json_has_old_beside_new_and_says_whether_something_would_change() {
+    let world = World::new().await;
+    let (ended, printed) = world.bootstrap_options(&world.spec(), Some(Output::Json), None).await.unwrap();
+    assert_eq!(ended, Ended::WouldChange);
+    let plan: Value = serde_json::from_str(&printed).unwrap();
+    let attributes: Vec<&str> =
+        plan["changes"].as_array().unwrap().iter().map(|c| c["attribute"].as_str().unwrap()).collect();
+    assert!(attributes.starts_with(&["bucket", "bucket policy", "public-access block"]), "{attributes:?}");
+    assert_eq!(writes(&world), [""; 0]);
+
+    world.bootstrap(&world.spec()).await.unwrap();
+    let (ended, printed) = world.bootstrap_options(&world.spec(), Some(Output::Json), None).await.unwrap();
+    assert_eq!(
+        (ended, serde_json::from_str::<Value>(&printed).unwrap()),
+        (Ended::Done, json!({"changes": []}))
+    );
+    world.sim.change(|state| {
+        let role = state.roles.get_mut("podidentity-operator.homelab").unwrap();
+        role.inline.insert("podidentity-operator".into(), json!({"Version": "2012-10-17", "Statement": []}));
+    });
+    let (ended, printed) = world.bootstrap_options(&world.spec(), Some(Output::Json), None).await.unwrap();
+    let plan: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(ended, Ended::WouldChange);
+    assert_eq!(plan["changes"][0]["attribute"], "operator's permissions");
+    assert_eq!(plan["changes"][0]["old"], json!({"Version": "2012-10-17", "Statement": []}));
+    assert_eq!(plan["changes"][0]["new"]["Statement"][0]["Sid"], "IssuerBucket");
+}
+
+#[tokio::test]
+async fn the_operators_own_roles_get_the_boundary_that_an_organisation_demands() {
+    const BOUNDARY: &str = "arn:aws:iam::111122223333:policy/organisation";
+    let world = World::new().await;
+    world.sim.put_managed_policy(
+        "organisation",
+        json!({"Version": "2012-10-17", "Statement": [
+            {"Effect": "Allow", "Action": "*", "Resource": "*"},
+        ]}),
+    );
+    let boundaries = || -> Vec<Option<String>> {
+        world.sim.state().roles.values().map(|role| role.boundary.clone()).collect()
+    };
+    // Roles that exist without it get it, and those that have it keep it.
+    world.bootstrap(&world.spec()).await.unwrap();
+    assert_eq!(boundaries(), [None, None]);
+    for expected in [2, 0] {
+        world.sim.clear_calls();
+        world.bootstrap_options(&world.spec(), None, Some(BOUNDARY)).await.unwrap();
+        assert_eq!(boundaries(), [Some(BOUNDARY.to_owned()), Some(BOUNDARY.to_owned())]);
+        assert_eq!(writes(&world).len(), expected, "{:?}", writes(&world));
+    }
+    world.bootstrap(&world.spec()).await.unwrap();
+    assert_eq!(boundaries(), [Some(BOUNDARY.to_owned()), Some(BOUNDARY.to_owned())]);
 }

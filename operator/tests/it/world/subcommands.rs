@@ -8,9 +8,11 @@ use kube::Client;
 use operator::api_servers::endpoints::Endpoints;
 use operator::aws::accounts::Accounts;
 use operator::bootstrap::{Bootstrap, issuers_of};
+use operator::cli::Output;
+use operator::dry_run::Ended;
 use operator::installation::NamedIssuer;
 use operator::orphans::command::Orphans;
-use operator::teardown::Teardown;
+use operator::teardown::{Confirm, Teardown, confirmed};
 use operator::terminal::Terminal;
 
 use super::{World, issuer};
@@ -62,9 +64,45 @@ impl World {
         let timeout = self.timings.api_server_timeout;
         let endpoints = &Endpoints::new(client.clone(), self.config.clone(), timeout);
         let namespace = &self.system;
-        let bootstrap = Bootstrap { issuers, namespace, account, public, client, endpoints, replace_keys };
-        bootstrap.run(dry_run, &mut Terminal::to(Box::new(printed.clone()))).await?;
+        let bootstrap = Bootstrap {
+            issuers,
+            namespace,
+            account,
+            public,
+            cluster: "test",
+            permissions_boundary: None,
+            client,
+            endpoints,
+            replace_keys,
+        };
+        bootstrap.run(dry_run.then_some(Output::Text), &mut Terminal::to(Box::new(printed.clone()))).await?;
         Ok(printed.text())
+    }
+
+    /// `operator bootstrap` with these two options: a dry run in JSON, and a boundary for the operator's own role.
+    pub async fn bootstrap_options(
+        &self,
+        spec: &OidcIssuerSpec,
+        dry_run: Option<Output>,
+        permissions_boundary: Option<&str>,
+    ) -> anyhow::Result<(Ended, String)> {
+        let (accounts, issuers, client) =
+            (self.administrator().await, [issuer("default", spec)], &self.client);
+        let endpoints = &Endpoints::new(client.clone(), self.config.clone(), self.timings.api_server_timeout);
+        let printed = Printed::default();
+        let bootstrap = Bootstrap {
+            issuers: &issuers,
+            namespace: &self.system,
+            account: accounts.own(),
+            public: &accounts.public,
+            cluster: "test",
+            permissions_boundary,
+            client,
+            endpoints,
+            replace_keys: false,
+        };
+        let ended = bootstrap.run(dry_run, &mut Terminal::to(Box::new(printed.clone()))).await?;
+        Ok((ended, printed.text()))
     }
 
     /// `operator orphans`, with the names to remove. Returns what it printed.
@@ -94,7 +132,9 @@ impl World {
         let mut terminal = Terminal::to(Box::new(printed.clone()));
         let accounts = self.administrator().await;
         let of_cluster = issuers_of(&self.client).await?;
-        Teardown { issuers, of_cluster, account: accounts.own() }.run(dry_run, &mut terminal).await?;
+        let (account, confirm) = (accounts.own(), confirmed as Confirm);
+        let teardown = Teardown { issuers, of_cluster, account, cluster: "test", confirm };
+        teardown.run(dry_run.then_some(Output::Text), &mut terminal).await?;
         Ok(printed.text())
     }
 }
