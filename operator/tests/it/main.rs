@@ -13,6 +13,7 @@ mod crash;
 mod crd_rules;
 mod credentials;
 mod documents;
+mod escalation;
 mod faults;
 mod fence;
 mod field_managers;
