@@ -28,6 +28,9 @@ pub enum Command {
     Bootstrap(Bootstrap),
     /// As an administrator: delete what `bootstrap` created. Refused while roles of bindings remain.
     Teardown(Teardown),
+    /// As an administrator: take over a bucket, a provider or a role that was made elsewhere. Only tags are written.
+    #[command(subcommand)]
+    Adopt(Adopt),
     /// Print the IAM policy of the operator's role: the least privileges it needs.
     IamPolicy(Offline),
     /// As an administrator: list the roles of this cluster whose binding does not exist, or remove some of them.
@@ -181,6 +184,52 @@ pub struct Orphans {
     /// Names of roles to remove. Each must be listed without this flag.
     #[arg(long, value_name = "NAME", num_args = 1..)]
     pub delete: Vec<String>,
+    /// The cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// AWS.
+    #[command(flatten)]
+    pub aws: AwsArgs,
+}
+
+/// `operator adopt`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Adopt {
+    /// The bucket of the file's issuer.
+    Bucket(AdoptOfIssuer),
+    /// The OIDC provider of the file's issuer.
+    Provider(AdoptOfIssuer),
+    /// The role of a binding that the cluster has.
+    Role(AdoptRole),
+}
+
+/// `operator adopt bucket` and `operator adopt provider`.
+#[derive(Debug, Clone, Args)]
+pub struct AdoptOfIssuer {
+    /// The issuers.
+    #[command(flatten)]
+    pub file: File,
+    /// The name of the `OidcIssuer`, where the file has several.
+    #[arg(long)]
+    pub issuer: Option<String>,
+    /// The dry run.
+    #[command(flatten)]
+    pub dry_run: DryRun,
+    /// AWS.
+    #[command(flatten)]
+    pub aws: AwsArgs,
+}
+
+/// `operator adopt role`.
+#[derive(Debug, Clone, Args)]
+pub struct AdoptRole {
+    /// The binding's namespace.
+    pub namespace: String,
+    /// The binding's name.
+    pub name: String,
+    /// The dry run.
+    #[command(flatten)]
+    pub dry_run: DryRun,
     /// The cluster.
     #[command(flatten)]
     pub cluster: ClusterArgs,

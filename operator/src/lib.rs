@@ -4,6 +4,7 @@
 //! remote call a step), report (status, events, metrics). `driver.rs` is a pass; ARCHITECTURE.md has the map.
 
 pub mod act;
+pub mod adopt;
 pub mod api_servers;
 pub mod aws;
 pub mod backoff;

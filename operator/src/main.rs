@@ -2,17 +2,19 @@
 
 use std::net::TcpListener;
 use std::process::ExitCode;
+use std::slice;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser;
 use crds::names;
 use kube::Client;
+use operator::adopt::{self, Adoptee, BindingRole};
 use operator::api_servers::endpoints::Endpoints;
 use operator::aws::accounts::Accounts;
 use operator::aws::setup::{SDK_MODULES, Settings};
 use operator::bootstrap::{Bootstrap, issuers_of};
-use operator::cli::{AwsArgs, Cli, ClusterArgs, Command, Run};
+use operator::cli::{Adopt, AwsArgs, Cli, ClusterArgs, Command, Run};
 use operator::installation::NamedIssuer;
 use operator::kubeconfig::Cluster;
 use operator::metrics::Metrics;
@@ -91,6 +93,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
                 orphans.delete(&flags.delete, &mut terminal).await?;
             }
         }
+        Command::Adopt(command) => return Ok(exit_code(adopt(command, &mut terminal).await?)),
         Command::IamPolicy(flags) => {
             let installation = issuer_file::offline(&flags)?;
             terminal.line(&format!("{:#}", policy::operator::policy(&installation)));
@@ -104,6 +107,32 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn adopt(command: Adopt, terminal: &mut Terminal) -> anyhow::Result<dry_run::Ended> {
+    let flags = match &command {
+        Adopt::Role(flags) => {
+            let client = Client::try_from(cluster(&flags.cluster).await?.config)?;
+            let role = BindingRole::read(&client, &flags.namespace, &flags.name).await?;
+            let accounts = administrator(&flags.aws, slice::from_ref(role.issuer())).await?;
+            let output = flags.dry_run.output();
+            return adopt::adopt(Adoptee::Role(&role), accounts.own(), output, terminal).await;
+        }
+        Adopt::Bucket(flags) | Adopt::Provider(flags) => flags,
+    };
+    let issuers = issuer_file::read(&flags.file)?;
+    let issuer = match &flags.issuer {
+        Some(name) => issuers.iter().find(|issuer| issuer.name == *name),
+        None => issuers.first().filter(|_| issuers.len() == 1),
+    };
+    let names: Vec<&str> = issuers.iter().map(|issuer| issuer.name.as_str()).collect();
+    let issuer = issuer.with_context(|| format!("name one with --issuer: {}", names.join(", ")))?;
+    let adoptee = match &command {
+        Adopt::Provider(_) => Adoptee::Provider(issuer),
+        _ => Adoptee::Bucket(issuer),
+    };
+    let accounts = administrator(&flags.aws, &issuers).await?;
+    adopt::adopt(adoptee, accounts.own(), flags.dry_run.output(), terminal).await
 }
 
 /// As `diff` and `terraform plan -detailed-exitcode` do: 2 where a dry run found something to change.

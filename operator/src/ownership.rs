@@ -109,7 +109,7 @@ impl Owner {
         let message = match found.get(tag::CLUSTER) {
             None => format!(
                 "{what} {name} exists and does not carry this operator's ownership tags: it belongs to somebody else. \
-                 Remove it in AWS or, of a bucket, choose another spec.s3.bucket"
+                 Remove it in AWS, take it over with `operator adopt` or, of a bucket, choose another spec.s3.bucket"
             ),
             Some(cluster)
                 if Some(cluster) == self.tags.get(tag::CLUSTER) && !same_issuer && !self.is_operator() =>

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::world::{ACCOUNT, BUCKET, Flags, World};
 
-fn writes(world: &World) -> Vec<String> {
+pub fn writes(world: &World) -> Vec<String> {
     world.sim.calls().into_iter().filter(|c| c.write).map(|c| c.action).collect()
 }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod accounts;
+mod adopt;
 mod aws_answers;
 mod binding;
 mod bootstrap;
