@@ -113,6 +113,8 @@ reasons! {
     Deleting,
     /// The deletion waits for something that the message names.
     DeletionBlocked,
+    /// An administrator has said that the AWS account is lost: the object ends, and what it made stays in AWS.
+    Abandoned,
     /// The operator's own credentials rest on the issuer that is to be deleted.
     OperatorDependsOnIssuer,
     /// An older `OidcIssuer` has the same URL in the same account, or the same place for its documents.

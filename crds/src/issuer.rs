@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::keys::{self, KeySettings, PublishedKey};
+use crate::names::ABANDON_ANNOTATION;
 use crate::names::{self, Partition, tag};
 use crate::publication::{Management, ProviderSettings, S3Location};
 
@@ -240,6 +241,15 @@ pub struct OidcIssuerStatus {
 
 fn default_audiences() -> Vec<String> {
     vec![names::DEFAULT_AUDIENCE.into()]
+}
+
+impl OidcIssuer {
+    /// Whether an administrator has said that its AWS account is lost ([`ABANDON_ANNOTATION`]). It has an effect on deletions only.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        let annotation = self.metadata.annotations.as_ref().and_then(|all| all.get(ABANDON_ANNOTATION));
+        annotation.is_some_and(|value| value == "true")
+    }
 }
 
 impl OidcIssuerSpec {

@@ -12,6 +12,9 @@ pub const GROUP: &str = "podidentity.dev";
 pub const VERSION: &str = "v1alpha1";
 /// The finalizer that keeps a deleted object until its resources in AWS are deleted, too.
 pub const FINALIZER: &str = "podidentity.dev/finalizer";
+/// An administrator's annotation of an `OidcIssuer`, value `true`: its account in AWS is lost, so it and its bindings are deleted
+/// without a call of AWS, and what they made stays there.
+pub const ABANDON_ANNOTATION: &str = "podidentity.dev/abandon";
 /// Field manager of status writes.
 pub const MANAGER_STATUS: &str = "podidentity-operator-status";
 /// Field manager of patches of our finalizer. Not the one of other writes: some are server-side applies, and an apply of the same

@@ -78,7 +78,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         steps,
         facts,
         next,
-        events: Vec::new(),
+        events: removal::abandoned(view).into_iter().collect(),
     }
 }
 
@@ -220,7 +220,7 @@ fn make_role<'a>(
     let (target, state) = match (&view.target, &observed.role) {
         (Ok(target), Ok(state)) => (target, state.as_ref()),
         (Err(Unresolved::Account(error)), _) | (_, Err(error)) => return failed(view, error, timings),
-        (Err(Unresolved::NoIssuer | Unresolved::NotNeeded), Ok(_)) => {
+        (Err(Unresolved::NoIssuer | Unresolved::NotNeeded | Unresolved::Abandoned), Ok(_)) => {
             let waits = Summary::Reconciling(Finding::new(Reason::Progressing, "waits for AWS"));
             return Decision::nothing(waits, timings);
         }

@@ -97,6 +97,7 @@ impl Kind for Binding {
         };
         if !view.never_had_role() {
             view.target = match &view.issuer {
+                Some(issuer) if state.deleting && issuer.is_abandoned() => Err(Unresolved::Abandoned),
                 Some(issuer) => {
                     let identity = context.accounts.identity(&issuer.spec).await;
                     identity.map_err(Unresolved::Account).map(|identity| {

@@ -64,6 +64,8 @@ pub enum Unresolved {
     NoIssuer,
     /// The binding never asked for a role of its own.
     NotNeeded,
+    /// It is being deleted, and its issuer is abandoned: AWS is not asked.
+    Abandoned,
     /// The account is not known: AWS could not be asked.
     Account(AwsError),
 }

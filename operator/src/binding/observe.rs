@@ -36,7 +36,9 @@ pub async fn observe(
     let role = match (&view.target, account) {
         (Ok(target), Some(account)) => role(account, target, memory, due, clock, timings).await,
         (Err(Unresolved::Account(error)), _) => Err(error.clone()),
-        (Err(Unresolved::NoIssuer | Unresolved::NotNeeded), _) | (Ok(_), None) => Ok(None),
+        (Err(Unresolved::NoIssuer | Unresolved::NotNeeded | Unresolved::Abandoned), _) | (Ok(_), None) => {
+            Ok(None)
+        }
     };
     let change = view.target.as_ref().ok().zip(account);
     let change = change.and_then(|(target, account)| account.role_change(&target.name));

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crds::condition::Summary;
+use crds::names::ABANDON_ANNOTATION;
 use crds::{Finding, Reason};
 
 use super::absence::unconfirmed;
@@ -40,12 +41,17 @@ pub(super) fn decide<'a>(
         decision.steps = unannotate.into_iter().chain(last).collect();
         return decision;
     }
+    if let Some(abandoned) = abandoned(view) {
+        decision.steps = unannotate.into_iter().chain(last).collect();
+        decision.summary = Summary::Reconciling(abandoned);
+        return decision;
+    }
     match (&view.target, &observed.role) {
         (Err(Unresolved::Account(error)), _) | (_, Err(error)) => {
             decision.summary = blocked(error);
             decision.next = Next::BackOff;
         }
-        (Err(Unresolved::NoIssuer | Unresolved::NotNeeded), Ok(_)) => {
+        (Err(_), Ok(_)) => {
             let message = format!(
                 "OidcIssuer {} is missing, so the role's name and owner are not known: restore it to have the role removed",
                 view.spec().issuer_name()
@@ -85,6 +91,20 @@ pub(super) fn decide<'a>(
         },
     }
     decision
+}
+
+/// That the role stays in AWS, because its account is lost.
+pub(super) fn abandoned(view: &View) -> Option<Finding> {
+    if !matches!(view.target, Err(Unresolved::Abandoned)) {
+        return None;
+    }
+    let role = view.binding.status.as_ref().and_then(|status| status.role_arn.as_deref());
+    let message = format!(
+        "annotation {ABANDON_ANNOTATION} of OidcIssuer {} is true: AWS is not asked, and this stays there: {}",
+        view.spec().issuer_name(),
+        role.map_or_else(|| "nothing that is known".to_owned(), |arn| format!("role {arn}"))
+    );
+    Some(Finding::new(Reason::Abandoned, message))
 }
 
 /// Why "no role of this binding" is no answer: it has one under a name or an issuer that is not looked for any more.

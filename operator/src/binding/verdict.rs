@@ -93,7 +93,7 @@ fn role_ready(case: &Case<'_>) -> Wanted {
     let target = match &view.target {
         Ok(target) => target,
         Err(Unresolved::Account(error)) => return not_observed(error.finding()),
-        Err(Unresolved::NoIssuer | Unresolved::NotNeeded) => {
+        Err(Unresolved::NoIssuer | Unresolved::NotNeeded | Unresolved::Abandoned) => {
             return Wanted::unknown(C::RoleReady, no_target(view));
         }
     };

@@ -147,8 +147,8 @@ impl Cluster {
     }
 
     /// Keeps the store of issuers. A new generation of an issuer concerns its bindings (grants, audiences, the request for
-    /// its deletion), and so does the end of an outage of AWS, for which they need not wait as long as their back-off says;
-    /// the rest of its status does not. A new issuer and the end of one concern all bindings: roles of any issuer of the
+    /// its deletion), and so does the end of an outage of AWS, for which they need not wait as long as their back-off says,
+    /// and that it is abandoned; the rest of its status does not. A new issuer and the end of one concern all bindings: roles of any issuer of the
     /// cluster are its own.
     fn follow_issuers(
         self,
@@ -157,9 +157,11 @@ impl Cluster {
         wake_issuers: UnboundedSender<ObjectRef<OidcIssuer>>,
         wake_bindings: UnboundedSender<ObjectRef<PodIdentityBinding>>,
     ) -> impl Stream<Item = Result<OidcIssuer, watcher::Error>> + use<> {
-        type Version = (Option<String>, Option<i64>, bool);
-        let version =
-            |issuer: &OidcIssuer| (issuer.uid(), issuer.metadata.generation, is_unreachable(issuer));
+        type Version = (Option<String>, Option<i64>, [bool; 2]);
+        let version = |issuer: &OidcIssuer| {
+            let flags = [is_unreachable(issuer), issuer.is_abandoned()];
+            (issuer.uid(), issuer.metadata.generation, flags)
+        };
         let mut known: BTreeMap<String, Version> = BTreeMap::new();
         reflector(writer, watcher(Api::all(client.clone()), process::watch::config()))
             .inspect_ok(move |event: &Event<OidcIssuer>| match event {

@@ -38,8 +38,8 @@ pub fn due(memory: &Memory, same_effect: bool, deletes: bool, clock: &Clock, tim
 /// The plan of one pass.
 #[must_use]
 pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, timings: &Timings) -> Plan {
-    if let Some(duplicate) = &view.duplicate {
-        return of_duplicate(view, observed, duplicate, timings);
+    if let Some(why) = &view.untouched {
+        return untouched(view, observed, why, timings);
     }
     let was_ready = view.object.was_ready;
     let mismatch = verdict::mismatch(view, observed);
@@ -132,19 +132,20 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
 }
 
 /// The plan of an issuer that changes nothing, and of which nothing is read.
-fn of_duplicate(view: &View, observed: &Observed, duplicate: &Finding, timings: &Timings) -> Plan {
+fn untouched(view: &View, observed: &Observed, why: &Finding, timings: &Timings) -> Plan {
     let in_use = !observed.dependents.is_empty();
     let ends = view.object.deleting && view.object.finalizer && !in_use;
     // Without the issuer, its bindings could not remove their roles.
-    let summary = if in_use { removal::in_use(&observed.dependents) } else { duplicate.clone() };
+    let summary = if in_use { removal::in_use(&observed.dependents) } else { why.clone() };
     Plan {
         steps: ends.then_some(Step::RemoveFinalizer).into_iter().collect(),
-        conditions: verdict::unknown(&Summary::Stalled(summary), duplicate),
+        conditions: verdict::unknown(&Summary::Stalled(summary), why),
         facts: facts(view, None, None),
         note: Note::default(),
         drift: false,
         next: Next::At(timings.api_server_poll),
-        events: Vec::new(),
+        // Nobody would read it in the status of an object that is gone.
+        events: (ends && why.reason == Reason::Abandoned).then(|| why.clone()).into_iter().collect(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The reconcile of an `OidcIssuer`: resolve → observe → decide → act → report.
 
+pub mod abandoned;
 pub mod decide;
 pub mod duplicates;
 pub mod fence;
@@ -26,7 +27,7 @@ use self::model::without_grants;
 use self::model::{Evidence, Facts, Memory, Note, Observed, Plan, Verification, Verify, View};
 use self::publication::target::Target;
 use crate::aws::accounts::Account;
-use crate::aws::model::Written;
+use crate::aws::model::{Identity, Written};
 use crate::change::Change;
 use crate::clock::Clock;
 use crate::context::Context;
@@ -98,12 +99,17 @@ impl Kind for Issuer {
         context: &Context,
     ) -> (View, Option<Account>) {
         let account = context.accounts.of(&object.spec);
-        let identity = context.accounts.identity(&object.spec).await;
+        let abandoned = abandoned::abandoned(object);
+        let identity = match abandoned.as_ref().and_then(|_| abandoned::account(object)) {
+            Some(account) => Ok(Identity::of_account(account)), // AWS is not asked
+            None => context.accounts.identity(&object.spec).await,
+        };
         let target = identity.map(|identity| Target::new(&state.name, &object.spec, &identity));
         context.cluster.issuers_synced().await;
         let all = context.cluster.issuers.state();
-        let duplicate = duplicates::duplicate(object, all.iter().map(|issuer| &**issuer));
-        (View { object: state.clone(), issuer: Arc::clone(object), target, duplicate }, Some(account))
+        let duplicate = || duplicates::duplicate(object, all.iter().map(|issuer| &**issuer));
+        let untouched = abandoned.or_else(duplicate);
+        (View { object: state.clone(), issuer: Arc::clone(object), target, untouched }, Some(account))
     }
 
     async fn observe(

@@ -23,8 +23,8 @@ pub struct View {
     pub issuer: Arc<OidcIssuer>,
     /// Its names; an error while the account is not known.
     pub target: Result<Target, AwsError>,
-    /// That an older issuer has the same URL or the same place: then nothing is changed for this one.
-    pub duplicate: Option<Finding>,
+    /// Why nothing of it is read or changed in AWS: an older issuer has the same URL or the same place, or it is abandoned.
+    pub untouched: Option<Finding>,
 }
 
 impl View {

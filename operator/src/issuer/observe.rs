@@ -62,7 +62,7 @@ pub async fn observe(
         memory.distribution = distribution(client).await;
     }
     let aws = match (&view.target, &memory.aws) {
-        _ if view.duplicate.is_some() => Ok(AwsState::default()),
+        _ if view.untouched.is_some() => Ok(AwsState::default()),
         (Err(error), _) => Err(error.clone()),
         (Ok(_), Some((state, _))) if !due.aws => Ok(state.clone()),
         (Ok(target), _) => {

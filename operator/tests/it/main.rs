@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod abandon;
 mod accounts;
 mod adopt;
 mod aws_answers;

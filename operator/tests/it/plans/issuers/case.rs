@@ -24,7 +24,7 @@ pub struct Case {
     pub observed: Observed,
     pub memory: Memory,
     pub clock: Clock,
-    pub duplicate: Option<Finding>,
+    pub untouched: Option<Finding>,
     /// The keys that the status knows, where it knows published documents.
     pub recorded: Vec<PublishedKey>,
     /// Whether the credentials are a session of the operator's role.
@@ -118,7 +118,7 @@ impl Case {
             memory: Memory { verification: Some(verification), ..Memory::default() },
             spec,
             clock,
-            duplicate: None,
+            untouched: None,
             own_role: false,
             recorded: records(&keys()),
         }
@@ -169,7 +169,7 @@ impl Case {
                 .account
                 .clone()
                 .map(|account| Target::new("default", &self.spec, &self.identity(account))),
-            duplicate: self.duplicate.clone(),
+            untouched: self.untouched.clone(),
         };
         decide(&view, &self.observed, &self.memory, &self.clock, &Timings::default())
     }

@@ -423,7 +423,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
         (
             "a duplicate changes nothing, whatever there is to do",
             |case| {
-                case.duplicate = Some(Finding::new(Reason::DuplicateIssuer, "older"));
+                case.untouched = Some(Finding::new(Reason::DuplicateIssuer, "older"));
                 case.bucket().policy = None;
                 case.memory.verification = None;
             },
@@ -593,7 +593,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
         );
         let next = match (plan.steps.is_empty(), case.observed.failed_read()) {
             _ if case.deleting && case.spec.deletion_policy == DeletionPolicy::Delete => plan.next,
-            _ if case.duplicate.is_some() => Next::At(Duration::from_mins(1)),
+            _ if case.untouched.is_some() => Next::At(Duration::from_mins(1)),
             _ if case.deleting && case.observed.dependents.is_empty() => Next::At(Duration::from_mins(1)),
             (false, _) => Next::LookAgain,
             (true, Some("credentials")) => Next::At(Duration::from_secs(10)),
