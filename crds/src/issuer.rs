@@ -111,6 +111,14 @@ pub struct OidcIssuerSpec {
         .message("a role's ARN is arn:aws:iam::<account>:role/<path and name>"))]
     pub operator_role_arn: Option<String>,
 
+    /// ARN of the permissions boundary of every role that is made for a binding. It must deny what the default one denies. Default:
+    /// the policy `/podidentity/<clusterName>/<clusterName>.boundary`, which `operator bootstrap` makes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    #[x_kube(validation = Rule::new("self.matches('^arn:aws[a-z-]*:iam::[0-9]{12}:policy/[A-Za-z0-9+=,.@_/-]+$')")
+        .message("a boundary's ARN is arn:aws:iam::<account>:policy/<path and name>"))]
+    pub permissions_boundary: Option<String>,
+
     /// Tags of everything that is made in AWS for this issuer, beside the ownership tags: for organisations that demand some.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     // A length cannot be given to keys of a map, so the cost of rules over them is limited by their number.
@@ -337,6 +345,13 @@ impl OidcIssuerSpec {
     #[must_use]
     pub fn audience(&self) -> &str {
         self.audiences.first().map_or(names::DEFAULT_AUDIENCE, String::as_str)
+    }
+
+    /// ARN of the permissions boundary of its bindings' roles.
+    #[must_use]
+    pub fn boundary_arn(&self, partition: &str, account: &str) -> String {
+        let default = || names::boundary_arn(partition, account, &self.cluster_name);
+        self.permissions_boundary.clone().unwrap_or_else(default)
     }
 
     /// The account of `operatorRoleARN`.

@@ -1,8 +1,9 @@
 //! PURE: all `OidcIssuer`s of one cluster in one AWS account. What exists once for them (the permissions boundary, the
 //! operator's own role and its policy) is the union over all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crds::names::boundary_arn;
 use crds::{Finding, OidcIssuerSpec, Reason};
 
 use crate::aws::model::Identity;
@@ -24,6 +25,7 @@ pub struct Installation {
     partition: &'static str,
     first: NamedIssuer,
     issuers: Vec<NamedIssuer>,
+    former_boundaries: BTreeSet<String>,
 }
 
 impl Installation {
@@ -58,7 +60,13 @@ impl Installation {
             )));
         }
         let partition = partition.map_or_else(|| identity.partition(), |(_, partition)| partition).id;
-        Ok(Self { account: identity.account.clone(), partition, first, issuers })
+        Ok(Self {
+            account: identity.account.clone(),
+            partition,
+            first,
+            issuers,
+            former_boundaries: BTreeSet::new(),
+        })
     }
 
     /// The account.
@@ -83,6 +91,21 @@ impl Installation {
     #[must_use]
     pub fn partition(&self) -> &'static str {
         self.partition
+    }
+
+    /// The same with boundaries that no issuer names any more, and that roles still carry: the operator changes only roles whose
+    /// boundary its policy names.
+    #[must_use]
+    pub fn with_former_boundaries(self, former_boundaries: BTreeSet<String>) -> Self {
+        Self { former_boundaries, ..self }
+    }
+
+    /// ARNs of the boundaries that a role of this cluster may carry: the default one, and those that issuers name or named.
+    #[must_use]
+    pub fn boundaries(&self) -> BTreeSet<String> {
+        let default = boundary_arn(self.partition, &self.account, self.cluster_name());
+        let named = self.issuers.iter().filter_map(|issuer| issuer.spec.permissions_boundary.clone());
+        named.chain([default]).chain(self.former_boundaries.iter().cloned()).collect()
     }
 
     /// The owner of boundary and operator's role.

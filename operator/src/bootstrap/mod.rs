@@ -3,6 +3,7 @@
 //! Everything is read before anything is changed; it is safe to run again, and repairs what is not as specified.
 
 pub mod boundary;
+mod own_boundaries;
 pub mod roles;
 pub mod signing_keys;
 
@@ -171,8 +172,15 @@ impl Bootstrap<'_> {
 
     /// What has to be changed of boundary and roles.
     async fn once(&self, installation: &Installation) -> anyhow::Result<Vec<Change>> {
+        let refusal = own_boundaries::refusal(self.account, installation).await;
+        if let Some(refusal) = refusal.map_err(|error| refused(&error))? {
+            return Err(unchanged(refusal));
+        }
         let Found { policy, roles } =
             found(self.account, installation).await.map_err(|error| refused(&error))?;
+        let former = own_boundaries::former(self.account, installation, roles[0].as_ref()).await;
+        let installation =
+            &installation.clone().with_former_boundaries(former.map_err(|error| refused(&error))?);
         let mut changes = boundary::diff(installation, policy.as_ref()).map_err(unchanged)?;
         for (kind, role) in KINDS.into_iter().zip(&roles).filter(|(kind, _)| kind.is_needed(installation)) {
             let boundary = self.permissions_boundary;

@@ -49,3 +49,128 @@ pub fn policy(partition: &str, account: &str, read_only: &[String]) -> Value {
     }
     policy
 }
+
+/// The statements of `wanted` that deny something which another boundary does not deny in every case. A condition, and whatever
+/// this does not understand, counts as not denied.
+#[must_use]
+pub fn missing_denies(document: &str, wanted: &Value) -> Vec<Value> {
+    let parsed: Value = serde_json::from_str(document).unwrap_or_default();
+    let denies: Vec<&Value> = list(&parsed["Statement"]).filter(|one| one["Effect"] == "Deny").collect();
+    let covers = |wanted: &Value| {
+        let resources = || list(&wanted["Resource"]).filter_map(Value::as_str);
+        let on_all = |one: &&&Value| resources().all(|resource| matches_any(&one["Resource"], resource));
+        let unconditional = |one: &&&Value| one.get("Condition").is_none();
+        let denies: Vec<&&Value> = denies.iter().filter(unconditional).filter(on_all).collect();
+        let action = |action: &str| denies.iter().any(|one| matches_any(&one["Action"], action));
+        match wanted.get("NotAction") {
+            None => list(&wanted["Action"]).filter_map(Value::as_str).all(action),
+            // Everything but these is denied: so it must be there, with these or fewer exceptions.
+            Some(except) => denies.iter().any(|one| {
+                one.get("NotAction").is_some_and(|theirs| {
+                    list(theirs)
+                        .all(|theirs| theirs.as_str().is_some_and(|theirs| matches_any(except, theirs)))
+                }) || matches_any(&one["Action"], "s3:*")
+            }),
+        }
+    };
+    let wanted = list(&wanted["Statement"]).filter(|one| one["Effect"] == "Deny");
+    wanted.filter(|one| !covers(one)).cloned().collect()
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    let list = match value {
+        Value::Null => &[],
+        Value::Array(list) => list.as_slice(),
+        one => std::slice::from_ref(one),
+    };
+    list.iter()
+}
+
+/// Whether one of the patterns includes all that `text` includes, which may be a pattern, too.
+fn matches_any(patterns: &Value, text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    list(patterns).filter_map(Value::as_str).any(|pattern| includes(&pattern.to_ascii_lowercase(), &text))
+}
+
+/// `*` of the pattern stands for any text, `?` is not understood.
+fn includes(pattern: &str, text: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
+    let Some(mut text) = text.strip_prefix(start) else { return false };
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let end = parts.pop().unwrap_or_default();
+    for part in parts {
+        let Some((_, after)) = text.split_once(part) else { return false };
+        text = after;
+    }
+    text.ends_with(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boundary_of_others_must_deny_what_ours_denies() {
+        let wanted = policy("aws", "111122223333", &["arn:aws:s3:::b".into(), "arn:aws:s3:::b/*".into()]);
+        let missing = |change: fn(&mut Value)| -> Vec<String> {
+            let mut document = wanted.clone();
+            change(&mut document);
+            let missing = missing_denies(&document.to_string(), &wanted);
+            missing.iter().map(|one| one["Sid"].as_str().unwrap_or_default().to_owned()).collect()
+        };
+        assert_eq!(missing(|_| {}), [""; 0]);
+        // More is denied.
+        assert_eq!(missing(|d| d["Statement"][1]["Action"] = json!("*")), [""; 0]);
+        assert_eq!(missing(|d| d["Statement"][2]["Resource"] = json!("*")), [""; 0]);
+        assert_eq!(missing(|d| d["Statement"][2]["Resource"] = json!(["arn:aws:iam::*:role/*"])), [""; 0]);
+        assert_eq!(missing(|d| d["Statement"][3]["NotAction"] = json!("s3:GetObject")), [""; 0]);
+        assert_eq!(
+            missing(|d| {
+                d["Statement"][3]["NotAction"].take();
+                d["Statement"][3]["Action"] = json!(["S3:*"]);
+            }),
+            [""; 0]
+        );
+        // Less is.
+        assert_eq!(
+            missing(|d| d["Statement"] = json!([])),
+            ["NoEscalation", "NoRoleChaining", "TheIssuersBucketIsReadOnly"]
+        );
+        assert_eq!(missing(|d| d["Statement"][1]["Condition"] = json!({"Bool": {}})), ["NoEscalation"]);
+        assert_eq!(missing(|d| d["Statement"][1]["Action"][0] = json!("iam:Create*")), ["NoEscalation"]);
+        assert_eq!(
+            missing(|d| d["Statement"][1]["Resource"] = json!("arn:aws:iam::*:role/*")),
+            ["NoEscalation"]
+        );
+        assert_eq!(
+            missing(|d| d["Statement"][2]["Resource"] = json!("arn:aws:iam::111122223333:role/x")),
+            ["NoRoleChaining"]
+        );
+        assert_eq!(
+            missing(|d| d["Statement"][3]["NotAction"] = json!(["s3:Get*", "s3:Put*"])),
+            ["TheIssuersBucketIsReadOnly"]
+        );
+        assert_eq!(
+            missing(|d| d["Statement"][3]["Resource"] = json!("arn:aws:s3:::b/*")),
+            ["TheIssuersBucketIsReadOnly"]
+        );
+        assert_eq!(missing_denies("no json", &wanted).len(), 3);
+    }
+
+    #[test]
+    fn a_pattern_includes_only_what_it_matches_whole() {
+        for (pattern, text, expected) in [
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("a*", "ab*", true),
+            ("*", "a*", true),
+            ("a*c", "abc", true),
+            ("a*c", "ab", false),
+            ("a*b*c", "axbxc", true),
+            ("ab*ba", "aba", false),
+            ("a", "a*", false),
+        ] {
+            assert_eq!(includes(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+}

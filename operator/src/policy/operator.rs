@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use super::VERSION;
 use crate::installation::Installation;
 
+const CREATE_ROLES: &str = "CreateRolesWithBoundaryAndTags";
+
 /// Least privilege for all issuers of a cluster in one account: each bucket's two objects and configuration, each provider,
 /// and the roles under the cluster's path — created only with the boundary and our tags, changed only while they carry the
 /// boundary. No right to change itself, the boundary policy, or to delete what pods' identity rests on (bucket, objects,
@@ -22,7 +24,12 @@ pub fn policy(installation: &Installation) -> Value {
         installation.issuers().iter().map(|issuer| Resources::of(&issuer.spec, partition, account));
     let publication: Vec<Resources> = publication.collect();
     let role_arns = format!("arn:{partition}:iam::{account}:role{}*", role_path(cluster));
-    let boundary = boundary_arn(partition, account, cluster);
+    let default_boundary = boundary_arn(partition, account, cluster);
+    let boundary = distinct(installation.boundaries().into_iter());
+    // Attached, a boundary would give all that it does not deny. So would that of another cluster.
+    let others = format!("arn:{partition}:iam::*:policy{ROLES_PATH}*");
+    let named = installation.boundaries().into_iter().filter(|named| *named != default_boundary);
+    let not_attached = distinct(named.chain([others]));
     let boundary_key = json!({"iam:PermissionsBoundary": boundary});
     let cluster_key = format!("aws:RequestTag/{}", tag::CLUSTER);
     // Role tags are principal tags: with any other key a role could pass policies that rest on those (ABAC).
@@ -33,7 +40,7 @@ pub fn policy(installation: &Installation) -> Value {
     let tag_keys = json!({"aws:TagKeys": tag_keys});
     let roles = json!([
             {
-                "Sid": "CreateRolesWithBoundaryAndTags",
+                "Sid": CREATE_ROLES,
                 "Effect": "Allow",
                 "Action": ["iam:CreateRole"],
                 "Resource": role_arns,
@@ -57,15 +64,13 @@ pub fn policy(installation: &Installation) -> Value {
                 "Condition": {"StringEquals": boundary_key},
             },
             {
-                // As a boundary it takes rights away; attached it would give all that it does not deny. So would that of
-                // another cluster.
                 "Sid": "AttachAnythingButABoundary",
                 "Effect": "Allow",
                 "Action": "iam:AttachRolePolicy",
                 "Resource": role_arns,
                 "Condition": {
                     "StringEquals": boundary_key,
-                    "ArnNotLike": {"iam:PolicyARN": format!("arn:{partition}:iam::*:policy{ROLES_PATH}*")},
+                    "ArnNotLike": {"iam:PolicyARN": not_attached},
                 },
             },
             {
@@ -116,6 +121,21 @@ pub fn policy(installation: &Installation) -> Value {
     let roles = roles.as_array().cloned().unwrap_or_default();
     let statements: Vec<Value> = of_publication(&publication).into_iter().chain(roles).collect();
     json!({"Version": VERSION, "Statement": statements})
+}
+
+/// The boundaries that such a policy lets roles have.
+#[must_use]
+pub fn named_boundaries(policy: &str) -> BTreeSet<String> {
+    let parsed: Value = serde_json::from_str(policy).unwrap_or_default();
+    let statements = parsed["Statement"].as_array().into_iter().flatten();
+    let creation = statements.filter(|statement| statement["Sid"] == CREATE_ROLES);
+    let named = creation.map(|statement| &statement["Condition"]["StringEquals"]["iam:PermissionsBoundary"]);
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    named
+        .flat_map(|named| {
+            text(named).into_iter().chain(named.as_array().into_iter().flatten().filter_map(text))
+        })
+        .collect()
 }
 
 /// What one issuer publishes and registers, by what may be done with it.

@@ -57,6 +57,8 @@ async fn a_bad_issuer_is_refused_with_the_field_named() {
         ("/spec/tags", json!({("k".repeat(129)): "x"}), "a tag's key has 1 to 128"),
         ("/spec/tags", json!({"a": "v".repeat(257)}), "spec.tags"),
         ("/spec/tags", json!({"a": "new\nline"}), "a tag's value has letters"),
+        ("/spec/permissionsBoundary", json!("arn:aws:iam::aws:policy/X"), "a boundary's ARN is"),
+        ("/spec/permissionsBoundary", json!("arn:aws:iam::111122223333:role/x"), "a boundary's ARN is"),
         ("/spec/tags", json!({"aws:team": "x"}), "are reserved by AWS"),
         ("/spec/tags", json!({"podidentity.dev/cluster": "x"}), "show whose a resource is"),
         ("/spec/s3/bucket", json!("Bucket"), "spec.s3.bucket"),

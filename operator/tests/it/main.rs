@@ -9,6 +9,7 @@ mod adopt;
 mod aws_answers;
 mod binding;
 mod bootstrap;
+mod boundary;
 mod campaign;
 mod certificates;
 mod crash;

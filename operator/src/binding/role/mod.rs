@@ -77,7 +77,7 @@ pub fn target(
         name: names::role_name(cluster, namespace, service_account),
         arn: names::role_arn(partition, account, cluster, namespace, service_account),
         trust: trust::wanted(&trust),
-        boundary: names::boundary_arn(partition, account, cluster),
+        boundary: issuer.boundary_arn(partition, account),
         attached: attached::wanted(spec.role.as_ref().map_or(&[], |role| &role.policy_arns)),
         settings: settings::wanted(
             spec.role.as_ref(),

@@ -1,0 +1,86 @@
+//! `spec.permissionsBoundary`: a boundary that an organisation keeps itself.
+
+use aws_sim::State;
+use crds::names::boundary_arn;
+use crds::{OidcIssuerSpec, PodIdentityBinding};
+use serde_json::{Value, json};
+
+use crate::world::{ACCOUNT, CLUSTER, STORAGE, World};
+
+/// A boundary of that name that denies what ours denies, and more.
+fn strict(world: &World, name: &str) -> String {
+    let default = boundary_arn("aws", ACCOUNT, CLUSTER);
+    let mut document = world.sim.state().policies[&default].document().clone();
+    let region = json!({"Effect": "Deny", "Action": "ec2:*", "Resource": "*"});
+    document["Statement"].as_array_mut().unwrap().push(region);
+    world.sim.put_managed_policy(name, document)
+}
+
+fn boundary(world: &World) -> Option<String> {
+    world.role().unwrap().boundary
+}
+
+fn has(state: &State, boundary: &String) -> bool {
+    state.roles.values().any(|role| role.boundary.as_ref() == Some(boundary))
+}
+
+#[tokio::test]
+async fn roles_get_the_boundary_of_the_organisation_and_lose_it_again() {
+    let mut world = World::ready().await;
+    let default = boundary_arn("aws", ACCOUNT, CLUSTER);
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    assert_eq!(boundary(&world), Some(default.clone()));
+    let id = world.role().unwrap().id;
+    let with = |boundary: Option<&String>| OidcIssuerSpec {
+        permissions_boundary: boundary.cloned(),
+        ..world.spec()
+    };
+
+    // One that does not exist, or denies too little, is refused before anything is changed.
+    let absent = format!("arn:aws:iam::{ACCOUNT}:policy/absent");
+    let refused = world.bootstrap(&with(Some(&absent))).await.unwrap_err().to_string();
+    assert!(refused.contains("there is no policy") && refused.contains("Nothing was changed"), "{refused}");
+    let all =
+        json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]});
+    let weak = world.sim.put_managed_policy("weak", all);
+    let refused = world.bootstrap(&with(Some(&weak))).await.unwrap_err().to_string();
+    assert!(refused.contains("must deny this, too") && refused.contains("NoEscalation"), "{refused}");
+
+    // Before bootstrap the operator has no right to put it: it says so, and the role stays as it is, Ready.
+    let [one, two] = ["one", "two"].map(|name| strict(&world, name));
+    world.apply_issuer(&with(Some(&one))).await;
+    let denied = |binding: Option<&PodIdentityBinding>| {
+        let status = binding.and_then(|binding| binding.status.as_ref());
+        status.is_some_and(|status| status.conditions.iter().any(|c| c.reason == "OperatorPermissionMissing"))
+    };
+    world.until(&world.bindings(), "app", "the missing permission", denied).await;
+    assert_eq!(boundary(&world), Some(default.clone()));
+    world.bootstrap(&with(Some(&one))).await.unwrap();
+    world.until_aws("the first boundary", |state| has(state, &one)).await;
+
+    // While a role carries the former one, the operator's policy names it, so that its role can be revoked at any time.
+    let named = || -> Vec<Value> {
+        let policy = &world.sim.state().roles["podidentity-operator.homelab"].inline["podidentity-operator"];
+        let statements = policy["Statement"].as_array().unwrap().iter();
+        let creation = statements.filter(|one| one["Sid"] == "CreateRolesWithBoundaryAndTags");
+        creation.map(|one| one["Condition"]["StringEquals"]["iam:PermissionsBoundary"].clone()).collect()
+    };
+    world.bootstrap(&with(Some(&two))).await.unwrap();
+    assert_eq!(named(), [json!([one, default, two])]);
+    world.apply_issuer(&with(Some(&two))).await;
+    world.until_aws("the second boundary", |state| has(state, &two)).await;
+    world.bootstrap(&with(Some(&two))).await.unwrap();
+    assert_eq!(named(), [json!([default, two])]);
+
+    // Back to the default.
+    world.bootstrap(&with(None)).await.unwrap();
+    world.apply_issuer(&with(None)).await;
+    world.until_aws("the default boundary", |state| has(state, &default)).await;
+    world.bootstrap(&with(None)).await.unwrap();
+    assert_eq!(named(), [json!(default)]);
+    world.binding_is("app", "Ready").await;
+    assert_eq!(world.role().unwrap().id, id, "the same role, all the time");
+    world.sim.clear_calls();
+    world.stop().await;
+}
