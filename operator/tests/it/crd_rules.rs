@@ -3,6 +3,7 @@
 use crds::{OidcIssuer, PodIdentityBinding};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource};
+use operator::issuer_file;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt::Debug;
@@ -126,9 +127,13 @@ async fn a_bad_issuer_is_refused_with_the_field_named() {
         ("/spec/keys", json!({"additional": [{"name": "a", "key": "b"}]}), "key"),
         ("/spec/typo", json!("x"), "spec.typo"),
     ] {
-        let refused = dry_run(&api, &with(good.clone(), pointer, value.clone())).await;
+        let object = with(good.clone(), pointer, value.clone());
+        let refused = dry_run(&api, &object).await;
         let refused = refused.expect_err(&format!("{pointer} = {value} was accepted"));
         assert!(refused.contains(says), "{pointer} = {value}: {refused}");
+        // `bootstrap` refuses the same without the API server.
+        let offline = issuer_file::parse("f", &object.to_string());
+        assert!(offline.is_err(), "{pointer} = {value} was accepted offline");
     }
     // Unusual and valid.
     for (pointer, value) in [
@@ -151,7 +156,9 @@ async fn a_bad_issuer_is_refused_with_the_field_named() {
         ("/spec/s3/region", json!("eusc-de-east-1")),
         ("/spec/s3/region", json!("cn-northwest-1")),
     ] {
-        dry_run(&api, &with(good.clone(), pointer, value)).await.unwrap();
+        let object = with(good.clone(), pointer, value);
+        dry_run(&api, &object).await.unwrap();
+        issuer_file::parse("f", &object.to_string()).unwrap();
     }
 
     world.apply_issuer(&world.spec()).await;

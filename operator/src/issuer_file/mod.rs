@@ -1,11 +1,13 @@
 //! The YAML file with the cluster's `OidcIssuer`s, which the administrator's subcommands read.
 
+pub mod crd_rules;
+
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 
-use crds::names::{GROUP, Partition, VERSION, account_of_bucket};
-use crds::{Finding, OidcIssuer, OidcIssuerSpec, S3Location};
+use crds::names::{GROUP, VERSION, account_of_bucket};
+use crds::{Finding, OidcIssuer, OidcIssuerSpec};
 use kube::ResourceExt;
 use serde_json::Value;
 use thiserror::Error;
@@ -79,7 +81,11 @@ fn text(path: &Path) -> std::io::Result<String> {
     std::fs::read_to_string(path)
 }
 
-fn parse(file: &str, text: &str) -> Result<Vec<NamedIssuer>, FileError> {
+/// The same of a text; `file` is its name in errors.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(file: &str, text: &str) -> Result<Vec<NamedIssuer>, FileError> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(text)
         .map_err(|e| FileError::Yaml { file: file.to_owned(), reason: e.to_string() })?;
     let issuers: Vec<NamedIssuer> = documents
@@ -122,55 +128,11 @@ fn issuer(file: &str, document: &Value) -> Result<NamedIssuer, FileError> {
         return Err(invalid("metadata.name is missing".into()));
     }
     // Refuse what the API server refuses: otherwise a bucket is created for an issuer that cannot be applied.
-    check(&issuer.spec).map_err(invalid)?;
+    let refusals = crd_rules::refusals(&issuer);
+    if !refusals.is_empty() {
+        return Err(invalid(refusals.join("; ")));
+    }
     Ok(NamedIssuer { name: issuer.name_any(), spec: issuer.spec })
-}
-
-/// The rules of the CRD for the fields that names in AWS are made from; the API server checks all rules.
-fn check(spec: &OidcIssuerSpec) -> Result<(), String> {
-    let label = |text: &str, max: usize| {
-        (1..=max).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            && !text.starts_with('-')
-            && !text.ends_with('-')
-    };
-    if !label(&spec.cluster_name, 32) {
-        return Err("spec.clusterName must be a DNS label of at most 32 characters".into());
-    }
-    if spec.s3.is_none() && spec.issuer_url.is_none() {
-        return Err("spec.issuerURL is required where spec.s3 is absent".into());
-    }
-    if let Some(S3Location { bucket, region, .. }) = &spec.s3 {
-        if !bucket.split('.').all(|part| label(part, 63)) || bucket.len() > 63 {
-            return Err(
-                "spec.s3.bucket must be a bucket name: 3 to 63 lower-case letters, digits and hyphens".into(),
-            );
-        }
-        if spec.issuer_url.is_none() && bucket.contains('.') {
-            return Err(
-                "spec.s3.bucket must not contain dots if spec.issuerURL is absent: S3's TLS certificate covers one label \
-                 only"
-                    .into(),
-            );
-        }
-        if !Partition::has_region(region) {
-            return Err(
-                "spec.s3.region must be a region of the partitions aws, aws-cn, aws-us-gov or aws-eusc"
-                    .into(),
-            );
-        }
-    }
-    if spec.audiences.is_empty() || spec.audiences.iter().any(|audience| audience.contains('$')) {
-        return Err("spec.audiences must not be empty, and an audience must not contain $".into());
-    }
-    let url = spec.issuer_url();
-    if !url.starts_with("https://") || url.ends_with('/') || url.contains('~') || url.len() > 255 {
-        return Err(
-            "spec.issuerURL must be https://host[/path] of at most 255 characters without ~ and without a trailing slash"
-                .into(),
-        );
-    }
-    Ok(())
 }
 
 /// The account that a specification names, or that its bucket's name ends in.
