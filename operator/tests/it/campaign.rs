@@ -1,5 +1,6 @@
 //! The issuer's fault campaign: every AWS call of every scenario, with every fault that AWS or the network can answer it with.
-//! Whatever happens to one call, the end is that of a run without faults, with as many creations and deletions.
+//! And the operator is killed before and after every write to the cluster, and IAM's reads are late. Whatever happens, the end is that of a run without
+//! faults, with as many creations and deletions.
 //!
 //! The plans are computed from the calls of a run without faults. `cargo test` runs a sample of them, chosen by a seed
 //! (`PODIDENTITY_CAMPAIGN_SEED=7`); `PODIDENTITY_CAMPAIGN=all cargo test -p operator --test it -- campaign --nocapture` runs all.
@@ -16,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::crash::occurrences;
 use crate::issuer::{managed, provider_arn};
-use crate::world::{BUCKET, World};
+use crate::world::{BUCKET, Side, World};
 
 /// How many plans of each scenario `cargo test` runs.
 const SAMPLE: usize = 12;
@@ -32,16 +33,23 @@ enum Scenario {
     Delete,
 }
 
-/// One call of a scenario, and what happens to it.
+/// What happens in a run of a scenario.
 struct Plan {
-    call: (String, String, u32),
-    name: &'static str,
-    kind: FaultKind,
-    /// How many calls: a fault that the SDK's own three attempts pass over is given to four.
-    times: u32,
+    name: String,
+    trouble: Trouble,
 }
 
-/// The faults that a call is given.
+#[derive(Clone)]
+enum Trouble {
+    /// A call of AWS is answered so.
+    Fault(Fault),
+    /// The operator is killed at its n-th write to the cluster.
+    Kill(usize, Side),
+    /// IAM shows everything as it was so many milliseconds ago.
+    Lag(u64),
+}
+
+/// The faults that a call is given, and how many calls: what the SDK's own three attempts pass over is given to four.
 fn faults(service: &str, action: &str) -> Vec<(&'static str, FaultKind, u32)> {
     let error = |status, code: &str, message: String| FaultKind::Error { status, code: code.into(), message };
     let message = |text: &str| text.to_owned();
@@ -78,12 +86,24 @@ fn faults(service: &str, action: &str) -> Vec<(&'static str, FaultKind, u32)> {
     all
 }
 
-fn plans(calls: Vec<Call>) -> Vec<Plan> {
+/// All that can happen in a run that made these calls of AWS, and these writes to the cluster.
+fn plans(calls: Vec<Call>, writes: &[String]) -> Vec<Plan> {
     let of_aws = calls.into_iter().filter(|call| call.principal != "anonymous").collect();
     let mut plans = Vec::new();
-    for call in occurrences(of_aws) {
-        for (name, kind, times) in faults(&call.0, &call.1) {
-            plans.push(Plan { call: call.clone(), name, kind, times });
+    for (service, action, number) in occurrences(of_aws) {
+        for (name, kind, times) in faults(&service, &action) {
+            let fault = Fault::on(&service, &action, kind).after(number).times(times);
+            let name = format!("call {number} of {service}:{action}: {name}");
+            plans.push(Plan { name, trouble: Trouble::Fault(fault) });
+        }
+    }
+    for lag in [50, 200, 600] {
+        plans.push(Plan { name: format!("reads are {lag} ms late"), trouble: Trouble::Lag(lag) });
+    }
+    for (number, write) in writes.iter().enumerate() {
+        for side in [Side::Before, Side::After] {
+            let name = format!("killed {side:?} write {number} to the cluster, {write}");
+            plans.push(Plan { name, trouble: Trouble::Kill(number, side) });
         }
     }
     plans
@@ -95,10 +115,7 @@ fn chosen(scenario: Scenario, mut plans: Vec<Plan>) -> Vec<Plan> {
         return plans;
     }
     let seed = std::env::var("PODIDENTITY_CAMPAIGN_SEED").unwrap_or_default();
-    plans.sort_by_key(|plan| {
-        let Plan { call: (service, action, number), name, .. } = plan;
-        Sha256::digest(format!("{seed} {scenario:?} {service} {action} {number} {name}")).to_vec()
-    });
+    plans.sort_by_key(|plan| Sha256::digest(format!("{seed} {scenario:?} {}", plan.name)).to_vec());
     plans.truncate(SAMPLE);
     plans
 }
@@ -161,22 +178,43 @@ impl Campaign {
         }
     }
 
-    /// One run with a fault, or without one.
-    async fn run(&mut self, scenario: Scenario, fault: Option<Fault>) -> (End, Vec<Call>) {
+    /// One run, with its calls of AWS and its writes to the cluster.
+    async fn run(&mut self, scenario: Scenario, trouble: Option<Trouble>) -> (End, Vec<Call>, Vec<String>) {
         self.prepare(scenario).await;
         let world = &mut self.world;
         world.sim.clear_calls();
         world.sim.clear_faults();
-        if let Some(fault) = fault {
-            world.sim.inject(fault);
+        world.hold.arm(None);
+        match trouble.clone() {
+            Some(Trouble::Fault(fault)) => world.sim.inject(fault),
+            Some(Trouble::Kill(number, side)) => world.hold.arm(Some((number, side))),
+            Some(Trouble::Lag(lag)) => world.sim.behave(|behaviour| behaviour.lag_milliseconds = lag),
+            None => {}
         }
+        let credentials =
+            if scenario == Scenario::Delete { self.administrator.clone() } else { self.own.clone() };
         if scenario == Scenario::Delete {
             world.issuers().delete("default", &DeleteParams::default()).await.unwrap();
         } else {
-            world.start_as(self.own.clone()).await;
+            world.start_as(credentials.clone()).await;
+        }
+        let mut earlier = Vec::new();
+        if let Some(Trouble::Kill(..)) = trouble {
+            let hold = world.hold.clone();
+            let is_reached = || async {
+                anyhow::ensure!(hold.is_reached(), "{:?}", hold.writes());
+                Ok(())
+            };
+            cluster::until("the write", Duration::from_secs(30), is_reached).await.unwrap();
+            world.kill().await;
+            world.hold.arm(None);
+            earlier = world.sim.calls();
+            world.start_as(credentials).await;
+        }
+        if scenario != Scenario::Delete {
             world.issuer_is("Ready").await;
         }
-        let calls = world.sim.calls();
+        let (calls, writes) = (world.sim.calls(), world.hold.writes());
         if scenario != Scenario::Delete {
             // A fault that comes late must not be left for the next run.
             world.sim.clear_faults();
@@ -189,11 +227,15 @@ impl Campaign {
         let gone = |issuer: Option<&OidcIssuer>| issuer.is_none();
         world.until(&world.issuers(), "default", "its end", gone).await;
         world.stop().await;
+        world.sim.behave(|behaviour| behaviour.lag_milliseconds = 0);
         let state = world.sim.state();
         let exists = state.buckets.contains_key(BUCKET) || state.providers.contains_key(&provider_arn());
         let state = if exists { managed(&state) } else { Value::Null };
-        let calls = if scenario == Scenario::Delete { world.sim.calls() } else { calls };
-        (End { state, effects: effects(&calls) }, calls)
+        let deletes = scenario == Scenario::Delete;
+        let (calls, writes) =
+            if deletes { (world.sim.calls(), world.hold.writes()) } else { (calls, writes) };
+        let calls = [earlier, calls].concat();
+        (End { state, effects: effects(&calls) }, calls, writes)
     }
 }
 
@@ -228,16 +270,15 @@ async fn whatever_happens_to_one_call_the_end_is_that_of_a_run_without_faults() 
     let mut campaign = Campaign::new().await;
     let (begun, mut computed, mut run) = (Instant::now(), 0, 0);
     for scenario in [Scenario::Create, Scenario::Repair, Scenario::Delete] {
-        let (expected, calls) = campaign.run(scenario, None).await;
-        let plans = plans(calls);
+        let (expected, calls, writes) = campaign.run(scenario, None).await;
+        let plans = plans(calls, &writes);
         assert!(plans.len() > 50, "{scenario:?}: {}", plans.len());
         let (all, chosen) = (plans.len(), chosen(scenario, plans));
         println!("{scenario:?}: {all} plans, {} of them run", chosen.len());
         (computed, run) = (computed + all, run + chosen.len());
-        for Plan { call: (service, action, number), name, kind, times } in chosen {
-            let plan = format!("{scenario:?}: call {number} of {service}:{action}: {name}");
-            let fault = Fault::on(&service, &action, kind).after(number).times(times);
-            let (end, calls) = campaign.run(scenario, Some(fault)).await;
+        for Plan { name, trouble } in chosen {
+            let plan = format!("{scenario:?}: {name}");
+            let (end, calls, _) = campaign.run(scenario, Some(trouble)).await;
             println!("    {plan}");
             assert_eq!(end, expected, "{plan}: {calls:#?}");
         }

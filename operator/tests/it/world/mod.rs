@@ -2,6 +2,7 @@
 
 mod aws;
 mod cluster_objects;
+mod held;
 mod operator_process;
 mod sites;
 mod subcommands;
@@ -30,6 +31,7 @@ use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 pub use self::aws::{counts, exchange, exchange_token, token, token_for};
 pub use self::cluster_objects::{apply, has_finalizer};
+pub use self::held::{Hold, Side};
 use self::operator_process::RunningOperator;
 pub use self::sites::{Site, Sites};
 pub use self::subcommands::Flags;
@@ -76,6 +78,8 @@ pub struct World {
     pub webhook_certificates: WebhookCertificates,
     /// Public hosts beside AWS's own.
     pub sites: Sites,
+    /// The operator's writes to the cluster.
+    pub hold: Hold,
     operator: Option<RunningOperator>,
     _exclusive: MutexGuard<'static, ()>,
 }
@@ -141,6 +145,7 @@ impl World {
             metrics: Arc::default(),
             webhook_certificates: WebhookCertificates::Operator,
             sites: Sites::default(),
+            hold: Hold::default(),
             operator: None,
             _exclusive: exclusive,
         };

@@ -47,7 +47,7 @@ impl World {
         self.sim.clear_calls();
         let stop = CancellationToken::new();
         let operator = Operator {
-            client: self.client.clone(),
+            client: self.hold.client(&self.config),
             config: self.config.clone(),
             accounts: self.aws(credentials, self.metrics.clone()).await,
             metrics: self.metrics.clone(),

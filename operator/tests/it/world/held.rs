@@ -1,0 +1,124 @@
+//! A client of the operator whose n-th write to the cluster is held: before the API server gets it, or before its response arrives.
+//! There the operator is killed.
+
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use http::{Method, Request};
+use kube::client::{Body, ClientBuilder};
+use kube::{Client, Config};
+use tower::{Layer, Service};
+
+/// Where a write is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// It has no effect.
+    Before,
+    /// It has its effect, and the operator does not know.
+    After,
+}
+
+/// What is held, and what was written.
+#[derive(Debug, Clone, Default)]
+pub struct Hold(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    writes: Vec<String>,
+    at: Option<(usize, Side)>,
+    is_reached: bool,
+}
+
+impl Hold {
+    /// From now on writes are counted, and the one of that number is held.
+    pub fn arm(&self, at: Option<(usize, Side)>) {
+        *self.0.lock().unwrap() = State { at, ..State::default() };
+    }
+
+    /// The writes since then: method and path.
+    pub fn writes(&self) -> Vec<String> {
+        self.0.lock().unwrap().writes.clone()
+    }
+
+    /// Whether a write is held.
+    pub fn is_reached(&self) -> bool {
+        self.0.lock().unwrap().is_reached
+    }
+
+    /// A client of the cluster.
+    pub fn client(&self, config: &Config) -> Client {
+        let layer = HoldLayer(self.clone());
+        ClientBuilder::try_from(config.clone()).unwrap().with_layer(&layer).build()
+    }
+
+    /// Counts a write of our objects, or of annotations, and says whether it is held.
+    fn side(&self, request: &Request<Body>) -> Option<Side> {
+        let path = request.uri().path();
+        let is_ours = path.contains("/podidentity.dev/")
+            || (path.contains("/serviceaccounts/") && !path.ends_with("/token"));
+        if request.method() == Method::GET || !is_ours {
+            return None;
+        }
+        let mut state = self.0.lock().unwrap();
+        let number = state.writes.len();
+        state.writes.push(format!("{} {path}", request.method()));
+        state.at.filter(|(at, _)| *at == number).map(|(_, side)| side)
+    }
+
+    async fn hold(&self) {
+        self.0.lock().unwrap().is_reached = true;
+        pending::<()>().await;
+    }
+}
+
+struct HoldLayer(Hold);
+
+impl<S> Layer<S> for HoldLayer {
+    type Service = Held<S>;
+
+    fn layer(&self, inner: S) -> Held<S> {
+        Held { inner, hold: self.0.clone() }
+    }
+}
+
+#[derive(Clone)]
+pub struct Held<S> {
+    inner: S,
+    hold: Hold,
+}
+
+impl<S> Service<Request<Body>> for Held<S>
+where
+    S: Service<Request<Body>>,
+    S::Future: Send + 'static,
+    S::Response: Send,
+    S::Error: Send,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (side, hold) = (self.hold.side(&request), self.hold.clone());
+        if side == Some(Side::Before) {
+            return Box::pin(async move {
+                hold.hold().await;
+                unreachable!("a held write never goes on")
+            });
+        }
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await;
+            if side == Some(Side::After) {
+                hold.hold().await;
+            }
+            answer
+        })
+    }
+}
