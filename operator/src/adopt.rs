@@ -1,5 +1,5 @@
 //! `operator adopt`: a bucket, a provider or a role that somebody else made (a tutorial, irsa-manager, Terraform) becomes this
-//! cluster's, by an administrator's word. Only tags are written: `bootstrap`, or the operator, then brings it to what is
+//! cluster's, because an administrator says so. Only tags are written: `bootstrap`, or the operator, then brings it to what is
 //! specified. What carries the tags of another owner is refused.
 
 use std::time::Instant;
@@ -84,6 +84,11 @@ pub async fn adopt(
     };
     let identity = account.identity().await.map_err(|error| refused(&error))?;
     check(&identity, &issuer.spec).map_err(|error| refused(&error))?;
+    if dry_run != Some(Output::Json) {
+        terminal.field("issuer", &issuer.spec.issuer_url());
+        terminal.field("account", &identity.account);
+        terminal.field("as", &identity.arn);
+    }
     let target = Target::new(&issuer.name, &issuer.spec, &identity);
     let (change, next) = match adoptee {
         Adoptee::Bucket(_) => (bucket(&target, account).await?, BOOTSTRAP),

@@ -32,8 +32,16 @@ pub fn print(changes: &[Change], output: Output, terminal: &mut Terminal) -> End
 /// A policy or a document as JSON, not as JSON in a text.
 fn as_json(changes: &[Change]) -> Value {
     let value = |text: &Option<String>| {
-        text.as_ref().map(|text| serde_json::from_str(text).unwrap_or_else(|_| json!(text)))
+        let document = |text: &str| serde_json::from_str(text).ok().filter(|value: &Value| value.is_object());
+        text.as_ref().map(|text| document(text).unwrap_or_else(|| json!(text)))
     };
-    let change = |change: &Change| json!({"attribute": change.attribute, "old": value(&change.old), "new": value(&change.new)});
+    let change = |change: &Change| {
+        json!({
+            "attribute": change.attribute,
+            "resource": change.write.resource(),
+            "old": value(&change.old),
+            "new": value(&change.new),
+        })
+    };
     json!({"changes": changes.iter().map(change).collect::<Vec<_>>()})
 }

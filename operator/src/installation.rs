@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::names::boundary_arn;
 use crds::{Finding, OidcIssuerSpec, Reason};
 
 use crate::aws::model::Identity;
@@ -93,19 +92,24 @@ impl Installation {
         self.partition
     }
 
-    /// The same with boundaries that no issuer names any more, and that roles still carry: the operator changes only roles whose
-    /// boundary its policy names.
+    /// The same with boundaries that no issuer has any more, and that roles still carry: the operator's policy lets it take
+    /// rights from such roles, and no more.
     #[must_use]
     pub fn with_former_boundaries(self, former_boundaries: BTreeSet<String>) -> Self {
         Self { former_boundaries, ..self }
     }
 
-    /// ARNs of the boundaries that a role of this cluster may carry: the default one, and those that issuers name or named.
+    /// See [`Self::with_former_boundaries`].
+    #[must_use]
+    pub fn former_boundaries(&self) -> &BTreeSet<String> {
+        &self.former_boundaries
+    }
+
+    /// ARNs of the boundaries of all issuers. Where each has one of its own, the default one is not among them: it allows what the
+    /// organisation's may deny.
     #[must_use]
     pub fn boundaries(&self) -> BTreeSet<String> {
-        let default = boundary_arn(self.partition, &self.account, self.cluster_name());
-        let named = self.issuers.iter().filter_map(|issuer| issuer.spec.permissions_boundary.clone());
-        named.chain([default]).chain(self.former_boundaries.iter().cloned()).collect()
+        self.issuers.iter().map(|issuer| issuer.spec.boundary_arn(self.partition, &self.account)).collect()
     }
 
     /// The owner of boundary and operator's role.

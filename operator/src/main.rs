@@ -31,7 +31,15 @@ use tokio_util::sync::CancellationToken;
 async fn main() -> ExitCode {
     // If a dependency adds a second rustls provider, rustls cannot choose one itself and panics.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    match dispatch(Cli::parse().command).await {
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(asked) => {
+            let _ = asked.print();
+            // 2 is a dry run's, and no script must take a wrong option for it.
+            return if asked.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    match dispatch(command).await {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -184,9 +192,14 @@ async fn run(flags: Run) -> anyhow::Result<ExitCode> {
 }
 
 async fn cluster(flags: &ClusterArgs) -> anyhow::Result<Cluster> {
-    let mut cluster = kubeconfig::cluster(flags)
-        .await
-        .context("no cluster: found neither a kubeconfig nor a pod's ServiceAccount token")?;
+    let mut cluster =
+        kubeconfig::cluster(flags).await.with_context(|| match (&flags.kubeconfig, &flags.context) {
+            (None, None) => {
+                "no cluster: found neither a kubeconfig nor a pod's ServiceAccount token".to_owned()
+            }
+            (Some(file), _) => format!("kubeconfig {} cannot be used", file.display()),
+            (None, Some(context)) => format!("context {context} of the kubeconfig cannot be used"),
+        })?;
     cluster.config.read_timeout = Some(process::watch::READ_TIMEOUT);
     cluster.config.reset_reader_on_write = true; // otherwise the idle time of a pooled connection counts
     Ok(cluster)

@@ -311,6 +311,40 @@ pub enum S3Write {
 }
 
 impl Write {
+    /// What it changes: the bucket, with the object's key; the role's name; the ARN of a provider or a policy, as far as there is one.
+    #[must_use]
+    pub fn resource(&self) -> String {
+        let write = match self {
+            Self::S3(bucket, S3Write::PutObject { key, .. } | S3Write::DeleteObject { key }) => {
+                return format!("{}/{key}", bucket.name);
+            }
+            Self::S3(bucket, _) => return bucket.name.clone(),
+            Self::Iam(write) => write,
+        };
+        match write {
+            IamWrite::CreateProvider { url, .. } => url.clone(),
+            IamWrite::AddAudience { provider, .. }
+            | IamWrite::RemoveAudience { provider, .. }
+            | IamWrite::DeleteProvider { provider }
+            | IamWrite::TagProvider { provider, .. } => provider.clone(),
+            IamWrite::CreateRole(role) => role.name.clone(),
+            IamWrite::PutTrust { role, .. }
+            | IamWrite::PutBoundary { role, .. }
+            | IamWrite::PutSettings { role, .. }
+            | IamWrite::AttachPolicy { role, .. }
+            | IamWrite::DetachPolicy { role, .. }
+            | IamWrite::PutInline { role, .. }
+            | IamWrite::DeleteInline { role, .. }
+            | IamWrite::DeleteRole { role }
+            | IamWrite::TagRole { role, .. } => role.clone(),
+            IamWrite::CreatePolicy { name, .. } => name.clone(),
+            IamWrite::PutPolicyVersion { policy, .. }
+            | IamWrite::DeletePolicyVersion { policy, .. }
+            | IamWrite::DeletePolicy { policy }
+            | IamWrite::TagPolicy { policy, .. } => policy.clone(),
+        }
+    }
+
     /// Whether no other change may follow before AWS was read again: a bucket of that name may have been there before,
     /// and whose it is is read from its tags.
     #[must_use]

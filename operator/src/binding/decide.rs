@@ -78,7 +78,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         steps,
         facts,
         next,
-        events: removal::abandoned(view).into_iter().collect(),
+        events: removal::abandoned(view).filter(|_| view.object.finalizer).into_iter().collect(),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crds::condition::Summary;
-use crds::names::ABANDON_ANNOTATION;
+use crds::names::{ABANDON_ANNOTATION, role_name};
 use crds::{Finding, Reason};
 
 use super::absence::unconfirmed;
@@ -98,11 +98,19 @@ pub(super) fn abandoned(view: &View) -> Option<Finding> {
     if !matches!(view.target, Err(Unresolved::Abandoned)) {
         return None;
     }
-    let role = view.binding.status.as_ref().and_then(|status| status.role_arn.as_deref());
+    let known = view.binding.status.as_ref().and_then(|status| status.role_arn.clone());
+    let issuer = view.issuer.as_ref();
+    let computed = || {
+        let (cluster, spec) = (&issuer?.spec.cluster_name, view.spec());
+        Some(format!(
+            "{}, if it was made",
+            role_name(cluster, &view.object.namespace, &spec.service_account_name)
+        ))
+    };
     let message = format!(
         "annotation {ABANDON_ANNOTATION} of OidcIssuer {} is true: AWS is not asked, and this stays there: {}",
         view.spec().issuer_name(),
-        role.map_or_else(|| "nothing that is known".to_owned(), |arn| format!("role {arn}"))
+        known.or_else(computed).map_or_else(|| "nothing".to_owned(), |role| format!("role {role}"))
     );
     Some(Finding::new(Reason::Abandoned, message))
 }

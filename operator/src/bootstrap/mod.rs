@@ -108,13 +108,18 @@ impl Bootstrap<'_> {
         let cluster_keys = ClusterKeys { client, namespace, api: &api, objects: &objects, replace_keys };
         let mut parts = Vec::new();
         for issuer in self.issuers {
-            parts.push(self.part(issuer, cluster_keys, &identity, terminal).await?);
+            // Remarks about keys are not part of the JSON.
+            let mut stderr = Terminal::to(Box::new(std::io::stderr()));
+            let remarks = if quiet { &mut stderr } else { &mut *terminal };
+            parts.push(self.part(issuer, cluster_keys, &identity, remarks).await?);
         }
         let once = self.once(&installation).await?;
         let of_part = |part: &Part<'_>| part.changes.iter().chain(&part.canary).cloned().collect::<Vec<_>>();
         let changes = || parts.iter().flat_map(of_part).chain(once.clone());
+        let refusal = parts.iter().find_map(|part| part.refusal.clone());
         if let Some(output) = dry_run {
-            return Ok(dry_run::print(&changes().collect::<Vec<_>>(), output, terminal));
+            let ended = dry_run::print(&changes().collect::<Vec<_>>(), output, terminal);
+            return refusal.map_or(Ok(ended), |refusal| Err(unchanged(refusal)));
         }
         if changes().next().is_none() {
             terminal.line("everything is as specified");
@@ -129,7 +134,7 @@ impl Bootstrap<'_> {
         for part in &parts {
             self.await_public(part, terminal).await?;
         }
-        if let Some(refusal) = parts.iter().find_map(|part| part.refusal.as_ref()) {
+        if let Some(refusal) = refusal {
             bail!("{}. Everything else is made; then run bootstrap again", refusal.message);
         }
         let distribution = distribution(self.client).await.unwrap_or_default();

@@ -26,7 +26,7 @@ pub(super) async fn refusal(
         let missing =
             document.as_ref().map(|document| missing_denies(document, &boundary::wanted(installation)));
         let message = match missing {
-            None => format!("there is no policy {arn}: make it first"),
+            None => format!("there is no policy {arn}: create it in this account, or correct the ARN"),
             Some(missing) if missing.is_empty() => continue,
             Some(missing) => format!("policy {arn} must deny this, too: {:#}", Value::Array(missing)),
         };

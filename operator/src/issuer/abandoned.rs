@@ -24,5 +24,6 @@ pub fn abandoned(issuer: &OidcIssuer) -> Option<Finding> {
 #[must_use]
 pub fn account(issuer: &OidcIssuer) -> Option<&str> {
     let registered = || issuer.status.as_ref()?.account_id.as_deref();
-    issuer.spec.role_account().or_else(registered)
+    let specified = issuer.spec.role_account().or(issuer.spec.account_id.as_deref());
+    specified.or_else(registered)
 }

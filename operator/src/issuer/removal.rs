@@ -119,8 +119,8 @@ fn delete(
     if !changes.is_empty() {
         return Removal::Ends(changes, deleting("bucket"), Next::LookAgain);
     }
-    let is_ours = target.managed().is_some();
-    if is_ours && !memory.bucket_deleted && !was_said_twice(memory.missing.bucket_since, clock, timings) {
+    let had_bucket = target.location.is_some() && found.is_none();
+    if had_bucket && !memory.bucket_deleted && !was_said_twice(memory.missing.bucket_since, clock, timings) {
         return Removal::Ends(Vec::new(), deleting("bucket"), Next::At(timings.role_confirmation));
     }
     end(view, timings, "spec.deletionPolicy is Delete: everything that was made is removed from AWS")

@@ -55,26 +55,43 @@ pub fn policy(partition: &str, account: &str, read_only: &[String]) -> Value {
 #[must_use]
 pub fn missing_denies(document: &str, wanted: &Value) -> Vec<Value> {
     let parsed: Value = serde_json::from_str(document).unwrap_or_default();
-    let denies: Vec<&Value> = list(&parsed["Statement"]).filter(|one| one["Effect"] == "Deny").collect();
+    let denies: Vec<&Value> = list(&parsed["Statement"]).filter(|one| is_plain_deny(one)).collect();
     let covers = |wanted: &Value| {
         let resources = || list(&wanted["Resource"]).filter_map(Value::as_str);
-        let on_all = |one: &&&Value| resources().all(|resource| matches_any(&one["Resource"], resource));
-        let unconditional = |one: &&&Value| one.get("Condition").is_none();
-        let denies: Vec<&&Value> = denies.iter().filter(unconditional).filter(on_all).collect();
-        let action = |action: &str| denies.iter().any(|one| matches_any(&one["Action"], action));
-        match wanted.get("NotAction") {
-            None => list(&wanted["Action"]).filter_map(Value::as_str).all(action),
-            // Everything but these is denied: so it must be there, with these or fewer exceptions.
-            Some(except) => denies.iter().any(|one| {
-                one.get("NotAction").is_some_and(|theirs| {
-                    list(theirs)
-                        .all(|theirs| theirs.as_str().is_some_and(|theirs| matches_any(except, theirs)))
-                }) || matches_any(&one["Action"], "s3:*")
-            }),
-        }
+        // Other than the names of actions, ARNs are compared with regard to case.
+        let on_all =
+            |one: &&&Value| resources().all(|resource| any(&one["Resource"], resource, str::to_owned));
+        let denies: Vec<&&Value> = denies.iter().filter(on_all).collect();
+        let action =
+            |action: &str| denies.iter().any(|one| any(&one["Action"], action, str::to_ascii_lowercase));
+        let Some(except) = wanted.get("NotAction") else {
+            return list(&wanted["Action"]).filter_map(Value::as_str).all(action);
+        };
+        // Everything but these is denied: so it must be there, with these or fewer exceptions.
+        let fewer = |one: &&&Value| {
+            let included = |theirs: &Value| {
+                theirs.as_str().is_some_and(|theirs| any(except, theirs, str::to_ascii_lowercase))
+            };
+            !one["NotAction"].is_null() && list(&one["NotAction"]).all(included)
+        };
+        denies.iter().any(fewer) || action("s3:*")
     };
     let wanted = list(&wanted["Statement"]).filter(|one| one["Effect"] == "Deny");
     wanted.filter(|one| !covers(one)).cloned().collect()
+}
+
+/// A statement that denies these actions on these resources, without anything that could limit it.
+fn is_plain_deny(statement: &Value) -> bool {
+    let Some(members) = statement.as_object() else { return false };
+    let known =
+        |member: &String| matches!(&member[..], "Sid" | "Effect" | "Action" | "NotAction" | "Resource");
+    let has = |member: &str| list(&statement[member]).next().is_some();
+    let is_one_of = members.contains_key("Action") != members.contains_key("NotAction");
+    statement["Effect"] == "Deny"
+        && members.keys().all(known)
+        && is_one_of
+        && (has("Action") || has("NotAction"))
+        && has("Resource")
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {
@@ -87,9 +104,9 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// Whether one of the patterns includes all that `text` includes, which may be a pattern, too.
-fn matches_any(patterns: &Value, text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    list(patterns).filter_map(Value::as_str).any(|pattern| includes(&pattern.to_ascii_lowercase(), &text))
+fn any(patterns: &Value, text: &str, form: impl Fn(&str) -> String) -> bool {
+    let text = form(text);
+    list(patterns).filter_map(Value::as_str).any(|pattern| includes(&form(pattern), &text))
 }
 
 /// `*` of the pattern stands for any text, `?` is not understood.
@@ -106,6 +123,7 @@ fn includes(pattern: &str, text: &str) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
@@ -126,7 +144,7 @@ mod tests {
         assert_eq!(missing(|d| d["Statement"][3]["NotAction"] = json!("s3:GetObject")), [""; 0]);
         assert_eq!(
             missing(|d| {
-                d["Statement"][3]["NotAction"].take();
+                d["Statement"][3].as_object_mut().unwrap().remove("NotAction");
                 d["Statement"][3]["Action"] = json!(["S3:*"]);
             }),
             [""; 0]
@@ -154,6 +172,14 @@ mod tests {
             missing(|d| d["Statement"][3]["Resource"] = json!("arn:aws:s3:::b/*")),
             ["TheIssuersBucketIsReadOnly"]
         );
+        assert_eq!(missing(|d| d["Statement"][3]["NotAction"] = json!([])), ["TheIssuersBucketIsReadOnly"]);
+        assert_eq!(missing(|d| d["Statement"][3]["NotAction"] = Value::Null), ["TheIssuersBucketIsReadOnly"]);
+        assert_eq!(
+            missing(|d| d["Statement"][3]["Resource"] = json!(["arn:aws:s3:::B", "arn:aws:s3:::B/*"])),
+            ["TheIssuersBucketIsReadOnly"]
+        );
+        assert_eq!(missing(|d| d["Statement"][1]["NotResource"] = json!("*")), ["NoEscalation"]);
+        assert_eq!(missing(|d| d["Statement"][1]["condition"] = json!({})), ["NoEscalation"]);
         assert_eq!(missing_denies("no json", &wanted).len(), 3);
     }
 

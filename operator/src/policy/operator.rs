@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::VERSION;
 use crate::installation::Installation;
 
-const CREATE_ROLES: &str = "CreateRolesWithBoundaryAndTags";
+const TRUST_AND_DELETE: &str = "TrustAndDeleteBoundedRolesOfThisCluster";
 
 /// Least privilege for all issuers of a cluster in one account: each bucket's two objects and configuration, each provider,
 /// and the roles under the cluster's path — created only with the boundary and our tags, changed only while they carry the
@@ -24,13 +24,15 @@ pub fn policy(installation: &Installation) -> Value {
         installation.issuers().iter().map(|issuer| Resources::of(&issuer.spec, partition, account));
     let publication: Vec<Resources> = publication.collect();
     let role_arns = format!("arn:{partition}:iam::{account}:role{}*", role_path(cluster));
-    let default_boundary = boundary_arn(partition, account, cluster);
+    let former = installation.former_boundaries();
     let boundary = distinct(installation.boundaries().into_iter());
+    let boundary_key = json!({"iam:PermissionsBoundary": boundary});
+    let any_boundary = distinct(installation.boundaries().union(former).cloned());
     // Attached, a boundary would give all that it does not deny. So would that of another cluster.
     let others = format!("arn:{partition}:iam::*:policy{ROLES_PATH}*");
+    let default_boundary = boundary_arn(partition, account, cluster);
     let named = installation.boundaries().into_iter().filter(|named| *named != default_boundary);
     let not_attached = distinct(named.chain([others]));
-    let boundary_key = json!({"iam:PermissionsBoundary": boundary});
     let cluster_key = format!("aws:RequestTag/{}", tag::CLUSTER);
     // Role tags are principal tags: with any other key a role could pass policies that rest on those (ABAC).
     let own = [tag::CLUSTER, tag::ISSUER, tag::KIND, tag::NAME, tag::NAMESPACE];
@@ -40,7 +42,7 @@ pub fn policy(installation: &Installation) -> Value {
     let tag_keys = json!({"aws:TagKeys": tag_keys});
     let roles = json!([
             {
-                "Sid": CREATE_ROLES,
+                "Sid": "CreateRolesWithBoundaryAndTags",
                 "Effect": "Allow",
                 "Action": ["iam:CreateRole"],
                 "Resource": role_arns,
@@ -84,13 +86,13 @@ pub fn policy(installation: &Installation) -> Value {
             {
                 // Sources disagree whether the key of the boundary is present on these calls. Where it is, it must be ours;
                 // where it is not, the tag says that the role is this cluster's.
-                "Sid": "TrustAndDeleteBoundedRolesOfThisCluster",
+                "Sid": TRUST_AND_DELETE,
                 "Effect": "Allow",
                 "Action": ["iam:UpdateAssumeRolePolicy", "iam:UpdateRole", "iam:DeleteRole"],
                 "Resource": role_arns,
                 "Condition": {
                     "StringEquals": {(format!("aws:ResourceTag/{}", tag::CLUSTER)): cluster},
-                    "StringEqualsIfExists": boundary_key,
+                    "StringEqualsIfExists": {"iam:PermissionsBoundary": any_boundary},
                 },
             },
             {
@@ -119,17 +121,28 @@ pub fn policy(installation: &Installation) -> Value {
             },
     ]);
     let roles = roles.as_array().cloned().unwrap_or_default();
-    let statements: Vec<Value> = of_publication(&publication).into_iter().chain(roles).collect();
+    let under_former = (!former.is_empty()).then(|| {
+        json!({
+            "Sid": "TakeRightsOfRolesWithAFormerBoundary",
+            "Effect": "Allow",
+            "Action": ["iam:DetachRolePolicy", "iam:DeleteRolePolicy"],
+            "Resource": role_arns,
+            "Condition": {"StringEquals": {"iam:PermissionsBoundary": distinct(former.iter().cloned())}},
+        })
+    });
+    let statements: Vec<Value> =
+        of_publication(&publication).into_iter().chain(roles).chain(under_former).collect();
     json!({"Version": VERSION, "Statement": statements})
 }
 
-/// The boundaries that such a policy lets roles have.
+/// The boundaries, present and former, of roles that such a policy lets the operator change.
 #[must_use]
 pub fn named_boundaries(policy: &str) -> BTreeSet<String> {
     let parsed: Value = serde_json::from_str(policy).unwrap_or_default();
     let statements = parsed["Statement"].as_array().into_iter().flatten();
-    let creation = statements.filter(|statement| statement["Sid"] == CREATE_ROLES);
-    let named = creation.map(|statement| &statement["Condition"]["StringEquals"]["iam:PermissionsBoundary"]);
+    let bounded = statements.filter(|statement| statement["Sid"] == TRUST_AND_DELETE);
+    let named =
+        bounded.map(|statement| &statement["Condition"]["StringEqualsIfExists"]["iam:PermissionsBoundary"]);
     let text = |value: &Value| value.as_str().map(str::to_owned);
     named
         .flat_map(|named| {

@@ -229,6 +229,7 @@ async fn a_dry_run_in_json_has_old_beside_new_and_says_whether_something_would_c
     let plan: Value = serde_json::from_str(&printed).unwrap();
     assert_eq!(ended, Ended::WouldChange);
     assert_eq!(plan["changes"][0]["attribute"], "operator's permissions");
+    assert_eq!(plan["changes"][0]["resource"], "podidentity-operator.homelab");
     assert_eq!(plan["changes"][0]["old"], json!({"Version": "2012-10-17", "Statement": []}));
     assert_eq!(plan["changes"][0]["new"]["Statement"][0]["Sid"], "IssuerBucket");
 }
@@ -257,4 +258,19 @@ async fn the_operators_own_roles_get_the_boundary_that_an_organisation_demands()
     }
     world.bootstrap(&world.spec()).await.unwrap();
     assert_eq!(boundaries(), [Some(BOUNDARY.to_owned()), Some(BOUNDARY.to_owned())]);
+}
+
+#[test]
+fn a_wrong_option_does_not_end_as_a_dry_run_that_would_change_something() {
+    for (arguments, code) in [
+        (&["bootstrap", "--dry-run", "--no-such-option"][..], 1),
+        (&["bootstrap", "--dry-run"], 1),
+        (&[], 1),
+        (&["--help"], 0),
+        (&["bootstrap", "--help"], 0),
+        (&["--version"], 0),
+    ] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_operator")).args(arguments).output();
+        assert_eq!(output.unwrap().status.code(), Some(code), "{arguments:?}");
+    }
 }

@@ -59,26 +59,32 @@ async fn roles_get_the_boundary_of_the_organisation_and_lose_it_again() {
     world.bootstrap(&with(Some(&one))).await.unwrap();
     world.until_aws("the first boundary", |state| has(state, &one)).await;
 
-    // While a role carries the former one, the operator's policy names it, so that its role can be revoked at any time.
-    let named = || -> Vec<Value> {
+    // While a role carries the former one, the operator's policy names it, so that rights can be taken from the role at any
+    // time. No other role gets it.
+    let named = || -> [Value; 2] {
         let policy = &world.sim.state().roles["podidentity-operator.homelab"].inline["podidentity-operator"];
-        let statements = policy["Statement"].as_array().unwrap().iter();
-        let creation = statements.filter(|one| one["Sid"] == "CreateRolesWithBoundaryAndTags");
-        creation.map(|one| one["Condition"]["StringEquals"]["iam:PermissionsBoundary"].clone()).collect()
+        let of = |sid: &str, operator: &str| {
+            let mut statements = policy["Statement"].as_array().unwrap().iter();
+            let statement = statements.find(|one| one["Sid"] == sid).unwrap();
+            statement["Condition"][operator]["iam:PermissionsBoundary"].clone()
+        };
+        let created = of("CreateRolesWithBoundaryAndTags", "StringEquals");
+        [created, of("TrustAndDeleteBoundedRolesOfThisCluster", "StringEqualsIfExists")]
     };
     world.bootstrap(&with(Some(&two))).await.unwrap();
-    assert_eq!(named(), [json!([one, default, two])]);
+    assert_eq!(named(), [json!(two), json!([one, two])]);
     world.apply_issuer(&with(Some(&two))).await;
     world.until_aws("the second boundary", |state| has(state, &two)).await;
     world.bootstrap(&with(Some(&two))).await.unwrap();
-    assert_eq!(named(), [json!([default, two])]);
+    assert_eq!(named(), [json!(two), json!(two)]);
 
     // Back to the default.
     world.bootstrap(&with(None)).await.unwrap();
+    assert_eq!(named(), [json!(default), json!([default, two])]);
     world.apply_issuer(&with(None)).await;
     world.until_aws("the default boundary", |state| has(state, &default)).await;
     world.bootstrap(&with(None)).await.unwrap();
-    assert_eq!(named(), [json!(default)]);
+    assert_eq!(named(), [json!(default), json!(default)]);
     world.binding_is("app", "Ready").await;
     assert_eq!(world.role().unwrap().id, id, "the same role, all the time");
     world.sim.clear_calls();

@@ -9,6 +9,7 @@ use cluster::{ControlPlane, Options, Tokens};
 use crds::condition::ConditionType as C;
 use crds::{OidcIssuer, OidcIssuerSpec};
 use kube::api::DeleteParams;
+use operator::cli::Output;
 use serde_json::{Value, json};
 
 use crate::issuer::{managed, provider_arn};
@@ -179,8 +180,12 @@ async fn an_existing_provider_must_be_as_specified_and_is_never_changed() {
     world.timings.issuer_resync = Duration::from_millis(200);
     let mut issuer = world.spec();
     issuer.provider = serde_json::from_value(json!({"management": "Existing"})).unwrap();
+    // A dry run says so, too.
+    let dry_run = world.bootstrap_options(&issuer, Some(Output::Json), None).await;
+    let says = format!("there is no OIDC provider {}", provider_arn());
+    assert!(dry_run.unwrap_err().to_string().contains(&says));
     let refused = world.bootstrap(&issuer).await.unwrap_err().to_string();
-    assert!(refused.contains(&format!("there is no OIDC provider {}", provider_arn())), "{refused}");
+    assert!(refused.contains(&says), "{refused}");
     let register = |client_ids: &[&str]| {
         let url = provider_arn().split_once("oidc-provider/").unwrap().1.to_owned();
         let client_ids = client_ids.iter().map(|id| (*id).to_owned()).collect();
