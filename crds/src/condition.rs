@@ -15,7 +15,7 @@ pub enum ConditionType {
     Ready,
     /// The API server issues tokens with this issuer's URL.
     IssuerMatches,
-    /// The bucket contains both documents as specified, or somebody else publishes them.
+    /// The bucket contains both documents as specified, or the documents are not the operator's to publish (`spec.s3` is absent).
     Published,
     /// The IAM OIDC provider exists with the specified audiences.
     ProviderRegistered,
@@ -25,8 +25,8 @@ pub enum ConditionType {
     TokenExchangeVerified,
     /// The bucket's policy keeps sessions of this issuer from writing; it never takes part in Ready.
     BucketFenced,
-    /// Present only when False: the API server accepts tokens that are made for AWS, so that whoever is shown one may use it
-    /// there.
+    /// Present only when False: the API server accepts tokens that are made for AWS: a receiver of such a token
+    /// could use it at the API server.
     AudiencesSeparate,
     /// Present only when False: calls to AWS fail.
     AWSReachable,
@@ -137,7 +137,7 @@ reasons! {
     FenceNotProved,
     /// The role with which the bucket's policy is tried does not exist.
     CanaryMissing,
-    /// The bucket's policy is somebody else's.
+    /// The operator does not manage the bucket's policy.
     NotManaged,
     /// The bucket has keys of which neither an API server nor the status knows one.
     ForeignKeys,

@@ -1,4 +1,4 @@
-//! Where an issuer's documents are published and where it is registered, and who keeps that as specified.
+//! Where an issuer's documents are published and where it is registered, and whether the operator manages these.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -32,7 +32,7 @@ pub struct S3Location {
         .message("a prefix has letters, digits, dots, hyphens, underscores and single slashes, and no slash at its ends"))]
     pub prefix: Option<String>,
     /// `Managed`: the bucket is made for this issuer and kept as specified. `Existing`: only the two documents are written;
-    /// the bucket, its policy and whatever is in front of it (a CDN, a domain) are somebody else's.
+    /// the bucket, its policy and whatever is in front of it (a CDN, a domain) are not managed by the operator.
     #[serde(default)]
     pub management: Management,
 }

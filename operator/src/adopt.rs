@@ -22,7 +22,7 @@ use crate::terminal::Terminal;
 
 /// What is taken over.
 #[derive(Debug, Clone, Copy)]
-pub enum Adoptee<'a> {
+pub enum Resource<'a> {
     /// The bucket of an issuer.
     Bucket(&'a NamedIssuer),
     /// The OIDC provider of an issuer.
@@ -73,14 +73,14 @@ impl BindingRole {
 /// # Errors
 /// Where there is nothing to take over, or it belongs to another object or cluster.
 pub async fn adopt(
-    adoptee: Adoptee<'_>,
+    resource: Resource<'_>,
     account: &Account,
     dry_run: Option<Output>,
     terminal: &mut Terminal,
 ) -> anyhow::Result<Ended> {
-    let issuer = match &adoptee {
-        Adoptee::Bucket(issuer) | Adoptee::Provider(issuer) => *issuer,
-        Adoptee::Role(binding) => &binding.issuer,
+    let issuer = match &resource {
+        Resource::Bucket(issuer) | Resource::Provider(issuer) => *issuer,
+        Resource::Role(binding) => &binding.issuer,
     };
     let identity = account.identity().await.map_err(|error| refused(&error))?;
     check(&identity, &issuer.spec).map_err(|error| refused(&error))?;
@@ -90,10 +90,10 @@ pub async fn adopt(
         terminal.field("as", &identity.arn);
     }
     let target = Target::new(&issuer.name, &issuer.spec, &identity);
-    let (change, next) = match adoptee {
-        Adoptee::Bucket(_) => (bucket(&target, account).await?, BOOTSTRAP),
-        Adoptee::Provider(_) => (provider(&target, account).await?, BOOTSTRAP),
-        Adoptee::Role(binding) => (role(binding, &target, account).await?, OPERATOR),
+    let (change, next) = match resource {
+        Resource::Bucket(_) => (bucket(&target, account).await?, BOOTSTRAP),
+        Resource::Provider(_) => (provider(&target, account).await?, BOOTSTRAP),
+        Resource::Role(binding) => (role(binding, &target, account).await?, OPERATOR),
     };
     if let Some(output) = dry_run {
         return Ok(dry_run::print(change.as_slice(), output, terminal));

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use crds::names;
 use kube::Client;
-use operator::adopt::{self, Adoptee, BindingRole};
+use operator::adopt::{self, BindingRole, Resource};
 use operator::api_servers::endpoints::Endpoints;
 use operator::aws::accounts::Accounts;
 use operator::aws::setup::{SDK_MODULES, Settings};
@@ -124,7 +124,7 @@ async fn adopt(command: Adopt, terminal: &mut Terminal) -> anyhow::Result<dry_ru
             let role = BindingRole::read(&client, &flags.namespace, &flags.name).await?;
             let accounts = administrator(&flags.aws, slice::from_ref(role.issuer())).await?;
             let output = flags.dry_run.output();
-            return adopt::adopt(Adoptee::Role(&role), accounts.own(), output, terminal).await;
+            return adopt::adopt(Resource::Role(&role), accounts.own(), output, terminal).await;
         }
         Adopt::Bucket(flags) | Adopt::Provider(flags) => flags,
     };
@@ -135,12 +135,12 @@ async fn adopt(command: Adopt, terminal: &mut Terminal) -> anyhow::Result<dry_ru
     };
     let names: Vec<&str> = issuers.iter().map(|issuer| issuer.name.as_str()).collect();
     let issuer = issuer.with_context(|| format!("name one with --issuer: {}", names.join(", ")))?;
-    let adoptee = match &command {
-        Adopt::Provider(_) => Adoptee::Provider(issuer),
-        _ => Adoptee::Bucket(issuer),
+    let resource = match &command {
+        Adopt::Provider(_) => Resource::Provider(issuer),
+        _ => Resource::Bucket(issuer),
     };
     let accounts = administrator(&flags.aws, &issuers).await?;
-    adopt::adopt(adoptee, accounts.own(), flags.dry_run.output(), terminal).await
+    adopt::adopt(resource, accounts.own(), flags.dry_run.output(), terminal).await
 }
 
 /// As `diff` and `terraform plan -detailed-exitcode` do: 2 where a dry run found something to change.

@@ -38,8 +38,8 @@ pub(crate) fn api_server(tools: &Tools, state: &Path, tokens: &Tokens, etcd: u16
 }
 
 impl Node {
-    /// Ends the API server and starts it again with other flags about tokens, as an administrator does who edits its static
-    /// pod: all its objects stay, and so do all pods. Returns once it is ready, and the node's kubelet has renewed its Lease
+    /// Ends the API server and starts it again with other flags about tokens, as an edit of its static pod
+    /// does: all its objects stay, and so do all pods. Returns once it is ready, and the node's kubelet has renewed its Lease
     /// there with the node still Ready. A node that was attached to, too.
     pub async fn restart_api_server(&self, tokens: &Tokens) -> anyhow::Result<()> {
         let daemon = Daemon::find(&self.state, API_SERVER)?;

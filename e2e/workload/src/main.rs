@@ -1,4 +1,4 @@
-//! An ordinary AWS SDK program: the default chain, no settings. Prints who it is, then reads, writes or deletes an object; or it
+//! An ordinary AWS SDK program: the default chain, no settings. Prints its AWS identity, then reads, writes or deletes an object; or it
 //! exchanges its token again and again.
 
 use std::time::Duration;

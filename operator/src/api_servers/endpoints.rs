@@ -60,7 +60,7 @@ impl Endpoints {
     /// `address:port` of every endpoint, sorted.
     async fn addresses(&self) -> Result<Vec<String>, String> {
         if self.config.accept_invalid_certs {
-            // Credentials are sent to nobody who does not prove by a certificate to be an API server of this cluster.
+            // Credentials are sent only to a server whose certificate proves that it is an API server of this cluster.
             return Err("not asked, since the kubeconfig does not verify certificates".into());
         }
         let slices: Api<EndpointSlice> = Api::namespaced(self.service.clone(), "default");

@@ -72,7 +72,7 @@ impl ClusterKeys<'_> {
             additional_complete: unread.is_empty(),
             recorded,
             published: [published, published],
-            mirror: bucket.and_then(|bucket| bucket.jwks.as_ref()).map_or("", |jwks| &jwks.clocks),
+            stored_clocks: bucket.and_then(|bucket| bucket.jwks.as_ref()).map_or("", |jwks| &jwks.clocks),
             now: Timestamp::now(),
             retention: spec.key_retention(),
             revoked: spec.revoked_keys(),

@@ -40,7 +40,7 @@ pub fn decide(
         additional_complete: observed.additional.unread.is_empty(),
         recorded,
         published: [own.unwrap_or(&published), &published],
-        mirror: bucket.and_then(|bucket| bucket.jwks.as_ref()).map_or("", |jwks| &jwks.clocks),
+        stored_clocks: bucket.and_then(|bucket| bucket.jwks.as_ref()).map_or("", |jwks| &jwks.clocks),
         now: clock.wall,
         retention: view.spec().key_retention(),
         revoked: view.spec().revoked_keys(),

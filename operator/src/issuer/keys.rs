@@ -44,7 +44,7 @@ pub struct Sources<'a> {
     /// Where the bytes of keys are that no API server shows: what this process published, and what is in the bucket.
     pub published: [&'a Keys; 2],
     /// The retention clocks that are stored with the published JWKS. They count only where nothing is recorded.
-    pub mirror: &'a str,
+    pub stored_clocks: &'a str,
     /// Now.
     pub now: Timestamp,
     /// How long a retired key stays published.
@@ -102,7 +102,7 @@ pub fn life(sources: &Sources<'_>) -> Life {
 /// The retention clocks of some keys, as they are stored with the published JWKS: `thumbprint=seconds since 1970`, the latest
 /// first, as many as S3 stores in the metadata of an object.
 #[must_use]
-pub fn mirror(records: &[PublishedKey]) -> String {
+pub fn stored_clocks(records: &[PublishedKey]) -> String {
     /// S3 user guide, "Working with object metadata": 2 KB for all names and values.
     const LIMIT: usize = 1800;
     let mut clocks: Vec<(Timestamp, &str)> = records
@@ -122,23 +122,23 @@ pub fn mirror(records: &[PublishedKey]) -> String {
     text
 }
 
-/// The keys of [`mirror`]'s text; what cannot be read is left out.
-fn clocks(mirror: &str) -> BTreeMap<&str, Timestamp> {
+/// The keys of [`stored_clocks`]'s text; what cannot be read is left out.
+fn clocks(stored_clocks: &str) -> BTreeMap<&str, Timestamp> {
     let clock = |part| {
         let (thumbprint, seconds): (&str, &str) = str::split_once(part, '=')?;
         Some((thumbprint, Timestamp::from_second(seconds.parse().ok()?).ok()?))
     };
-    mirror.split(' ').filter_map(clock).collect()
+    stored_clocks.split(' ').filter_map(clock).collect()
 }
 
 /// The records of what is in the bucket, where nothing is recorded: `bootstrap` has published it, or the status was lost. A
-/// retention begins again unless the mirror has its clock: it is never shorter than specified.
+/// retention begins again unless its clock is stored with the JWKS: it is never shorter than specified.
 fn found(sources: &Sources<'_>) -> (Vec<PublishedKey>, Vec<Finding>) {
-    let mirror = clocks(sources.mirror);
+    let stored_clocks = clocks(sources.stored_clocks);
     let [_, published] = sources.published;
     let record = |(kid, jwk): (&str, &Jwk)| {
         let thumbprint = thumbprint(jwk)?;
-        let clock = mirror.get(thumbprint.as_str()).map(|at| Time((*at).min(sources.second())));
+        let clock = stored_clocks.get(thumbprint.as_str()).map(|at| Time((*at).min(sources.second())));
         let (kid, alg, state) = (kid.to_owned(), algorithm(jwk)?.to_owned(), KeyState::Active);
         Some(PublishedKey { kid, alg, thumbprint, state, retired_at: clock })
     };
@@ -174,7 +174,7 @@ impl Sources<'_> {
         self.revoked.iter().any(|revoked| revoked == kid)
     }
 
-    /// Now, in whole seconds, as the status and the mirror store it.
+    /// Now, in whole seconds, as the status and the object's metadata store it.
     fn second(&self) -> Timestamp {
         Timestamp::from_second(self.now.as_second()).unwrap_or(self.now)
     }

@@ -33,7 +33,7 @@ pub struct Documents {
     pub discovery: Vec<u8>,
     /// The JWKS.
     pub jwks: Vec<u8>,
-    /// The mirror of the retention clocks, stored with the JWKS; empty where no clock runs.
+    /// The retention clocks as they are stored with the JWKS; empty where no clock runs.
     pub clocks: String,
 }
 

@@ -1,7 +1,7 @@
-//! `operator adopt`: what a tutorial, irsa-manager or Terraform made becomes the cluster's, by an administrator's word only.
+//! `operator adopt`: what a tutorial, irsa-manager or Terraform made becomes the cluster's where an administrator says so.
 
 use aws_sim::{Provider, State, Tags};
-use operator::adopt::{self, Adoptee, BindingRole};
+use operator::adopt::{self, BindingRole, Resource};
 use operator::cli::Output;
 use operator::dry_run::Ended;
 use operator::installation::NamedIssuer;
@@ -14,14 +14,14 @@ use crate::world::{ACCOUNT, BUCKET, CLUSTER, STORAGE, World, issuer};
 
 impl World {
     /// How `operator adopt` ends.
-    async fn adopt(&self, what: Adoptee<'_>, dry_run: Option<Output>) -> anyhow::Result<Ended> {
+    async fn adopt(&self, what: Resource<'_>, dry_run: Option<Output>) -> anyhow::Result<Ended> {
         let accounts = self.administrator().await;
         let mut terminal = Terminal::to(Box::new(std::io::sink()));
         adopt::adopt(what, accounts.own(), dry_run, &mut terminal).await
     }
 
     /// The same with a refusal.
-    async fn adopt_refused(&self, what: Adoptee<'_>) -> String {
+    async fn adopt_refused(&self, what: Resource<'_>) -> String {
         self.adopt(what, None).await.unwrap_err().to_string()
     }
 }
@@ -39,7 +39,7 @@ fn of_another_cluster(tags: &mut Tags) {
 async fn bucket_and_provider_of_a_tutorial_become_the_issuers() {
     let world = World::new().await;
     let issuer: NamedIssuer = issuer("default", &world.spec());
-    let missing = world.adopt_refused(Adoptee::Bucket(&issuer)).await;
+    let missing = world.adopt_refused(Resource::Bucket(&issuer)).await;
     assert_eq!(
         missing,
         format!(
@@ -58,25 +58,25 @@ async fn bucket_and_provider_of_a_tutorial_become_the_issuers() {
     assert!(refused.contains("take it over with `operator adopt`"), "{refused}");
 
     // Another cluster's are not taken.
-    for adoptee in [Adoptee::Bucket(&issuer), Adoptee::Provider(&issuer)] {
-        let change = |state: &mut State, tagged: fn(&mut Tags)| match adoptee {
-            Adoptee::Bucket(_) => tagged(&mut state.buckets.get_mut(BUCKET).unwrap().tags),
+    for resource in [Resource::Bucket(&issuer), Resource::Provider(&issuer)] {
+        let change = |state: &mut State, tagged: fn(&mut Tags)| match resource {
+            Resource::Bucket(_) => tagged(&mut state.buckets.get_mut(BUCKET).unwrap().tags),
             _ => tagged(&mut state.providers.get_mut(&provider_arn()).unwrap().tags),
         };
         world.sim.change(|state| change(state, of_another_cluster));
         world.sim.clear_calls();
-        let refused = world.adopt_refused(adoptee).await;
+        let refused = world.adopt_refused(resource).await;
         assert!(
             refused.contains("of cluster office") && refused.ends_with("Nothing was changed"),
             "{refused}"
         );
         world.sim.change(|state| change(state, |tags| drop(tags.remove("podidentity.dev/cluster"))));
 
-        assert_eq!(world.adopt(adoptee, Some(Output::Json)).await.unwrap(), Ended::WouldChange);
+        assert_eq!(world.adopt(resource, Some(Output::Json)).await.unwrap(), Ended::WouldChange);
         assert_eq!(writes(&world), [""; 0]);
-        assert_eq!(world.adopt(adoptee, None).await.unwrap(), Ended::Done);
-        assert_eq!(world.adopt(adoptee, None).await.unwrap(), Ended::Done);
-        let call = if matches!(adoptee, Adoptee::Bucket(_)) {
+        assert_eq!(world.adopt(resource, None).await.unwrap(), Ended::Done);
+        assert_eq!(world.adopt(resource, None).await.unwrap(), Ended::Done);
+        let call = if matches!(resource, Resource::Bucket(_)) {
             "PutBucketTagging"
         } else {
             "TagOpenIDConnectProvider"
@@ -101,9 +101,9 @@ async fn a_role_of_the_bindings_name_becomes_the_bindings() {
     let id = world.role().unwrap().id;
     world.sim.clear_calls();
     let role = BindingRole::read(&world.client, &world.namespace, "app").await.unwrap();
-    assert_eq!(world.adopt(Adoptee::Role(&role), Some(Output::Text)).await.unwrap(), Ended::WouldChange);
+    assert_eq!(world.adopt(Resource::Role(&role), Some(Output::Text)).await.unwrap(), Ended::WouldChange);
     assert_eq!(writes(&world), [""; 0]);
-    world.adopt(Adoptee::Role(&role), None).await.unwrap();
+    world.adopt(Resource::Role(&role), None).await.unwrap();
     world.binding_is("app", "Ready").await;
     let adopted = world.role().unwrap();
     assert_eq!((adopted.id, adopted.arn), (id, arn.clone()), "the same role");
@@ -115,7 +115,7 @@ async fn a_role_of_the_bindings_name_becomes_the_bindings() {
     world.sim.put_role("/", &world.role_name("app"), trust, &[]);
     world.bind("app", &[STORAGE]).await;
     let role = BindingRole::read(&world.client, &world.namespace, "app").await.unwrap();
-    let refused = world.adopt_refused(Adoptee::Role(&role)).await;
+    let refused = world.adopt_refused(Resource::Role(&role)).await;
     assert!(refused.contains("IAM cannot change a path"), "{refused}");
     world.sim.change(|state| state.roles.retain(|name, _| name.contains("podidentity")));
     world.binding_is("app", "Ready").await;

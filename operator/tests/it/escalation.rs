@@ -1,4 +1,4 @@
-//! What somebody who has the operator's credentials tries, call by call: none gives rights that the operator does not have.
+//! Calls with the operator's stolen credentials: none gives rights that the operator does not have.
 
 use aws_config::Region;
 use aws_sdk_iam::types::Tag;

@@ -2,7 +2,7 @@
 
 use crds::OidcIssuerSpec;
 
-use super::super::keys::{Life, mirror};
+use super::super::keys::{Life, stored_clocks};
 use super::target::Target;
 use crate::aws::model::{Bucket, CACHE_CONTROL, CONTENT_TYPE, Object, S3Write, Write};
 use crate::change::Change;
@@ -11,7 +11,7 @@ use crate::oidc::{Documents, Keys};
 /// The documents of an issuer with these keys.
 #[must_use]
 pub fn wanted(spec: &OidcIssuerSpec, life: &Life) -> Documents {
-    Documents::new(&spec.issuer_url(), &spec.jwks_uri(), &life.keys, mirror(&life.records))
+    Documents::new(&spec.issuer_url(), &spec.jwks_uri(), &life.keys, stored_clocks(&life.records))
 }
 
 /// The keys of the published JWKS; none where there is no JWKS that can be read.

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crds::{KeyState, PublishedKey};
-use issuer::keys::{Life, Sources, life, mirror};
+use issuer::keys::{Life, Sources, life, stored_clocks};
 use k8s_openapi::jiff::SignedDuration;
 use operator::api_servers::model::{Coverage, NoAnswer};
 use operator::oidc::jwk::{Jwk, thumbprint};
@@ -69,7 +69,7 @@ struct Poll {
     recorded: Vec<PublishedKey>,
     own: Keys,
     bucket: Keys,
-    mirror: String,
+    stored_clocks: String,
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn one_poll() {
             "nothing is recorded, but the published object has the clock",
             |p| {
                 (p.recorded, p.own, p.bucket) = (Vec::new(), Keys::default(), rsa(&["a", "b"]));
-                p.mirror = mirror(&[record("b", Retired, Some(7))]);
+                p.stored_clocks = stored_clocks(&[record("b", Retired, Some(7))]);
             },
             "a active, b retired 7",
             &[KeyHistoryMissing],
@@ -249,7 +249,7 @@ fn one_poll() {
             "nothing is recorded, and the clock is in the future",
             |p| {
                 (p.recorded, p.own, p.bucket) = (Vec::new(), Keys::default(), rsa(&["a", "b"]));
-                p.mirror = mirror(&[record("b", Retired, Some(-90))]);
+                p.stored_clocks = stored_clocks(&[record("b", Retired, Some(-90))]);
             },
             "a active, b retired 0",
             &[KeyHistoryMissing],
@@ -268,7 +268,7 @@ fn one_poll() {
             |p| {
                 (p.own, p.bucket) = (rsa(&["a", "b"]), rsa(&["a", "b"]));
                 p.recorded = vec![record("a", Active, None), record("b", Retired, Some(1))];
-                p.mirror = mirror(&[record("b", Retired, Some(30))]);
+                p.stored_clocks = stored_clocks(&[record("b", Retired, Some(30))]);
             },
             "a active, b retired 1",
             &[],
@@ -283,10 +283,11 @@ fn one_poll() {
             recorded: vec![record("a", Active, None)],
             own: rsa(&["a"]),
             bucket: rsa(&["a"]),
-            mirror: String::new(),
+            stored_clocks: String::new(),
         };
         edit(&mut poll);
-        let Poll { seen, complete, additional, additional_complete, recorded, own, bucket, mirror } = &poll;
+        let Poll { seen, complete, additional, additional_complete, recorded, own, bucket, stored_clocks } =
+            &poll;
         let life = life(&Sources {
             seen,
             complete: *complete,
@@ -294,7 +295,7 @@ fn one_poll() {
             additional_complete: *additional_complete,
             recorded,
             published: [own, bucket],
-            mirror,
+            stored_clocks,
             now: start(),
             retention: RETENTION,
             revoked: &["gone".to_owned()],
@@ -357,7 +358,7 @@ fn of_more_keys_than_sts_reads_the_longest_to_live_are_published() {
         additional_complete: true,
         recorded: &recorded,
         published: [&all, &all],
-        mirror: "",
+        stored_clocks: "",
         now: start(),
         retention: RETENTION,
         revoked: &[],
@@ -366,7 +367,7 @@ fn of_more_keys_than_sts_reads_the_longest_to_live_are_published() {
     assert_eq!(life.notes, ["key old is not published: AWS STS reads at most 100 keys of a type"]);
     // As many clocks as fit in the metadata of an object in S3.
     let many: Vec<PublishedKey> = ids.iter().map(|id| record(id, KeyState::Retired, Some(1))).collect();
-    assert!((1500..=1800).contains(&mirror(&many).len()));
+    assert!((1500..=1800).contains(&stored_clocks(&many).len()));
 }
 
 /// An API server: its signing key is one of the keys that it shows.
@@ -457,13 +458,13 @@ impl Simulation {
             additional_complete: true,
             recorded: self.memory.as_ref().map_or(&self.status, |life| &life.records),
             published: [own, &self.bucket],
-            mirror: &self.clocks,
+            stored_clocks: &self.clocks,
             now: start() + SignedDuration::from_mins(self.minute),
             retention: RETENTION,
             revoked: &[],
         });
         self.writes += usize::from(self.bucket != life.keys);
-        (self.bucket, self.clocks) = (life.keys.clone(), mirror(&life.records));
+        (self.bucket, self.clocks) = (life.keys.clone(), stored_clocks(&life.records));
         self.status.clone_from(&life.records);
         self.memory = Some(life);
     }

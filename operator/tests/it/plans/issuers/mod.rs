@@ -1,6 +1,7 @@
 //! `OidcIssuer`.
 
 mod case;
+mod deletion;
 
 use crds::{DeletionPolicy, Management, ProviderSettings};
 
@@ -28,8 +29,7 @@ fn one_out_of_reach(case: &mut Case) -> ApiServers {
 #[test]
 #[allow(clippy::too_many_lines, reason = "a table")]
 fn from_what_is_observed_to_steps_and_conditions() {
-    type Edit = fn(&mut Case);
-    let table: &[(&str, Edit, &[&str], &str, &str)] = &[
+    let table: &[Row] = &[
         (
             "nothing to do",
             |_| {},
@@ -439,115 +439,6 @@ fn from_what_is_observed_to_steps_and_conditions() {
             "+Verified +Verified +Verified +Verified +Verified +Verified",
         ),
         (
-            "deletion with Delete: the provider first, and nothing else",
-            |case| (case.deleting, case.spec.deletion_policy) = (true, DeletionPolicy::Delete),
-            &["OIDC provider"],
-            "False Deleting Reconciling",
-            "+Verified +Verified +Verified +Verified +Verified +Verified",
-        ),
-        (
-            "deletion with Delete: no provider is seen by a new process, so it may only not be shown yet",
-            |case| {
-                (case.deleting, case.spec.deletion_policy) = (true, DeletionPolicy::Delete);
-                case.observed.aws.as_mut().unwrap().provider = None;
-                case.clock.started = case.clock.instant;
-            },
-            &[],
-            "False Deleting Reconciling",
-            "+Verified +Verified -Publishing ?NotVerified ?NotVerified ?NotVerified",
-        ),
-        (
-            "deletion with Delete: no provider, said once",
-            |case| {
-                (case.deleting, case.spec.deletion_policy) = (true, DeletionPolicy::Delete);
-                case.observed.aws.as_mut().unwrap().provider = None;
-            },
-            &[],
-            "False Deleting Reconciling",
-            "+Verified +Verified -Publishing ?NotVerified ?NotVerified ?NotVerified",
-        ),
-        (
-            "deletion with Delete: no provider, certainly",
-            |case| {
-                case.memory.missing.provider_since = case.clock.instant.checked_sub(Duration::from_secs(30));
-                (case.deleting, case.spec.deletion_policy) = (true, DeletionPolicy::Delete);
-                case.observed.aws.as_mut().unwrap().provider = None;
-            },
-            &["discovery document", "JWKS", "canary object", "bucket"],
-            "False Deleting Reconciling",
-            "+Verified +Verified -Publishing ?NotVerified ?NotVerified ?NotVerified",
-        ),
-        (
-            "deletion with Delete: no bucket, said once",
-            |case| {
-                case.is_gone();
-                case.memory.missing.bucket_since = None;
-            },
-            &[],
-            "False Deleting Reconciling",
-            "+Verified -Publishing -Publishing ?NotVerified ?NotVerified ?Publishing",
-        ),
-        (
-            "deletion with Delete: no bucket, said twice",
-            Case::is_gone,
-            &["remove finalizer"],
-            "False Deleting Reconciling",
-            "+Verified -Publishing -Publishing ?NotVerified ?NotVerified ?Publishing",
-        ),
-        (
-            "deletion with Delete: no bucket, which this process has deleted",
-            |case| {
-                case.is_gone();
-                case.memory.missing.bucket_since = None;
-                case.memory.bucket_deleted = true;
-            },
-            &["remove finalizer"],
-            "False Deleting Reconciling",
-            "+Verified -Publishing -Publishing ?NotVerified ?NotVerified ?Publishing",
-        ),
-        (
-            "deletion with Delete: a provider of somebody else still trusts the bucket",
-            |case| {
-                (case.deleting, case.spec.deletion_policy) = (true, DeletionPolicy::Delete);
-                case.spec.provider = Some(ProviderSettings { management: Management::Existing });
-            },
-            &[],
-            "False DeletionBlocked Stalled",
-            "+Verified +Verified +Verified +Verified +Verified +Verified",
-        ),
-        (
-            "deletion with Delete: the operator's credentials rest on it",
-            |case| {
-                (case.deleting, case.spec.deletion_policy) = (true, DeletionPolicy::Delete);
-                case.own_role = true;
-            },
-            &[],
-            "False OperatorDependsOnIssuer Stalled",
-            "+Verified +Verified +Verified +Verified +Verified +Verified",
-        ),
-        (
-            "deletion with Delete: the API server has another issuer, and the operator's token is still of this one",
-            |case| {
-                (case.deleting, case.spec.deletion_policy) = (true, DeletionPolicy::Delete);
-                (case.own_role, case.observed.own_token_issuer) = (true, Some(case.spec.issuer_url()));
-                case.observed.api = Ok(api(OTHER, keys()));
-            },
-            &[],
-            "False OperatorDependsOnIssuer Stalled",
-            "-IssuerMismatch +Verified +Verified +Verified +Verified +Verified",
-        ),
-        (
-            "deletion with Delete: whether the operator's credentials rest on it is not known",
-            |case| {
-                (case.deleting, case.spec.deletion_policy, case.own_role) =
-                    (true, DeletionPolicy::Delete, true);
-                case.observed.api = Err(unreachable());
-            },
-            &[],
-            "False OperatorDependsOnIssuer Stalled",
-            "?APIServerUnreachable +Verified +Verified ?NotVerified ?NotVerified ?NotVerified",
-        ),
-        (
             "deletion while bindings use it",
             |case| {
                 case.deleting = true;
@@ -571,28 +462,9 @@ fn from_what_is_observed_to_steps_and_conditions() {
             "+Verified -Publishing -Publishing ?NotVerified ?NotVerified ?Publishing",
         ),
     ];
-    for (row, change, steps, ready, others) in table {
-        let mut case = Case::good();
-        change(&mut case);
-        let plan = case.plan();
-        let names: Vec<String> = plan.steps.iter().map(name).collect();
-        let all = [
-            C::IssuerMatches,
-            C::Published,
-            C::ProviderRegistered,
-            C::PubliclyReachable,
-            C::TokenExchangeVerified,
-            C::BucketFenced,
-        ];
-        assert_eq!(types(&plan.conditions), all, "{row}");
-        assert_eq!(names, *steps, "{row}");
-        assert_eq!(
-            (summary(&plan.conditions).as_str(), verdicts(&plan.conditions).as_str()),
-            (*ready, *others),
-            "{row}"
-        );
+    for row in table {
+        let (name, case, plan) = planned(row);
         let next = match (plan.steps.is_empty(), case.observed.failed_read()) {
-            _ if case.deleting && case.spec.deletion_policy == DeletionPolicy::Delete => plan.next,
             _ if case.untouched.is_some() => Next::At(Duration::from_mins(1)),
             _ if case.deleting && case.observed.dependents.is_empty() => Next::At(Duration::from_mins(1)),
             (false, _) => Next::LookAgain,
@@ -600,8 +472,35 @@ fn from_what_is_observed_to_steps_and_conditions() {
             (true, Some(_)) => Next::BackOff,
             (true, None) => plan.next,
         };
-        assert_eq!(plan.next, next, "{row}");
+        assert_eq!(plan.next, next, "{name}");
     }
+}
+
+/// Its name, what it changes, the steps, Ready with its reason, and the other conditions.
+type Row = (&'static str, fn(&mut Case), &'static [&'static str], &'static str, &'static str);
+
+/// The plan of a row, of which everything but the time of the next pass is compared.
+fn planned((row, change, steps, ready, others): &Row) -> (&'static str, Case, issuer::model::Plan) {
+    let mut case = Case::good();
+    change(&mut case);
+    let plan = case.plan();
+    let names: Vec<String> = plan.steps.iter().map(name).collect();
+    let all = [
+        C::IssuerMatches,
+        C::Published,
+        C::ProviderRegistered,
+        C::PubliclyReachable,
+        C::TokenExchangeVerified,
+        C::BucketFenced,
+    ];
+    assert_eq!(types(&plan.conditions), all, "{row}");
+    assert_eq!(names, *steps, "{row}");
+    assert_eq!(
+        (summary(&plan.conditions).as_str(), verdicts(&plan.conditions).as_str()),
+        (*ready, *others),
+        "{row}"
+    );
+    (row, case, plan)
 }
 
 #[test]
