@@ -59,6 +59,8 @@ use crate::publication::{Management, ProviderSettings, S3Location};
         .message("spec.operatorRoleARN is immutable and cannot be added or removed: the bucket's policy and the account rest on it; make a new OidcIssuer"),
     validation = Rule::new("has(self.s3) || has(self.issuerURL)")
         .message("spec.issuerURL is required where spec.s3 is absent: somebody else publishes the documents, at that URL"),
+    validation = Rule::new("!has(self.s3) || !has(self.issuerURL) || !self.issuerURL.endsWith('/')")
+        .message("spec.issuerURL must not end with a slash where spec.s3 is set: only issuers of others do, such as those of Azure AKS"),
     validation = Rule::new("has(self.issuerURL) || !has(self.s3) || !has(oldSelf.s3) || (self.s3.bucket == oldSelf.s3.bucket && self.s3.region == oldSelf.s3.region && has(self.s3.prefix) == has(oldSelf.s3.prefix) && (!has(self.s3.prefix) || self.s3.prefix == oldSelf.s3.prefix))")
         .message("spec.s3.bucket, spec.s3.region and spec.s3.prefix are immutable while spec.issuerURL is absent: the issuer URL is made of them"),
     validation = Rule::new("!has(self.s3) || !self.s3.bucket.contains('.') || (has(self.issuerURL) && !self.issuerURL.startsWith('https://' + self.s3.bucket + '.s3.'))")
@@ -72,12 +74,13 @@ pub struct OidcIssuerSpec {
         .message("a cluster name has lower-case letters, digits and hyphens, and begins and ends with a letter or digit"))]
     pub cluster_name: String,
 
-    /// The issuer URL, `https://host[/path]`, at most 255 characters, immutable. Default:
+    /// The issuer URL, `https://host[/path]`, at most 255 characters, immutable. Where `s3` is absent, it may end with a slash, as
+    /// those of Azure AKS do. Default:
     /// `https://<bucket>.s3.<region>.<partition suffix>/<prefix>`.
     #[serde(default, rename = "issuerURL", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
-    #[x_kube(validation = Rule::new("self.matches('^https://[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)+(/[A-Za-z0-9._-]+)*$')")
-        .message("an issuer URL is https://host[/path] with lower-case letters, digits, dots and hyphens in the host, letters, digits, dots, hyphens and underscores in the path, and no port, query, fragment or trailing slash: AWS compares it byte for byte with the token's iss"))]
+    #[x_kube(validation = Rule::new("self.matches('^https://[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)+((/[A-Za-z0-9._-]+)+/?)?$')")
+        .message("an issuer URL is https://host[/path] with lower-case letters, digits, dots and hyphens in the host, letters, digits, dots, hyphens and underscores in the path, and no port, query or fragment: AWS compares it byte for byte with the token's iss"))]
     pub issuer_url: Option<String>,
 
     /// Audiences of this cluster's AWS tokens; the IAM provider's client ids are kept equal to this list. The first is
@@ -281,13 +284,18 @@ impl OidcIssuerSpec {
     /// Public URL of the JWKS, which the discovery document names.
     #[must_use]
     pub fn jwks_uri(&self) -> String {
-        format!("{}/{JWKS_PATH}", self.issuer_url())
+        self.document_uri(JWKS_PATH)
     }
 
     /// Public URL of the discovery document.
     #[must_use]
     pub fn discovery_uri(&self) -> String {
-        format!("{}/{DISCOVERY_PATH}", self.issuer_url())
+        self.document_uri(DISCOVERY_PATH)
+    }
+
+    /// OpenID Connect Discovery 1.0, section 4: a slash at the issuer's end is removed before the path is added.
+    fn document_uri(&self, path: &str) -> String {
+        format!("{}/{path}", self.issuer_url().trim_end_matches('/'))
     }
 
     /// Object key of the discovery document.

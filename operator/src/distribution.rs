@@ -97,9 +97,6 @@ impl Distribution {
                  kube-system/kubeadm-config, so that upgrades keep it",
                 flags(new, old)
             ),
-            Self::Managed(service) if old.ends_with('/') => format!(
-                "The issuer of {service} cannot be set, and {old} ends with a slash: such issuers are not supported yet"
-            ),
             Self::Managed(service) => format!(
                 "The issuer of {service} cannot be set, and its documents are public already: use an OidcIssuer with issuerURL: \
                  {old} and without s3"
@@ -254,7 +251,5 @@ mod tests {
             assert!(advice.len() < 700, "a condition's message has 1,024 bytes: {advice}");
         }
         assert_eq!(Distribution::of(&[]), Distribution::Unknown);
-        let with_slash = Distribution::Managed("Azure AKS").advice(NEW, "https://aks.example.com/id/");
-        assert!(with_slash.contains("not supported yet"), "{with_slash}");
     }
 }

@@ -275,6 +275,7 @@ impl Sim {
         if lock(&self.shared.fetch).is_none() && serves(url) {
             return true; // this simulator's own S3
         }
+        let url = url.trim_end_matches('/');
         self.fetch()(format!("{url}/.well-known/openid-configuration")).await.is_ok()
     }
 

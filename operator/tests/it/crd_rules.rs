@@ -100,6 +100,12 @@ async fn a_bad_issuer_is_refused_with_the_field_named() {
         ("/spec/grants", json!([{"name": "a"}, {"name": "a"}]), ".spec.grants: duplicate entries"),
         ("/spec/issuerURL", json!("http://x.example.com"), "spec.issuerURL"),
         ("/spec/issuerURL", json!("https://x.example.com/"), "spec.issuerURL"),
+        ("/spec/issuerURL", json!("https://x.example.com/a//"), "spec.issuerURL"),
+        (
+            "/spec/issuerURL",
+            json!("https://x.example.com/a/"),
+            "must not end with a slash where spec.s3 is set",
+        ),
         ("/spec/issuerURL", json!("https://x.example.com:8443"), "spec.issuerURL"),
         ("/spec/issuerURL", json!("https://X.example.com"), "spec.issuerURL"),
         ("/spec/issuerURL", json!("https://x.example.com?a=b"), "spec.issuerURL"),
@@ -138,6 +144,10 @@ async fn a_bad_issuer_is_refused_with_the_field_named() {
     // Unusual and valid.
     for (pointer, value) in [
         ("/spec/issuerURL", json!("https://oidc.example.com/a/b.c_d")),
+        (
+            "/spec",
+            json!({"clusterName": "aks", "issuerURL": "https://westeurope.oic.prod-aks.azure.com/tenant/id/"}),
+        ),
         ("/spec/grants/0/namespaces", json!({"selector": {}})),
         ("/spec/grants/0/namespaces", Value::Null),
         ("/spec/s3/prefix", json!("a/b")),

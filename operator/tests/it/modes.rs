@@ -13,7 +13,7 @@ use operator::cli::Output;
 use serde_json::{Value, json};
 
 use crate::issuer::{managed, provider_arn};
-use crate::world::{ACCOUNT, BUCKET, CLUSTER, REGION, Site, World, with_crds};
+use crate::world::{ACCOUNT, BUCKET, CLUSTER, Flags, REGION, STORAGE, Site, World, with_crds};
 
 const DOMAIN: &str = "oidc.example.com";
 
@@ -112,6 +112,59 @@ async fn a_place_with_documents_of_another_issuer_is_refused_with_the_issuer_nam
     assert_eq!(world.sim.state().buckets["shared"], before);
 }
 
+/// The JWKS that the API server shows.
+async fn keys_of(world: &World) -> String {
+    let request = http::Request::get("/openid/v1/jwks").body(Vec::new()).unwrap();
+    world.client.request_text(request).await.unwrap()
+}
+
+/// A web server with documents for the path `/lab`.
+fn files(issuer: &str, keys: &str) -> Site {
+    let discovery = json!({
+        "issuer": issuer, "jwks_uri": format!("https://{DOMAIN}/keys"), "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["RS256"],
+    });
+    Site::Files(BTreeMap::from([
+        ("/lab/.well-known/openid-configuration".into(), discovery.to_string().into_bytes()),
+        ("/keys".into(), keys.as_bytes().to_vec()),
+    ]))
+}
+
+/// Azure AKS: the issuer ends with a slash. Provider and trust policy keep it, and the documents are found without it.
+#[tokio::test]
+async fn an_issuer_that_ends_with_a_slash_is_registered_and_pods_get_credentials() {
+    let url = format!("https://{DOMAIN}/lab/");
+    let cluster = cluster_under(&url).await;
+    let mut world = World::on(&cluster).await;
+    world.serve(DOMAIN, files(&url, &keys_of(&world).await));
+    let grants =
+        json!([{"name": "tests", "namespaces": {"names": [world.namespace]}, "policyARNs": [STORAGE]}]);
+    let issuer = spec(&json!({"issuerURL": url, "grants": grants}));
+    world.bootstrap(&issuer).await.unwrap();
+    world.apply_issuer(&issuer).await;
+    world.start().await;
+    world.issuer_is("Ready").await;
+    let arn = format!("arn:aws:iam::{ACCOUNT}:oidc-provider/{DOMAIN}/lab/");
+    assert_eq!(world.sim.state().providers.keys().collect::<Vec<_>>(), [&arn]);
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    let role = world.role().unwrap();
+    let conditions = &role.trust["Statement"][0]["Condition"]["StringEquals"];
+    assert_eq!(conditions[format!("{DOMAIN}/lab/:aud")], "sts.amazonaws.com");
+    world.exchange(&world.namespace, "app", &role.arn).await.unwrap();
+    assert_eq!(
+        world
+            .bootstrap_with(&issuer, Flags { dry_run: true, ..Flags::default() }, &world.client)
+            .await
+            .unwrap()
+            .matches('·')
+            .count(),
+        0
+    );
+    world.unbind("app").await;
+    world.stop().await;
+}
+
 /// GKE or an own web server: somebody else publishes. Only the provider is made.
 #[tokio::test]
 async fn without_a_bucket_the_issuer_is_registered_and_verified() {
@@ -120,18 +173,7 @@ async fn without_a_bucket_the_issuer_is_registered_and_verified() {
     let mut world = World::on(&cluster).await;
     world.timings.api_server_poll = Duration::from_millis(100);
     world.timings.verify_retry = Duration::from_millis(200);
-    let request = http::Request::get("/openid/v1/jwks").body(Vec::new()).unwrap();
-    let jwks = world.client.request_text(request).await.unwrap();
-    let discovery = |issuer: &str| {
-        let document = json!({
-            "issuer": issuer, "jwks_uri": format!("https://{DOMAIN}/keys"), "response_types_supported": ["id_token"],
-            "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["RS256"],
-        });
-        ("/lab/.well-known/openid-configuration".to_owned(), document.to_string().into_bytes())
-    };
-    let files = |issuer: &str, keys: &str| {
-        Site::Files(BTreeMap::from([discovery(issuer), ("/keys".into(), keys.as_bytes().to_vec())]))
-    };
+    let jwks = keys_of(&world).await;
     world.serve(DOMAIN, files(&url, &jwks));
     let issuer = spec(&json!({"issuerURL": url}));
     world.bootstrap(&issuer).await.unwrap();

@@ -24,8 +24,9 @@ impl IamCall<'_> {
         if !tags.is_empty() {
             self.authorize("TagOpenIDConnectProvider", &arn, tag_context(&tags))?;
         }
-        let host = bare.split('/').next().unwrap_or_default();
-        if bare.is_empty() || url.contains('?') || host.contains(':') || url.ends_with('/') {
+        let (host, path) = bare.split_once('/').unwrap_or((bare, "none"));
+        // A path may end with a slash: the providers of Azure AKS do.
+        if host.is_empty() || path.is_empty() || url.contains('?') || host.contains(':') {
             return Err(ApiError::new(400, "InvalidInput", "Invalid Open ID Connect Provider URL"));
         }
         if self.account.state.providers.contains_key(&arn) {

@@ -41,7 +41,8 @@ fn kept(account: &Account, issuer: &str) -> Option<JwkSet> {
 
 /// The keys of an issuer, from its two published documents.
 async fn published_keys(fetch: &Fetch, issuer: &str) -> Result<JwkSet, ApiError> {
-    let discovery = document(fetch, format!("{issuer}/.well-known/openid-configuration")).await?;
+    let discovery =
+        document(fetch, format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'))).await?;
     let members =
         ["response_types_supported", "subject_types_supported", "id_token_signing_alg_values_supported"];
     if discovery["issuer"] != issuer || members.iter().any(|m| discovery[*m].is_null()) {
