@@ -112,6 +112,49 @@ impl DryRun {
     }
 }
 
+/// What `bootstrap` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// It makes everything.
+    Make,
+    /// It prints what it would change.
+    DryRun(Output),
+    /// It prints a file for Terraform.
+    Terraform,
+}
+
+impl Mode {
+    /// Whether what is printed is for a program: nothing else must be in it.
+    #[must_use]
+    pub fn is_for_programs(self) -> bool {
+        matches!(self, Self::DryRun(Output::Json) | Self::Terraform)
+    }
+}
+
+/// What `bootstrap` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BootstrapOutput {
+    /// A line for each change.
+    Text,
+    /// With --dry-run: one JSON object.
+    Json,
+    /// A Terraform file (.tf.json) that makes the same. Nothing is changed.
+    Terraform,
+}
+
+impl Bootstrap {
+    /// What it does.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        match (self.dry_run, self.output) {
+            (_, BootstrapOutput::Terraform) => Mode::Terraform,
+            (true, BootstrapOutput::Text) => Mode::DryRun(Output::Text),
+            (_, BootstrapOutput::Json) => Mode::DryRun(Output::Json),
+            (false, BootstrapOutput::Text) => Mode::Make,
+        }
+    }
+}
+
 /// How a dry run is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
@@ -135,9 +178,15 @@ pub struct Bootstrap {
     /// The issuers.
     #[command(flatten)]
     pub file: File,
-    /// The dry run.
-    #[command(flatten)]
-    pub dry_run: DryRun,
+    /// Print what would be changed, and change nothing. The exit status is 2 where something would be changed.
+    #[arg(long, required_if_eq("output", "json"))]
+    pub dry_run: bool,
+    /// What is printed, and how.
+    #[arg(short, long, default_value = "text")]
+    pub output: BootstrapOutput,
+    /// Register the issuers of the file in a second AWS account, that of the credentials: their documents stay in the first one.
+    #[arg(long)]
+    pub register_only: bool,
     /// ARN of a permissions boundary for the operator's own role and the canary's, where the organisation demands one.
     #[arg(long, value_name = "ARN")]
     pub permissions_boundary: Option<String>,

@@ -13,8 +13,8 @@ use operator::adopt::{self, BindingRole, Resource};
 use operator::api_servers::endpoints::Endpoints;
 use operator::aws::accounts::Accounts;
 use operator::aws::setup::{SDK_MODULES, Settings};
-use operator::bootstrap::{Bootstrap, issuers_of};
-use operator::cli::{Adopt, AwsArgs, Cli, ClusterArgs, Command, Run};
+use operator::bootstrap::{Bootstrap, issuers_of, refused, register_only, unchanged};
+use operator::cli::{self, Adopt, AwsArgs, Cli, ClusterArgs, Command, Run};
 use operator::installation::NamedIssuer;
 use operator::kubeconfig::Cluster;
 use operator::metrics::Metrics;
@@ -52,31 +52,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     let mut terminal = Terminal::default();
     match command {
         Command::Run(flags) => return run(*flags).await,
-        Command::Bootstrap(flags) => {
-            let issuers = issuer_file::read(&flags.file)?;
-            let cluster = cluster(&flags.cluster).await.context("nothing was changed")?;
-            let client = Client::try_from(cluster.config.clone()).context("nothing was changed")?;
-            let described = cluster.describe(&client).await;
-            let timeout = Timings::default().api_server_timeout;
-            let endpoints = Endpoints::new(client.clone(), cluster.config, timeout);
-            let accounts = administrator(&flags.aws, &issuers).await?;
-            let (public, account) = (&accounts.public, accounts.own());
-            let (namespace, replace_keys) = (flags.namespace.as_str(), flags.replace_keys);
-            let (issuers, client, endpoints) = (&issuers[..], &client, &endpoints);
-            let (cluster, permissions_boundary) = (&described[..], flags.permissions_boundary.as_deref());
-            let bootstrap = Bootstrap {
-                issuers,
-                namespace,
-                account,
-                public,
-                cluster,
-                permissions_boundary,
-                client,
-                endpoints,
-                replace_keys,
-            };
-            return Ok(exit_code(bootstrap.run(flags.dry_run.output(), &mut terminal).await?));
-        }
+        Command::Bootstrap(flags) => return bootstrap(&flags, &mut terminal).await,
         Command::Teardown(flags) => {
             let issuers = issuer_file::read(&flags.file)?;
             let (of_cluster, cluster) = if flags.without_cluster {
@@ -115,6 +91,38 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn bootstrap(flags: &cli::Bootstrap, terminal: &mut Terminal) -> anyhow::Result<ExitCode> {
+    let of_file = issuer_file::read(&flags.file)?;
+    let cluster = cluster(&flags.cluster).await.context("nothing was changed")?;
+    let client = Client::try_from(cluster.config.clone()).context("nothing was changed")?;
+    let described = cluster.describe(&client).await;
+    let endpoints = Endpoints::new(client.clone(), cluster.config, Timings::default().api_server_timeout);
+    let accounts = administrator(&flags.aws, &of_file).await?;
+    let issuers = if flags.register_only {
+        let identity = accounts.own().identity().await.map_err(|error| refused(&error))?;
+        register_only::issuers(&of_file, &identity).map_err(unchanged)?
+    } else {
+        of_file
+    };
+    let bootstrap = Bootstrap {
+        issuers: &issuers,
+        namespace: &flags.namespace,
+        account: accounts.own(),
+        public: &accounts.public,
+        cluster: &described,
+        permissions_boundary: flags.permissions_boundary.as_deref(),
+        client: &client,
+        endpoints: &endpoints,
+        replace_keys: flags.replace_keys,
+    };
+    let ended = bootstrap.run(flags.mode(), terminal).await?;
+    if flags.register_only && !flags.mode().is_for_programs() {
+        terminal.heading("OidcIssuer of this account: apply it, and keep it in a file of its own");
+        terminal.line(&register_only::manifest(&issuers));
+    }
+    Ok(exit_code(ended))
 }
 
 async fn adopt(command: Adopt, terminal: &mut Terminal) -> anyhow::Result<dry_run::Ended> {

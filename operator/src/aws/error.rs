@@ -203,6 +203,11 @@ impl AwsError {
                 "{message}. Check the operator's AWS_ROLE_ARN and projected token, and that the issuer's documents are \
                  public; `operator bootstrap` republishes them"
             ),
+            // The SDK exchanges the token of the pod; what it carries is the chart's word.
+            Class::LockedOut if message.contains("audience") => format!(
+                "AWS STS refuses the operator's own token ({message}): the OIDC provider does not have its audience. Set the chart \
+                 value aws.audience to the first of spec.audiences"
+            ),
             Class::LockedOut => format!(
                 "AWS STS refuses the operator's own token ({message}). On a new installation: the API server does not issue \
                  tokens under this issuer yet, or the operator has to be restarted after that was set. Otherwise its signing \

@@ -4,8 +4,10 @@
 
 pub mod boundary;
 mod own_boundaries;
+pub mod register_only;
 pub mod roles;
 pub mod signing_keys;
+pub mod terraform;
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,7 @@ use crds::names::{DOCS, operator_role_arn};
 use crds::{Finding, OidcIssuer, Reason};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
+use serde_json::Value;
 
 use self::roles::{FoundRole, KINDS};
 use self::signing_keys::ClusterKeys;
@@ -24,7 +27,7 @@ use crate::aws::error::{AwsError, Class};
 use crate::aws::model::{Identity, Policy, S3Write, Write};
 use crate::aws::public::PublicReader;
 use crate::change::Change;
-use crate::cli::Output;
+use crate::cli::Mode;
 use crate::distribution::Distribution;
 use crate::dry_run::{self, Ended};
 use crate::installation::{Installation, NamedIssuer};
@@ -79,9 +82,8 @@ struct Part<'a> {
 
 impl Bootstrap<'_> {
     /// Runs it and prints each step.
-    pub async fn run(&self, dry_run: Option<Output>, terminal: &mut Terminal) -> anyhow::Result<Ended> {
-        // One JSON object, and nothing else.
-        let quiet = dry_run == Some(Output::Json);
+    pub async fn run(&self, mode: Mode, terminal: &mut Terminal) -> anyhow::Result<Ended> {
+        let quiet = mode.is_for_programs();
         if !quiet {
             terminal.field("cluster", self.cluster);
         }
@@ -113,11 +115,15 @@ impl Bootstrap<'_> {
             let remarks = if quiet { &mut stderr } else { &mut *terminal };
             parts.push(self.part(issuer, cluster_keys, &identity, remarks).await?);
         }
+        if mode == Mode::Terraform {
+            terminal.line(&format!("{:#}", self.terraform(&installation, &parts)?));
+            return Ok(Ended::Done);
+        }
         let once = self.once(&installation).await?;
         let of_part = |part: &Part<'_>| part.changes.iter().chain(&part.canary).cloned().collect::<Vec<_>>();
         let changes = || parts.iter().flat_map(of_part).chain(once.clone());
         let refusal = parts.iter().find_map(|part| part.refusal.clone());
-        if let Some(output) = dry_run {
+        if let Mode::DryRun(output) = mode {
             let ended = dry_run::print(&changes().collect::<Vec<_>>(), output, terminal);
             return refusal.map_or(Ok(ended), |refusal| Err(unchanged(refusal)));
         }
@@ -173,6 +179,25 @@ impl Bootstrap<'_> {
         };
         let refusal = publication.refusal().cloned();
         Ok(Part { issuer, target, expected, changes, canary, refusal })
+    }
+
+    /// Everything that is made for these issuers where nothing is there, as a file for Terraform.
+    fn terraform(&self, installation: &Installation, parts: &[Part<'_>]) -> anyhow::Result<Value> {
+        let mut file = terraform::File::default();
+        for Part { issuer, target, expected, .. } in parts {
+            let changes = [
+                publication::bucket::diff(target, None),
+                documents::diff(target, None, expected.documents()),
+                publication::provider::diff(target, None, true),
+            ];
+            file.add(&issuer.name, changes.iter().flatten().chain(&documents::canary(target, None)));
+        }
+        file.add("boundary", &boundary::diff(installation, None).map_err(unchanged)?);
+        for kind in KINDS.into_iter().filter(|kind| kind.is_needed(installation)) {
+            let wanted = roles::wanted(kind, installation, self.namespace, self.permissions_boundary);
+            file.add(kind.resource(), &roles::diff(installation, &wanted, None).map_err(unchanged)?);
+        }
+        Ok(file.json())
     }
 
     /// What has to be changed of boundary and roles.

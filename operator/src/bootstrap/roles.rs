@@ -42,6 +42,15 @@ impl Kind {
         }
     }
 
+    /// The role's name in a file for Terraform.
+    #[must_use]
+    pub const fn resource(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Canary => "canary",
+        }
+    }
+
     /// Whether the installation has a use for it: the canary is for managed buckets.
     #[must_use]
     pub fn is_needed(self, installation: &Installation) -> bool {

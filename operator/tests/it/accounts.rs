@@ -6,6 +6,8 @@ use crds::condition::ConditionType as C;
 use crds::names::{operator_role_arn, operator_role_name, role_name};
 use crds::{OidcIssuerSpec, Reason};
 use kube::api::DeleteParams;
+use operator::bootstrap::register_only;
+use operator::issuer_file;
 use serde_json::json;
 
 use crate::issuer::{managed, provider_arn};
@@ -102,6 +104,41 @@ async fn an_issuer_is_registered_in_a_second_account_and_roles_are_made_there() 
     world.issuers().delete("second", &DeleteParams::default()).await.unwrap();
     world.until(&world.issuers(), "second", "its end", |i: Option<&crds::OidcIssuer>| i.is_none()).await;
     assert_eq!(managed(&world.sim.state()), first);
+}
+
+/// `--register-only`: the file of the first account, and the credentials of the second one.
+#[tokio::test]
+async fn the_file_of_the_first_account_is_registered_in_a_second_one() {
+    let world = World::ready().await;
+    let other = world.sim.account(OTHER);
+    let administrator = world.administrator_of(&other).await;
+    let identity = administrator.own().identity().await.unwrap();
+    let of_file = [issuer("default", &world.spec())];
+    let issuers = register_only::issuers(&of_file, &identity).unwrap();
+    let first = managed(&world.sim.state());
+    for made in [1, 0] {
+        other.clear_calls();
+        world.bootstrap_as(&administrator, &issuers, Flags::default(), &world.client).await.unwrap();
+        let writes = other.calls().into_iter().filter(|call| call.action.starts_with("Create")).count();
+        assert_eq!(writes, 3 * made, "provider, boundary, role; and nothing when it is run again");
+    }
+    // What it prints is applied.
+    let printed = issuer_file::parse("printed", &register_only::manifest(&issuers)).unwrap();
+    apply(&world.issuers(), &printed[0].name, json!(printed[0].spec)).await.unwrap();
+    world.issuer_named_is("default-999999999999", "Ready").await;
+    assert!(
+        other.state().buckets.keys().all(|bucket| bucket == crate::world::BUCKET),
+        "buckets are the world's"
+    );
+    assert_eq!(managed(&world.sim.state()), first);
+    // It is removed with the same text as its file.
+    world.issuers().delete("default-999999999999", &DeleteParams::default()).await.unwrap();
+    world
+        .until(&world.issuers(), "default-999999999999", "its end", |i: Option<&crds::OidcIssuer>| {
+            i.is_none()
+        })
+        .await;
+    world.issuer_is("Ready").await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use aws_sim::{Fault, FaultKind};
 use kube::{Client, Config};
-use operator::cli::Output;
+use operator::cli::{Mode, Output};
 use operator::dry_run::Ended;
 use serde_json::{Value, json};
 
@@ -207,7 +207,8 @@ async fn a_cluster_without_our_crds_has_no_issuers() {
 #[tokio::test]
 async fn a_dry_run_in_json_has_old_beside_new_and_says_whether_something_would_change() {
     let world = World::new().await;
-    let (ended, printed) = world.bootstrap_options(&world.spec(), Some(Output::Json), None).await.unwrap();
+    let (ended, printed) =
+        world.bootstrap_options(&world.spec(), Mode::DryRun(Output::Json), None).await.unwrap();
     assert_eq!(ended, Ended::WouldChange);
     let plan: Value = serde_json::from_str(&printed).unwrap();
     let attributes: Vec<&str> =
@@ -216,7 +217,8 @@ async fn a_dry_run_in_json_has_old_beside_new_and_says_whether_something_would_c
     assert_eq!(writes(&world), [""; 0]);
 
     world.bootstrap(&world.spec()).await.unwrap();
-    let (ended, printed) = world.bootstrap_options(&world.spec(), Some(Output::Json), None).await.unwrap();
+    let (ended, printed) =
+        world.bootstrap_options(&world.spec(), Mode::DryRun(Output::Json), None).await.unwrap();
     assert_eq!(
         (ended, serde_json::from_str::<Value>(&printed).unwrap()),
         (Ended::Done, json!({"changes": []}))
@@ -225,7 +227,8 @@ async fn a_dry_run_in_json_has_old_beside_new_and_says_whether_something_would_c
         let role = state.roles.get_mut("podidentity-operator.homelab").unwrap();
         role.inline.insert("podidentity-operator".into(), json!({"Version": "2012-10-17", "Statement": []}));
     });
-    let (ended, printed) = world.bootstrap_options(&world.spec(), Some(Output::Json), None).await.unwrap();
+    let (ended, printed) =
+        world.bootstrap_options(&world.spec(), Mode::DryRun(Output::Json), None).await.unwrap();
     let plan: Value = serde_json::from_str(&printed).unwrap();
     assert_eq!(ended, Ended::WouldChange);
     assert_eq!(plan["changes"][0]["attribute"], "operator's permissions");
@@ -252,7 +255,7 @@ async fn the_operators_own_roles_get_the_boundary_that_an_organisation_demands()
     assert_eq!(boundaries(), [None, None]);
     for expected in [2, 0] {
         world.sim.clear_calls();
-        world.bootstrap_options(&world.spec(), None, Some(BOUNDARY)).await.unwrap();
+        world.bootstrap_options(&world.spec(), Mode::Make, Some(BOUNDARY)).await.unwrap();
         assert_eq!(boundaries(), [Some(BOUNDARY.to_owned()), Some(BOUNDARY.to_owned())]);
         assert_eq!(writes(&world).len(), expected, "{:?}", writes(&world));
     }

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
 use aws_sim::{Fault, FaultKind, Sim};
+use crds::OidcIssuerSpec;
 use crds::condition::ConditionType as C;
 use crds::names::{self, OPERATOR_SERVICE_ACCOUNT};
 use kube::Client;
 use serde_json::json;
 
-use crate::world::{ACCOUNT, CLUSTER, World, exchange};
+use crate::world::{ACCOUNT, CLUSTER, World, token, try_exchange_token};
 
 /// Exchanges the operator's token for credentials whenever it is asked, as the SDK's provider in the operator's pod does.
 #[derive(Clone)]
@@ -49,7 +50,8 @@ impl ProvideCredentials for OwnToken {
             self.exchanges.fetch_add(1, Ordering::Relaxed);
             let role = names::operator_role_arn("aws", ACCOUNT, CLUSTER);
             let account = (self.namespace.as_str(), OPERATOR_SERVICE_ACCOUNT);
-            exchange(&self.client, &self.sim, account, &role).await.map_err(CredentialsError::provider_error)
+            let token = token(&self.client, account).await.map_err(CredentialsError::provider_error)?;
+            try_exchange_token(&self.sim, token, &role).await.map_err(CredentialsError::provider_error)
         })
     }
 }
@@ -65,6 +67,24 @@ async fn one_exchange_serves_all_calls() {
     world.binding_is("app", "Ready").await;
     assert_eq!(token.exchanges(), 1);
     world.unbind("app").await;
+    world.stop().await;
+}
+
+/// The chart projects a token for `aws.audience`, and the issuer has other audiences.
+#[tokio::test]
+async fn a_token_of_another_audience_is_named_with_the_chart_value() {
+    let mut world = World::new().await;
+    let spec = OidcIssuerSpec { audiences: vec!["vault".into()], ..world.spec() };
+    world.bootstrap(&spec).await.unwrap();
+    world.apply_issuer(&spec).await;
+    world.start_as(OwnToken::new(&world)).await;
+    world.issuer_is("OperatorLockedOut").await;
+    let (_, _, message) = world.issuer_condition(C::Ready).await;
+    assert!(
+        message.contains("Incorrect token audience") && message.contains("chart value aws.audience"),
+        "{message}"
+    );
+    assert_eq!(world.writes(), [""; 0]);
     world.stop().await;
 }
 

@@ -38,4 +38,5 @@ mod siblings;
 mod signing_keys;
 mod status;
 mod structure;
+mod terraform;
 mod world;

@@ -9,7 +9,7 @@ use cluster::{ControlPlane, Options, Tokens};
 use crds::condition::ConditionType as C;
 use crds::{OidcIssuer, OidcIssuerSpec};
 use kube::api::DeleteParams;
-use operator::cli::Output;
+use operator::cli::{Mode, Output};
 use serde_json::{Value, json};
 
 use crate::issuer::{managed, provider_arn};
@@ -223,7 +223,7 @@ async fn an_existing_provider_must_be_as_specified_and_is_never_changed() {
     let mut issuer = world.spec();
     issuer.provider = serde_json::from_value(json!({"management": "Existing"})).unwrap();
     // A dry run says so, too.
-    let dry_run = world.bootstrap_options(&issuer, Some(Output::Json), None).await;
+    let dry_run = world.bootstrap_options(&issuer, Mode::DryRun(Output::Json), None).await;
     let says = format!("there is no OIDC provider {}", provider_arn());
     assert!(dry_run.unwrap_err().to_string().contains(&says));
     let refused = world.bootstrap(&issuer).await.unwrap_err().to_string();

@@ -10,6 +10,9 @@ use aws_credential_types::Credentials;
 use aws_credential_types::credential_fn::provide_credentials_fn;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_sdk_sts::config::http::HttpResponse;
+use aws_sdk_sts::error::SdkError;
+use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 use aws_sim::{Call, Sim, sdk};
 use crds::names::{self, OPERATOR_SERVICE_ACCOUNT};
 use futures::FutureExt;
@@ -188,6 +191,15 @@ pub async fn token_for(
 
 /// Exchanges a token for credentials of a role. The error is AWS's error code.
 pub async fn exchange_token(sim: &Sim, token: String, role: &str) -> Result<Credentials, String> {
+    let code = |error: ExchangeError| error.into_service_error().meta().code().unwrap_or_default().to_owned();
+    try_exchange_token(sim, token, role).await.map_err(code)
+}
+
+/// The SDK's error of an exchange.
+pub type ExchangeError = SdkError<AssumeRoleWithWebIdentityError, HttpResponse>;
+
+/// The same with the SDK's error.
+pub async fn try_exchange_token(sim: &Sim, token: String, role: &str) -> Result<Credentials, ExchangeError> {
     let config = aws_sdk_sts::Config::builder()
         .behavior_version(aws_sdk_sts::config::BehaviorVersion::latest())
         .region(Region::new(REGION))
@@ -200,11 +212,7 @@ pub async fn exchange_token(sim: &Sim, token: String, role: &str) -> Result<Cred
         .role_session_name("test")
         .web_identity_token(token)
         .send()
-        .await
-        .map_err(|error| {
-            let error = error.into_service_error();
-            error.meta().code().unwrap_or_default().to_owned()
-        })?;
+        .await?;
     let keys = response.credentials.unwrap();
     Ok(Credentials::new(
         keys.access_key_id,

@@ -29,7 +29,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
-pub use self::aws::{counts, exchange, exchange_token, token, token_for};
+pub use self::aws::{counts, exchange, exchange_token, token, token_for, try_exchange_token};
 pub use self::cluster_objects::{apply, has_finalizer};
 pub use self::held::{Hold, Side};
 use self::operator_process::RunningOperator;

@@ -8,7 +8,7 @@ use kube::Client;
 use operator::api_servers::endpoints::Endpoints;
 use operator::aws::accounts::Accounts;
 use operator::bootstrap::{Bootstrap, issuers_of};
-use operator::cli::Output;
+use operator::cli::{Mode, Output};
 use operator::dry_run::Ended;
 use operator::installation::NamedIssuer;
 use operator::orphans::command::Orphans;
@@ -22,6 +22,7 @@ use super::{World, issuer};
 pub struct Flags {
     pub dry_run: bool,
     pub replace_keys: bool,
+    pub terraform: bool,
 }
 
 impl World {
@@ -56,7 +57,7 @@ impl World {
         &self,
         accounts: &Accounts,
         issuers: &[NamedIssuer],
-        Flags { dry_run, replace_keys }: Flags,
+        Flags { dry_run, replace_keys, terraform }: Flags,
         client: &Client,
     ) -> anyhow::Result<String> {
         let (account, public) = (accounts.own(), &accounts.public);
@@ -75,15 +76,20 @@ impl World {
             endpoints,
             replace_keys,
         };
-        bootstrap.run(dry_run.then_some(Output::Text), &mut Terminal::to(Box::new(printed.clone()))).await?;
+        let mode = match (dry_run, terraform) {
+            (_, true) => Mode::Terraform,
+            (true, false) => Mode::DryRun(Output::Text),
+            (false, false) => Mode::Make,
+        };
+        bootstrap.run(mode, &mut Terminal::to(Box::new(printed.clone()))).await?;
         Ok(printed.text())
     }
 
-    /// `operator bootstrap` with these two options: a dry run in JSON, and a boundary for the operator's own role.
+    /// `operator bootstrap` with these two options: what it does, and a boundary for the operator's own role.
     pub async fn bootstrap_options(
         &self,
         spec: &OidcIssuerSpec,
-        dry_run: Option<Output>,
+        mode: Mode,
         permissions_boundary: Option<&str>,
     ) -> anyhow::Result<(Ended, String)> {
         let (accounts, issuers, client) =
@@ -101,7 +107,7 @@ impl World {
             endpoints,
             replace_keys: false,
         };
-        let ended = bootstrap.run(dry_run, &mut Terminal::to(Box::new(printed.clone()))).await?;
+        let ended = bootstrap.run(mode, &mut Terminal::to(Box::new(printed.clone()))).await?;
         Ok((ended, printed.text()))
     }
 
