@@ -13,11 +13,11 @@ use serde_json::json;
 use crate::issuer::{managed, provider_arn};
 use crate::world::{ACCOUNT, CLUSTER, Flags, World, apply, issuer};
 
-const OTHER: &str = "999999999999";
+pub const OTHER: &str = "999999999999";
 const POLICY: &str = "arn:aws:iam::999999999999:policy/storage";
 
 /// The URL of the issuer `default`, registered in the other account. Its documents are published already.
-fn second(world: &World) -> OidcIssuerSpec {
+pub fn second(world: &World) -> OidcIssuerSpec {
     serde_json::from_value(json!({
         "clusterName": CLUSTER,
         "issuerURL": world.spec().issuer_url(),

@@ -3,6 +3,7 @@
 mod bindings;
 mod issuers;
 mod keys;
+mod rotation;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

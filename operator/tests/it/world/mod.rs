@@ -29,7 +29,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
-pub use self::aws::{counts, exchange, exchange_token, token, token_for, try_exchange_token};
+pub use self::aws::{counts, exchange_token, token, token_for, try_exchange_token};
 pub use self::cluster_objects::{apply, has_finalizer};
 pub use self::held::{Hold, Side};
 use self::operator_process::RunningOperator;
@@ -179,6 +179,11 @@ impl World {
         world.start().await;
         world.issuer_is("Ready").await;
         world
+    }
+
+    /// Deletes all issuers, in spite of their finalizers.
+    pub async fn delete_issuers(&self) {
+        self.delete_all::<OidcIssuer>().await;
     }
 
     /// Deletes the objects of earlier tests, in spite of finalizers.

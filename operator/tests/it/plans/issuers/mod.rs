@@ -470,7 +470,15 @@ fn from_what_is_observed_to_steps_and_conditions() {
             (false, _) => Next::LookAgain,
             (true, Some("credentials")) => Next::At(Duration::from_secs(10)),
             (true, Some(_)) => Next::BackOff,
-            (true, None) => plan.next,
+            // "Not yet" is tried again after a time that grows.
+            (true, None) if name.starts_with("what was seen right after a write stays") => {
+                Next::At(Duration::from_secs(1))
+            }
+            (true, None) if name == "refused right after a write: not yet" => {
+                Next::At(Duration::from_secs(2))
+            }
+            // The next poll of the API servers.
+            (true, None) => Next::At(Duration::from_mins(1)),
         };
         assert_eq!(plan.next, next, "{name}");
     }

@@ -1,0 +1,236 @@
+//! The issuer's fault campaign: every AWS call of every scenario, with every fault that AWS or the network can answer it with;
+//! IAM's reads late; and the program killed in every call of AWS, and before and after every write to the cluster. Whatever
+//! happens, the end is that of a run without trouble, with as many creations and deletions; a command is run again.
+//!
+//! The plans are computed from the calls of a run without trouble. `cargo test` runs a sample of them, chosen by a seed
+//! (`PODIDENTITY_CAMPAIGN_SEED=7`); `PODIDENTITY_CAMPAIGN=all cargo test -p operator --test it -- campaign --nocapture` runs all,
+//! and another value those whose name contains it.
+
+mod scenario;
+mod trouble;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use aws_credential_types::Credentials;
+use aws_sim::{Call, Fault, FaultKind, State};
+use serde_json::{Value, json};
+
+use self::scenario::{ALL, Accounts, Scenario, Specs, command, delete, prepare, until_done};
+use self::trouble::{Plan, Trouble, chosen, plans};
+use crate::accounts::OTHER;
+use crate::world::{Flags, World, issuer};
+
+/// The end of a run: what is in AWS, and the effects of calls.
+#[derive(Debug, PartialEq)]
+struct End {
+    state: Value,
+    effects: BTreeMap<String, usize>,
+}
+
+struct Campaign {
+    world: World,
+    specs: Specs,
+    accounts: Accounts,
+    own: Credentials,
+    administrator: Credentials,
+}
+
+impl Campaign {
+    async fn new() -> Self {
+        let mut world = World::new().await;
+        // A response that never comes ends with the pass.
+        world.timings.reconcile_timeout = Duration::from_secs(1);
+        let specs = Specs::new(&world);
+        let issuers = [issuer("default", &specs.default), issuer("next", &specs.next)];
+        world.bootstrap_all(&issuers, Flags::default(), &world.client).await.unwrap();
+        let other = world.sim.account(OTHER);
+        let (administrator, second) =
+            (world.administrator_of(&other).await, [issuer("second", &specs.second)]);
+        world.bootstrap_as(&administrator, &second, Flags::default(), &world.client).await.unwrap();
+        let role = crds::names::operator_role_arn("aws", crate::world::ACCOUNT, crate::world::CLUSTER);
+        let own = world.exchange(&world.system, "podidentity-operator", &role).await.unwrap();
+        let keys = world.sim.administrator();
+        let administrator =
+            Credentials::new(keys.access_key_id, keys.secret_access_key, None, None, "administrator");
+        let accounts = Accounts { own: world.sim.state(), other: other.state() };
+        Self { world, specs, accounts, own, administrator }
+    }
+
+    /// One run, with its calls of AWS and its writes to the cluster.
+    async fn run(&mut self, scenario: Scenario, trouble: Option<&Trouble>) -> (End, Vec<Call>, Vec<String>) {
+        let Self { world, specs, accounts, own, administrator } = self;
+        prepare(scenario, world, specs, accounts).await;
+        // With its own credentials the operator does not delete its issuer.
+        let credentials = if scenario == Scenario::Delete { &*administrator } else { &*own };
+        if scenario.deletes() {
+            world.start_as(credentials.clone()).await;
+            world.issuer_is("Ready").await;
+        }
+        world.sim.clear_calls();
+        world.sim.clear_faults();
+        world.hold.arm(None);
+        match trouble {
+            Some(Trouble::Fault(fault)) => world.sim.inject(fault.clone()),
+            Some(Trouble::KillInWrite(number, side)) => world.hold.arm(Some((*number, *side))),
+            Some(Trouble::KillInCall((service, action, earlier))) => {
+                let silence = Fault::on(service, action, FaultKind::Silence).after(*earlier).times(1);
+                world.sim.inject(silence);
+            }
+            Some(Trouble::Lag(lag)) => world.sim.behave(|behaviour| behaviour.lag_milliseconds = *lag),
+            None => {}
+        }
+        let earlier = if scenario.is_command() {
+            run_command(scenario, world, specs, trouble).await;
+            Vec::new()
+        } else {
+            run_operator(scenario, world, credentials, trouble).await
+        };
+        let (calls, writes) = ([earlier, world.sim.calls()].concat(), world.hold.writes());
+        world.sim.behave(|behaviour| behaviour.lag_milliseconds = 0);
+        let issuer = world.issuers().get_opt(scenario.issuer()).await.unwrap();
+        let keys = issuer.and_then(|issuer| issuer.status).unwrap_or_default().keys;
+        let keys: Vec<Value> = keys.iter().map(|key| json!([key.kid, key.state])).collect();
+        let state = json!([normal(&world.sim.state()), normal(&world.sim.account(OTHER).state()), keys]);
+        world.delete_issuers().await;
+        (End { state, effects: effects(&calls) }, calls, writes)
+    }
+}
+
+/// Runs the operator until it has done its work. Returns the calls of AWS of a killed one.
+async fn run_operator(
+    scenario: Scenario,
+    world: &mut World,
+    credentials: &Credentials,
+    trouble: Option<&Trouble>,
+) -> Vec<Call> {
+    if scenario.deletes() {
+        delete(world).await;
+    } else {
+        world.start_as(credentials.clone()).await;
+    }
+    let mut earlier = Vec::new();
+    if let Some(Trouble::KillInWrite(..) | Trouble::KillInCall(_)) = trouble {
+        until_reached(world, trouble).await;
+        world.kill().await;
+        world.hold.arm(None);
+        world.sim.clear_faults();
+        earlier = world.sim.calls();
+        world.start_as(credentials.clone()).await;
+    }
+    until_done(scenario, world).await;
+    // A fault that comes late must not be left for the next run.
+    world.sim.clear_faults();
+    until_done(scenario, world).await;
+    world.stop().await;
+    earlier
+}
+
+/// Runs a command until it has no error, as its user does. What it says of a failure must be true.
+async fn run_command(scenario: Scenario, world: &World, specs: &Specs, trouble: Option<&Trouble>) {
+    let before = world.sim.state();
+    let first = command(scenario, world, &specs.default);
+    if let Some(Trouble::KillInCall(_)) = trouble {
+        tokio::select! {
+            ended = first => panic!("{scenario:?} was not killed in {trouble:?}: {ended:?}"),
+            () = until_reached(world, trouble) => {}
+        }
+    } else if let Err(error) = first.await {
+        let says = format!("{error:#}");
+        let is_unchanged = normal(&world.sim.state()) == normal(&before);
+        assert!(!says.to_lowercase().contains("nothing was changed") || is_unchanged, "{scenario:?}: {says}");
+    }
+    world.sim.clear_faults();
+    if trouble.is_some() {
+        command(scenario, world, &specs.default).await.unwrap();
+    }
+}
+
+/// Waits until the program is at the point where it is killed.
+async fn until_reached(world: &World, trouble: Option<&Trouble>) {
+    let is_reached = || async {
+        let reached = match trouble {
+            Some(Trouble::KillInCall((service, action, earlier))) => {
+                let is_it = |call: &&Call| call.service == *service && call.action == *action;
+                world.sim.calls().iter().filter(is_it).count() > *earlier as usize
+            }
+            _ => world.hold.is_reached(),
+        };
+        anyhow::ensure!(reached, "{:?}", world.hold.writes());
+        Ok(())
+    };
+    cluster::until("the point of the kill", Duration::from_secs(30), is_reached).await.unwrap();
+}
+
+/// What is in an account, without what differs from run to run: ids, times, versions.
+fn normal(state: &State) -> Value {
+    let mut state = state.clone();
+    let bodies: BTreeMap<String, Vec<String>> = state
+        .buckets
+        .iter()
+        .map(|(name, bucket)| {
+            let body = |object: &aws_sim::Object| String::from_utf8_lossy(&object.body).into_owned();
+            (name.clone(), bucket.objects.values().map(body).collect())
+        })
+        .collect();
+    for bucket in state.buckets.values_mut() {
+        for object in bucket.objects.values_mut() {
+            // When the retention of keys began; the states of keys are compared.
+            object.metadata.clear();
+            object.etag.clear();
+        }
+        bucket.versions.clear();
+    }
+    for role in state.roles.values_mut() {
+        role.id.clear();
+    }
+    let policies: BTreeMap<&String, Value> = state
+        .policies
+        .iter()
+        .map(|(arn, policy)| (arn, json!([policy.path, policy.tags, policy.document()])))
+        .collect();
+    json!({
+        "buckets": state.buckets, "bodies": bodies, "providers": state.providers, "roles": state.roles, "policies": policies,
+    })
+}
+
+/// Creations, and deletions that fail where there is nothing left: those that had an effect. A call that found it done already has
+/// none. (Deletions of a provider and of objects succeed again.)
+fn effects(calls: &[Call]) -> BTreeMap<String, usize> {
+    let mut effects = BTreeMap::new();
+    let counts = |call: &&Call| {
+        let action = call.action.as_str();
+        let deletes = matches!(action, "DeleteBucket" | "DeleteRole" | "DeletePolicy");
+        (action.starts_with("Create") || deletes) && call.status < 300
+    };
+    for call in calls.iter().filter(counts) {
+        *effects.entry(call.action.clone()).or_default() += 1;
+    }
+    effects
+}
+
+#[tokio::test]
+async fn whatever_happens_to_one_call_the_end_is_that_of_a_run_without_trouble() {
+    let mut campaign = Campaign::new().await;
+    let (begun, mut computed, mut run) = (Instant::now(), 0, 0);
+    let mut failed = Vec::new();
+    for scenario in ALL {
+        let (expected, calls, writes) = campaign.run(scenario, None).await;
+        let plans = plans(scenario, calls, &writes);
+        let (all, chosen) = (plans.len(), chosen(plans));
+        println!("{scenario:?}: {all} plans, {} of them run", chosen.len());
+        (computed, run) = (computed + all, run + chosen.len());
+        for Plan { name, trouble } in chosen {
+            println!("    {name}");
+            let (end, calls, _) = campaign.run(scenario, Some(&trouble)).await;
+            if end != expected {
+                let calls: Vec<String> =
+                    calls.iter().map(|call| format!("{} {}", call.action, call.status)).collect();
+                println!("FAILED {name}\n{end:#?}\nexpected {expected:#?}\n{calls:?}");
+                failed.push(name);
+            }
+        }
+    }
+    println!("{run} of {computed} plans in {:.0?}", begun.elapsed());
+    assert_eq!(failed, [""; 0]);
+}
