@@ -1,9 +1,11 @@
 //! `PodIdentityBinding`: one `ServiceAccount` and the one role it may assume.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::names::DEFAULT_ISSUER;
 
@@ -44,8 +46,6 @@ use crate::names::DEFAULT_ISSUER;
 #[x_kube(
     validation = Rule::new("self.serviceAccountName == oldSelf.serviceAccountName")
         .message("spec.serviceAccountName is immutable: make a new PodIdentityBinding"),
-    validation = Rule::new("(has(self.issuerRef) ? self.issuerRef.name : 'default') == (has(oldSelf.issuerRef) ? oldSelf.issuerRef.name : 'default')")
-        .message("spec.issuerRef is immutable: make a new PodIdentityBinding"),
     validation = Rule::new("has(self.role) != has(self.roleARN)")
         .message("exactly one of spec.role (make a role) and spec.roleARN (use an existing role) must be set"),
 )]
@@ -56,8 +56,8 @@ pub struct PodIdentityBindingSpec {
         .message("a ServiceAccount's name has lower-case letters, digits, hyphens and dots; the ServiceAccount is in the binding's namespace"))]
     pub service_account_name: String,
 
-    /// The `OidcIssuer` under which the `ServiceAccount`'s tokens are exchanged; immutable. Default: the one named
-    /// `default`.
+    /// The `OidcIssuer` under which the `ServiceAccount`'s tokens are exchanged. It may change to one of the same AWS account and
+    /// `clusterName`: tokens of the former one stay accepted for its `keys.retention`. Default: the one named `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer_ref: Option<IssuerRef>,
 
@@ -94,6 +94,42 @@ pub struct PodIdentityBindingSpec {
     #[x_kube(validation = Rule::new("self == 'None' || self.matches('^[a-z]{2,4}(-[a-z]+)+-[0-9]+$')")
         .message("a region is written as eu-central-1; None means that no region is injected"))]
     pub region: Option<String>,
+
+    /// What is done where the role in AWS was changed by somebody else. Correct, the default: it is put back. `ReportOnly`: it is
+    /// reported and stays.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub drift_policy: DriftPolicy,
+
+    /// What becomes of the role that was made once this binding gives it up. Delete, the default: it is removed. Retain: it is kept, and
+    /// nothing can use it any more. Release: it stays as it is, without our tags, for another tool.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub deletion_policy: RoleDeletionPolicy,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// What is done where a role was changed by somebody else.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum DriftPolicy {
+    /// It is put back.
+    #[default]
+    Correct,
+    /// It is reported, and stays as it is.
+    ReportOnly,
+}
+
+/// What becomes of a role that a binding gives up.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum RoleDeletionPolicy {
+    /// It is removed.
+    #[default]
+    Delete,
+    /// It is kept and revoked: no session can do anything, and none can begin.
+    Retain,
+    /// It is kept as it is, and our tags are taken off: it is another tool's from then on.
+    Release,
 }
 
 /// Names an `OidcIssuer` of the cluster.
@@ -126,6 +162,7 @@ impl PodIdentityBindingSpec {
         let role = self.role.clone().map(|mut role| {
             role.policy_arns.sort_unstable();
             role.policy_arns.dedup();
+            role.inline_policies.sort_unstable_by(|one, other| one.name.cmp(&other.name));
             let session = role.max_session_duration.map_or(DEFAULT_SESSION, std::time::Duration::from);
             role.max_session_duration = Some(session.into());
             role
@@ -157,6 +194,13 @@ pub struct RoleSpec {
     )]
     pub policy_arns: Vec<String>,
 
+    /// Inline policies; those of the role are kept exactly equal to this list. A grant with `inlinePolicies: Allow` must cover
+    /// them. Together they may have 9,984 characters without white space: of IAM's 10,240, the rest is kept for a revocation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub inline_policies: Vec<InlinePolicy>,
+
     /// How long a session of the role may last, for example `4h` or `90m`; from 1h, the default, to 12h. The grant's
     /// `maxSessionDuration` is the ceiling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -171,6 +215,29 @@ pub struct RoleSpec {
     #[x_kube(validation = Rule::new("self.matches('^[\\\\x09\\\\x0A\\\\x0D\\\\x20-\\\\x7E\\\\x{A1}-\\\\x{FF}]*$')")
         .message("IAM takes printable characters of Latin-1 in a description"))]
     pub description: Option<String>,
+}
+
+/// An inline policy of the role.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InlinePolicy {
+    /// The policy's name in IAM, unique in the role.
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[A-Za-z0-9+=,.@_-]+$')")
+            .message("an inline policy's name has letters, digits and +=,.@_-"),
+        validation = Rule::new("self != 'podidentity-revoked'")
+            .message("podidentity-revoked is the operator's own policy of a revoked role: choose another name")
+    )]
+    pub name: String,
+    /// The policy document as IAM takes it, written as YAML: `Version` and `Statement`.
+    #[schemars(schema_with = "policy_document")]
+    pub document: Map<String, Value>,
+}
+
+/// An object with any members: IAM's policy language is IAM's to check.
+fn policy_document(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
 /// How long a session of a role may last where nothing else is specified (IAM's own default).
@@ -193,6 +260,9 @@ pub struct PodIdentityBindingStatus {
     /// Name of the role that was made for this binding, once it was seen to exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role_name: Option<String>,
+    /// When the role is revoked, because no grant covers its rights any more. Absent while one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoke_at: Option<Time>,
 }
 
 /// `spec.region` of a binding whose pods get no region.
@@ -224,6 +294,7 @@ mod tests {
             json!({"role": {"policyARNs": ["b", "a", "b"]}}),
             json!({"role": {"policyARNs": ["a", "b"], "maxSessionDuration": "60m"}}),
             json!({"tokenExpirationSeconds": 86400, "stsRegionalEndpoints": true}),
+            json!({"driftPolicy": "Correct", "deletionPolicy": "Delete"}),
         ] {
             assert!(plain.has_same_effect(&spec(same.clone())), "{same}");
         }
@@ -235,6 +306,9 @@ mod tests {
             json!({"stsRegionalEndpoints": false}),
             json!({"region": "eu-west-1"}),
             json!({"audience": "vault"}),
+            json!({"driftPolicy": "ReportOnly"}),
+            json!({"deletionPolicy": "Retain"}),
+            json!({"role": {"policyARNs": ["a", "b"], "inlinePolicies": [{"name": "a", "document": {}}]}}),
         ] {
             assert!(!plain.has_same_effect(&spec(other.clone())), "{other}");
         }

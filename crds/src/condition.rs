@@ -187,6 +187,12 @@ reasons! {
     Granted,
     /// No grant covers the binding.
     NotGranted,
+    /// No grant covers the rights of the role any more: it is revoked soon.
+    GrantLost,
+    /// The role is revoked: no grant covers its rights.
+    Revoked,
+    /// A change of grants would revoke many roles: nothing is revoked before an administrator confirms it.
+    GrantChangeSuspicious,
     /// A role that the operator does not manage needs no grant.
     NotRequired,
     /// Another binding holds the same `ServiceAccount`.
@@ -203,6 +209,8 @@ reasons! {
     Annotated,
     /// An attribute in AWS had drifted and was corrected.
     DriftCorrected,
+    /// The role was changed by somebody else, and the binding says that this is only reported.
+    DriftDetected,
     /// The role has a policy that the binding does not specify and that only denies; it is never removed.
     ForeignDeny,
     /// A role with this cluster's tags names a binding that does not exist.

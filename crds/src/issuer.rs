@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -187,6 +187,10 @@ pub struct Grant {
             .message("policies under /podidentity/ are permissions boundaries of this operator: they allow all that they do not deny, and are never granted or attached")
     )]
     pub policy_arns: Vec<String>,
+    /// Whether a binding may have policy documents of its own. Deny is the default; with Allow the permissions boundary is the
+    /// only limit of what they allow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inline_policies: Option<InlinePolicies>,
     /// Longest `maxSessionDuration` that a binding may ask for, from 1h to 12h. Default: 1h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 32))]
@@ -195,14 +199,24 @@ pub struct Grant {
     pub max_session_duration: Option<Duration>,
 }
 
+/// Whether bindings may have inline policies.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum InlinePolicies {
+    /// None.
+    #[default]
+    Deny,
+    /// Any.
+    Allow,
+}
+
 /// The namespaces of a grant: by name or by selector.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.names) != has(self.selector)")
         .message("exactly one of names and selector must be set; to grant nothing, leave namespaces out"),
-    validation = Rule::new("!has(self.selector) || ((!has(self.selector.matchLabels) || self.selector.matchLabels.size() == 0) && (!has(self.selector.matchExpressions) || self.selector.matchExpressions.size() == 0))")
-        .message("only the empty selector, {}, which is every namespace, is supported so far: name the namespaces instead"),
+    validation = Rule::new("!has(self.selector) || !has(self.selector.matchExpressions) || self.selector.matchExpressions.all(e, e.operator.endsWith('In') == (has(e.values) && e.values.size() > 0))")
+        .message("an expression of a selector has operator In or NotIn with values, or Exists or DoesNotExist without"),
 )]
 pub struct GrantNamespaces {
     /// Namespaces by name.
@@ -211,9 +225,42 @@ pub struct GrantNamespaces {
     #[x_kube(validation = Rule::new("self.all(name, name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'))")
         .message("a namespace's name has lower-case letters, digits and hyphens, and begins and ends with a letter or digit"))]
     pub names: Option<Vec<String>>,
-    /// Namespaces by their labels; the empty selector is every namespace. No other is supported so far.
+    /// Namespaces by their labels; the empty selector is every namespace. Whoever may label a Namespace can then give it the grant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "label_selector")]
     pub selector: Option<LabelSelector>,
+}
+
+/// The schema of a `LabelSelector` with limits: the cost of rules over lists without any is not limited either.
+fn label_selector(_: &mut SchemaGenerator) -> Schema {
+    let text = |description: &str| json!({"type": "string", "description": description, "maxLength": 317});
+    json_schema!({
+        "type": "object",
+        "properties": {
+            "matchLabels": {
+                "type": "object", "description": "Labels that a Namespace must have, with these values.",
+                "additionalProperties": {"type": "string", "maxLength": 63}, "maxProperties": 16,
+            },
+            "matchExpressions": {
+                "type": "array", "description": "Expressions that must all hold.", "maxItems": 16,
+                "x-kubernetes-list-type": "atomic",
+                "items": {
+                    "type": "object", "description": "An expression about one label.", "required": ["key", "operator"],
+                    "properties": {
+                        "key": text("The label's key."),
+                        "operator": {
+                            "type": "string", "description": "In, NotIn, Exists or DoesNotExist.",
+                            "enum": ["In", "NotIn", "Exists", "DoesNotExist"],
+                        },
+                        "values": {
+                            "type": "array", "description": "Values, for In and NotIn.", "maxItems": 64,
+                            "items": {"type": "string", "maxLength": 63}, "x-kubernetes-list-type": "atomic",
+                        },
+                    },
+                },
+            },
+        },
+    })
 }
 
 /// What was observed. Never read back to decide what to do, except `keys`: their retention outlives the operator's process.
@@ -296,6 +343,14 @@ impl OidcIssuerSpec {
     /// OpenID Connect Discovery 1.0, section 4: a slash at the issuer's end is removed before the path is added.
     fn document_uri(&self, path: &str) -> String {
         format!("{}/{path}", self.issuer_url().trim_end_matches('/'))
+    }
+
+    /// Whether a grant selects namespaces by their labels.
+    #[must_use]
+    pub fn selects_namespaces(&self) -> bool {
+        let every = LabelSelector::default();
+        let selectors = self.grants.iter().filter_map(|grant| grant.namespaces.as_ref()?.selector.as_ref());
+        selectors.into_iter().any(|selector| *selector != every)
     }
 
     /// Object key of the discovery document.

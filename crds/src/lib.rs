@@ -13,11 +13,15 @@ pub mod keys;
 pub mod names;
 pub mod pod;
 pub mod publication;
+pub mod selector;
 
 pub use binding::{
-    IssuerRef, PodIdentityBinding, PodIdentityBindingSpec, PodIdentityBindingStatus, RoleSpec,
+    DriftPolicy, InlinePolicy, IssuerRef, PodIdentityBinding, PodIdentityBindingSpec,
+    PodIdentityBindingStatus, RoleDeletionPolicy, RoleSpec,
 };
 pub use condition::{ConditionType, Finding, Reason};
-pub use issuer::{DeletionPolicy, Grant, GrantNamespaces, OidcIssuer, OidcIssuerSpec, OidcIssuerStatus};
+pub use issuer::{
+    DeletionPolicy, Grant, GrantNamespaces, InlinePolicies, OidcIssuer, OidcIssuerSpec, OidcIssuerStatus,
+};
 pub use keys::{AdditionalKeys, KeySettings, KeyState, PublishedKey};
 pub use publication::{Management, ProviderSettings, S3Location};

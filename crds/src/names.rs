@@ -15,6 +15,11 @@ pub const FINALIZER: &str = "podidentity.dev/finalizer";
 /// An administrator's annotation of an `OidcIssuer`, value `true`: its account in AWS is lost, so it and its bindings are deleted
 /// without a call of AWS, and what they made stays there.
 pub const ABANDON_ANNOTATION: &str = "podidentity.dev/abandon";
+/// An administrator's annotation of an `OidcIssuer`: that many roles may be revoked at once after this generation's change of grants,
+/// written as `<metadata.generation>:<number>`.
+pub const CONFIRM_ANNOTATION: &str = "podidentity.dev/confirm-revocation";
+/// The inline policy that denies everything to a revoked role.
+pub const REVOKED_POLICY: &str = "podidentity-revoked";
 /// Field manager of status writes.
 pub const MANAGER_STATUS: &str = "podidentity-operator-status";
 /// Field manager of patches of our finalizer. Not the one of other writes: some are server-side applies, and an apply of the same
@@ -85,6 +90,9 @@ pub mod tag {
     pub const ISSUER: &str = "podidentity.dev/issuer";
     /// On a role that is kept on purpose after its binding is deleted: such a role does not count as orphaned.
     pub const RETAINED: &str = "podidentity.dev/retained";
+    /// On a role whose binding has moved to another issuer or audience: until when its trust policy has the former statement, in
+    /// seconds since 1970.
+    pub const FORMER_UNTIL: &str = "podidentity.dev/former-trust-until";
 }
 
 /// An AWS partition: its part of ARNs and of the host names of endpoints.

@@ -1,27 +1,39 @@
 //! PURE: which binding may make which role. Default deny; one grant must cover a binding whole.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crds::binding::DEFAULT_SESSION;
 use crds::glob::glob;
 use crds::names::{ROLES_PATH, is_boundary};
-use crds::{Finding, Grant, GrantNamespaces, Reason};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use crds::selector::selects;
+use crds::{Finding, Grant, GrantNamespaces, InlinePolicies, Reason};
 
-/// What a binding that makes a role asks for.
+/// A namespace: grants name it or select its labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Namespace<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its labels.
+    pub labels: &'a BTreeMap<String, String>,
+}
+
+/// What a binding that makes a role asks for, or what its role has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request<'a> {
     /// The binding's namespace.
-    pub namespace: &'a str,
-    /// Managed policies it wants attached.
+    pub namespace: Namespace<'a>,
+    /// Managed policies.
     pub policy_arns: &'a [String],
+    /// Whether there are inline policies.
+    pub inline: bool,
     /// How long a session may last.
     pub session: Duration,
 }
 
 /// Whether one of the grants covers the request; if none does, the message says what is missing.
 pub fn check(issuer: &str, grants: &[Grant], request: Request<'_>) -> Result<(), Finding> {
-    let Request { namespace, policy_arns, session } = request;
+    let Request { namespace, policy_arns, inline, session } = request;
     let refused = |message: String| Err(Finding::new(Reason::NotGranted, message));
     // As a boundary it takes rights away; attached it would give all that it does not deny.
     if let Some(boundary) = policy_arns.iter().find(|arn| is_boundary(arn)) {
@@ -31,6 +43,7 @@ pub fn check(issuer: &str, grants: &[Grant], request: Request<'_>) -> Result<(),
         ));
     }
     let of_namespace: Vec<&Grant> = grants.iter().filter(|g| covers_namespace(g, namespace)).collect();
+    let namespace = namespace.name;
     if of_namespace.is_empty() {
         return refused(format!(
             "no grant of OidcIssuer {issuer} covers namespace {namespace}: add the namespace to spec.grants[].namespaces.names of the \
@@ -43,7 +56,9 @@ pub fn check(issuer: &str, grants: &[Grant], request: Request<'_>) -> Result<(),
         let ceiling = grant.max_session_duration.map_or(DEFAULT_SESSION, Duration::from);
         let longer = (session > ceiling)
             .then(|| format!("sessions of {} s (it allows {} s)", session.as_secs(), ceiling.as_secs()));
-        policies.chain(longer).collect()
+        let documents = (inline && grant.inline_policies != Some(InlinePolicies::Allow))
+            .then(|| "inline policies (its inlinePolicies is not Allow)".to_owned());
+        policies.chain(documents).chain(longer).collect()
     };
     // The grant that lacks least is the one the administrator most likely meant.
     let closest = of_namespace.into_iter().map(|grant| (missing(grant), grant)).min_by_key(|(m, _)| m.len());
@@ -58,11 +73,10 @@ pub fn check(issuer: &str, grants: &[Grant], request: Request<'_>) -> Result<(),
     }
 }
 
-fn covers_namespace(grant: &Grant, namespace: &str) -> bool {
+fn covers_namespace(grant: &Grant, namespace: Namespace<'_>) -> bool {
     let Some(GrantNamespaces { names, selector }) = &grant.namespaces else { return false };
-    // The CRD refuses any selector but the empty one.
-    let every = *selector == Some(LabelSelector::default());
-    every || names.iter().flatten().any(|name| name == namespace)
+    selector.as_ref().is_some_and(|selector| selects(selector, namespace.labels))
+        || names.iter().flatten().any(|name| name == namespace.name)
 }
 
 /// Whether a grant's policy pattern covers an ARN: equal, `*` alone for any, or with `*` in the resource part. The
@@ -82,6 +96,7 @@ fn matches(pattern: &str, arn: &str) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
     use proptest::prelude::*;
 
     use super::*;
@@ -98,17 +113,21 @@ mod tests {
                 selector: None,
             }),
             policy_arns: policies.iter().map(ToString::to_string).collect(),
-            max_session_duration: None,
+            ..Grant::default()
         }
     }
     fn ask(grants: &[Grant], namespace: &str, policies: &[&str]) -> Result<(), String> {
         let policy_arns: Vec<String> = policies.iter().map(ToString::to_string).collect();
+        let namespace = Namespace { name: namespace, labels: &NO_LABELS };
         ask_for(grants, Request { namespace, policy_arns: &policy_arns, ..REQUEST })
     }
     fn ask_for(grants: &[Grant], request: Request<'_>) -> Result<(), String> {
         check("default", grants, request).map_err(|finding| finding.message)
     }
-    const REQUEST: Request<'_> = Request { namespace: "vault", policy_arns: &[], session: DEFAULT_SESSION };
+    static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
+    const VAULT_NAMESPACE: Namespace<'_> = Namespace { name: "vault", labels: &NO_LABELS };
+    const REQUEST: Request<'_> =
+        Request { namespace: VAULT_NAMESPACE, policy_arns: &[], inline: false, session: DEFAULT_SESSION };
 
     #[test]
     fn a_session_is_as_long_as_the_grant_allows_and_an_hour_where_it_says_nothing() {
@@ -135,15 +154,31 @@ mod tests {
     }
 
     #[test]
-    fn only_the_empty_selector_is_every_namespace() {
+    fn a_selector_grants_to_namespaces_with_its_labels() {
         let selecting = |selector: LabelSelector| {
             let namespaces = GrantNamespaces { names: None, selector: Some(selector) };
             [Grant { namespaces: Some(namespaces), ..grant(&[], &[VAULT]) }]
         };
         assert!(ask(&selecting(LabelSelector::default()), "vault", &[VAULT]).is_ok());
-        let labels = std::collections::BTreeMap::from([("team".to_owned(), "vault".to_owned())]);
-        let labelled = LabelSelector { match_labels: Some(labels), ..LabelSelector::default() };
-        assert!(ask(&selecting(labelled), "vault", &[VAULT]).is_err());
+        let labels = BTreeMap::from([("team".to_owned(), "vault".to_owned())]);
+        let labelled = LabelSelector { match_labels: Some(labels.clone()), ..LabelSelector::default() };
+        assert!(ask(&selecting(labelled.clone()), "vault", &[VAULT]).is_err());
+        let namespace = Namespace { name: "vault", labels: &labels };
+        assert!(ask_for(&selecting(labelled), Request { namespace, ..REQUEST }).is_ok());
+    }
+
+    #[test]
+    fn inline_policies_need_a_grant_that_allows_them() {
+        let with = Request { inline: true, ..REQUEST };
+        for (inline_policies, allowed) in
+            [(None, false), (Some(InlinePolicies::Deny), false), (Some(InlinePolicies::Allow), true)]
+        {
+            let grants = [Grant { inline_policies, ..grant(&["vault"], &["*"]) }];
+            assert_eq!(ask_for(&grants, with).is_ok(), allowed, "{inline_policies:?}");
+            assert!(ask_for(&grants, REQUEST).is_ok());
+        }
+        let refused = ask_for(&[grant(&["vault"], &["*"])], with).unwrap_err();
+        assert!(refused.contains("does not allow inline policies"), "{refused}");
     }
 
     #[test]

@@ -67,6 +67,15 @@ pub enum Next {
     At(Duration),
 }
 
+impl Next {
+    /// A pass that did something is followed by one that reads it back.
+    #[must_use]
+    pub fn read_back<S>(steps: &[Step<S>], otherwise: Self) -> Self {
+        let changed = steps.iter().any(|step| !matches!(step, Step::AddFinalizer));
+        if changed { Self::LookAgain } else { otherwise }
+    }
+}
+
 /// What one pass does and reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan<S, F, N> {

@@ -114,7 +114,7 @@ impl Operator {
     }
 
     fn start(&self, stop: &CancellationToken) -> JoinSet<()> {
-        let (cluster, issuer_feed, binding_feed) = Cluster::watch(&self.client);
+        let (cluster, issuer_feed, binding_feed, namespaces) = Cluster::watch(&self.client);
         let issuers = issuer::watch::controller(&cluster, issuer_feed);
         let bindings = binding::watch::controller(&self.client, &cluster, binding_feed);
         let reporter = Reporter { controller: CONTROLLER.into(), instance: Some(self.identity.clone()) };
@@ -142,12 +142,15 @@ impl Operator {
             self.timings.clone(),
             self.metrics.clone(),
         );
-        let [until_stopped, sweeping] = [stop.clone(), stop.clone()];
+        let [until_stopped, sweeping, following] = [stop.clone(), stop.clone(), stop.clone()];
         let mut tasks: Vec<BoxFuture<'static, ()>> = vec![
             Box::pin(watch::run(issuers, issuer_driver, stop.clone())),
             Box::pin(watch::run(bindings, binding_driver, stop.clone())),
             Box::pin(async move {
                 sweeping.run_until_cancelled_owned(orphans).await;
+            }),
+            Box::pin(async move {
+                following.run_until_cancelled_owned(namespaces).await;
             }),
         ];
         if self.webhook_certificates == WebhookCertificates::Operator {

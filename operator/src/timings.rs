@@ -53,6 +53,9 @@ pub struct Timings {
     /// How long a binding waits for a grant before it is Stalled.
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
     pub grant_grace: Duration,
+    /// How long a role whose rights no grant covers any more keeps them before it is revoked.
+    #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = parse_duration)]
+    pub grant_loss: Duration,
     /// How long a second binding of a `ServiceAccount` waits for the first to be deleted before it is Stalled.
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
     pub conflict_grace: Duration,

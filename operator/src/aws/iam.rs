@@ -194,6 +194,10 @@ impl Iam {
                 let request = client.tag_role().role_name(role).set_tags(Some(tags_to(tags)));
                 call!(self, "TagRole", role, request)?;
             }
+            IamWrite::UntagRole { role, keys } => {
+                let request = client.untag_role().role_name(role).set_tag_keys(Some(keys.clone()));
+                call!(self, "UntagRole", role, request)?;
+            }
             IamWrite::TagPolicy { policy, tags } => {
                 let request = client.tag_policy().policy_arn(policy).set_tags(Some(tags_to(tags)));
                 call!(self, "TagPolicy", policy, request)?;

@@ -260,6 +260,10 @@ pub enum IamWrite {
         role: String,
         tags: Tags,
     },
+    UntagRole {
+        role: String,
+        keys: Vec<String>,
+    },
     CreatePolicy {
         name: String,
         path: String,
@@ -336,7 +340,8 @@ impl Write {
             | IamWrite::PutInline { role, .. }
             | IamWrite::DeleteInline { role, .. }
             | IamWrite::DeleteRole { role }
-            | IamWrite::TagRole { role, .. } => role.clone(),
+            | IamWrite::TagRole { role, .. }
+            | IamWrite::UntagRole { role, .. } => role.clone(),
             IamWrite::CreatePolicy { name, .. } => name.clone(),
             IamWrite::PutPolicyVersion { policy, .. }
             | IamWrite::DeletePolicyVersion { policy, .. }

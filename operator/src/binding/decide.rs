@@ -2,24 +2,25 @@
 
 use std::time::Duration;
 
-use crds::binding::DEFAULT_SESSION;
 use crds::condition::{ConditionType as C, Summary, Wanted};
 use crds::holder::Claim;
-use crds::names::OPERATOR_SERVICE_ACCOUNT;
-use crds::{Finding, OidcIssuer, PodIdentityBindingSpec, Reason};
+use crds::names::{OPERATOR_SERVICE_ACCOUNT, tag};
+use crds::{DriftPolicy, Finding, OidcIssuer, PodIdentityBindingSpec, Reason};
 
 use super::absence::unconfirmed;
+use super::granted;
 use super::holder::{other_holder, owner};
 use super::model::{
-    Annotate, Decision, Due, Memory, Note, Observed, Own, Plan, RoleFacts, RoleState, Sibling, Step,
+    Annotate, Decision, Due, Facts, Memory, Note, Observed, Own, Plan, RoleFacts, RoleState, Sibling, Step,
     Unresolved, View,
 };
 use super::removal;
+use super::role::{inline, trust};
 use super::verdict::{self, Case, READY};
 use crate::aws::error::{AwsError, Class};
-use crate::change::attributes;
+use crate::aws::model::{IamWrite, Write};
+use crate::change::{Change, attributes};
 use crate::clock::Clock;
-use crate::grant;
 use crate::model::Next;
 use crate::timings::Timings;
 
@@ -39,7 +40,9 @@ pub fn due(view: &View, memory: &Memory, clock: &Clock, timings: &Timings) -> Du
         return Due { role: earlier_role, policies: earlier_role };
     }
     // A role that was missing or another owner's: whatever wakes the binding may have changed that.
-    let edited = memory.generation != view.object.generation || memory.absent_since.is_some();
+    // What no grant covers may be revoked.
+    let edited =
+        memory.generation != view.object.generation || memory.absent_since.is_some() || view.grant.is_err();
     let old = |read: Option<std::time::Instant>| {
         read.is_none_or(|at| edited || clock.since(at) >= timings.role_resync)
     };
@@ -50,60 +53,38 @@ pub fn due(view: &View, memory: &Memory, clock: &Clock, timings: &Timings) -> Du
 /// The plan of one pass.
 #[must_use]
 pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, timings: &Timings) -> Plan {
-    let grant = check_grant(&view.object.namespace, view.spec(), view.issuer());
     let holder = other_holder(view, observed);
     let decision = if view.object.deleting {
         removal::decide(view, observed, memory, clock, timings)
-    } else if let Some((summary, next)) = blocked(view, holder, &grant, clock, timings) {
+    } else if let Some((summary, next)) = blocked(view, holder, clock, timings) {
         // A role that is another binding's is not named any more: the webhook takes the binding that names it.
         let lost = owner(view, observed).is_some() || (holder.is_some() && !view.binding.has_role());
         // A role that is refused nothing but its next change is still there.
-        let facts = if lost { Some(RoleFacts::default()) } else { own_role(view, observed) };
-        Decision { facts, next, ..Decision::nothing(summary, timings) }
+        let facts = if lost { Some(RoleFacts::default()) } else { view.own_role(observed) };
+        let revoke_at = granted::known_revocation(view, memory).filter(|_| view.grant.is_err());
+        Decision { facts, next, revoke_at, ..Decision::nothing(summary, timings) }
+    } else if let (Some(_), Err(finding)) = (&view.spec().role, &view.grant) {
+        granted::without_grant(view, observed, memory, finding, clock, timings)
     } else if view.spec().role.is_some() {
         make_role(view, observed, memory, clock, timings)
     } else {
         use_existing_role(view, observed, memory, clock, timings)
     };
-    let Decision { steps, summary, unreachable, facts, next, no_earlier_role } = decision;
-    let case =
-        Case { view, observed, memory, holder, grant: &grant, steps: &steps, summary: &summary, unreachable };
+    let Decision { steps, summary, unreachable, facts, next, no_earlier_role, revoke_at } = decision;
+    let case = Case { view, observed, memory, holder, steps: &steps, summary: &summary, unreachable };
     Plan {
         conditions: verdict::conditions(&case),
         note: Note {
             no_earlier_role: no_earlier_role || (memory.no_earlier_role && view.spec().role.is_none()),
+            revoke_at,
         },
-        // A role that the binding does not want any more is removed, not put back.
-        drift: view.object.was_ready && view.spec().role.is_some(),
+        // A role that the binding does not want any more is removed, not put back; and a former trust ends by its time.
+        drift: view.object.was_ready && view.spec().role.is_some() && !steps.iter().any(ends_former_trust),
         steps,
-        facts,
+        facts: Facts { role: facts, revoke_at },
         next,
         events: removal::abandoned(view).filter(|_| view.object.finalizer).into_iter().collect(),
     }
-}
-
-/// Facts of a role that was seen and is this binding's own.
-fn own_role(view: &View, observed: &Observed) -> Option<RoleFacts> {
-    let (Ok(target), Ok(Some(RoleState::Found(role, _)))) = (&view.target, &observed.role) else {
-        return None;
-    };
-    let facts = || RoleFacts { arn: Some(target.arn.clone()), name: Some(target.name.clone()) };
-    (view.spec().role.is_some() && target.owns(role).is_ok()).then(facts)
-}
-
-/// Whether a grant of its issuer covers a binding. One that makes no role needs none.
-pub(super) fn check_grant(
-    namespace: &str,
-    spec: &PodIdentityBindingSpec,
-    issuer: Result<&OidcIssuer, Finding>,
-) -> Result<(), Finding> {
-    let Some(role) = &spec.role else { return Ok(()) };
-    let request = grant::Request {
-        namespace,
-        policy_arns: &role.policy_arns,
-        session: role.max_session_duration.map_or(DEFAULT_SESSION, Duration::from),
-    };
-    grant::check(spec.issuer_name(), &issuer?.spec.grants, request)
 }
 
 /// Whether the issuer has the audience that a binding asks for.
@@ -122,7 +103,6 @@ pub(super) fn check_audience(spec: &PodIdentityBindingSpec, issuer: &OidcIssuer)
 fn blocked(
     view: &View,
     holder: Option<&Sibling>,
-    grant: &Result<(), Finding>,
     clock: &Clock,
     timings: &Timings,
 ) -> Option<(Summary, Next)> {
@@ -135,7 +115,7 @@ fn blocked(
         return Some((Summary::Stalled(Finding::new(Reason::ReservedServiceAccount, message)), later));
     }
     if let Some(holder) = holder {
-        return Some(already_bound(view, holder, grant.is_ok(), clock, timings));
+        return Some(already_bound(view, holder, view.grant.is_ok(), clock, timings));
     }
     view.spec().role.as_ref()?;
     let (issuer, name) = match view.issuer() {
@@ -151,7 +131,32 @@ fn blocked(
     if let Err(unknown) = check_audience(view.spec(), issuer) {
         return Some((Summary::Stalled(unknown), later));
     }
-    grant.as_ref().err().map(|finding| not_granted(view, finding, clock, timings))
+    another_role(view).or_else(|| too_long(view)).map(|finding| (Summary::Stalled(finding), later))
+}
+
+/// That the binding has a role which its specification does not speak of any more: IAM can change neither path nor account.
+fn another_role(view: &View) -> Option<Finding> {
+    let (former, target) = (view.former_role()?, view.target.as_ref().ok()?);
+    let message = format!(
+        "the binding has role {former}, and under OidcIssuer {} it would be {}: spec.issuerRef may change to an OidcIssuer of the \
+         same AWS account and clusterName only. Put the former one back, or make a new binding",
+        view.spec().issuer_name(),
+        target.arn
+    );
+    Some(Finding::new(Reason::InvalidSpec, message))
+}
+
+/// Inline policies that IAM would refuse.
+fn too_long(view: &View) -> Option<Finding> {
+    let size = inline::size(&view.target.as_ref().ok()?.inline);
+    (size > inline::QUOTA).then(|| {
+        let message = format!(
+            "spec.role.inlinePolicies have {size} characters without white space, and at most {} are possible: make managed \
+             policies of some",
+            inline::QUOTA
+        );
+        Finding::new(Reason::InvalidSpec, message)
+    })
 }
 
 /// A binding that does not hold its `ServiceAccount` changes nothing: the other one may be deleted soon. If both have the same
@@ -199,16 +204,6 @@ fn already_bound(
     }
 }
 
-/// What is not covered is not applied: the role stays as it was. Grant and binding may be applied in either order.
-fn not_granted(view: &View, finding: &Finding, clock: &Clock, timings: &Timings) -> (Summary, Next) {
-    let wait = timings.grant_grace.saturating_sub(clock.age(view.object.created));
-    if wait.is_zero() || view.object.finalizer {
-        return (Summary::Stalled(finding.clone()), Next::At(timings.role_resync));
-    }
-    let waiting = Finding::new(Reason::WaitingForGrant, &finding.message);
-    (Summary::Reconciling(waiting), Next::At(wait))
-}
-
 /// The role of the specification, made or brought back to it.
 fn make_role<'a>(
     view: &'a View,
@@ -228,7 +223,7 @@ fn make_role<'a>(
     let changes = match state {
         None | Some(RoleState::Missing) => target.creation(),
         Some(RoleState::Found(role, policies)) => match target.owns(role) {
-            Ok(()) => target.diff(role, policies.as_ref()),
+            Ok(()) => target.diff(role, policies.as_ref(), &view.moves()),
             Err(not_owned) => {
                 let settling = unconfirmed(observed, memory, clock, timings);
                 return not_ours(view, not_owned, settling, timings);
@@ -239,24 +234,53 @@ fn make_role<'a>(
         Some(RoleState::Found(_, policies)) => Some(policies.as_ref()),
         None | Some(RoleState::Missing) => None,
     };
+    if let Some(too_long) = changes.iter().find_map(trust_too_long) {
+        let facts = view.own_role(observed);
+        return Decision { facts, ..Decision::nothing(Summary::Stalled(too_long), timings) };
+    }
+    let only_reported =
+        !changes.is_empty() && view.spec().drift_policy == DriftPolicy::ReportOnly && view.shows_drift();
     let summary = if changes.is_empty() {
         Summary::Ready(verdict::as_specified(target, found.flatten()))
+    } else if only_reported {
+        Summary::Stalled(verdict::drifted(&changes))
     } else {
         let message = format!("to be done: {}", attributes(&changes));
         Summary::Reconciling(Finding::new(Reason::Progressing, message))
     };
     let finalizer = (!view.object.finalizer).then_some(Step::AddFinalizer);
-    let mut steps: Vec<Step> = finalizer.into_iter().chain(changes.into_iter().map(Step::Change)).collect();
+    let changes = changes.into_iter().filter(|_| !only_reported).map(Step::Change);
+    let mut steps: Vec<Step> = finalizer.into_iter().chain(changes).collect();
     steps.extend(annotate(view, observed, memory, &target.arn));
     // Only what was seen is reported. A role that was seen before keeps its name until it is certain that it is gone.
     let gone =
         matches!(state, Some(RoleState::Missing)) && unconfirmed(observed, memory, clock, timings).is_none();
     let facts = match found {
-        Some(_) => own_role(view, observed),
+        Some(_) => view.own_role(observed),
         None => (gone || !view.binding.has_role()).then(RoleFacts::default),
     };
-    let next = read_back(&steps, Next::At(timings.role_resync));
+    let next = Next::read_back(&steps, Next::At(timings.role_resync));
     Decision { steps, facts, next, ..Decision::nothing(summary, timings) }
+}
+
+/// Whether a step ends what was trusted beside the specification for a while.
+fn ends_former_trust(step: &Step) -> bool {
+    let untags = |write: &Write| matches!(write, Write::Iam(IamWrite::UntagRole { keys, .. }) if keys.iter().any(|key| key == tag::FORMER_UNTIL));
+    step.change().is_some_and(|change| untags(&change.write))
+}
+
+/// A trust policy that IAM would refuse: it has several statements while the binding moves.
+fn trust_too_long(change: &Change) -> Option<Finding> {
+    let Write::Iam(IamWrite::PutTrust { document, .. }) = &change.write else { return None };
+    let length = document.to_string().len();
+    (length > trust::QUOTA).then(|| {
+        let message = format!(
+            "the trust policy would have {length} characters with the former issuer, and IAM allows {}: wait until an earlier move \
+             has ended, or make a new binding",
+            trust::QUOTA
+        );
+        Finding::new(Reason::QuotaExceeded, message)
+    })
 }
 
 /// A role of that name that belongs to somebody else. It is read again on every wake: a person may remove it, and a role that
@@ -290,7 +314,8 @@ fn use_existing_role<'a>(
     match (&view.target, &observed.role) {
         _ if view.keeps_role() || view.former_role().is_some() => {}
         (Ok(target), Ok(Some(RoleState::Found(role, policies)))) if target.owns(role).is_ok() => {
-            let changes = [target.revocation(role), target.removal(policies.as_ref())].concat();
+            let changes = target.give_up(view.spec().deletion_policy, role, policies.as_ref());
+            no_earlier_role = changes.is_empty();
             steps.extend(changes.into_iter().map(Step::Change));
         }
         (Ok(target), Ok(Some(RoleState::Found(role, _)))) if target.unknown_issuer(role).is_some() => {}
@@ -305,7 +330,7 @@ fn use_existing_role<'a>(
     let summary = Summary::ready(
         "spec.roleARN is passed to pods unchanged; that role's trust policy must allow this ServiceAccount",
     );
-    let next = read_back(&steps, next);
+    let next = Next::read_back(&steps, next);
     let facts = Some(RoleFacts { arn: Some(arn), name: None });
     Decision { steps, facts, next, no_earlier_role, ..Decision::nothing(summary, timings) }
 }
@@ -321,12 +346,6 @@ fn annotate(view: &View, observed: &Observed, memory: &Memory, role_arn: &str) -
     }
     let (uid, version) = (service_account.uid.clone(), service_account.version.clone());
     Some(Step::Own(Own::Annotate(Annotate { uid, version, annotations })))
-}
-
-/// A pass that did something is followed by one that reads it back.
-fn read_back(steps: &[Step], otherwise: Next) -> Next {
-    let changed = steps.iter().any(|step| !matches!(step, Step::AddFinalizer));
-    if changed { Next::LookAgain } else { otherwise }
 }
 
 /// AWS could not be asked.

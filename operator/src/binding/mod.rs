@@ -3,6 +3,7 @@
 pub mod absence;
 pub mod act;
 pub mod decide;
+pub mod granted;
 pub mod holder;
 pub mod model;
 pub mod observe;
@@ -14,21 +15,22 @@ pub mod watch;
 use std::sync::Arc;
 
 use crds::condition::Wanted;
-use crds::condition::{ConditionType, is_true};
+use crds::condition::{ConditionType, find, is_true};
 use crds::holder::Claim;
 use crds::names::OPERATOR_SERVICE_ACCOUNT;
-use crds::{PodIdentityBinding, PodIdentityBindingStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use crds::{OidcIssuer, PodIdentityBinding, PodIdentityBindingStatus, Reason};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, ResourceExt};
 
-use self::model::{Conflict, Memory, Note, Observed, Own, Plan, RoleFacts, Sibling, Unresolved, View};
+use self::model::{Conflict, Facts, Losses, Memory, Note, Observed, Own, Plan, Sibling, Unresolved, View};
 use self::role::{Heir, Target};
 use crate::aws::accounts::Account;
 use crate::aws::error::Class;
 use crate::aws::model::{IamWrite, Write, Written};
 use crate::change::Change;
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 use crate::context::Context;
 use crate::kind::{Failure, Kind, Resolved, StepError};
 use crate::model::{Next, ObjectState};
@@ -46,7 +48,7 @@ impl Kind for Binding {
     type Memory = Memory;
     type Own = Own;
     type Shown = Option<Conflict>;
-    type Facts = Option<RoleFacts>;
+    type Facts = Facts;
     type Note = Note;
 
     fn api(client: &Client, object: &PodIdentityBinding) -> Api<PodIdentityBinding> {
@@ -67,14 +69,21 @@ impl Kind for Binding {
 
     fn next_status(
         prior: &PodIdentityBindingStatus,
-        role: Option<RoleFacts>,
+        Facts { role, revoke_at }: Facts,
         conditions: Vec<Condition>,
         generation: i64,
     ) -> PodIdentityBindingStatus {
         // A role that exists keeps its name in the status while a bad edit is refused.
         let (role_arn, role_name) = role
             .map_or_else(|| (prior.role_arn.clone(), prior.role_name.clone()), |role| (role.arn, role.name));
-        PodIdentityBindingStatus { observed_generation: Some(generation), conditions, role_arn, role_name }
+        let revoke_at = revoke_at.map(Time);
+        PodIdentityBindingStatus {
+            observed_generation: Some(generation),
+            conditions,
+            role_arn,
+            role_name,
+            revoke_at,
+        }
     }
 
     async fn resolve(
@@ -94,7 +103,21 @@ impl Kind for Binding {
             siblings: Vec::new(),
             reserved: state.namespace == context.namespace && service_account == OPERATOR_SERVICE_ACCOUNT,
             target: Err(Unresolved::NotNeeded),
+            now: context.clock().wall,
+            labels: Arc::default(),
+            grant: Ok(()),
+            losses: Losses::default(),
         };
+        if view.issuer.as_ref().is_some_and(|issuer| issuer.spec.selects_namespaces()) {
+            cluster.namespaces_synced().await;
+        }
+        view.labels = cluster.labels(&state.namespace);
+        view.grant = granted::check_grant(&state.namespace, &view.labels, &object.spec, view.issuer());
+        if let (Some(issuer), Err(_)) = (&view.issuer, &view.grant)
+            && object.has_role()
+        {
+            view.losses = losses(issuer, cluster);
+        }
         if !view.never_had_role() {
             view.target = match &view.issuer {
                 Some(issuer) if state.deleting && issuer.is_abandoned() => Err(Unresolved::Abandoned),
@@ -151,6 +174,7 @@ impl Kind for Binding {
     fn planned(memory: &mut Memory, view: &View, plan: &Plan) {
         memory.generation = view.object.generation;
         memory.no_earlier_role = plan.note.no_earlier_role;
+        memory.revoke_at = plan.note.revoke_at;
         memory.acted |= !plan.steps.is_empty();
     }
 
@@ -189,6 +213,28 @@ impl Kind for Binding {
     }
 }
 
+/// How many roles of an issuer have lost their grant.
+fn losses(issuer: &OidcIssuer, cluster: &Cluster) -> Losses {
+    let mut losses = Losses::default();
+    for binding in cluster.bindings_of(&issuer.name_any()) {
+        if binding.spec.role.is_none() || !binding.has_role() || binding.deleting() || is_revoked(&binding) {
+            continue;
+        }
+        losses.roles += 1;
+        let namespace = binding.namespace().unwrap_or_default();
+        let labels = cluster.labels(&namespace);
+        let grant = granted::check_grant(&namespace, &labels, &binding.spec, Ok(issuer));
+        losses.lost += usize::from(grant.is_err());
+    }
+    losses
+}
+
+/// Whether its status says that its role is revoked.
+fn is_revoked(binding: &PodIdentityBinding) -> bool {
+    let conditions = binding.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    find(conditions, ConditionType::Ready).is_some_and(|ready| ready.reason == Reason::Revoked.as_str())
+}
+
 /// Another binding on the same `ServiceAccount`, as `own` sees it. It can take the role over if it makes the same one, and
 /// nothing keeps it from being acted on.
 fn sibling(
@@ -201,7 +247,8 @@ fn sibling(
     let (namespace, name) = (other.namespace().unwrap_or_default(), other.name_any());
     let conditions = other.status.as_ref().map_or(&[][..], |status| &status.conditions);
     let heir = target.zip(cluster.issuer(other.spec.issuer_name())).and_then(|(target, issuer)| {
-        let is_accepted = decide::check_grant(&namespace, &other.spec, Ok(&issuer)).is_ok()
+        let labels = cluster.labels(&namespace);
+        let is_accepted = granted::check_grant(&namespace, &labels, &other.spec, Ok(&issuer)).is_ok()
             && decide::check_audience(&other.spec, &issuer).is_ok();
         let urls = cluster.issuers.state().into_iter().map(|issuer| issuer.spec.issuer_url());
         let made = role::target(&namespace, &name, &other.spec, &issuer.spec, urls, &target.identity);

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crds::binding::DEFAULT_TOKEN_EXPIRATION_SECONDS;
-use crds::condition::Summary;
+use crds::condition::{ConditionType, Summary, find};
 use crds::names::{self, annotation};
 use crds::{Finding, OidcIssuer, PodIdentityBinding, PodIdentityBindingSpec, Reason};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use super::role::trust::Moves;
 use super::role::{Heir, Target};
 use crate::aws::error::AwsError;
 use crate::aws::model::{Role, RoleChange, RolePolicies};
@@ -29,6 +30,14 @@ pub struct View {
     pub siblings: Vec<Sibling>,
     /// Whether the `ServiceAccount` is the operator's own.
     pub reserved: bool,
+    /// The time of the pass.
+    pub now: Timestamp,
+    /// The labels of its namespace.
+    pub labels: Arc<BTreeMap<String, String>>,
+    /// Whether a grant of its issuer covers it.
+    pub grant: Result<(), Finding>,
+    /// How many roles of the issuer have lost their grant; counted only where this one may have.
+    pub losses: Losses,
     /// The role it should have.
     pub target: Result<Target, Unresolved>,
 }
@@ -57,6 +66,23 @@ pub struct Sibling {
     pub heir: Option<Heir>,
 }
 
+/// Roles of one issuer whose bindings no grant covers any more, revoked ones not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Losses {
+    /// How many.
+    pub lost: usize,
+    /// Of how many roles.
+    pub roles: usize,
+}
+
+impl Losses {
+    /// Whether it is likely that a change of grants took away more than was meant: more than five roles and more than 10 %.
+    #[must_use]
+    pub const fn is_suspicious(self) -> bool {
+        self.lost > 5 && self.lost * 10 > self.roles
+    }
+}
+
 /// Why the role of a binding is not known.
 #[derive(Debug, Clone)]
 pub enum Unresolved {
@@ -75,6 +101,40 @@ impl View {
     #[must_use]
     pub fn spec(&self) -> &PodIdentityBindingSpec {
         &self.binding.spec
+    }
+
+    /// What decides on a former statement of the role's trust policy.
+    #[must_use]
+    pub fn moves(&self) -> Moves {
+        let retention = self.issuer.as_ref().map_or(Duration::ZERO, |issuer| issuer.spec.key_retention());
+        Moves {
+            now: self.now,
+            may_begin: !self.shows_drift(),
+            retention: SignedDuration::try_from(retention).unwrap_or(SignedDuration::MAX),
+        }
+    }
+
+    /// Facts of a role that was seen and is this binding's own.
+    #[must_use]
+    pub fn own_role(&self, observed: &Observed) -> Option<RoleFacts> {
+        let (Ok(target), Ok(Some(RoleState::Found(role, _)))) = (&self.target, &observed.role) else {
+            return None;
+        };
+        let facts = || RoleFacts { arn: Some(target.arn.clone()), name: Some(target.name.clone()) };
+        (self.spec().role.is_some() && target.owns(role).is_ok()).then(facts)
+    }
+
+    /// Whether somebody else made the difference between role and specification: the role was as specified for this generation, or
+    /// that it differs was reported already.
+    #[must_use]
+    pub fn shows_drift(&self) -> bool {
+        let status = self.binding.status.as_ref();
+        let reported = status.is_some_and(|status| {
+            let ready = find(&status.conditions, ConditionType::Ready);
+            status.observed_generation == Some(self.object.generation)
+                && ready.is_some_and(|ready| ready.reason == Reason::DriftDetected.as_str())
+        });
+        self.object.was_ready || reported
     }
 
     /// Whether `spec.roleARN` is the role that this binding makes or made: then it stays as it is.
@@ -215,6 +275,8 @@ pub struct Memory {
     pub conflict: Option<Conflict>,
     /// Whether it is known that no role of this binding remains from an earlier generation of the spec.
     pub no_earlier_role: bool,
+    /// When the role is revoked, as this process decided it first: a status that says a later time is not believed.
+    pub revoke_at: Option<Timestamp>,
 }
 
 /// An apply of annotations that was refused because another field manager owns them.
@@ -248,7 +310,16 @@ pub struct Annotate {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Facts of the status: name and ARN of a role that was seen.
+/// Facts of the status.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// The role; `None` leaves it as it is.
+    pub role: Option<RoleFacts>,
+    /// When the role is revoked.
+    pub revoke_at: Option<Timestamp>,
+}
+
+/// Name and ARN of a role that was seen.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RoleFacts {
     /// The ARN.
@@ -262,6 +333,8 @@ pub struct RoleFacts {
 pub struct Note {
     /// Whether it is known that no role of this binding remains from an earlier generation of the spec.
     pub no_earlier_role: bool,
+    /// When the role is revoked.
+    pub revoke_at: Option<Timestamp>,
 }
 
 /// A plan before its conditions.
@@ -279,6 +352,8 @@ pub struct Decision<'a> {
     pub next: Next,
     /// Whether it is known that no role of this binding remains from an earlier generation of the spec.
     pub no_earlier_role: bool,
+    /// When the role is revoked, because no grant covers its rights any more.
+    pub revoke_at: Option<Timestamp>,
 }
 
 impl Decision<'_> {
@@ -292,6 +367,7 @@ impl Decision<'_> {
             facts: None,
             next: Next::At(timings.role_resync),
             no_earlier_role: false,
+            revoke_at: None,
         }
     }
 }
@@ -299,4 +375,4 @@ impl Decision<'_> {
 /// One thing to do.
 pub type Step = model::Step<Own>;
 /// What one pass does and reports.
-pub type Plan = model::Plan<Own, Option<RoleFacts>, Note>;
+pub type Plan = model::Plan<Own, Facts, Note>;

@@ -4,14 +4,15 @@
 use std::collections::BTreeMap;
 
 use crds::condition::Summary;
-use crds::names::{ABANDON_ANNOTATION, role_name};
-use crds::{Finding, Reason};
+use crds::names::{ABANDON_ANNOTATION, REVOKED_POLICY, role_name};
+use crds::{DriftPolicy, Finding, Reason, RoleDeletionPolicy};
 
 use super::absence::unconfirmed;
 use super::holder::{heir, other_holder};
 use super::model::{Annotate, Decision, Memory, Observed, Own, RoleState, Step, Unresolved, View};
 use super::role::Target;
 use crate::aws::error::AwsError;
+use crate::aws::model::RolePolicies;
 use crate::clock::Clock;
 use crate::model::Next;
 use crate::timings::Timings;
@@ -67,14 +68,28 @@ pub(super) fn decide<'a>(
                     deleting(&format!("the role is handed over to PodIdentityBinding {}", heir.name));
                 return decision;
             }
-            let (revocation, removal) = if keeps_role {
-                (Vec::new(), Vec::new())
-            } else {
+            let policy = view.spec().deletion_policy;
+            let delete = policy == RoleDeletionPolicy::Delete;
+            let (revocation, rest) = match policy {
+                _ if keeps_role => (Vec::new(), Vec::new()),
                 // No new session begins while the rest is removed.
-                (target.revocation(role), target.removal(policies.as_ref()))
+                RoleDeletionPolicy::Delete => (target.revocation(role), target.removal(policies.as_ref())),
+                RoleDeletionPolicy::Retain | RoleDeletionPolicy::Release => {
+                    (Vec::new(), target.give_up(policy, role, policies.as_ref()))
+                }
             };
-            let [revocation, removal] = [revocation, removal].map(|part| part.into_iter().map(Step::Change));
-            decision.steps = revocation.chain(unannotate).chain(removal).chain(last).collect();
+            if let Some(added) = added(view, target, policies.as_ref()).filter(|_| delete && !keeps_role) {
+                decision.summary = Summary::Reconciling(Finding::new(Reason::DeletionBlocked, added));
+                return decision;
+            }
+            if !keeps_role && !delete {
+                decision.summary = deleting(match policy {
+                    RoleDeletionPolicy::Retain => "the role is kept, and is being revoked",
+                    _ => "the role is kept as it is; our tags are being taken off",
+                });
+            }
+            let [revocation, rest] = [revocation, rest].map(|part| part.into_iter().map(Step::Change));
+            decision.steps = revocation.chain(unannotate).chain(rest).chain(last).collect();
         }
         (Ok(target), Ok(state)) if unresolved(view, target, state.as_ref()).is_some() => {
             let message = unresolved(view, target, state.as_ref()).unwrap_or_default();
@@ -91,6 +106,26 @@ pub(super) fn decide<'a>(
         },
     }
     decision
+}
+
+/// Policies that somebody added to a role whose drift is only reported: they would end with it.
+fn added(view: &View, target: &Target, policies: Option<&RolePolicies>) -> Option<String> {
+    if view.spec().drift_policy != DriftPolicy::ReportOnly {
+        return None;
+    }
+    let policies = policies?;
+    let attached = policies.attached.keys().filter(|arn| !target.attached.contains(*arn)).cloned();
+    let inline =
+        policies.inline.keys().filter(|name| !target.inline.contains_key(*name) && *name != REVOKED_POLICY);
+    let all: Vec<String> = attached.chain(inline.map(|name| format!("inline policy {name}"))).collect();
+    (!all.is_empty()).then(|| {
+        format!(
+            "somebody added policies to role {}, and spec.driftPolicy is ReportOnly: {}. Remove them in IAM, or set driftPolicy to \
+             Correct",
+            target.name,
+            all.join(", ")
+        )
+    })
 }
 
 /// That the role stays in AWS, because its account is lost.
@@ -136,7 +171,7 @@ fn unresolved(view: &View, target: &Target, state: Option<&RoleState>) -> Option
 }
 
 /// What takes our annotations away; nothing where another binding holds the `ServiceAccount`: they are its own.
-fn unannotate(view: &View, observed: &Observed) -> Option<Step> {
+pub(super) fn unannotate(view: &View, observed: &Observed) -> Option<Step> {
     if other_holder(view, observed).is_some() {
         return None;
     }

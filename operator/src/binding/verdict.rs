@@ -8,7 +8,7 @@ use super::model::{Memory, Observed, Own, RoleState, ServiceAccountState, Siblin
 use super::role::Target;
 use crate::aws::error::AwsError;
 use crate::aws::model::RolePolicies;
-use crate::change::attributes;
+use crate::change::{Change, attributes};
 
 /// What the conditions are decided from.
 pub struct Case<'a> {
@@ -20,8 +20,6 @@ pub struct Case<'a> {
     pub memory: &'a Memory,
     /// The other binding that holds the `ServiceAccount`, if one does.
     pub holder: Option<&'a Sibling>,
-    /// Whether a grant covers it.
-    pub grant: &'a Result<(), Finding>,
     /// What is done in this pass.
     pub steps: &'a [Step],
     /// The summary.
@@ -49,6 +47,18 @@ pub fn as_specified(target: &Target, policies: Option<&RolePolicies>) -> Finding
     Finding::new(Reason::ForeignDeny, message)
 }
 
+/// That the role was changed by somebody else and stays so, because the binding says that.
+#[must_use]
+pub fn drifted(changes: &[Change]) -> Finding {
+    let described: Vec<String> = changes.iter().map(Change::describe).collect();
+    let message = format!(
+        "the role differs from the specification, and spec.driftPolicy is ReportOnly: correct it in IAM, or set driftPolicy to \
+         Correct. Necessary: {}",
+        described.join("; ")
+    );
+    Finding::new(Reason::DriftDetected, message)
+}
+
 /// Every condition beside the summary, in the order of the status.
 const VERDICTS: [fn(&Case<'_>) -> Wanted; 3] = [granted, role_ready, service_account_annotated];
 
@@ -63,7 +73,7 @@ pub fn conditions(case: &Case<'_>) -> Vec<Wanted> {
 
 fn granted(case: &Case<'_>) -> Wanted {
     let spec = case.view.spec();
-    match (&spec.role, case.grant) {
+    match (&spec.role, &case.view.grant) {
         (None, _) => Wanted::yes(C::Granted, Reason::NotRequired, "a role made elsewhere needs no grant"),
         (Some(_), Ok(())) => {
             let message = format!("covered by a grant of OidcIssuer {}", spec.issuer_name());
@@ -109,7 +119,7 @@ fn role_ready(case: &Case<'_>) -> Wanted {
             // It was handed over a moment ago, and IAM may still show its former owner.
             Err(not_owned) if matches!(case.summary, Summary::Ready(_)) => not_observed(not_owned),
             Err(not_owned) => Wanted::no(C::RoleReady, not_owned),
-            Ok(()) if target.diff(role, policies.as_ref()).is_empty() => {
+            Ok(()) if target.diff(role, policies.as_ref(), &view.moves()).is_empty() => {
                 let Finding { reason, message } = as_specified(target, policies.as_ref());
                 let reason = if reason == Reason::Ready { Reason::Verified } else { reason };
                 Wanted::yes(C::RoleReady, reason, message)
@@ -140,6 +150,9 @@ fn service_account_annotated(case: &Case<'_>) -> Wanted {
             _ => Wanted::unknown(TYPE, no_target(view)),
         };
     };
+    if let Some(revoked) = blocking(case).filter(|finding| finding.reason == Reason::Revoked) {
+        return Wanted::no(TYPE, revoked.clone());
+    }
     if service_account.has_exactly(&view.annotations(role_arn)) {
         return Wanted::yes(TYPE, Reason::Annotated, "the annotations are in place");
     }

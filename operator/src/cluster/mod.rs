@@ -1,15 +1,18 @@
 //! All issuers and bindings of the cluster, and which refers to which. One watch of each kind; the stores are written
 //! before an event wakes anything, so that whatever it wakes sees the change.
 
+pub mod namespaces;
 pub mod references;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crds::condition::{ConditionType, find};
+use crds::names::CONFIRM_ANNOTATION;
 use crds::{OidcIssuer, PodIdentityBinding};
 use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store, reflector};
@@ -17,6 +20,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
+use self::namespaces::{Labels, Namespaces};
 use self::references::{Key, References};
 
 /// What the cluster holds. Cheap to clone.
@@ -28,6 +32,7 @@ pub struct Cluster {
     pub bindings: Store<PodIdentityBinding>,
     references: Arc<RwLock<References>>,
     issuers_synced: CancellationToken,
+    namespaces: Namespaces,
 }
 
 /// The changes of one kind, and the objects of it that a change of something else concerns.
@@ -39,24 +44,51 @@ pub struct Feed<K: kube::Resource<DynamicType = ()>> {
 }
 
 impl Cluster {
-    /// The stores, and what keeps them: nothing is read before both feeds are polled.
+    /// The stores, and what keeps them: nothing is read before both feeds, and the future for the labels of namespaces, are polled.
     #[must_use]
-    pub fn watch(client: &Client) -> (Self, Feed<OidcIssuer>, Feed<PodIdentityBinding>) {
+    pub fn watch(
+        client: &Client,
+    ) -> (Self, Feed<OidcIssuer>, Feed<PodIdentityBinding>, BoxFuture<'static, ()>) {
         let (issuers, bindings) = (Writer::default(), Writer::default());
         let cluster = Self {
             issuers: issuers.as_reader(),
             bindings: bindings.as_reader(),
             references: Arc::default(),
             issuers_synced: CancellationToken::new(),
+            namespaces: Namespaces::default(),
         };
         let (wake_issuers, woken_issuers) = mpsc::unbounded();
         let (wake_bindings, woken_bindings) = mpsc::unbounded();
         let changes =
             cluster.clone().follow_issuers(client, issuers, wake_issuers.clone(), wake_bindings.clone());
         let issuer_feed = Feed { changes: changes.boxed(), woken: woken_issuers };
+        let (index, wake_by_labels) = (cluster.clone(), wake_bindings.clone());
+        let relabelled = move |namespace: Option<&str>| {
+            let mut concerned = index.all_bindings();
+            concerned.retain(|binding| namespace.is_none() || binding.namespace.as_deref() == namespace);
+            wake(&wake_by_labels, concerned);
+        };
+        let namespaces = namespaces::follow(client.clone(), cluster.namespaces.clone(), relabelled);
         let changes = cluster.clone().follow_bindings(client, bindings, wake_issuers, wake_bindings);
         let binding_feed = Feed { changes: changes.boxed(), woken: woken_bindings };
-        (cluster, issuer_feed, binding_feed)
+        (cluster, issuer_feed, binding_feed, namespaces.boxed())
+    }
+
+    /// Returns once the labels of all namespaces are known.
+    pub async fn namespaces_synced(&self) {
+        self.namespaces.synced.cancelled().await;
+    }
+
+    /// The labels of a namespace; none where it is not known.
+    #[must_use]
+    pub fn labels(&self, namespace: &str) -> Labels {
+        self.namespaces.labels(namespace)
+    }
+
+    /// The bindings that use an issuer.
+    #[must_use]
+    pub fn bindings_of(&self, issuer: &str) -> Vec<Arc<PodIdentityBinding>> {
+        self.of_issuer(issuer).iter().filter_map(|reference| self.bindings.get(reference)).collect()
     }
 
     /// Returns once the store of issuers holds what the API server has: before, an empty store is no answer.
@@ -157,10 +189,11 @@ impl Cluster {
         wake_issuers: UnboundedSender<ObjectRef<OidcIssuer>>,
         wake_bindings: UnboundedSender<ObjectRef<PodIdentityBinding>>,
     ) -> impl Stream<Item = Result<OidcIssuer, watcher::Error>> + use<> {
-        type Version = (Option<String>, Option<i64>, [bool; 2]);
+        type Version = (Option<String>, Option<i64>, [bool; 2], Option<String>);
         let version = |issuer: &OidcIssuer| {
             let flags = [is_unreachable(issuer), issuer.is_abandoned()];
-            (issuer.uid(), issuer.metadata.generation, flags)
+            let confirmed = issuer.annotations().get(CONFIRM_ANNOTATION).cloned();
+            (issuer.uid(), issuer.metadata.generation, flags, confirmed)
         };
         let mut known: BTreeMap<String, Version> = BTreeMap::new();
         reflector(writer, watcher(Api::all(client.clone()), process::watch::config()))

@@ -35,7 +35,8 @@ pub fn policy(installation: &Installation) -> Value {
     let not_attached = distinct(named.chain([others]));
     let cluster_key = format!("aws:RequestTag/{}", tag::CLUSTER);
     // Role tags are principal tags: with any other key a role could pass policies that rest on those (ABAC).
-    let own = [tag::CLUSTER, tag::ISSUER, tag::KIND, tag::NAME, tag::NAMESPACE];
+    let own =
+        [tag::CLUSTER, tag::ISSUER, tag::KIND, tag::NAME, tag::NAMESPACE, tag::RETAINED, tag::FORMER_UNTIL];
     let specified =
         installation.issuers().iter().flat_map(|issuer| issuer.spec.tags.keys().map(String::as_str));
     let tag_keys: BTreeSet<&str> = own.into_iter().chain(specified).collect();
@@ -59,9 +60,22 @@ pub fn policy(installation: &Installation) -> Value {
                 "Condition": {"StringEquals": {(cluster_key): cluster}, "ForAllValues:StringEquals": tag_keys},
             },
             {
+                // A role that is given to another tool, and one that is kept no more.
+                "Sid": "TakeOurTagsOff",
+                "Effect": "Allow",
+                "Action": ["iam:UntagRole"],
+                "Resource": role_arns,
+                "Condition": {
+                    "StringEquals": {(format!("aws:ResourceTag/{}", tag::CLUSTER)): cluster},
+                    "ForAllValues:StringEquals": {"aws:TagKeys": own},
+                },
+            },
+            {
                 "Sid": "ChangeRightsOfBoundedRoles",
                 "Effect": "Allow",
-                "Action": ["iam:DetachRolePolicy", "iam:DeleteRolePolicy", "iam:PutRolePermissionsBoundary"],
+                "Action": [
+                    "iam:DetachRolePolicy", "iam:PutRolePolicy", "iam:DeleteRolePolicy", "iam:PutRolePermissionsBoundary",
+                ],
                 "Resource": role_arns,
                 "Condition": {"StringEquals": boundary_key},
             },

@@ -62,10 +62,8 @@ const LONG_AGO: &str = "1970-01-01T00:00:00Z";
 #[must_use]
 pub fn letting_nothing_in(trust: &str) -> Option<[Value; 2]> {
     let parsed: Value = serde_json::from_str(trust).ok()?;
-    let statements = match parsed.get("Statement")? {
-        Value::Array(list) => list.clone(),
-        one => vec![one.clone()],
-    };
+    parsed.get("Statement")?;
+    let statements = statements(&parsed);
     let with = |edit: fn(&mut Value)| {
         let mut statements = statements.clone();
         statements.iter_mut().for_each(edit);
@@ -81,6 +79,22 @@ pub fn letting_nothing_in(trust: &str) -> Option<[Value; 2]> {
 #[must_use]
 pub fn union(trusts: &[Trust<'_>]) -> Value {
     document(&trusts.iter().map(|trust| trust.statement("Allow")).collect::<Vec<_>>())
+}
+
+/// The statements of a policy: a list, or a single one.
+#[must_use]
+pub fn statements(policy: &Value) -> Vec<Value> {
+    match policy.get("Statement") {
+        Some(Value::Array(list)) => list.clone(),
+        Some(one) => vec![one.clone()],
+        None => Vec::new(),
+    }
+}
+
+/// A policy of these statements.
+#[must_use]
+pub fn of_statements(statements: impl IntoIterator<Item = Value>) -> Value {
+    document(&statements.into_iter().collect::<Vec<_>>())
 }
 
 fn document(statements: &[Value]) -> Value {

@@ -94,8 +94,8 @@ async fn a_bad_issuer_is_refused_with_the_field_named() {
         ),
         (
             "/spec/grants/0/namespaces",
-            json!({"selector": {"matchLabels": {"team": "a"}}}),
-            "only the empty selector, {}, which is every namespace, is supported so far",
+            json!({"selector": {"matchExpressions": [{"key": "a", "operator": "In", "values": []}]}}),
+            "an expression of a selector has operator In or NotIn with values",
         ),
         ("/spec/grants", json!([{"name": "a"}, {"name": "a"}]), ".spec.grants: duplicate entries"),
         ("/spec/issuerURL", json!("http://x.example.com"), "spec.issuerURL"),
@@ -149,6 +149,14 @@ async fn a_bad_issuer_is_refused_with_the_field_named() {
             json!({"clusterName": "aks", "issuerURL": "https://westeurope.oic.prod-aks.azure.com/tenant/id/"}),
         ),
         ("/spec/grants/0/namespaces", json!({"selector": {}})),
+        ("/spec/grants/0/namespaces", json!({"selector": {"matchLabels": {"team": "a"}}})),
+        (
+            "/spec/grants/0/namespaces",
+            json!({"selector": {"matchExpressions": [
+                {"key": "a", "operator": "NotIn", "values": ["x"]}, {"key": "b", "operator": "DoesNotExist"},
+            ]}}),
+        ),
+        ("/spec/grants/0/inlinePolicies", json!("Allow")),
         ("/spec/grants/0/namespaces", Value::Null),
         ("/spec/s3/prefix", json!("a/b")),
         ("/spec/s3/prefix", json!("")),
@@ -247,6 +255,25 @@ async fn a_bad_binding_is_refused_with_the_field_named() {
         ("/spec/issuerRef", json!({"name": "Default"}), "spec.issuerRef.name"),
         ("/spec/issuerRef", json!({}), "spec.issuerRef.name"),
         ("/spec/namespace", json!("other"), "spec.namespace"),
+        ("/spec/driftPolicy", json!("Ignore"), "spec.driftPolicy"),
+        ("/spec/deletionPolicy", json!("Keep"), "spec.deletionPolicy"),
+        (
+            "/spec/role/inlinePolicies",
+            json!([{"name": "a b", "document": {}}]),
+            "an inline policy's name has letters",
+        ),
+        ("/spec/role/inlinePolicies", json!([{"name": "a", "document": "{}"}]), "document: expected map"),
+        ("/spec/role/inlinePolicies", json!([{"name": "a"}]), "document"),
+        (
+            "/spec/role/inlinePolicies",
+            json!([{"name": "podidentity-revoked", "document": {}}]),
+            "is the operator's own policy of a revoked role",
+        ),
+        (
+            "/spec/role/inlinePolicies",
+            json!([{"name": "a", "document": {}}, {"name": "a", "document": {}}]),
+            "duplicate entries for key",
+        ),
     ] {
         let refused = dry_run(&api, &with(good.clone(), pointer, value.clone())).await;
         let refused = refused.expect_err(&format!("{pointer} = {value} was accepted"));
@@ -256,14 +283,19 @@ async fn a_bad_binding_is_refused_with_the_field_named() {
         ("/spec/role/maxSessionDuration", json!("1h30m")),
         ("/spec/role/maxSessionDuration", json!("43200s")),
         ("/spec/role/description", json!("Für die Datenbank: reads, writes")),
+        ("/spec/driftPolicy", json!("ReportOnly")),
+        ("/spec/deletionPolicy", json!("Release")),
+        (
+            "/spec/role/inlinePolicies",
+            json!([{"name": "a+b", "document": {"Statement": [{"Any": {"thing": 1.5}}]}}]),
+        ),
     ] {
         dry_run(&api, &with(good.clone(), pointer, value)).await.unwrap();
     }
     world.bind("app", &[]).await;
-    for (pointer, value, says) in [
-        ("/spec/serviceAccountName", json!("other"), "spec.serviceAccountName is immutable"),
-        ("/spec/issuerRef", json!({"name": "second"}), "spec.issuerRef is immutable"),
-    ] {
+    for (pointer, value, says) in
+        [("/spec/serviceAccountName", json!("other"), "spec.serviceAccountName is immutable")]
+    {
         let refused = dry_run(&api, &with(good.clone(), pointer, value)).await.unwrap_err();
         assert!(refused.contains(says), "{refused}");
     }

@@ -104,13 +104,16 @@ async fn the_operators_credentials_give_no_rights_but_its_own() {
         "another cluster's path": create("/podidentity/office/", "office.y").tags(cluster())
             .permissions_boundary(&boundary);
         "the boundary as rights": iam.attach_role_policy().role_name(&role).policy_arn(&boundary);
-        "inline rights": iam.put_role_policy().role_name(&role).policy_name("x").policy_document(&all);
         // Roles of others.
         "admin's trust": iam.update_assume_role_policy().role_name("admin").policy_document(&trust);
         "admin's policies": iam.detach_role_policy().role_name("admin").policy_arn(ADMINISTRATOR);
         "another cluster's trust": iam.update_assume_role_policy().role_name("office.x").policy_document(&trust);
         "another cluster's tags": iam.tag_role().role_name("office.x").tags(cluster());
         "trust of an unbounded role": iam.update_assume_role_policy().role_name("homelab.by-hand").policy_document(&trust);
+        "inline rights of an unbounded role": iam.put_role_policy().role_name("homelab.by-hand").policy_name("x")
+            .policy_document(&all);
+        "another cluster's role without its owner": iam.untag_role().role_name("office.x").tag_keys("podidentity.dev/cluster");
+        "a tag of others on a role": iam.untag_role().role_name(&role).tag_keys("team");
         "rights of an unbounded role": iam.attach_role_policy().role_name("homelab.by-hand").policy_arn(ADMINISTRATOR);
         // What pods' identity rests on.
         "provider": iam.delete_open_id_connect_provider().open_id_connect_provider_arn(provider_arn());
@@ -125,7 +128,7 @@ async fn the_operators_credentials_give_no_rights_but_its_own() {
         "another bucket's policy, deleted": s3.delete_bucket_policy().bucket(BUCKET);
     }
     // Each reached AWS and was refused there; the running operator was not.
-    assert_eq!((attempts, world.sim.calls().iter().filter(|call| call.status == 403).count()), (33, 33));
+    assert_eq!((attempts, world.sim.calls().iter().filter(|call| call.status == 403).count()), (35, 35));
     let of = |state: &aws_sim::State| {
         (json!(state.roles), json!(state.policies), json!(state.providers), json!(state.buckets))
     };

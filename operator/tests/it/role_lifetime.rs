@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use aws_credential_types::Credentials;
 use crds::condition::ConditionType as C;
 use kube::api::DeleteParams;
 use serde_json::json;
@@ -105,7 +104,7 @@ async fn drift_repair_does_not_undo_an_incident_response() {
     world.binding_is("app", "Ready").await;
     let role = world.role().unwrap();
     let stolen = world.exchange(&world.namespace, "app", &role.arn).await.unwrap();
-    read(&world, &stolen).await.unwrap();
+    world.reads(stolen.clone()).await.unwrap();
 
     // `aws:TokenIssueTime` has whole seconds.
     let check = || async {
@@ -116,7 +115,7 @@ async fn drift_repair_does_not_undo_an_incident_response() {
             let role = s.roles.get_mut(&name).unwrap();
             role.inline.insert("AWSRevokeOlderSessions".into(), revoke);
         });
-        anyhow::ensure!(read(&world, &stolen).await.is_err(), "the stolen session still works");
+        anyhow::ensure!(world.reads(stolen.clone()).await.is_err(), "the stolen session still works");
         drop(next);
         Ok(())
     };
@@ -144,22 +143,10 @@ async fn drift_repair_does_not_undo_an_incident_response() {
     // Several resyncs later.
     world.until_called("ListRolePolicies", 5).await;
     assert_eq!(world.writes(), ["DetachRolePolicy"]);
-    assert!(read(&world, &stolen).await.is_err(), "drift repair revived the stolen session");
+    assert!(world.reads(stolen.clone()).await.is_err(), "drift repair revived the stolen session");
     world.unbind("app").await;
     assert!(world.role().is_none(), "the deletion of the binding removes all of it");
     world.stop().await;
-}
-
-/// Reads an object with a session's credentials.
-async fn read(world: &World, credentials: &Credentials) -> Result<(), String> {
-    let config = aws_sdk_s3::Config::builder()
-        .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())
-        .region(aws_config::Region::new(crate::world::REGION))
-        .http_client(aws_sim::sdk::http_client(&world.sim))
-        .credentials_provider(credentials.clone())
-        .build();
-    let answer = aws_sdk_s3::Client::from_conf(config).get_object().bucket("data").key("secret").send().await;
-    answer.map(|_| ()).map_err(|error| error.into_service_error().to_string())
 }
 
 #[tokio::test]

@@ -126,6 +126,9 @@ fn from_binding<'a>(
     if binding.stalled_without_role {
         return Err("it is Stalled and never had a role".into());
     }
+    if binding.revoked {
+        return Err("its role is revoked, since no grant covers its rights".into());
+    }
     // Its audience is not known. Where a binding names no issuer, the flags count: the webhook may run without issuers.
     if issuer.is_none() && binding.issuer.is_some() {
         return Err(format!("OidcIssuer {} does not exist", binding.issuer_name()).into());

@@ -81,6 +81,8 @@ pub struct BindingFacts {
     pub is_acted_on: bool,
     /// Whether it is Stalled and never had a role. One that had a role keeps it while it is Stalled: running pods use it.
     pub stalled_without_role: bool,
+    /// Whether its role is revoked.
+    pub revoked: bool,
     /// `spec.issuerRef.name` where it is not `default`, which is what almost all bindings use.
     pub issuer: Option<Box<str>>,
     /// `spec.roleARN`: an existing role.
@@ -126,7 +128,7 @@ impl Claim for BindingFacts {
 
     // Whether a grant covers it is not known here; one that is refused becomes Stalled.
     fn can_take_over(&self) -> bool {
-        self.role_arn.is_none() && !self.stalled_without_role
+        self.role_arn.is_none() && !self.stalled_without_role && !self.revoked
     }
 }
 
@@ -138,10 +140,15 @@ impl From<PodIdentityBinding> for BindingFacts {
                 stalled.status == "True" && stalled.reason != Reason::ServiceAccountAlreadyBound.as_str()
             })
         };
+        let revoked = |conditions: &[Condition]| {
+            find(conditions, ConditionType::Ready)
+                .is_some_and(|ready| ready.reason == Reason::Revoked.as_str())
+        };
         let stalled_without_role = binding
             .status
             .as_ref()
             .is_some_and(|status| status.role_arn.is_none() && refused(&status.conditions));
+        let revoked = binding.status.as_ref().is_some_and(|status| revoked(&status.conditions));
         let spec = &binding.spec;
         Self {
             name: binding.metadata.name.as_deref().unwrap_or_default().into(),
@@ -151,6 +158,7 @@ impl From<PodIdentityBinding> for BindingFacts {
             has_role: binding.has_role(),
             is_acted_on: binding.is_acted_on(),
             stalled_without_role,
+            revoked,
             issuer: Some(spec.issuer_name()).filter(|name| *name != DEFAULT_ISSUER).map(Into::into),
             role_arn: spec.role_arn.as_deref().map(Into::into),
             audience: spec.audience.as_deref().map(Into::into),
@@ -167,7 +175,8 @@ impl From<PodIdentityBinding> for BindingFacts {
 pub enum IdentityState {
     /// There is neither a role annotation nor a binding, or all bindings are being deleted.
     Absent,
-    /// There are only bindings that are Stalled and never had a role: an identity is wanted, but cannot be given.
+    /// There are only bindings that are Stalled and never had a role, or whose role is revoked: an identity is wanted, but cannot be
+    /// given.
     Stalled,
     /// There is a role annotation, or a binding that is neither being deleted nor Stalled without a role.
     Present,
@@ -181,7 +190,7 @@ pub fn identity_state(annotations: Option<&Annotations>, bindings: &[Arc<Binding
     }
     let mut state = IdentityState::Absent;
     for binding in bindings.iter().filter(|binding| !binding.deleting) {
-        if !binding.stalled_without_role {
+        if !binding.stalled_without_role && !binding.revoked {
             return IdentityState::Present;
         }
         state = IdentityState::Stalled;

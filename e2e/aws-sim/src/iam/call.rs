@@ -68,6 +68,8 @@ impl IamCall<'_> {
             context.push(("iam:PolicyARN".to_owned(), policy.to_owned()));
         }
         context.extend(tag_context(&self.request.tags().into_iter().collect()));
+        let untagged = self.request.members("TagKeys").into_iter();
+        context.extend(untagged.map(|key| ("aws:TagKeys".to_owned(), key)));
         for (key, value) in found.iter().flat_map(|r| &r.tags) {
             context.push((format!("aws:ResourceTag/{key}"), value.clone()));
         }

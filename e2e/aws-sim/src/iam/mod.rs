@@ -44,6 +44,7 @@ fn perform(call: &mut IamCall<'_>) -> Result<String, ApiError> {
         "UpdateAssumeRolePolicy" => call.update_trust(),
         "UpdateRole" => call.update_role(),
         "TagRole" => call.tag_role(),
+        "UntagRole" => call.untag_role(),
         "PutRolePermissionsBoundary" => call.put_boundary(),
         "AttachRolePolicy" | "DetachRolePolicy" => call.attachment(),
         "ListAttachedRolePolicies" => call.list_attached(),

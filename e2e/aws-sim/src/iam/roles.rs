@@ -141,6 +141,13 @@ impl IamCall<'_> {
         Ok(String::new())
     }
 
+    pub(super) fn untag_role(&mut self) -> Result<String, ApiError> {
+        let role = self.role()?;
+        let keys = self.request.members("TagKeys");
+        self.change_role(&role.name, |role| role.tags.retain(|key, _| !keys.contains(key)));
+        Ok(String::new())
+    }
+
     /// A request without `MaxSessionDuration` sets the default; a request without `Description` does not change it.
     pub(super) fn update_role(&mut self) -> Result<String, ApiError> {
         let role = self.role()?;

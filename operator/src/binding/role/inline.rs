@@ -1,34 +1,80 @@
-//! PURE: the inline policies of a role: none but those that only deny.
+//! PURE: the inline policies of a role: exactly the specified set, and those that only deny.
 
 use std::collections::BTreeMap;
 
+use crds::InlinePolicy;
+use crds::names::REVOKED_POLICY;
+use serde_json::Value;
+
 use crate::aws::model::{IamWrite, Write};
 use crate::change::Change;
-use crate::policy::only_denies;
+use crate::policy::{equivalent, only_denies};
 
-/// What removes every inline policy that allows something.
+/// Characters without white space that the inline policies of a role may have (IAM quotas), less 256 for a revocation.
+pub const QUOTA: usize = 10_240 - 256;
+
+/// The specified documents by name.
 #[must_use]
-pub fn diff(role: &str, found: &BTreeMap<String, String>) -> Vec<Change> {
-    let [allows, _] = removal(role, found);
-    allows
+pub fn wanted(policies: &[InlinePolicy]) -> BTreeMap<String, Value> {
+    let one = |policy: &InlinePolicy| (policy.name.clone(), Value::Object(policy.document.clone()));
+    policies.iter().map(one).collect()
 }
 
-/// Policies that only deny: they are never removed while the role stays.
-pub fn foreign_denies(found: &BTreeMap<String, String>) -> impl Iterator<Item = &String> {
-    found.iter().filter(|(_, document)| only_denies(document)).map(|(name, _)| name)
+/// The size of all documents as IAM counts it.
+#[must_use]
+pub fn size(wanted: &BTreeMap<String, Value>) -> usize {
+    let characters = |document: &Value| document.to_string().chars().filter(|c| !c.is_whitespace()).count();
+    wanted.values().map(characters).sum()
+}
+
+/// What makes the inline policies equal to `wanted`: first what is missing, then what is surplus. One that only denies is never
+/// removed. The policy of a revoked role is not one of these.
+#[must_use]
+pub fn diff(role: &str, found: &BTreeMap<String, String>, wanted: &BTreeMap<String, Value>) -> Vec<Change> {
+    let is_there =
+        |name: &String, document: &Value| found.get(name).is_some_and(|stored| equivalent(stored, document));
+    let put = |(name, document): (&String, &Value)| Change {
+        attribute: "inline policies",
+        old: found.get(name).map(|stored| format!("{name}: {stored}")),
+        new: Some(format!("{name}: {document}")),
+        write: Write::Iam(IamWrite::PutInline {
+            role: role.to_owned(),
+            name: name.clone(),
+            document: document.clone(),
+        }),
+    };
+    let missing = wanted.iter().filter(|(name, document)| !is_there(name, document)).map(put);
+    let is_surplus = |name: &String, document: &str| !wanted.contains_key(name) && !only_denies(document);
+    let surplus = found.iter().filter(|(name, document)| is_surplus(name, document));
+    missing.chain(surplus.map(|(name, _)| remove(role, name))).collect()
+}
+
+/// Policies that are not specified and only deny: they are never removed while the role stays.
+pub fn foreign_denies<'a>(
+    found: &'a BTreeMap<String, String>,
+    wanted: &BTreeMap<String, Value>,
+) -> impl Iterator<Item = &'a String> {
+    let is_foreign = move |name: &String| !wanted.contains_key(name) && name != REVOKED_POLICY;
+    found
+        .iter()
+        .filter(move |(name, document)| is_foreign(name) && only_denies(document))
+        .map(|(name, _)| name)
 }
 
 /// What removes every inline policy; those that only deny are the second part.
 #[must_use]
 pub fn removal(role: &str, found: &BTreeMap<String, String>) -> [Vec<Change>; 2] {
-    let remove = |name: &String| Change {
-        attribute: "inline policies",
-        old: Some(name.clone()),
-        new: None,
-        write: Write::Iam(IamWrite::DeleteInline { role: role.to_owned(), name: name.clone() }),
-    };
     [false, true].map(|only| {
         let of_kind = found.iter().filter(|(_, document)| only_denies(document) == only);
-        of_kind.map(|(name, _)| remove(name)).collect()
+        of_kind.map(|(name, _)| remove(role, name)).collect()
     })
+}
+
+fn remove(role: &str, name: &str) -> Change {
+    Change {
+        attribute: "inline policies (surplus)",
+        old: Some(name.to_owned()),
+        new: None,
+        write: Write::Iam(IamWrite::DeleteInline { role: role.to_owned(), name: name.to_owned() }),
+    }
 }

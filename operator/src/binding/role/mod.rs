@@ -4,16 +4,21 @@
 pub mod attached;
 pub mod boundary;
 pub mod inline;
+pub mod revocation;
 pub mod settings;
 pub mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::{Finding, OidcIssuerSpec, PodIdentityBindingSpec, names};
+use crds::names::tag;
+use crds::{Finding, OidcIssuerSpec, PodIdentityBindingSpec, RoleDeletionPolicy, names};
+use serde_json::Value;
 
+use self::trust::Moves;
 use crate::aws::model::{IamWrite, Identity, NewRole, Role, RolePolicies, RoleSettings, Tags, Write};
 use crate::change::Change;
 use crate::ownership::Owner;
+use crate::policy::only_denies;
 use crate::policy::trust::Trust;
 
 /// Another binding that a role is handed over to.
@@ -44,6 +49,8 @@ pub struct Target {
     pub boundary: String,
     /// Managed policies.
     pub attached: BTreeSet<String>,
+    /// Inline policies by name.
+    pub inline: BTreeMap<String, Value>,
     /// Session limit and description.
     pub settings: RoleSettings,
     /// The account, and the credentials with which it is changed.
@@ -63,10 +70,13 @@ pub fn target(
     issuers: impl IntoIterator<Item = String>,
     identity: &Identity,
 ) -> Target {
+    let issuers: Vec<String> = issuers.into_iter().collect();
     let (cluster, service_account) = (&issuer.cluster_name, &spec.service_account_name);
     let (account, partition) =
         (&identity.account, issuer.partition().unwrap_or_else(|| identity.partition()).id);
     let issuer_url = issuer.issuer_url();
+    let provider = |url: &String| (names::provider_arn(partition, account, url), url.clone());
+    let providers = issuers.iter().map(provider).collect();
     let trust = Trust {
         provider_arn: &names::provider_arn(partition, account, &issuer_url),
         issuer_url: &issuer_url,
@@ -76,9 +86,10 @@ pub fn target(
     Target {
         name: names::role_name(cluster, namespace, service_account),
         arn: names::role_arn(partition, account, cluster, namespace, service_account),
-        trust: trust::wanted(&trust),
+        trust: trust::wanted(&trust, providers),
         boundary: issuer.boundary_arn(partition, account),
         attached: attached::wanted(spec.role.as_ref().map_or(&[], |role| &role.policy_arns)),
+        inline: inline::wanted(spec.role.as_ref().map_or(&[], |role| &role.inline_policies)),
         settings: settings::wanted(
             spec.role.as_ref(),
             format!("ServiceAccount {namespace}/{service_account} of cluster {cluster}"),
@@ -114,21 +125,99 @@ impl Target {
             write: Write::Iam(IamWrite::CreateRole(Box::new(new))),
         };
         let attach = attached::diff(&self.name, &BTreeMap::new(), &self.attached);
-        std::iter::once(create).chain(attach).collect()
+        let inline = inline::diff(&self.name, &BTreeMap::new(), &self.inline);
+        std::iter::once(create).chain(attach).chain(inline).collect()
     }
 
     /// What makes a role that exists as specified. The boundary comes first: the operator may change the rights of bounded
     /// roles only.
     #[must_use]
-    pub fn diff(&self, role: &Role, policies: Option<&RolePolicies>) -> Vec<Change> {
+    pub fn diff(&self, role: &Role, policies: Option<&RolePolicies>, moves: &Moves) -> Vec<Change> {
         let name = &self.name;
         let boundary = boundary::diff(name, role, &self.boundary);
-        let trust = self.trust.diff(name, role);
+        let trust = self.trust.diff(name, role, self.tags(), moves);
         let settings = settings::diff(name, role, &self.settings);
         let rights = policies.map(|RolePolicies { attached, inline }| {
-            [inline::diff(name, inline), attached::diff(name, attached, &self.attached)].concat()
+            let restoration = revocation::restoration(name, inline);
+            let rights =
+                [inline::diff(name, inline, &self.inline), attached::diff(name, attached, &self.attached)];
+            rights.into_iter().flatten().chain(restoration)
         });
+        let retained = self.untag(role, "retention of the role", &[tag::RETAINED]);
+        let settings = settings.into_iter().chain(retained);
         boundary.into_iter().chain(trust).chain(settings).chain(rights.into_iter().flatten()).collect()
+    }
+
+    /// What takes tags off the role, as far as it has them.
+    fn untag(&self, role: &Role, attribute: &'static str, keys: &[&str]) -> Option<Change> {
+        let keys: Vec<String> =
+            keys.iter().filter(|key| role.tags.contains_key(**key)).map(ToString::to_string).collect();
+        (!keys.is_empty()).then(|| Change {
+            attribute,
+            old: Some(keys.join(", ")),
+            new: None,
+            write: Write::Iam(IamWrite::UntagRole { role: self.name.clone(), keys }),
+        })
+    }
+
+    /// What revokes the role at once, for its live sessions, too. The boundary comes first: the operator may change the rights of
+    /// bounded roles only.
+    #[must_use]
+    pub fn revoke(&self, role: &Role, policies: &RolePolicies) -> Vec<Change> {
+        let boundary = boundary::diff(&self.name, role, &self.boundary);
+        let revocation = revocation::diff(&self.name, role, &policies.inline, &self.trust);
+        boundary.into_iter().chain(revocation).collect()
+    }
+
+    /// What is done with a role that its binding gives up; nothing where all of it is done.
+    #[must_use]
+    pub fn give_up(
+        &self,
+        policy: RoleDeletionPolicy,
+        role: &Role,
+        policies: Option<&RolePolicies>,
+    ) -> Vec<Change> {
+        match policy {
+            RoleDeletionPolicy::Delete => [self.revocation(role), self.removal(policies)].concat(),
+            RoleDeletionPolicy::Retain => {
+                let revocation = policies.map(|policies| self.revoke(role, policies));
+                revocation.into_iter().flatten().chain(self.retain(role)).collect()
+            }
+            RoleDeletionPolicy::Release => {
+                let keys = [
+                    tag::CLUSTER,
+                    tag::KIND,
+                    tag::NAMESPACE,
+                    tag::NAME,
+                    tag::ISSUER,
+                    tag::RETAINED,
+                    tag::FORMER_UNTIL,
+                ];
+                self.untag(role, "owner of the role", &keys).into_iter().collect()
+            }
+        }
+    }
+
+    /// What marks the role as kept on purpose.
+    fn retain(&self, role: &Role) -> Option<Change> {
+        let mut tags = self.tags().clone();
+        tags.insert(tag::RETAINED.into(), "true".into());
+        (!role.tags.contains_key(tag::RETAINED)).then(|| Change {
+            attribute: "retention of the role",
+            old: None,
+            new: Some(tag::RETAINED.into()),
+            write: Write::Iam(IamWrite::TagRole { role: self.name.clone(), tags }),
+        })
+    }
+
+    /// What the role allows now, as a grant sees it: managed policies and whether there are inline ones. What only denies is no
+    /// right.
+    #[must_use]
+    pub fn rights(&self, policies: &RolePolicies) -> (Vec<String>, bool) {
+        let denies: BTreeSet<&String> =
+            attached::foreign_denies(&policies.attached, &self.attached).collect();
+        let attached = policies.attached.keys().filter(|arn| !denies.contains(arn)).cloned().collect();
+        (attached, policies.inline.values().any(|document| !only_denies(document)))
     }
 
     /// What ends every session of the role's `ServiceAccount` that begins from now on: the first part of a removal.
@@ -148,7 +237,8 @@ impl Target {
     /// Policies of the role that are not specified and only deny, in words.
     #[must_use]
     pub fn foreign_denies(&self, policies: &RolePolicies) -> Vec<String> {
-        let inline = inline::foreign_denies(&policies.inline).map(|name| format!("inline policy {name}"));
+        let inline = inline::foreign_denies(&policies.inline, &self.inline)
+            .map(|name| format!("inline policy {name}"));
         let attached = attached::foreign_denies(&policies.attached, &self.attached).cloned();
         inline.chain(attached).collect()
     }

@@ -1,11 +1,19 @@
-//! PURE: the trust policy.
+//! PURE: the trust policy. While a binding moves to another issuer or audience, it has the former statement, too: pods keep their
+//! tokens for as long as those are valid.
 
+use std::collections::BTreeMap;
+
+use crds::names::tag;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use crate::aws::model::{IamWrite, Role, Write};
+use crate::aws::model::{IamWrite, Role, Tags, Write};
 use crate::change::Change;
 use crate::policy::equivalent;
-use crate::policy::trust::Trust;
+use crate::policy::trust::{Trust, of_statements, statements};
+
+/// Characters that IAM allows in a trust policy unless the quota was raised (IAM quotas).
+pub const QUOTA: usize = 2048;
 
 /// The trust policy, and the one of a role that is being removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,19 +24,77 @@ pub struct Wanted {
     pub revoked: Value,
     /// Lets nothing in, where IAM refuses a policy that only denies.
     pub closed: Value,
+    /// The `ServiceAccount` as tokens name it.
+    subject: String,
+    /// URLs of the cluster's issuers by the ARN of their provider in the account: a former statement is of one of them.
+    providers: BTreeMap<String, String>,
 }
 
-/// Both policies.
+/// What a pass knows of a move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moves {
+    /// The time.
+    pub now: Timestamp,
+    /// Whether another statement may be the former one; otherwise it is drift.
+    pub may_begin: bool,
+    /// How long the former one stays.
+    pub retention: SignedDuration,
+}
+
+/// The policies of a trust, with the URLs of the cluster's issuers by the ARN of their provider.
 #[must_use]
-pub fn wanted(trust: &Trust<'_>) -> Wanted {
-    Wanted { policy: trust.policy(), revoked: trust.revoked(), closed: trust.closed() }
+pub fn wanted(trust: &Trust<'_>, providers: BTreeMap<String, String>) -> Wanted {
+    Wanted {
+        policy: trust.policy(),
+        revoked: trust.revoked(),
+        closed: trust.closed(),
+        subject: trust.subject.to_owned(),
+        providers,
+    }
 }
 
 impl Wanted {
-    /// What makes a role's trust policy mean the same as the specified one.
+    /// What makes a role's trust policy mean the same as the specified one. `tags` are those of the role's owner.
     #[must_use]
-    pub fn diff(&self, role: &str, found: &Role) -> Option<Change> {
-        (!equivalent(&found.trust, &self.policy)).then(|| put(role, found, &self.policy, None))
+    pub fn diff(&self, role: &str, found: &Role, tags: &Tags, moves: &Moves) -> Vec<Change> {
+        let Moves { now, may_begin, retention } = *moves;
+        let formers = self.formers(&found.trust);
+        let until = until(found);
+        let both = || of_statements(statements(&self.policy).into_iter().chain(formers.clone()));
+        let change =
+            |wanted: &Value| (!equivalent(&found.trust, wanted)).then(|| put(role, found, wanted, None));
+        let is_current = statements(&parse(&found.trust)).iter().any(|one| same(one, &self.policy));
+        match until {
+            _ if formers.is_empty() => change(&self.policy).into_iter().chain(untag(role, found)).collect(),
+            Some(until) if until <= now => {
+                change(&self.policy).into_iter().chain(untag(role, found)).collect()
+            }
+            Some(_) if is_current => change(&both()).into_iter().collect(),
+            None if !may_begin => change(&self.policy).into_iter().collect(),
+            // The time first: a crash leaves no former statement without its end.
+            Some(_) | None => {
+                [Some(begin(role, tags, now + retention)), change(&both())].into_iter().flatten().collect()
+            }
+        }
+    }
+
+    /// The statements of a trust policy that let the same `ServiceAccount` in with tokens of an issuer of this cluster, beside the
+    /// specified one.
+    fn formers(&self, found: &str) -> Vec<Value> {
+        let is_former = |statement: &Value| {
+            let Some((provider_arn, issuer_url)) = statement["Principal"]["Federated"]
+                .as_str()
+                .and_then(|arn| self.providers.get_key_value(arn))
+            else {
+                return false;
+            };
+            let equals = &statement["Condition"]["StringEquals"];
+            let key = format!("{}:aud", crds::names::scheme_less(issuer_url));
+            let Some(audience) = equals[key].as_str() else { return false };
+            same(statement, &Trust { provider_arn, issuer_url, audience, subject: &self.subject }.policy())
+        };
+        let all = statements(&parse(found));
+        all.into_iter().filter(|statement| is_former(statement) && !same(statement, &self.policy)).collect()
     }
 
     /// What makes a role's trust policy let nothing in.
@@ -37,6 +103,43 @@ impl Wanted {
         let is_revoked = [&self.revoked, &self.closed].iter().any(|wanted| equivalent(&found.trust, wanted));
         (!is_revoked).then(|| put(role, found, &self.revoked, Some(self.closed.clone())))
     }
+}
+
+fn parse(document: &str) -> Value {
+    serde_json::from_str(document).unwrap_or_default()
+}
+
+/// Whether a statement is the one of a policy with one statement.
+fn same(statement: &Value, policy: &Value) -> bool {
+    equivalent(&of_statements([statement.clone()]).to_string(), policy)
+}
+
+/// Until when the former statement stays.
+fn until(found: &Role) -> Option<Timestamp> {
+    Timestamp::from_second(found.tags.get(tag::FORMER_UNTIL)?.parse().ok()?).ok()
+}
+
+fn begin(role: &str, owner: &Tags, until: Timestamp) -> Change {
+    let mut tags = owner.clone();
+    tags.insert(tag::FORMER_UNTIL.into(), until.as_second().to_string());
+    Change {
+        attribute: "end of the former trust",
+        old: None,
+        new: Some(until.to_string()),
+        write: Write::Iam(IamWrite::TagRole { role: role.to_owned(), tags }),
+    }
+}
+
+fn untag(role: &str, found: &Role) -> Option<Change> {
+    found.tags.get(tag::FORMER_UNTIL).map(|until| Change {
+        attribute: "end of the former trust",
+        old: Some(until.clone()),
+        new: None,
+        write: Write::Iam(IamWrite::UntagRole {
+            role: role.to_owned(),
+            keys: vec![tag::FORMER_UNTIL.into()],
+        }),
+    })
 }
 
 fn put(role: &str, found: &Role, document: &Value, otherwise: Option<Value>) -> Change {

@@ -1,11 +1,14 @@
 //! What a row of the tables starts from, and the words for its steps.
 
 use binding::decide::decide;
+use binding::granted::check_grant;
 use binding::model::{
-    Memory, Observed, Own, Plan, RoleState, ServiceAccountState, Sibling, Step, Unresolved, View,
+    Losses, Memory, Observed, Own, Plan, RoleState, ServiceAccountState, Sibling, Step, Unresolved, View,
 };
 use binding::role::{Heir, target};
 use crds::PodIdentityBindingStatus;
+use crds::condition::merge;
+use k8s_openapi::jiff::SignedDuration;
 use operator::aws::model::RoleChange;
 
 use super::super::*;
@@ -15,6 +18,13 @@ use super::super::*;
 pub struct Case {
     pub issuer: Option<OidcIssuerSpec>,
     pub issuer_deleting: bool,
+    /// Annotations of the issuer.
+    pub annotations: BTreeMap<String, String>,
+    pub losses: Losses,
+    /// The time of the revocation that the status says, in seconds from now.
+    pub revoke_in: Option<i64>,
+    /// The reason of Ready in the status.
+    pub ready_reason: Option<Reason>,
     pub account: Result<&'static str, AwsError>,
     pub spec: PodIdentityBindingSpec,
     pub namespace: &'static str,
@@ -38,6 +48,8 @@ impl Case {
         let issuer = self.issuer.as_ref().map(|spec| {
             let mut issuer = OidcIssuer::new("default", spec.clone());
             issuer.metadata.deletion_timestamp = self.issuer_deleting.then_some(Time(self.clock.wall));
+            issuer.metadata.generation = Some(7);
+            issuer.metadata.annotations = Some(self.annotations.clone());
             issuer
         });
         let target = match (&issuer, &self.account) {
@@ -71,9 +83,31 @@ impl Case {
         let computed =
             names::role_arn("aws", self.account.as_ref().unwrap_or(&ACCOUNT), "homelab", "vault", "vault");
         let role_arn = role_name.as_ref().map(|_| self.named_arn.map_or(computed, str::to_owned));
-        binding.status =
-            Some(PodIdentityBindingStatus { role_name, role_arn, ..PodIdentityBindingStatus::default() });
+        let ready = self.ready_reason.map(|reason| Wanted::no(C::Ready, Finding::new(reason, "")));
+        let ready = ready.into_iter().collect();
+        binding.status = Some(PodIdentityBindingStatus {
+            role_name,
+            role_arn,
+            revoke_at: self
+                .revoke_in
+                .map(|seconds| Time(self.clock.wall + SignedDuration::from_secs(seconds))),
+            observed_generation: Some(self.generation),
+            conditions: merge(&[], ready, self.generation, &Time(self.clock.wall)),
+        });
+        let labels = Arc::default();
+        let grant = check_grant(
+            self.namespace,
+            &labels,
+            &self.spec,
+            issuer.as_ref().ok_or_else(|| {
+                Finding::new(Reason::DependencyNotReady, "OidcIssuer default does not exist: create it")
+            }),
+        );
         let mut view = View {
+            now: self.clock.wall,
+            labels,
+            grant,
+            losses: self.losses,
             reserved: self.namespace == "podidentity-system",
             binding: Arc::new(binding),
             issuer: issuer.map(Arc::new),
@@ -94,6 +128,10 @@ impl Case {
         let mut case = Self {
             issuer: Some(issuer_spec()),
             issuer_deleting: false,
+            annotations: BTreeMap::new(),
+            losses: Losses::default(),
+            revoke_in: None,
+            ready_reason: None,
             account: Ok(ACCOUNT),
             spec: spec.unwrap(),
             namespace: "vault",
@@ -226,7 +264,12 @@ fn name(step: &Step) -> String {
             IamWrite::PutSettings { .. } => "settings".into(),
             IamWrite::AttachPolicy { policy, .. } => format!("attach {}", last(policy)),
             IamWrite::DetachPolicy { policy, .. } => format!("detach {}", last(policy)),
+            IamWrite::PutInline { name, .. } => format!("put {name}"),
             IamWrite::DeleteInline { name, .. } => format!("remove {name}"),
+            IamWrite::UntagRole { keys, .. } => format!("untag {}", keys.len()),
+            IamWrite::TagRole { tags, .. } if tags.contains_key(names::tag::RETAINED) => {
+                "mark as retained".into()
+            }
             IamWrite::DeleteRole { .. } => "delete".into(),
             IamWrite::TagRole { tags, .. } => format!("hand over to {}", tags[names::tag::NAME]),
             other => panic!("{other:?}"),

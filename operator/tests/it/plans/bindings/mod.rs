@@ -1,6 +1,7 @@
 //! `PodIdentityBinding`.
 
 mod case;
+mod grants;
 mod removal;
 mod siblings;
 
@@ -199,8 +200,8 @@ fn from_what_is_observed_to_steps_and_conditions() {
                 case.role().trust = "{}".into();
             },
             &[],
-            "False NotGranted Stalled",
-            "-NotGranted -NotGranted +Annotated",
+            "False GrantLost Stalled",
+            "-NotGranted -GrantLost +Annotated",
         ),
         (
             "the operator's own",
@@ -316,18 +317,22 @@ fn from_what_is_observed_to_steps_and_conditions() {
 fn a_role_is_reported_once_it_was_seen() {
     let mut case = Case::good();
     let (arn, name) = (case.role().arn.clone(), names::role_name("homelab", "vault", "vault"));
-    assert_eq!(case.plan().facts, Some(RoleFacts { arn: Some(arn), name: Some(name) }));
+    assert_eq!(case.plan().facts.role, Some(RoleFacts { arn: Some(arn), name: Some(name) }));
     for missing in [None, Some(RoleState::Missing)] {
         case.observed.role = Ok(missing);
         case.has_role = true;
         case.just_started();
-        assert_eq!(case.plan().facts, None, "a role that was seen before keeps its name until it is certain");
+        assert_eq!(
+            case.plan().facts.role,
+            None,
+            "a role that was seen before keeps its name until it is certain"
+        );
         case.has_role = false;
-        assert_eq!(case.plan().facts, Some(RoleFacts::default()), "what was never seen is not claimed");
+        assert_eq!(case.plan().facts.role, Some(RoleFacts::default()), "what was never seen is not claimed");
     }
     case.has_role = true;
     case.clock.started = case.clock.instant.checked_sub(Duration::from_hours(1)).unwrap();
-    assert_eq!(case.plan().facts, Some(RoleFacts::default()), "certainly gone");
+    assert_eq!(case.plan().facts.role, Some(RoleFacts::default()), "certainly gone");
 }
 
 #[test]

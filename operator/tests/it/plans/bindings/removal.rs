@@ -1,6 +1,7 @@
 //! The end of a role: the binding is deleted, or uses another role.
 
 use binding::model::RoleState;
+use crds::{DriftPolicy, RoleDeletionPolicy};
 
 use super::case::check;
 use super::*;
@@ -37,6 +38,60 @@ fn how_a_role_ends() {
             &["trust Deny", "annotate 0", "detach storage", "delete", "remove finalizer"],
             "False Deleting Reconciling",
             "+Granted -Deleting -Deleting",
+        ),
+        (
+            "deletion with Retain: denied, closed, marked, and kept",
+            |case| {
+                case.deleting = true;
+                case.spec.deletion_policy = RoleDeletionPolicy::Retain;
+            },
+            &["annotate 0", "put podidentity-revoked", "trust Deny", "mark as retained", "remove finalizer"],
+            "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
+        ),
+        (
+            "deletion with Release: only our tags are taken off",
+            |case| {
+                case.deleting = true;
+                case.spec.deletion_policy = RoleDeletionPolicy::Release;
+            },
+            &["annotate 0", "untag 5", "remove finalizer"],
+            "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
+        ),
+        (
+            "a retained role is used again: trust, mark, and the denial last",
+            |case| {
+                case.role().tags.insert(names::tag::RETAINED.into(), "true".into());
+                case.policies().inline.insert(names::REVOKED_POLICY.into(), REVOKE_OLDER.into());
+                case.role().trust = "{}".into();
+            },
+            &["trust Allow", "untag 1", "remove podidentity-revoked"],
+            "False Progressing Reconciling",
+            "+Granted -Progressing +Annotated",
+        ),
+        (
+            "made elsewhere with Retain, after a role of its own",
+            |case| {
+                (case.spec.role, case.spec.role_arn) =
+                    (None, Some("arn:aws:iam::999999999999:role/x".into()));
+                case.spec.deletion_policy = RoleDeletionPolicy::Retain;
+                case.generation = 2;
+            },
+            &["put podidentity-revoked", "trust Deny", "mark as retained", "annotate 2"],
+            "True Ready",
+            "+NotRequired +NotRequired -Progressing",
+        ),
+        (
+            "deletion where drift is only reported, and somebody added a policy",
+            |case| {
+                case.deleting = true;
+                case.spec.drift_policy = DriftPolicy::ReportOnly;
+                case.policies().attached.insert(QUEUE.into(), None);
+            },
+            &[],
+            "False DeletionBlocked Reconciling",
+            "+Granted -DeletionBlocked -DeletionBlocked",
         ),
         (
             "deletion: the operator may only change bounded roles",

@@ -10,7 +10,7 @@ fn a_role_that_became_another_bindings_is_not_named_any_more() {
     case.is_role_of("renamed");
     case.has_role = true;
     case.add_sibling(|sibling| sibling.name = "renamed".into());
-    assert_eq!(case.plan().facts, Some(RoleFacts::default()));
+    assert_eq!(case.plan().facts.role, Some(RoleFacts::default()));
 }
 
 #[test]

@@ -1,0 +1,172 @@
+//! PURE: a binding whose grant is missing, or was taken away.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crds::binding::DEFAULT_SESSION;
+use crds::condition::Summary;
+use crds::names::CONFIRM_ANNOTATION;
+use crds::{Finding, OidcIssuer, PodIdentityBindingSpec, Reason};
+use k8s_openapi::jiff::Timestamp;
+
+use super::model::{Decision, Losses, Memory, Observed, RoleState, Step, View};
+use super::removal;
+use super::role::{Target, revocation};
+use crate::aws::model::{Role, RolePolicies};
+use crate::clock::Clock;
+use crate::grant;
+use crate::model::Next;
+use crate::timings::Timings;
+
+/// Whether a grant of its issuer covers a binding. One that makes no role needs none.
+#[allow(clippy::missing_errors_doc, reason = "the error is the answer")]
+pub fn check_grant(
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+    spec: &PodIdentityBindingSpec,
+    issuer: Result<&OidcIssuer, Finding>,
+) -> Result<(), Finding> {
+    let Some(role) = &spec.role else { return Ok(()) };
+    let request = grant::Request {
+        namespace: grant::Namespace { name: namespace, labels },
+        policy_arns: &role.policy_arns,
+        inline: !role.inline_policies.is_empty(),
+        session: role.max_session_duration.map_or(DEFAULT_SESSION, Duration::from),
+    };
+    grant::check(spec.issuer_name(), &issuer?.spec.grants, request)
+}
+
+/// A binding that no grant covers. What is not covered is not applied: the role stays as it was, unless no grant covers what it
+/// has either.
+pub(super) fn without_grant<'a>(
+    view: &'a View,
+    observed: &'a Observed,
+    memory: &Memory,
+    finding: &Finding,
+    clock: &Clock,
+    timings: &Timings,
+) -> Decision<'a> {
+    let found = match (&view.target, &observed.role) {
+        (Ok(target), Ok(Some(RoleState::Found(role, Some(policies))))) if target.owns(role).is_ok() => {
+            Some((target, role, policies))
+        }
+        _ => None,
+    };
+    let lost = found.filter(|(target, role, policies)| {
+        let begun = revocation::has_begun(&policies.inline);
+        view.object.finalizer && (begun || !covers_role(view, target, role, policies))
+    });
+    let mut decision = if let Some((target, role, policies)) = lost {
+        let lost = Lost { target, role, policies, why: &finding.message };
+        grant_lost(view, observed, memory, &lost, clock, timings)
+    } else {
+        let (summary, next) = not_granted(view, finding, clock, timings);
+        // A failed read is no reason to begin the wait again.
+        let revoke_at = known_revocation(view, memory).filter(|_| observed.role.is_err());
+        Decision { next, revoke_at, ..Decision::nothing(summary, timings) }
+    };
+    decision.facts = view.own_role(observed);
+    decision
+}
+
+/// Whether a grant covers what the role has.
+fn covers_role(view: &View, target: &Target, role: &Role, policies: &RolePolicies) -> bool {
+    let Ok(issuer) = view.issuer() else { return true };
+    let (policy_arns, inline) = target.rights(policies);
+    let request = grant::Request {
+        namespace: grant::Namespace { name: &view.object.namespace, labels: &view.labels },
+        policy_arns: &policy_arns,
+        inline,
+        session: Duration::from_secs(u64::try_from(role.settings.max_session_seconds).unwrap_or(u64::MAX)),
+    };
+    grant::check(view.spec().issuer_name(), &issuer.spec.grants, request).is_ok()
+}
+
+/// A role that has rights which no grant covers any more.
+struct Lost<'a> {
+    target: &'a Target,
+    role: &'a Role,
+    policies: &'a RolePolicies,
+    /// What no grant allows.
+    why: &'a str,
+}
+
+/// A role that has rights which no grant covers any more: it is frozen and reported at once, and revoked after `grant_loss`.
+/// Nothing is revoked where a change of grants hits many roles, before an administrator confirms it.
+fn grant_lost<'a>(
+    view: &View,
+    observed: &Observed,
+    memory: &Memory,
+    Lost { target, role, policies, why }: &Lost<'_>,
+    clock: &Clock,
+    timings: &Timings,
+) -> Decision<'a> {
+    let stalled = |reason, message: String| Summary::Stalled(Finding::new(reason, message));
+    let later = Next::At(timings.role_resync);
+    let begun = revocation::has_begun(&policies.inline);
+    // Whoever can write the status must not put the revocation off.
+    let longest = clock.wall + timings.grant_loss;
+    let revoke_at = known_revocation(view, memory).map_or(longest, |known| known.min(longest));
+    let left = revoke_at.duration_since(clock.wall);
+    if !begun && left.is_positive() {
+        let message = format!(
+            "{why}. The role has rights that no grant covers any more. It keeps them until status.revokeAt, and is revoked then"
+        );
+        let next = Next::At(left.unsigned_abs());
+        return Decision {
+            next,
+            revoke_at: Some(revoke_at),
+            ..Decision::nothing(stalled(Reason::GrantLost, message), timings)
+        };
+    }
+    if !begun && view.losses.is_suspicious() && !is_confirmed(view) {
+        let (Losses { lost, roles }, name) = (view.losses, view.spec().issuer_name());
+        let generation =
+            view.issuer.as_ref().and_then(|issuer| issuer.metadata.generation).unwrap_or_default();
+        let message = format!(
+            "{lost} of {roles} roles of OidcIssuer {name} would be revoked at once, so none is. If that is meant: kubectl annotate \
+             oidcissuer {name} --overwrite {CONFIRM_ANNOTATION}={generation}:{lost}. Otherwise put the grants back. This binding: {why}"
+        );
+        return Decision {
+            next: later,
+            revoke_at: Some(revoke_at),
+            ..Decision::nothing(stalled(Reason::GrantChangeSuspicious, message), timings)
+        };
+    }
+    let mut steps: Vec<Step> = target.revoke(role, policies).into_iter().map(Step::Change).collect();
+    steps.extend(removal::unannotate(view, observed));
+    let message = format!(
+        "{why}. The role is revoked: no session of it can do anything, and none can begin. It is restored once a grant covers the \
+         binding"
+    );
+    let next = Next::read_back(&steps, later);
+    let revoke_at = (!steps.is_empty()).then_some(revoke_at);
+    Decision { steps, next, revoke_at, ..Decision::nothing(stalled(Reason::Revoked, message), timings) }
+}
+
+/// When the role is revoked, as far as that was decided before. The status outlives the process.
+pub(super) fn known_revocation(view: &View, memory: &Memory) -> Option<Timestamp> {
+    let in_status = view.binding.status.as_ref().and_then(|status| status.revoke_at.as_ref());
+    [memory.revoke_at, in_status.map(|time| time.0)].into_iter().flatten().min()
+}
+
+/// Whether an administrator has confirmed that so many roles are revoked after this change of grants.
+fn is_confirmed(view: &View) -> bool {
+    let confirmed = || {
+        let metadata = &view.issuer.as_ref()?.metadata;
+        let (generation, number) = metadata.annotations.as_ref()?.get(CONFIRM_ANNOTATION)?.split_once(':')?;
+        let is_this = generation.parse().ok() == metadata.generation;
+        is_this.then(|| number.parse::<usize>().ok())?
+    };
+    confirmed().is_some_and(|number| view.losses.lost <= number)
+}
+
+/// Grant and binding may be applied in either order.
+fn not_granted(view: &View, finding: &Finding, clock: &Clock, timings: &Timings) -> (Summary, Next) {
+    let wait = timings.grant_grace.saturating_sub(clock.age(view.object.created));
+    if wait.is_zero() || view.object.finalizer {
+        return (Summary::Stalled(finding.clone()), Next::At(timings.role_resync));
+    }
+    let waiting = Finding::new(Reason::WaitingForGrant, &finding.message);
+    (Summary::Reconciling(waiting), Next::At(wait))
+}
