@@ -6,15 +6,17 @@ use std::time::{Duration, Instant};
 
 use crds::binding::DEFAULT_TOKEN_EXPIRATION_SECONDS;
 use crds::condition::{ConditionType, Summary, find};
-use crds::names::{self, annotation};
+use crds::names::{self, Partition, annotation};
 use crds::{Finding, OidcIssuer, PodIdentityBinding, PodIdentityBindingSpec, Reason};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 
 use super::role::trust::Moves;
 use super::role::{Heir, Target};
 use crate::aws::error::AwsError;
 use crate::aws::model::{Role, RoleChange, RolePolicies};
 use crate::model::{self, Next, ObjectState};
+use crate::policy::trust::{Trust, statements};
 use crate::timings::Timings;
 
 /// The binding and what it refers to, resolved once a pass.
@@ -101,6 +103,22 @@ impl View {
     #[must_use]
     pub fn spec(&self) -> &PodIdentityBindingSpec {
         &self.binding.spec
+    }
+
+    /// The statement that lets the `ServiceAccount` assume the role of `spec.roleARN`, in that role's account.
+    #[must_use]
+    pub fn needed_statement(&self) -> Option<Value> {
+        let arn = self.spec().role_arn.as_deref()?;
+        let (partition, account) = (Partition::of_arn(arn)?, names::account_of_arn(arn)?);
+        let issuer = self.issuer.as_ref()?;
+        let issuer_url = issuer.spec.issuer_url();
+        let trust = Trust {
+            provider_arn: &names::provider_arn(partition.id, account, &issuer_url),
+            issuer_url: &issuer_url,
+            audience: self.spec().audience.as_deref().unwrap_or(issuer.spec.audience()),
+            subject: &names::subject(&self.object.namespace, &self.spec().service_account_name),
+        };
+        statements(&trust.policy()).pop()
     }
 
     /// What decides on a former statement of the role's trust policy.

@@ -96,7 +96,13 @@ fn role_ready(case: &Case<'_>) -> Wanted {
         return Wanted::no(C::RoleReady, finding.clone());
     }
     if view.spec().role.is_none() {
-        let message = "spec.roleARN is used as it is: that role is neither read nor written";
+        let statement = view.needed_statement().map_or_else(String::new, |statement| {
+            format!(
+                ". Its trust policy needs this statement, and its account the OIDC provider that it names: {statement}"
+            )
+        });
+        let message =
+            format!("spec.roleARN is used as it is: that role is neither read nor written{statement}");
         return Wanted::yes(C::RoleReady, Reason::NotRequired, message);
     }
     let not_observed = |finding: Finding| Wanted::not_observed(C::RoleReady, view.object.was_ready, finding);

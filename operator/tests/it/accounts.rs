@@ -106,6 +106,32 @@ async fn an_issuer_is_registered_in_a_second_account_and_roles_are_made_there() 
     assert_eq!(managed(&world.sim.state()), first);
 }
 
+/// A role that Terraform made in another account: the status says what its trust policy needs, and with that pods get credentials.
+#[tokio::test]
+async fn the_statement_in_the_status_lets_the_service_account_into_a_role_made_elsewhere() {
+    let world = World::ready().await;
+    let other = world.sim.account(OTHER);
+    let url = world.spec().issuer_url();
+    let (arn, bare) =
+        (provider_arn().replacen(ACCOUNT, OTHER, 1), url.trim_start_matches("https://").to_owned());
+    let provider =
+        aws_sim::Provider { url: bare, client_ids: vec!["sts.amazonaws.com".into()], tags: [].into() };
+    other.change(|state| state.providers.insert(arn, provider));
+    let role = "arn:aws:iam::999999999999:role/terraform/app";
+    world.apply_binding("app", json!({"serviceAccountName": "app", "roleARN": role})).await;
+    world.binding_is("app", "Ready").await;
+    let message = world.condition("app", C::RoleReady).await.2;
+    let statement: serde_json::Value = serde_json::from_str(&message[message.find('{').unwrap()..]).unwrap();
+    let trust = json!({"Version": "2012-10-17", "Statement": [statement]});
+    assert_eq!(other.put_role("/terraform/", "app", trust, &[]), role);
+    world.exchange(&world.namespace, "app", role).await.unwrap();
+    assert_eq!(
+        world.exchange(&world.system, "podidentity-operator", role).await.unwrap_err(),
+        "AccessDenied"
+    );
+    world.unbind("app").await;
+}
+
 /// `--register-only`: the file of the first account, and the credentials of the second one.
 #[tokio::test]
 async fn the_file_of_the_first_account_is_registered_in_a_second_one() {

@@ -1,4 +1,4 @@
-//! The issuer's fault campaign: every AWS call of every scenario, with every fault that AWS or the network can answer it with;
+//! The fault campaign of issuers and bindings: every AWS call of every scenario, with every fault that AWS or the network can answer it with;
 //! IAM's reads late; and the program killed in every call of AWS, and before and after every write to the cluster. Whatever
 //! happens, the end is that of a run without trouble, with as many creations and deletions; a command is run again.
 //!
@@ -6,6 +6,7 @@
 //! (`PODIDENTITY_CAMPAIGN_SEED=7`); `PODIDENTITY_CAMPAIGN=all cargo test -p operator --test it -- campaign --nocapture` runs all,
 //! and another value those whose name contains it.
 
+mod binding;
 mod scenario;
 mod trouble;
 
@@ -14,9 +15,10 @@ use std::time::{Duration, Instant};
 
 use aws_credential_types::Credentials;
 use aws_sim::{Call, Fault, FaultKind, State};
+use crds::names::tag::FORMER_UNTIL;
 use serde_json::{Value, json};
 
-use self::scenario::{ALL, Accounts, Scenario, Specs, command, delete, prepare, until_done};
+use self::scenario::{Accounts, Scenario, Specs, all, command, delete, prepare, until_done};
 use self::trouble::{Plan, Trouble, chosen, plans};
 use crate::accounts::OTHER;
 use crate::world::{Flags, World, issuer};
@@ -41,6 +43,7 @@ impl Campaign {
         let mut world = World::new().await;
         // A response that never comes ends with the pass.
         world.timings.reconcile_timeout = Duration::from_secs(1);
+        world.timings.grant_loss = Duration::ZERO;
         let specs = Specs::new(&world);
         let issuers = [issuer("default", &specs.default), issuer("next", &specs.next)];
         world.bootstrap_all(&issuers, Flags::default(), &world.client).await.unwrap();
@@ -60,7 +63,11 @@ impl Campaign {
     /// One run, with its calls of AWS and its writes to the cluster.
     async fn run(&mut self, scenario: Scenario, trouble: Option<&Trouble>) -> (End, Vec<Call>, Vec<String>) {
         let Self { world, specs, accounts, own, administrator } = self;
-        prepare(scenario, world, specs, accounts).await;
+        if let Scenario::Binding(change) = scenario {
+            change.prepare(world, specs, accounts, own).await;
+        } else {
+            prepare(scenario, world, specs, accounts).await;
+        }
         // With its own credentials the operator does not delete its issuer.
         let credentials = if scenario == Scenario::Delete { &*administrator } else { &*own };
         if scenario.deletes() {
@@ -84,15 +91,17 @@ impl Campaign {
             run_command(scenario, world, specs, trouble).await;
             Vec::new()
         } else {
-            run_operator(scenario, world, credentials, trouble).await
+            run_operator(scenario, world, specs, credentials, trouble).await
         };
         let (calls, writes) = ([earlier, world.sim.calls()].concat(), world.hold.writes());
         world.sim.behave(|behaviour| behaviour.lag_milliseconds = 0);
         let issuer = world.issuers().get_opt(scenario.issuer()).await.unwrap();
         let keys = issuer.and_then(|issuer| issuer.status).unwrap_or_default().keys;
         let keys: Vec<Value> = keys.iter().map(|key| json!([key.kid, key.state])).collect();
-        let state = json!([normal(&world.sim.state()), normal(&world.sim.account(OTHER).state()), keys]);
-        world.delete_issuers().await;
+        let annotations = world.annotations("app").await;
+        let state =
+            json!([normal(&world.sim.state()), normal(&world.sim.account(OTHER).state()), keys, annotations]);
+        world.delete_objects().await;
         (End { state, effects: effects(&calls) }, calls, writes)
     }
 }
@@ -101,10 +110,13 @@ impl Campaign {
 async fn run_operator(
     scenario: Scenario,
     world: &mut World,
+    specs: &Specs,
     credentials: &Credentials,
     trouble: Option<&Trouble>,
 ) -> Vec<Call> {
-    if scenario.deletes() {
+    if let Scenario::Binding(change) = scenario {
+        change.begin(world, specs, credentials).await;
+    } else if scenario.deletes() {
         delete(world).await;
     } else {
         world.start_as(credentials.clone()).await;
@@ -183,6 +195,7 @@ fn normal(state: &State) -> Value {
     }
     for role in state.roles.values_mut() {
         role.id.clear();
+        role.tags.entry(FORMER_UNTIL.into()).and_modify(String::clear);
     }
     let policies: BTreeMap<&String, Value> = state
         .policies
@@ -216,7 +229,7 @@ async fn whatever_happens_to_one_call_the_end_is_that_of_a_run_without_trouble()
     let mut campaign = Campaign::new().await;
     let (begun, mut computed, mut run) = (Instant::now(), 0, 0);
     let mut failed = Vec::new();
-    for scenario in ALL {
+    for scenario in all() {
         let (expected, calls, writes) = campaign.run(scenario, None).await;
         let plans = plans(scenario, calls, &writes);
         let (all, chosen) = (plans.len(), chosen(plans));

@@ -14,6 +14,7 @@ use operator::oidc::jwk::thumbprint;
 use operator::terminal::Terminal;
 use serde_json::{Value, json};
 
+use super::binding::{self, Change};
 use crate::accounts::{OTHER, second};
 use crate::issuer::provider_arn;
 use crate::world::{BUCKET, Flags, World, issuer};
@@ -49,9 +50,11 @@ pub enum Scenario {
     AdoptBucket,
     /// `operator adopt provider`.
     AdoptProvider,
+    /// A change of a binding while its issuer is Ready.
+    Binding(Change),
 }
 
-pub const ALL: [Scenario; 14] = [
+const OF_ISSUERS: [Scenario; 14] = [
     Scenario::Create,
     Scenario::Repair,
     Scenario::Edit,
@@ -67,6 +70,11 @@ pub const ALL: [Scenario; 14] = [
     Scenario::AdoptBucket,
     Scenario::AdoptProvider,
 ];
+
+/// All scenarios.
+pub fn all() -> impl Iterator<Item = Scenario> {
+    OF_ISSUERS.into_iter().chain(binding::ALL.map(Scenario::Binding))
+}
 
 impl Scenario {
     /// Whether an administrator's command does it, and not the running operator.
@@ -180,7 +188,8 @@ pub async fn prepare(scenario: Scenario, world: &World, specs: &Specs, accounts:
         Scenario::AdoptProvider => world.sim.change(|state| {
             state.providers.get_mut(&provider_arn()).unwrap().tags = BTreeMap::new();
         }),
-        Scenario::Edit | Scenario::Delete | Scenario::Abandon | Scenario::Teardown => {}
+        Scenario::Edit | Scenario::Delete | Scenario::Abandon | Scenario::Teardown | Scenario::Binding(_) => {
+        }
     }
     if scenario.is_command() {
         return;
@@ -266,6 +275,9 @@ pub async fn delete(world: &World) {
 
 /// Waits for the end of what the operator does.
 pub async fn until_done(scenario: Scenario, world: &World) {
+    if let Scenario::Binding(change) = scenario {
+        return change.until_done(world).await;
+    }
     if scenario.deletes() {
         let gone = |issuer: Option<&OidcIssuer>| issuer.is_none();
         return world.until(&world.issuers(), "default", "its end", gone).await;

@@ -181,8 +181,9 @@ impl World {
         world
     }
 
-    /// Deletes all issuers, in spite of their finalizers.
-    pub async fn delete_issuers(&self) {
+    /// Deletes all issuers and bindings, in spite of their finalizers.
+    pub async fn delete_objects(&self) {
+        self.delete_all::<PodIdentityBinding>().await;
         self.delete_all::<OidcIssuer>().await;
     }
 
