@@ -84,7 +84,7 @@ impl<K: Kind> Driver<K> {
             return Ok(None);
         }
         let (context, clock) = (&*self.context, self.context.clock());
-        let (resolved, observed, plan) = self.plan(object, &mut memory.kind, &clock).await?;
+        let (resolved, observed, mut plan) = self.plan(object, &mut memory.kind, &clock).await?;
         K::planned(&mut memory.kind, &resolved.view, &plan);
         report::publish_findings(&context.recorder, &**object, &plan.events).await;
         let acted = act(&plan, &resolved, &mut memory.kind, context).await;
@@ -110,6 +110,7 @@ impl<K: Kind> Driver<K> {
                 let failure =
                     Failure { plan: &plan, view: &resolved.view, error: &error, repeated, clock: &clock };
                 let (conditions, next) = K::step_failed(&failure, &mut memory.kind, &context.timings);
+                plan.facts = K::facts_after_failure(plan.facts);
                 (class, conditions, next)
             }
         };

@@ -9,7 +9,7 @@ use crds::Management;
 use crds::names::{role_path, tag};
 
 use crate::aws::accounts::{Account, check};
-use crate::aws::error::AwsError;
+use crate::aws::error::{AwsError, Class, tolerate};
 use crate::aws::inventory::roles_under;
 use crate::aws::model::Write;
 use crate::bootstrap::roles::KINDS;
@@ -189,7 +189,8 @@ fn is_in(file: &[NamedIssuer], issuer: &NamedIssuer) -> bool {
 
 async fn remove(account: &Account, change: &Change, terminal: &mut Terminal) -> anyhow::Result<()> {
     let begun = Instant::now();
-    account.apply(&change.write).await.map_err(|error| user(&error))?;
+    // A role that is gone was removed by an earlier run.
+    tolerate(Class::NotFound, account.apply(&change.write).await).map_err(|error| user(&error))?;
     // STS must not find a provider whose documents somebody else could publish next. IAM may show it for some seconds.
     if let Some(provider) = change.write.deleted_provider() {
         while account.iam.provider(provider).await.map_err(|error| user(&error))?.is_some() {

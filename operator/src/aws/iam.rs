@@ -113,7 +113,7 @@ impl Iam {
         Ok(Some(Policy { document: decode(&document), tags: tags_from(policy.tags()), old_versions }))
     }
 
-    /// Carries out one change. Creating a provider that exists and deleting what does not exist both succeed. Creating a role
+    /// Carries out one change. Creating a provider that exists and deleting what does not exist both succeed, but for a role. Creating a role
     /// or policy that exists is an error: it may have another owner.
     #[allow(clippy::too_many_lines, reason = "one arm for each operation")]
     pub async fn apply(&self, write: &IamWrite) -> Result<Written, AwsError> {
@@ -184,11 +184,10 @@ impl Iam {
                 let request = client.delete_role_policy().role_name(role).policy_name(name);
                 tolerate(Class::NotFound, call!(self, "DeleteRolePolicy", role, request))?;
             }
+            // "No such role" is an error here: it may be said of a role that was made a moment ago, and one that is believed gone is
+            // never looked at again.
             IamWrite::DeleteRole { role } => {
-                tolerate(
-                    Class::NotFound,
-                    call!(self, "DeleteRole", role, client.delete_role().role_name(role)),
-                )?;
+                call!(self, "DeleteRole", role, client.delete_role().role_name(role))?;
             }
             IamWrite::TagRole { role, tags } => {
                 let request = client.tag_role().role_name(role).set_tags(Some(tags_to(tags)));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crds::binding::DEFAULT_TOKEN_EXPIRATION_SECONDS;
-use crds::condition::{ConditionType, Summary, find};
+use crds::condition::{ConditionType, Summary, find, is_true};
 use crds::names::{self, Partition, annotation};
 use crds::{Finding, OidcIssuer, PodIdentityBinding, PodIdentityBindingSpec, Reason};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -125,7 +125,10 @@ impl View {
     #[must_use]
     pub fn moves(&self) -> Moves {
         let retention = self.issuer.as_ref().map_or(Duration::ZERO, |issuer| issuer.spec.key_retention());
+        let status = self.issuer.as_ref().and_then(|issuer| issuer.status.as_ref());
+        let conditions = status.map_or(&[][..], |status| &status.conditions);
         Moves {
+            is_in_use: !is_true(conditions, ConditionType::IssuerMatches),
             now: self.now,
             may_begin: !self.shows_drift(),
             retention: SignedDuration::try_from(retention).unwrap_or(SignedDuration::MAX),

@@ -1,10 +1,13 @@
 //! A binding moves to another issuer or audience: tokens of the former one are exchanged for as long as they may be valid.
 
+use std::time::Duration;
+
+use cluster::{ControlPlane, Options, Tokens};
 use crds::OidcIssuerSpec;
 use crds::names::tag;
 use serde_json::{Value, json};
 
-use crate::world::{Flags, STORAGE, World, exchange_token, issuer, token_for};
+use crate::world::{Flags, STORAGE, World, exchange_token, issuer, token, token_for, with_crds};
 
 fn bound(fields: &Value) -> Value {
     let mut spec = json!({"serviceAccountName": "app", "role": {"policyARNs": [STORAGE]}});
@@ -14,13 +17,13 @@ fn bound(fields: &Value) -> Value {
 
 impl World {
     /// Two issuers under two URLs; the API server issues tokens under the first.
-    async fn with_two_issuers() -> (Self, OidcIssuerSpec) {
-        let mut world = Self::new().await;
+    async fn with_two_issuers(mut world: Self) -> (Self, OidcIssuerSpec) {
         let mut next = world.spec();
         next.s3.as_mut().unwrap().bucket = "next-111122223333-eu-central-1-an".into();
         let issuers = [issuer("default", &world.spec()), issuer("next", &next)];
         world.bootstrap_all(&issuers, Flags::default(), &world.client).await.unwrap();
-        world.timings.role_resync = std::time::Duration::from_millis(300);
+        world.timings.role_resync = Duration::from_millis(300);
+        world.timings.api_server_poll = Duration::from_millis(100);
         world.apply_issuer(&world.spec()).await;
         world.apply_issuer_as("next", &next).await;
         world.start().await;
@@ -43,12 +46,15 @@ fn statements(world: &World) -> usize {
     world.role().unwrap().trust["Statement"].as_array().unwrap().len()
 }
 
+/// The binding moves first, then the API server: no token is refused.
 #[tokio::test]
-async fn after_a_move_to_another_issuer_both_are_trusted_for_the_retention() {
-    let (mut world, next) = World::with_two_issuers().await;
+async fn after_a_move_to_another_issuer_both_are_trusted_while_they_are_in_use_and_for_the_retention() {
+    let cluster = with_crds(ControlPlane::start(&Options::default()).await.unwrap());
+    let (mut world, next) = World::with_two_issuers(World::on(&cluster).await).await;
     world.apply_binding("app", bound(&json!({}))).await;
     world.binding_is("app", "Ready").await;
     let before = world.role().unwrap();
+    let old_token = token(&world.client, (&world.namespace, "app")).await.unwrap();
     world.sim.clear_calls();
     world.apply_binding("app", bound(&json!({"issuerRef": {"name": "next"}}))).await;
     world.binding_is("app", "Ready").await;
@@ -56,46 +62,58 @@ async fn after_a_move_to_another_issuer_both_are_trusted_for_the_retention() {
     let moved = world.role().unwrap();
     assert_eq!((&moved.id, statements(&world)), (&before.id, 2));
     assert_eq!(moved.tags[tag::ISSUER], next.issuer_url());
-    // A pod has its token for up to a day.
-    world.exchange(&world.namespace, "app", &moved.arn).await.unwrap();
+    exchange_token(&world.sim, old_token.clone(), &moved.arn).await.unwrap();
     // It stays so, over a restart of the operator, too.
     world.stop().await;
     world.start().await;
     world.until_called("GetRole", 3).await;
     assert_eq!((world.writes(), statements(&world)), (Vec::new(), 2));
-
+    // As long as the API server issues tokens under the former one, its end is moved on.
     world.end_retention();
-    world
-        .until_aws("the end of the former trust", |s| {
-            !s.role(&world.role_name("app")).unwrap().tags.contains_key(tag::FORMER_UNTIL)
-        })
-        .await;
+    let name = world.role_name("app");
+    let until = |s: &aws_sim::State| s.role(&name).unwrap().tags.get(tag::FORMER_UNTIL).cloned();
+    world.until_aws("a later end", |s| until(s).is_some_and(|until| until.len() > 1)).await;
+    assert_eq!((world.writes(), statements(&world)), (vec!["TagRole".to_owned()], 2));
+
+    let tokens = Tokens {
+        issuers: [&next, &world.spec()].map(OidcIssuerSpec::issuer_url).into(),
+        api_audiences: vec!["https://kubernetes.default.svc".into()],
+        ..Tokens::default()
+    };
+    cluster.restart_api_server(0, &tokens).await.unwrap();
+    world.issuer_named_is("next", "Ready").await;
+    let new_token = token(&world.client, (&world.namespace, "app")).await.unwrap();
+    for token in [&old_token, &new_token] {
+        exchange_token(&world.sim, token.clone(), &moved.arn).await.unwrap();
+    }
+    world.sim.clear_calls();
+    // The operator moves the end on until its own watch shows that no API server uses the former one.
+    let ended = || async {
+        if until(&world.sim.state()).is_some_and(|until| until.len() > 1) {
+            world.end_retention();
+        }
+        anyhow::ensure!(until(&world.sim.state()).is_none(), "{:?}", world.writes());
+        Ok(())
+    };
+    cluster::until("the end of the former trust", Duration::from_secs(15), ended).await.unwrap();
     assert_eq!(statements(&world), 1);
-    assert_eq!(world.writes(), ["UpdateAssumeRolePolicy", "UntagRole"]);
-    let refused = world.exchange(&world.namespace, "app", &moved.arn).await;
-    assert_eq!(
-        refused.unwrap_err(),
-        "AccessDenied",
-        "the API server still issues tokens of the former issuer"
-    );
+    let writes = world.writes().into_iter().filter(|action| action != "TagRole");
+    assert_eq!(writes.collect::<Vec<_>>(), ["UpdateAssumeRolePolicy", "UntagRole"]);
+    exchange_token(&world.sim, new_token, &moved.arn).await.unwrap();
+    let refused = exchange_token(&world.sim, old_token, &moved.arn).await;
+    assert_eq!(refused.unwrap_err(), "AccessDenied");
     assert_eq!(
         world.events("app", crds::Reason::DriftCorrected).await,
         [""; 0],
         "an end by its time is no drift"
     );
-
-    // And back.
-    world.apply_binding("app", bound(&json!({}))).await;
-    world.binding_is("app", "Ready").await;
-    world.exchange(&world.namespace, "app", &moved.arn).await.unwrap();
-    assert_eq!(world.role().unwrap().tags[tag::ISSUER], before.tags[tag::ISSUER]);
     world.unbind("app").await;
     world.stop().await;
 }
 
 #[tokio::test]
 async fn after_another_audience_tokens_of_both_are_exchanged() {
-    let (mut world, _) = World::with_two_issuers().await;
+    let (mut world, _) = World::with_two_issuers(World::new().await).await;
     let mut spec = world.spec();
     spec.audiences.push("vault".into());
     world.apply_issuer(&spec).await;
@@ -126,7 +144,7 @@ async fn after_another_audience_tokens_of_both_are_exchanged() {
 /// What looks like a move and is none: a statement that somebody adds to the trust of a Ready binding.
 #[tokio::test]
 async fn a_statement_that_is_added_is_drift_and_an_issuer_of_another_cluster_name_is_refused() {
-    let (mut world, mut next) = World::with_two_issuers().await;
+    let (mut world, mut next) = World::with_two_issuers(World::new().await).await;
     world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Ready").await;
     let role = world.role().unwrap();

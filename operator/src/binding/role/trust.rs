@@ -39,6 +39,8 @@ pub struct Moves {
     pub may_begin: bool,
     /// How long the former one stays.
     pub retention: SignedDuration,
+    /// Whether an API server still issues tokens under another issuer than the new one: the retention begins once none does.
+    pub is_in_use: bool,
 }
 
 /// The policies of a trust, with the URLs of the cluster's issuers by the ARN of their provider.
@@ -57,7 +59,9 @@ impl Wanted {
     /// What makes a role's trust policy mean the same as the specified one. `tags` are those of the role's owner.
     #[must_use]
     pub fn diff(&self, role: &str, found: &Role, tags: &Tags, moves: &Moves) -> Vec<Change> {
-        let Moves { now, may_begin, retention } = *moves;
+        /// The end of a statement that is in use is moved on about that often.
+        const STEP: SignedDuration = SignedDuration::from_hours(1);
+        let Moves { now, may_begin, retention, is_in_use } = *moves;
         let formers = self.formers(&found.trust);
         let until = until(found);
         let both = || of_statements(statements(&self.policy).into_iter().chain(formers.clone()));
@@ -66,8 +70,11 @@ impl Wanted {
         let is_current = statements(&parse(&found.trust)).iter().any(|one| same(one, &self.policy));
         match until {
             _ if formers.is_empty() => change(&self.policy).into_iter().chain(untag(role, found)).collect(),
-            Some(until) if until <= now => {
+            Some(until) if until <= now && !is_in_use => {
                 change(&self.policy).into_iter().chain(untag(role, found)).collect()
+            }
+            Some(until) if is_current && is_in_use && until < now + (retention - STEP) => {
+                [Some(begin(role, tags, now + retention)), change(&both())].into_iter().flatten().collect()
             }
             Some(_) if is_current => change(&both()).into_iter().collect(),
             None if !may_begin => change(&self.policy).into_iter().collect(),

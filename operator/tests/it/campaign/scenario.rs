@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use aws_sim::{Sim, State};
+use crds::condition::{ConditionType as C, is_true};
 use crds::names::ABANDON_ANNOTATION;
 use crds::{DeletionPolicy, KeyState, OidcIssuer, OidcIssuerSpec, PublishedKey};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -283,4 +284,11 @@ pub async fn until_done(scenario: Scenario, world: &World) {
         return world.until(&world.issuers(), "default", "its end", gone).await;
     }
     world.issuer_named_is(scenario.issuer(), scenario.reason()).await;
+    // That its API server has another issuer is said at once.
+    let is_done = |issuer: Option<&OidcIssuer>| {
+        let status = issuer.and_then(|issuer| issuer.status.as_ref());
+        let conditions = status.map_or(&[][..], |status| &status.conditions);
+        [C::Published, C::ProviderRegistered].into_iter().all(|condition| is_true(conditions, condition))
+    };
+    world.until(&world.issuers(), scenario.issuer(), "publication and registration", is_done).await;
 }
