@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crds::condition::{ConditionType as C, Summary, Wanted};
 use crds::holder::Claim;
-use crds::names::{OPERATOR_SERVICE_ACCOUNT, tag};
+use crds::names::OPERATOR_SERVICE_ACCOUNT;
 use crds::{DriftPolicy, Finding, OidcIssuer, PodIdentityBindingSpec, Reason};
 
 use super::absence::unconfirmed;
@@ -78,8 +78,8 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
             no_earlier_role: no_earlier_role || (memory.no_earlier_role && view.spec().role.is_none()),
             revoke_at,
         },
-        // A role that the binding does not want any more is removed, not put back; and a former trust ends by its time.
-        drift: view.object.was_ready && view.spec().role.is_some() && !steps.iter().any(ends_former_trust),
+        // A role that the binding does not want any more is removed, not put back; and a former trust changes by time.
+        drift: view.object.was_ready && view.spec().role.is_some() && !steps.iter().any(is_of_move),
         steps,
         facts: Facts { role: facts, revoke_at },
         next,
@@ -263,10 +263,9 @@ fn make_role<'a>(
     Decision { steps, facts, next, ..Decision::nothing(summary, timings) }
 }
 
-/// Whether a step ends what was trusted beside the specification for a while.
-fn ends_former_trust(step: &Step) -> bool {
-    let untags = |write: &Write| matches!(write, Write::Iam(IamWrite::UntagRole { keys, .. }) if keys.iter().any(|key| key == tag::FORMER_UNTIL));
-    step.change().is_some_and(|change| untags(&change.write))
+/// Whether a step is part of a move: what is trusted beside the specification for a while changes by time.
+fn is_of_move(step: &Step) -> bool {
+    step.change().is_some_and(|change| change.attribute == trust::END)
 }
 
 /// A trust policy that IAM would refuse: it has several statements while the binding moves.

@@ -14,6 +14,8 @@ use crate::policy::trust::{Trust, of_statements, statements};
 
 /// Characters that IAM allows in a trust policy unless the quota was raised (IAM quotas).
 pub const QUOTA: usize = 2048;
+/// The attribute of the time at which the former statement ends.
+pub const END: &str = "end of the former trust";
 
 /// The trust policy, and the one of a role that is being removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,7 +132,7 @@ fn begin(role: &str, owner: &Tags, until: Timestamp) -> Change {
     let mut tags = owner.clone();
     tags.insert(tag::FORMER_UNTIL.into(), until.as_second().to_string());
     Change {
-        attribute: "end of the former trust",
+        attribute: END,
         old: None,
         new: Some(until.to_string()),
         write: Write::Iam(IamWrite::TagRole { role: role.to_owned(), tags }),
@@ -139,7 +141,7 @@ fn begin(role: &str, owner: &Tags, until: Timestamp) -> Change {
 
 fn untag(role: &str, found: &Role) -> Option<Change> {
     found.tags.get(tag::FORMER_UNTIL).map(|until| Change {
-        attribute: "end of the former trust",
+        attribute: END,
         old: Some(until.clone()),
         new: None,
         write: Write::Iam(IamWrite::UntagRole {
