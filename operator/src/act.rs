@@ -11,8 +11,10 @@ use crate::report;
 /// How far the steps went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acted {
-    /// All of them were taken that may be taken in one pass.
+    /// All of them were taken.
     Done,
+    /// AWS has to be read again before the rest.
+    Begun,
     /// Our finalizer was removed: nothing is left to be done for the object.
     Gone,
 }
@@ -55,7 +57,7 @@ pub async fn act<K: Kind>(
                     report::repaired(&context.recorder, object, change).await;
                 }
                 if change.write.needs_read_back() {
-                    break;
+                    return Ok(Acted::Begun);
                 }
             }
         }

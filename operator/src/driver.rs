@@ -98,6 +98,10 @@ impl<K: Kind> Driver<K> {
                 context.metrics.reconciled(K::NAME, "ok");
                 return Ok(None);
             }
+            Ok(Acted::Begun) => {
+                plan.facts = K::unfinished(&mut memory.kind, plan.facts);
+                ("ok", plan.conditions, if repeated { Next::BackOff } else { Next::LookAgain })
+            }
             Ok(Acted::Done) => {
                 let failed = K::failed_read(&observed).filter(|_| plan.steps.is_empty());
                 let next = if repeated { Next::BackOff } else { plan.next };
@@ -110,7 +114,7 @@ impl<K: Kind> Driver<K> {
                 let failure =
                     Failure { plan: &plan, view: &resolved.view, error: &error, repeated, clock: &clock };
                 let (conditions, next) = K::step_failed(&failure, &mut memory.kind, &context.timings);
-                plan.facts = K::facts_after_failure(plan.facts);
+                plan.facts = K::unfinished(&mut memory.kind, plan.facts);
                 (class, conditions, next)
             }
         };

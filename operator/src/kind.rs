@@ -105,8 +105,9 @@ pub trait Kind: Sized + Send + Sync + 'static {
     fn changed(memory: &mut Self::Memory, change: &Change, written: Written, clock: &Clock);
     /// Remembers what a step of the kind's own showed.
     fn shown(memory: &mut Self::Memory, shown: Self::Shown);
-    /// What is still true of a plan's facts where a step failed.
-    fn facts_after_failure(facts: Self::Facts) -> Self::Facts {
+    /// What is still true of a plan's facts where not all of its steps were taken: one failed, or AWS is read again first. What the
+    /// plan left in the memory and rests on the same reads is forgotten.
+    fn unfinished(_memory: &mut Self::Memory, facts: Self::Facts) -> Self::Facts {
         facts
     }
     /// What a failed step means for the status, and when it is tried again. `failure.repeated`: the last pass took the same

@@ -105,7 +105,7 @@ fn grant_lost<'a>(
     let later = Next::At(timings.role_resync);
     let begun = revocation::has_begun(&policies.inline);
     // Whoever can write the status must not put the revocation off.
-    let longest = clock.wall + timings.grant_loss;
+    let longest = clock.wall.checked_add(timings.grant_loss).unwrap_or(Timestamp::MAX);
     let revoke_at = known_revocation(view, memory).map_or(longest, |known| known.min(longest));
     let left = revoke_at.duration_since(clock.wall);
     if !begun && left.is_positive() {

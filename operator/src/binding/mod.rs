@@ -108,7 +108,8 @@ impl Kind for Binding {
             grant: Ok(()),
             losses: Losses::default(),
         };
-        if view.issuer.as_ref().is_some_and(|issuer| issuer.spec.selects_namespaces()) {
+        // Of any issuer: another binding on the ServiceAccount may use it.
+        if cluster.issuers.state().iter().any(|issuer| issuer.spec.selects_namespaces()) {
             cluster.namespaces_synced().await;
         }
         view.labels = cluster.labels(&state.namespace);
@@ -213,26 +214,33 @@ impl Kind for Binding {
     }
 }
 
-/// How many roles of an issuer have lost their grant.
+/// How many roles of an issuer have lost their grant, by the status: an edit that asks for more than is granted is no loss, and
+/// must not keep a role from being revoked.
 fn losses(issuer: &OidcIssuer, cluster: &Cluster) -> Losses {
     let mut losses = Losses::default();
     for binding in cluster.bindings_of(&issuer.name_any()) {
-        if binding.spec.role.is_none() || !binding.has_role() || binding.deleting() || is_revoked(&binding) {
+        if binding.spec.role.is_none()
+            || !binding.has_role()
+            || binding.deleting()
+            || says(&binding, &[Reason::Revoked])
+        {
             continue;
         }
         losses.roles += 1;
         let namespace = binding.namespace().unwrap_or_default();
         let labels = cluster.labels(&namespace);
         let grant = granted::check_grant(&namespace, &labels, &binding.spec, Ok(issuer));
-        losses.lost += usize::from(grant.is_err());
+        let is_lost = says(&binding, &[Reason::GrantLost, Reason::GrantChangeSuspicious]);
+        losses.lost += usize::from(is_lost && grant.is_err());
     }
     losses
 }
 
-/// Whether its status says that its role is revoked.
-fn is_revoked(binding: &PodIdentityBinding) -> bool {
+/// Whether Ready of a binding has one of these reasons.
+fn says(binding: &PodIdentityBinding, reasons: &[Reason]) -> bool {
     let conditions = binding.status.as_ref().map_or(&[][..], |status| &status.conditions);
-    find(conditions, ConditionType::Ready).is_some_and(|ready| ready.reason == Reason::Revoked.as_str())
+    let is = |reason: &str| reasons.iter().any(|one| one.as_str() == reason);
+    find(conditions, ConditionType::Ready).is_some_and(|ready| is(&ready.reason))
 }
 
 /// Another binding on the same `ServiceAccount`, as `own` sees it. It can take the role over if it makes the same one, and

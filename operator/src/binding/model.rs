@@ -124,6 +124,8 @@ impl View {
     /// What decides on a former statement of the role's trust policy.
     #[must_use]
     pub fn moves(&self) -> Moves {
+        /// The CRD allows no longer one.
+        const LONGEST_RETENTION: SignedDuration = SignedDuration::from_hours(8760);
         let retention = self.issuer.as_ref().map_or(Duration::ZERO, |issuer| issuer.spec.key_retention());
         let status = self.issuer.as_ref().and_then(|issuer| issuer.status.as_ref());
         let conditions = status.map_or(&[][..], |status| &status.conditions);
@@ -131,7 +133,7 @@ impl View {
             is_in_use: !is_true(conditions, ConditionType::IssuerMatches),
             now: self.now,
             may_begin: !self.shows_drift(),
-            retention: SignedDuration::try_from(retention).unwrap_or(SignedDuration::MAX),
+            retention: SignedDuration::try_from(retention).unwrap_or_default().min(LONGEST_RETENTION),
         }
     }
 

@@ -32,7 +32,7 @@ impl Namespaces {
     fn put(&self, namespace: &PartialObjectMeta<Namespace>) -> bool {
         let labels = Labels::new(namespace.metadata.labels.clone().unwrap_or_default());
         let mut all = self.labels.write().unwrap_or_else(PoisonError::into_inner);
-        all.insert(namespace.name_any(), labels.clone()).is_some_and(|before| before != labels)
+        all.insert(namespace.name_any(), labels.clone()).as_ref() != Some(&labels)
     }
 }
 

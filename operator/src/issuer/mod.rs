@@ -182,13 +182,14 @@ impl Kind for Issuer {
         timings: &Timings,
     ) -> (Vec<Wanted>, Next) {
         let Failure { plan, view, error, clock, .. } = failure;
-        // What was known is in doubt: where the bucket or the JWKS was not shown, the plan left out keys that are published there.
-        (memory.aws, memory.keys) = (None, None);
+        memory.aws = None; // what was known is in doubt
         let window_open = memory.last_write.is_some_and(|at| clock.since(at) < timings.not_yet_window);
         decide::after_failure(plan, view, error, window_open, timings)
     }
 
-    fn facts_after_failure(facts: Facts) -> Facts {
+    /// Where the bucket or the JWKS was not shown, the plan left out keys that are published there.
+    fn unfinished(memory: &mut Memory, facts: Facts) -> Facts {
+        memory.keys = None;
         Facts { keys: None, ..facts }
     }
 

@@ -75,7 +75,7 @@ pub fn target(
     let (account, partition) =
         (&identity.account, issuer.partition().unwrap_or_else(|| identity.partition()).id);
     let issuer_url = issuer.issuer_url();
-    let provider = |url: &String| (names::provider_arn(partition, account, url), url.clone());
+    let provider = |url: &String| names::provider_arn(partition, account, url);
     let providers = issuers.iter().map(provider).collect();
     let trust = Trust {
         provider_arn: &names::provider_arn(partition, account, &issuer_url),

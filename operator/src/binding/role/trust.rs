@@ -1,7 +1,7 @@
 //! PURE: the trust policy. While a binding moves to another issuer or audience, it has the former statement, too: pods keep their
 //! tokens for as long as those are valid.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crds::names::tag;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -28,8 +28,8 @@ pub struct Wanted {
     pub closed: Value,
     /// The `ServiceAccount` as tokens name it.
     subject: String,
-    /// URLs of the cluster's issuers by the ARN of their provider in the account: a former statement is of one of them.
-    providers: BTreeMap<String, String>,
+    /// ARNs of the providers of the cluster's issuers in the account: a former statement is of one of them.
+    providers: BTreeSet<String>,
 }
 
 /// What a pass knows of a move.
@@ -45,9 +45,9 @@ pub struct Moves {
     pub is_in_use: bool,
 }
 
-/// The policies of a trust, with the URLs of the cluster's issuers by the ARN of their provider.
+/// The policies of a trust, with the ARNs of the providers of the cluster's issuers.
 #[must_use]
-pub fn wanted(trust: &Trust<'_>, providers: BTreeMap<String, String>) -> Wanted {
+pub fn wanted(trust: &Trust<'_>, providers: BTreeSet<String>) -> Wanted {
     Wanted {
         policy: trust.policy(),
         revoked: trust.revoked(),
@@ -64,8 +64,8 @@ impl Wanted {
         /// The end of a statement that is in use is moved on about that often.
         const STEP: SignedDuration = SignedDuration::from_hours(1);
         let Moves { now, may_begin, retention, is_in_use } = *moves;
-        let formers = self.formers(&found.trust);
         let until = until(found);
+        let formers = self.formers(&found.trust, until.is_some());
         let both = || of_statements(statements(&self.policy).into_iter().chain(formers.clone()));
         let change =
             |wanted: &Value| (!equivalent(&found.trust, wanted)).then(|| put(role, found, wanted, None));
@@ -88,19 +88,18 @@ impl Wanted {
     }
 
     /// The statements of a trust policy that let the same `ServiceAccount` in with tokens of an issuer of this cluster, beside the
-    /// specified one.
-    fn formers(&self, found: &str) -> Vec<Value> {
+    /// specified one. Once a move has begun, the former issuer may be deleted.
+    fn formers(&self, found: &str, has_begun: bool) -> Vec<Value> {
         let is_former = |statement: &Value| {
-            let Some((provider_arn, issuer_url)) = statement["Principal"]["Federated"]
-                .as_str()
-                .and_then(|arn| self.providers.get_key_value(arn))
+            let Some(provider_arn) = statement["Principal"]["Federated"].as_str() else { return false };
+            let Some((_, bare)) = provider_arn.split_once(":oidc-provider/") else { return false };
+            let known = has_begun || self.providers.contains(provider_arn);
+            let Some(audience) = statement["Condition"]["StringEquals"][format!("{bare}:aud")].as_str()
             else {
                 return false;
             };
-            let equals = &statement["Condition"]["StringEquals"];
-            let key = format!("{}:aud", crds::names::scheme_less(issuer_url));
-            let Some(audience) = equals[key].as_str() else { return false };
-            same(statement, &Trust { provider_arn, issuer_url, audience, subject: &self.subject }.policy())
+            let (issuer_url, subject) = (&format!("https://{bare}"), self.subject.as_str());
+            known && same(statement, &Trust { provider_arn, issuer_url, audience, subject }.policy())
         };
         let all = statements(&parse(found));
         all.into_iter().filter(|statement| is_former(statement) && !same(statement, &self.policy)).collect()
