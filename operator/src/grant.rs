@@ -8,14 +8,15 @@ use crds::glob::glob;
 use crds::names::{ROLES_PATH, is_boundary};
 use crds::selector::selects;
 use crds::{Finding, Grant, GrantNamespaces, InlinePolicies, Reason};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 /// A namespace: grants name it or select its labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Namespace<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Its labels.
-    pub labels: &'a BTreeMap<String, String>,
+    /// Its labels; `None` while they are not known: then only its name, and the selector of every namespace, cover it.
+    pub labels: Option<&'a BTreeMap<String, String>>,
 }
 
 /// What a binding that makes a role asks for, or what its role has.
@@ -75,8 +76,11 @@ pub fn check(issuer: &str, grants: &[Grant], request: Request<'_>) -> Result<(),
 
 fn covers_namespace(grant: &Grant, namespace: Namespace<'_>) -> bool {
     let Some(GrantNamespaces { names, selector }) = &grant.namespaces else { return false };
-    selector.as_ref().is_some_and(|selector| selects(selector, namespace.labels))
-        || names.iter().flatten().any(|name| name == namespace.name)
+    let selected = |selector: &LabelSelector| match namespace.labels {
+        Some(labels) => selects(selector, labels),
+        None => *selector == LabelSelector::default(),
+    };
+    selector.as_ref().is_some_and(selected) || names.iter().flatten().any(|name| name == namespace.name)
 }
 
 /// Whether a grant's policy pattern covers an ARN: equal, `*` alone for any, or with `*` in the resource part. The
@@ -96,7 +100,6 @@ fn matches(pattern: &str, arn: &str) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
     use proptest::prelude::*;
 
     use super::*;
@@ -118,14 +121,14 @@ mod tests {
     }
     fn ask(grants: &[Grant], namespace: &str, policies: &[&str]) -> Result<(), String> {
         let policy_arns: Vec<String> = policies.iter().map(ToString::to_string).collect();
-        let namespace = Namespace { name: namespace, labels: &NO_LABELS };
+        let namespace = Namespace { name: namespace, labels: Some(&NO_LABELS) };
         ask_for(grants, Request { namespace, policy_arns: &policy_arns, ..REQUEST })
     }
     fn ask_for(grants: &[Grant], request: Request<'_>) -> Result<(), String> {
         check("default", grants, request).map_err(|finding| finding.message)
     }
     static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
-    const VAULT_NAMESPACE: Namespace<'_> = Namespace { name: "vault", labels: &NO_LABELS };
+    const VAULT_NAMESPACE: Namespace<'_> = Namespace { name: "vault", labels: Some(&NO_LABELS) };
     const REQUEST: Request<'_> =
         Request { namespace: VAULT_NAMESPACE, policy_arns: &[], inline: false, session: DEFAULT_SESSION };
 
@@ -163,8 +166,18 @@ mod tests {
         let labels = BTreeMap::from([("team".to_owned(), "vault".to_owned())]);
         let labelled = LabelSelector { match_labels: Some(labels.clone()), ..LabelSelector::default() };
         assert!(ask(&selecting(labelled.clone()), "vault", &[VAULT]).is_err());
-        let namespace = Namespace { name: "vault", labels: &labels };
+        let namespace = Namespace { name: "vault", labels: Some(&labels) };
         assert!(ask_for(&selecting(labelled), Request { namespace, ..REQUEST }).is_ok());
+        // Labels that are not known are not "no labels".
+        let expressions = serde_json::from_value(serde_json::json!({
+            "matchExpressions": [{"key": "untrusted", "operator": "DoesNotExist"}],
+        }));
+        let trusted = selecting(expressions.unwrap());
+        for (labels, granted) in [(Some(&NO_LABELS), true), (None, false)] {
+            let namespace = Namespace { name: "vault", labels };
+            assert_eq!(ask_for(&trusted, Request { namespace, ..REQUEST }).is_ok(), granted);
+            assert!(ask_for(&selecting(LabelSelector::default()), Request { namespace, ..REQUEST }).is_ok());
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crds::condition::{ConditionType as C, Summary, Wanted};
 use crds::holder::Claim;
-use crds::names::OPERATOR_SERVICE_ACCOUNT;
+use crds::names::{OPERATOR_SERVICE_ACCOUNT, REVOKED_POLICY};
 use crds::{DriftPolicy, Finding, OidcIssuer, PodIdentityBindingSpec, Reason};
 
 use super::absence::unconfirmed;
@@ -63,10 +63,8 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         let facts = if lost { Some(RoleFacts::default()) } else { view.own_role(observed) };
         let revoke_at = granted::known_revocation(view, memory).filter(|_| view.grant.is_err());
         Decision { facts, next, revoke_at, ..Decision::nothing(summary, timings) }
-    } else if let (Some(_), Err(finding)) = (&view.spec().role, &view.grant) {
-        granted::without_grant(view, observed, memory, finding, clock, timings)
     } else if view.spec().role.is_some() {
-        make_role(view, observed, memory, clock, timings)
+        own_role(view, observed, memory, clock, timings)
     } else {
         use_existing_role(view, observed, memory, clock, timings)
     };
@@ -79,7 +77,9 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
             revoke_at,
         },
         // A role that the binding does not want any more is removed, not put back; and a former trust changes by time.
-        drift: view.object.was_ready && view.spec().role.is_some() && !steps.iter().any(is_of_move),
+        drift: view.object.was_ready
+            && view.spec().role.is_some()
+            && !steps.iter().filter_map(Step::change).any(is_of_move),
         steps,
         facts: Facts { role: facts, revoke_at },
         next,
@@ -128,31 +128,50 @@ fn blocked(
         );
         return Some((Summary::Reconciling(Finding::new(Reason::DependencyNotReady, message)), later));
     }
-    if let Err(unknown) = check_audience(view.spec(), issuer) {
-        return Some((Summary::Stalled(unknown), later));
+    None
+}
+
+/// A binding that makes a role: whether its specification is accepted, and whether grants cover what it asks for and what the role
+/// has. An edit that is not accepted keeps no rights that are not covered.
+fn own_role<'a>(
+    view: &'a View,
+    observed: &'a Observed,
+    memory: &Memory,
+    clock: &Clock,
+    timings: &Timings,
+) -> Decision<'a> {
+    let lost = granted::lost_rights(view, observed);
+    let audience = view.issuer().ok().and_then(|issuer| check_audience(view.spec(), issuer).err());
+    let refused = view.refused.clone().or(audience).or_else(|| too_long(view, observed));
+    match (lost, &view.grant, refused) {
+        (Some(lost), Err(_), _) | (Some(lost), Ok(()), Some(_)) => {
+            granted::grant_lost(view, observed, memory, &lost, clock, timings)
+        }
+        (None, Err(finding), None) => granted::without_grant(view, observed, memory, finding, clock, timings),
+        (None, _, Some(finding)) => {
+            let revoke_at = granted::known_revocation(view, memory).filter(|_| observed.role.is_err());
+            let facts = view.own_role(observed);
+            Decision { facts, revoke_at, ..Decision::nothing(Summary::Stalled(finding), timings) }
+        }
+        (lost, Ok(()), None) => make_role(view, observed, memory, lost.is_some(), clock, timings),
     }
-    another_role(view).or_else(|| too_long(view)).map(|finding| (Summary::Stalled(finding), later))
 }
 
-/// That the binding has a role which its specification does not speak of any more: IAM can change neither path nor account.
-fn another_role(view: &View) -> Option<Finding> {
-    let (former, target) = (view.former_role()?, view.target.as_ref().ok()?);
-    let message = format!(
-        "the binding has role {former}, and under OidcIssuer {} it would be {}: spec.issuerRef may change to an OidcIssuer of the \
-         same AWS account and clusterName only. Put the former one back, or make a new binding",
-        view.spec().issuer_name(),
-        target.arn
-    );
-    Some(Finding::new(Reason::InvalidSpec, message))
-}
-
-/// Inline policies that IAM would refuse.
-fn too_long(view: &View) -> Option<Finding> {
-    let size = inline::size(&view.target.as_ref().ok()?.inline);
-    (size > inline::QUOTA).then(|| {
+/// Inline policies that IAM would refuse, or that leave no space for a revocation. One that only denies stays once it is there.
+fn too_long(view: &View, observed: &Observed) -> Option<Finding> {
+    let target = view.target.as_ref().ok()?;
+    let staying = match &observed.role {
+        Ok(Some(RoleState::Found(_, Some(policies)))) => {
+            inline::size_of_foreign_denies(&policies.inline, &target.inline)
+        }
+        _ => 0,
+    };
+    let size = inline::size(&target.inline) + staying;
+    let has_any = !target.inline.is_empty();
+    (has_any && size > inline::QUOTA).then(|| {
         let message = format!(
-            "spec.role.inlinePolicies have {size} characters without white space, and at most {} are possible: make managed \
-             policies of some",
+            "spec.role.inlinePolicies, with those of the role that only deny, have {size} characters without white space, and at most \
+             {} are possible: make managed policies of some",
             inline::QUOTA
         );
         Finding::new(Reason::InvalidSpec, message)
@@ -209,6 +228,7 @@ fn make_role<'a>(
     view: &'a View,
     observed: &'a Observed,
     memory: &Memory,
+    has_lost_rights: bool,
     clock: &Clock,
     timings: &Timings,
 ) -> Decision<'a> {
@@ -223,6 +243,8 @@ fn make_role<'a>(
     let changes = match state {
         None | Some(RoleState::Missing) => target.creation(),
         Some(RoleState::Found(role, policies)) => match target.owns(role) {
+            // What is not covered goes before anything that may fail.
+            Ok(()) if has_lost_rights => taking_first(target.diff(role, policies.as_ref(), &view.moves())),
             Ok(()) => target.diff(role, policies.as_ref(), &view.moves()),
             Err(not_owned) => {
                 let settling = unconfirmed(observed, memory, clock, timings);
@@ -236,20 +258,30 @@ fn make_role<'a>(
     };
     if let Some(too_long) = changes.iter().find_map(trust_too_long) {
         let facts = view.own_role(observed);
-        return Decision { facts, ..Decision::nothing(Summary::Stalled(too_long), timings) };
+        let steps: Vec<Step> = changes
+            .into_iter()
+            .filter(|change| has_lost_rights && takes_rights(change))
+            .map(Step::Change)
+            .collect();
+        let next = Next::read_back(&steps, Next::At(timings.role_resync));
+        return Decision { steps, facts, next, ..Decision::nothing(Summary::Stalled(too_long), timings) };
     }
-    let only_reported =
-        !changes.is_empty() && view.spec().drift_policy == DriftPolicy::ReportOnly && view.shows_drift();
+    let reports =
+        view.spec().drift_policy == DriftPolicy::ReportOnly && view.shows_drift() && !has_lost_rights;
+    // A move goes on by time; nobody else changed anything.
+    let moves = changes.iter().any(is_of_move);
+    let is_reported = |change: &Change| reports && !(moves && trust::is_of_move(change));
+    let drifted: Vec<&Change> = changes.iter().filter(|change| is_reported(change)).collect();
     let summary = if changes.is_empty() {
         Summary::Ready(verdict::as_specified(target, found.flatten()))
-    } else if only_reported {
-        Summary::Stalled(verdict::drifted(&changes))
+    } else if !drifted.is_empty() {
+        Summary::Stalled(verdict::drifted(&drifted))
     } else {
         let message = format!("to be done: {}", attributes(&changes));
         Summary::Reconciling(Finding::new(Reason::Progressing, message))
     };
     let finalizer = (!view.object.finalizer).then_some(Step::AddFinalizer);
-    let changes = changes.into_iter().filter(|_| !only_reported).map(Step::Change);
+    let changes = changes.into_iter().filter(|change| !is_reported(change)).map(Step::Change);
     let mut steps: Vec<Step> = finalizer.into_iter().chain(changes).collect();
     steps.extend(annotate(view, observed, memory, &target.arn));
     // Only what was seen is reported. A role that was seen before keeps its name until it is certain that it is gone.
@@ -263,9 +295,24 @@ fn make_role<'a>(
     Decision { steps, facts, next, ..Decision::nothing(summary, timings) }
 }
 
-/// Whether a step is part of a move: what is trusted beside the specification for a while changes by time.
-fn is_of_move(step: &Step) -> bool {
-    step.change().is_some_and(|change| change.attribute == trust::END)
+/// Whether a change belongs to a move: what is trusted beside the specification for a while changes by time.
+fn is_of_move(change: &Change) -> bool {
+    change.attribute == trust::END
+}
+
+/// Whether a change only takes rights, or makes that possible: the operator may change bounded roles only.
+fn takes_rights(change: &Change) -> bool {
+    let takes = |write: &IamWrite| match write {
+        IamWrite::PutBoundary { .. } | IamWrite::DetachPolicy { .. } | IamWrite::PutSettings { .. } => true,
+        IamWrite::DeleteInline { name, .. } => name != REVOKED_POLICY,
+        _ => false,
+    };
+    matches!(&change.write, Write::Iam(write) if takes(write))
+}
+
+fn taking_first(changes: Vec<Change>) -> Vec<Change> {
+    let (first, rest): (Vec<Change>, Vec<Change>) = changes.into_iter().partition(takes_rights);
+    [first, rest].concat()
 }
 
 /// A trust policy that IAM would refuse: it has several statements while the binding moves.

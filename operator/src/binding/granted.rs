@@ -22,7 +22,7 @@ use crate::timings::Timings;
 #[allow(clippy::missing_errors_doc, reason = "the error is the answer")]
 pub fn check_grant(
     namespace: &str,
-    labels: &BTreeMap<String, String>,
+    labels: Option<&BTreeMap<String, String>>,
     spec: &PodIdentityBindingSpec,
     issuer: Result<&OidcIssuer, Finding>,
 ) -> Result<(), Finding> {
@@ -36,8 +36,32 @@ pub fn check_grant(
     grant::check(spec.issuer_name(), &issuer?.spec.grants, request)
 }
 
-/// A binding that no grant covers. What is not covered is not applied: the role stays as it was, unless no grant covers what it
-/// has either.
+/// The role, where it is this binding's and has rights that no grant covers any more, with what is not covered.
+pub(super) fn lost_rights<'a>(view: &'a View, observed: &'a Observed) -> Option<Lost<'a>> {
+    let (Ok(target), Ok(Some(RoleState::Found(role, Some(policies))))) = (&view.target, &observed.role)
+    else {
+        return None;
+    };
+    let issuer = view.issuer().ok().filter(|_| view.object.finalizer && target.owns(role).is_ok())?;
+    let (policy_arns, inline) = target.rights(policies);
+    let request = grant::Request {
+        namespace: grant::Namespace { name: &view.object.namespace, labels: view.labels.as_deref() },
+        policy_arns: &policy_arns,
+        inline,
+        session: Duration::from_secs(u64::try_from(role.settings.max_session_seconds).unwrap_or(u64::MAX)),
+    };
+    let name = issuer.metadata.name.as_deref().unwrap_or_default();
+    let covered = grant::check(name, &issuer.spec.grants, request);
+    let begun = revocation::has_begun(role, &policies.inline, &target.trust);
+    let why = match (covered, &view.grant) {
+        (Err(finding), _) => finding.message,
+        (Ok(()), Err(finding)) if begun => finding.message.clone(),
+        (Ok(()), _) => return None,
+    };
+    Some(Lost { target, role, policies, why })
+}
+
+/// A binding that no grant covers, and whose role has no rights that are not covered: what is not covered is not applied.
 pub(super) fn without_grant<'a>(
     view: &'a View,
     observed: &'a Observed,
@@ -46,64 +70,55 @@ pub(super) fn without_grant<'a>(
     clock: &Clock,
     timings: &Timings,
 ) -> Decision<'a> {
-    let found = match (&view.target, &observed.role) {
-        (Ok(target), Ok(Some(RoleState::Found(role, Some(policies))))) if target.owns(role).is_ok() => {
-            Some((target, role, policies))
+    let revoke_at = known_revocation(view, memory);
+    let mut decision = match (&observed.role, revoke_at) {
+        // What was said of the role stays so: a failed read begins no wait again, and makes nothing of a revoked role.
+        (Err(_), _) if view.ready_reason().is_some_and(is_of_loss) => {
+            let reason = view.ready_reason().unwrap_or(Reason::GrantLost);
+            let summary = Summary::Stalled(Finding::new(reason, &finding.message));
+            Decision { next: Next::BackOff, revoke_at, ..Decision::nothing(summary, timings) }
         }
-        _ => None,
-    };
-    let lost = found.filter(|(target, role, policies)| {
-        let begun = revocation::has_begun(&policies.inline);
-        view.object.finalizer && (begun || !covers_role(view, target, role, policies))
-    });
-    let mut decision = if let Some((target, role, policies)) = lost {
-        let lost = Lost { target, role, policies, why: &finding.message };
-        grant_lost(view, observed, memory, &lost, clock, timings)
-    } else {
-        let (summary, next) = not_granted(view, finding, clock, timings);
-        // A failed read is no reason to begin the wait again.
-        let revoke_at = known_revocation(view, memory).filter(|_| observed.role.is_err());
-        Decision { next, revoke_at, ..Decision::nothing(summary, timings) }
+        (read, _) => {
+            let (summary, next) = not_granted(view, finding, clock, timings);
+            Decision {
+                next,
+                revoke_at: revoke_at.filter(|_| read.is_err()),
+                ..Decision::nothing(summary, timings)
+            }
+        }
     };
     decision.facts = view.own_role(observed);
     decision
 }
 
-/// Whether a grant covers what the role has.
-fn covers_role(view: &View, target: &Target, role: &Role, policies: &RolePolicies) -> bool {
-    let Ok(issuer) = view.issuer() else { return true };
-    let (policy_arns, inline) = target.rights(policies);
-    let request = grant::Request {
-        namespace: grant::Namespace { name: &view.object.namespace, labels: &view.labels },
-        policy_arns: &policy_arns,
-        inline,
-        session: Duration::from_secs(u64::try_from(role.settings.max_session_seconds).unwrap_or(u64::MAX)),
-    };
-    grant::check(view.spec().issuer_name(), &issuer.spec.grants, request).is_ok()
+/// Whether a reason says that a role has lost its grant.
+fn is_of_loss(reason: Reason) -> bool {
+    matches!(reason, Reason::GrantLost | Reason::GrantChangeSuspicious | Reason::Revoked)
 }
 
 /// A role that has rights which no grant covers any more.
-struct Lost<'a> {
+pub(super) struct Lost<'a> {
     target: &'a Target,
     role: &'a Role,
     policies: &'a RolePolicies,
     /// What no grant allows.
-    why: &'a str,
+    why: String,
 }
 
 /// A role that has rights which no grant covers any more: it is frozen and reported at once, and revoked after `grant_loss`.
 /// Nothing is revoked where a change of grants hits many roles, before an administrator confirms it.
-fn grant_lost<'a>(
-    view: &View,
-    observed: &Observed,
+pub(super) fn grant_lost<'a>(
+    view: &'a View,
+    observed: &'a Observed,
     memory: &Memory,
     Lost { target, role, policies, why }: &Lost<'_>,
     clock: &Clock,
     timings: &Timings,
 ) -> Decision<'a> {
     let stalled = |reason, message: String| Summary::Stalled(Finding::new(reason, message));
+    let facts = view.own_role(observed);
     let later = Next::At(timings.role_resync);
-    let begun = revocation::has_begun(&policies.inline);
+    let begun = revocation::has_begun(role, &policies.inline, &target.trust);
     // Whoever can write the status must not put the revocation off.
     let longest = clock.wall.checked_add(timings.grant_loss).unwrap_or(Timestamp::MAX);
     let revoke_at = known_revocation(view, memory).map_or(longest, |known| known.min(longest));
@@ -114,20 +129,23 @@ fn grant_lost<'a>(
         );
         let next = Next::At(left.unsigned_abs());
         return Decision {
+            facts,
             next,
             revoke_at: Some(revoke_at),
             ..Decision::nothing(stalled(Reason::GrantLost, message), timings)
         };
     }
     if !begun && view.losses.is_suspicious() && !is_confirmed(view) {
-        let (Losses { lost, roles }, name) = (view.losses, view.spec().issuer_name());
-        let generation =
-            view.issuer.as_ref().and_then(|issuer| issuer.metadata.generation).unwrap_or_default();
+        let Losses { lost, roles } = view.losses;
+        let issuer = view.issuer.as_ref();
+        let name = issuer.and_then(|issuer| issuer.metadata.name.as_deref()).unwrap_or_default();
+        let generation = issuer.and_then(|issuer| issuer.metadata.generation).unwrap_or_default();
         let message = format!(
             "{lost} of {roles} roles of OidcIssuer {name} would be revoked at once, so none is. If that is meant: kubectl annotate \
              oidcissuer {name} --overwrite {CONFIRM_ANNOTATION}={generation}:{lost}. Otherwise put the grants back. This binding: {why}"
         );
         return Decision {
+            facts,
             next: later,
             revoke_at: Some(revoke_at),
             ..Decision::nothing(stalled(Reason::GrantChangeSuspicious, message), timings)
@@ -141,7 +159,13 @@ fn grant_lost<'a>(
     );
     let next = Next::read_back(&steps, later);
     let revoke_at = (!steps.is_empty()).then_some(revoke_at);
-    Decision { steps, next, revoke_at, ..Decision::nothing(stalled(Reason::Revoked, message), timings) }
+    Decision {
+        steps,
+        facts,
+        next,
+        revoke_at,
+        ..Decision::nothing(stalled(Reason::Revoked, message), timings)
+    }
 }
 
 /// When the role is revoked, as far as that was decided before. The status outlives the process.

@@ -18,7 +18,7 @@ use crds::condition::Wanted;
 use crds::condition::{ConditionType, find, is_true};
 use crds::holder::Claim;
 use crds::names::OPERATOR_SERVICE_ACCOUNT;
-use crds::{OidcIssuer, PodIdentityBinding, PodIdentityBindingStatus, Reason};
+use crds::{Finding, OidcIssuer, PodIdentityBinding, PodIdentityBindingStatus, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, ResourceExt};
@@ -93,46 +93,35 @@ impl Kind for Binding {
     ) -> (View, Option<Account>) {
         let cluster = &context.cluster;
         cluster.issuers_synced().await;
-        let issuer = cluster.issuer(object.spec.issuer_name());
-        let account = issuer.as_ref().map(|issuer| context.accounts.of(&issuer.spec));
-        let service_account = &object.spec.service_account_name;
-        let mut view = View {
-            object: state.clone(),
-            binding: Arc::clone(object),
-            issuer,
-            siblings: Vec::new(),
-            reserved: state.namespace == context.namespace && service_account == OPERATOR_SERVICE_ACCOUNT,
-            target: Err(Unresolved::NotNeeded),
-            now: context.clock().wall,
-            labels: Arc::default(),
-            grant: Ok(()),
-            losses: Losses::default(),
-        };
         // Of any issuer: another binding on the ServiceAccount may use it.
         if cluster.issuers.state().iter().any(|issuer| issuer.spec.selects_namespaces()) {
             cluster.namespaces_synced().await;
         }
-        view.labels = cluster.labels(&state.namespace);
-        view.grant = granted::check_grant(&state.namespace, &view.labels, &object.spec, view.issuer());
-        if let (Some(issuer), Err(_)) = (&view.issuer, &view.grant)
-            && object.has_role()
-        {
+        let service_account = &object.spec.service_account_name;
+        let mut view = View {
+            object: state.clone(),
+            binding: Arc::clone(object),
+            issuer: cluster.issuer(object.spec.issuer_name()),
+            siblings: Vec::new(),
+            reserved: state.namespace == context.namespace && service_account == OPERATOR_SERVICE_ACCOUNT,
+            target: Err(Unresolved::NotNeeded),
+            now: context.clock().wall,
+            labels: cluster.labels(&state.namespace),
+            grant: Ok(()),
+            refused: None,
+            losses: Losses::default(),
+        };
+        if !view.never_had_role() {
+            view.target = target(object, state, view.issuer.as_ref(), context).await;
+            stay_with_role(&mut view, object, context).await;
+        }
+        view.grant =
+            granted::check_grant(&state.namespace, view.labels.as_deref(), &object.spec, view.issuer());
+        let is_to_be_revoked = object.status.as_ref().is_some_and(|status| status.revoke_at.is_some());
+        if let Some(issuer) = view.issuer.as_ref().filter(|_| is_to_be_revoked) {
             view.losses = losses(issuer, cluster);
         }
-        if !view.never_had_role() {
-            view.target = match &view.issuer {
-                Some(issuer) if state.deleting && issuer.is_abandoned() => Err(Unresolved::Abandoned),
-                Some(issuer) => {
-                    let identity = context.accounts.identity(&issuer.spec).await;
-                    identity.map_err(Unresolved::Account).map(|identity| {
-                        let ObjectState { namespace, name, .. } = state;
-                        let urls = cluster.issuers.state().into_iter().map(|issuer| issuer.spec.issuer_url());
-                        role::target(namespace, name, &object.spec, &issuer.spec, urls, &identity)
-                    })
-                }
-                None => Err(Unresolved::NoIssuer),
-            };
-        }
+        let account = view.issuer.as_ref().map(|issuer| context.accounts.of(&issuer.spec));
         let on_account = cluster.bindings_on(&state.namespace, service_account);
         let others = on_account.iter().filter(|other| other.uid() != object.uid());
         let siblings = others.map(|other| sibling(other, object, view.target.as_ref().ok(), context));
@@ -214,8 +203,59 @@ impl Kind for Binding {
     }
 }
 
-/// How many roles of an issuer have lost their grant, by the status: an edit that asks for more than is granted is no loss, and
-/// must not keep a role from being revoked.
+/// The role of a binding under an issuer.
+async fn target(
+    object: &PodIdentityBinding,
+    state: &ObjectState,
+    issuer: Option<&Arc<OidcIssuer>>,
+    context: &Context,
+) -> Result<Target, Unresolved> {
+    let issuer = issuer.ok_or(Unresolved::NoIssuer)?;
+    if state.deleting && issuer.is_abandoned() {
+        return Err(Unresolved::Abandoned);
+    }
+    let identity = context.accounts.identity(&issuer.spec).await.map_err(Unresolved::Account)?;
+    let urls = context.cluster.issuers.state().into_iter().map(|issuer| issuer.spec.issuer_url());
+    Ok(role::target(&state.namespace, &state.name, &object.spec, &issuer.spec, urls, &identity))
+}
+
+/// A binding whose specification names an issuer that cannot have its role stays under the one that has: its role is neither left
+/// behind nor kept from the comparison with the grants.
+async fn stay_with_role(view: &mut View, object: &PodIdentityBinding, context: &Context) {
+    let status = object.status.as_ref().filter(|_| object.has_role());
+    let Some(arn) = status.and_then(|status| status.role_arn.as_ref()) else { return };
+    let cannot_have_it = match &view.target {
+        Ok(target) => !target.is(arn),
+        Err(unresolved) => matches!(unresolved, Unresolved::NoIssuer),
+    };
+    if !cannot_have_it {
+        return;
+    }
+    let mut candidates = Vec::new();
+    for issuer in context.cluster.issuers.state() {
+        let found = target(object, &view.object, Some(&issuer), context).await;
+        if found.as_ref().is_ok_and(|target| target.is(arn)) {
+            candidates.push((found, issuer));
+        }
+    }
+    // Of several, one that grants what the binding asks for: its specification may name that one.
+    let labels = view.labels.as_deref();
+    let grants = |issuer: &OidcIssuer| {
+        granted::check_grant(&view.object.namespace, labels, &object.spec, Ok(issuer)).is_ok()
+    };
+    candidates.sort_by_key(|(_, issuer)| (!grants(issuer), issuer.name_any()));
+    let Some((found, issuer)) = candidates.into_iter().next() else { return };
+    let message = format!(
+        "the binding has role {arn}. OidcIssuer {}, which spec.issuerRef names, does not exist, or is of another AWS account or \
+         clusterName: put the former one back, or make a new binding",
+        object.spec.issuer_name()
+    );
+    view.refused = Some(Finding::new(Reason::InvalidSpec, message));
+    (view.target, view.issuer) = (found, Some(issuer));
+}
+
+/// How many roles of an issuer are to be revoked, by the status: an edit that asks for more than is granted is no loss, and must not
+/// keep a role from being revoked.
 fn losses(issuer: &OidcIssuer, cluster: &Cluster) -> Losses {
     let mut losses = Losses::default();
     for binding in cluster.bindings_of(&issuer.name_any()) {
@@ -227,11 +267,8 @@ fn losses(issuer: &OidcIssuer, cluster: &Cluster) -> Losses {
             continue;
         }
         losses.roles += 1;
-        let namespace = binding.namespace().unwrap_or_default();
-        let labels = cluster.labels(&namespace);
-        let grant = granted::check_grant(&namespace, &labels, &binding.spec, Ok(issuer));
-        let is_lost = says(&binding, &[Reason::GrantLost, Reason::GrantChangeSuspicious]);
-        losses.lost += usize::from(is_lost && grant.is_err());
+        let is_lost = binding.status.as_ref().is_some_and(|status| status.revoke_at.is_some());
+        losses.lost += usize::from(is_lost);
     }
     losses
 }
@@ -256,7 +293,8 @@ fn sibling(
     let conditions = other.status.as_ref().map_or(&[][..], |status| &status.conditions);
     let heir = target.zip(cluster.issuer(other.spec.issuer_name())).and_then(|(target, issuer)| {
         let labels = cluster.labels(&namespace);
-        let is_accepted = granted::check_grant(&namespace, &labels, &other.spec, Ok(&issuer)).is_ok()
+        let is_accepted = granted::check_grant(&namespace, labels.as_deref(), &other.spec, Ok(&issuer))
+            .is_ok()
             && decide::check_audience(&other.spec, &issuer).is_ok();
         let urls = cluster.issuers.state().into_iter().map(|issuer| issuer.spec.issuer_url());
         let made = role::target(&namespace, &name, &other.spec, &issuer.spec, urls, &target.identity);

@@ -34,10 +34,12 @@ pub struct View {
     pub reserved: bool,
     /// The time of the pass.
     pub now: Timestamp,
-    /// The labels of its namespace.
-    pub labels: Arc<BTreeMap<String, String>>,
+    /// The labels of its namespace, once they are known.
+    pub labels: Option<Arc<BTreeMap<String, String>>>,
     /// Whether a grant of its issuer covers it.
     pub grant: Result<(), Finding>,
+    /// Why the binding stays under `issuer` although its specification names another one.
+    pub refused: Option<Finding>,
     /// How many roles of the issuer have lost their grant; counted only where this one may have.
     pub losses: Losses,
     /// The role it should have.
@@ -147,16 +149,22 @@ impl View {
         (self.spec().role.is_some() && target.owns(role).is_ok()).then(facts)
     }
 
+    /// The reason of Ready in the status.
+    #[must_use]
+    pub fn ready_reason(&self) -> Option<Reason> {
+        let status = self.binding.status.as_ref()?;
+        let ready = find(&status.conditions, ConditionType::Ready)?;
+        Reason::ALL.iter().copied().find(|reason| reason.as_str() == ready.reason)
+    }
+
     /// Whether somebody else made the difference between role and specification: the role was as specified for this generation, or
     /// that it differs was reported already.
     #[must_use]
     pub fn shows_drift(&self) -> bool {
         let status = self.binding.status.as_ref();
-        let reported = status.is_some_and(|status| {
-            let ready = find(&status.conditions, ConditionType::Ready);
-            status.observed_generation == Some(self.object.generation)
-                && ready.is_some_and(|ready| ready.reason == Reason::DriftDetected.as_str())
-        });
+        let is_of_generation =
+            status.is_some_and(|status| status.observed_generation == Some(self.object.generation));
+        let reported = is_of_generation && self.ready_reason() == Some(Reason::DriftDetected);
         self.object.was_ready || reported
     }
 

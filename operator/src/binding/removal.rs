@@ -79,6 +79,8 @@ pub(super) fn decide<'a>(
                 }
             };
             if let Some(added) = added(view, target, policies.as_ref()).filter(|_| delete && !keeps_role) {
+                // It is not used any more, whatever is decided about the policies.
+                decision.steps = target.revocation(role).into_iter().map(Step::Change).collect();
                 decision.summary = Summary::Reconciling(Finding::new(Reason::DeletionBlocked, added));
                 return decision;
             }

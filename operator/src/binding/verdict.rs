@@ -49,8 +49,8 @@ pub fn as_specified(target: &Target, policies: Option<&RolePolicies>) -> Finding
 
 /// That the role was changed by somebody else and stays so, because the binding says that.
 #[must_use]
-pub fn drifted(changes: &[Change]) -> Finding {
-    let described: Vec<String> = changes.iter().map(Change::describe).collect();
+pub fn drifted(changes: &[&Change]) -> Finding {
+    let described: Vec<String> = changes.iter().map(|change| change.describe()).collect();
     let message = format!(
         "the role differs from the specification, and spec.driftPolicy is ReportOnly: correct it in IAM, or set driftPolicy to \
          Correct. Necessary: {}",

@@ -7,8 +7,7 @@ use crds::{Finding, OidcIssuer, OidcIssuerSpec, Reason};
 use crate::aws::model::Identity;
 use crate::installation::NamedIssuer;
 
-/// The issuers with the same URLs in the account of these credentials. One without `s3` stays as it is: nothing is published for
-/// it.
+/// The issuers with the same URLs in the account of these credentials. One whose `operatorRoleARN` is of this account stays as it is.
 ///
 /// # Errors
 /// If the account is the one in which the documents are.
@@ -18,9 +17,12 @@ pub fn issuers(of_file: &[NamedIssuer], identity: &Identity) -> Result<Vec<Named
 
 fn second(issuer: &NamedIssuer, identity: &Identity) -> Result<NamedIssuer, Finding> {
     let NamedIssuer { name, spec } = issuer;
-    let Some(s3) = &spec.s3 else { return Ok(issuer.clone()) };
     let account = &identity.account;
-    let first = spec.account_id.as_deref().or_else(|| account_of_bucket(&s3.bucket, &s3.region));
+    if spec.role_account() == Some(account) {
+        return Ok(issuer.clone()); // it is this account's already
+    }
+    let of_bucket = || spec.s3.as_ref().and_then(|s3| account_of_bucket(&s3.bucket, &s3.region));
+    let first = spec.account_id.as_deref().or_else(of_bucket);
     if first == Some(account) {
         let message = format!(
             "OidcIssuer {name} publishes its documents in account {account}, and these credentials are of the same one: \
@@ -103,6 +105,15 @@ spec:
         let refused = issuers(&of_file, &Identity::of_account("111122223333")).unwrap_err();
         assert!(refused.message.contains("--register-only is for another account"), "{refused:?}");
         let again = issuers(&second, &Identity::of_account("999999999999")).unwrap();
-        assert_eq!(again, second, "it has no bucket");
+        assert_eq!(again, second, "it is of this account");
+        // The documents of another publisher, for example of a managed Kubernetes.
+        let mut elsewhere = of_file.clone();
+        (elsewhere[0].spec.s3, elsewhere[0].spec.issuer_url) =
+            (None, Some("https://oidc.example.com/id/".into()));
+        let second = issuers(&elsewhere, &Identity::of_account("999999999999")).unwrap();
+        assert_eq!(
+            (second[0].name.as_str(), second[0].spec.role_account()),
+            ("default-999999999999", Some("999999999999"))
+        );
     }
 }

@@ -79,9 +79,9 @@ impl Cluster {
         self.namespaces.synced.cancelled().await;
     }
 
-    /// The labels of a namespace; none where it is not known.
+    /// The labels of a namespace; `None` where they are not known.
     #[must_use]
-    pub fn labels(&self, namespace: &str) -> Labels {
+    pub fn labels(&self, namespace: &str) -> Option<Labels> {
         self.namespaces.labels(namespace)
     }
 

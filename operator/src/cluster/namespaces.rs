@@ -23,9 +23,8 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    pub(super) fn labels(&self, namespace: &str) -> Labels {
-        let labels = self.labels.read().unwrap_or_else(PoisonError::into_inner);
-        labels.get(namespace).cloned().unwrap_or_default()
+    pub(super) fn labels(&self, namespace: &str) -> Option<Labels> {
+        self.labels.read().unwrap_or_else(PoisonError::into_inner).get(namespace).cloned()
     }
 
     /// Returns whether the labels have changed.

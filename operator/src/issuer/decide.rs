@@ -217,6 +217,7 @@ fn facts(view: &View, published: Option<&Documents>, life: Option<&Life>) -> Fac
         digest: published.map(Documents::digest),
         // Somebody else publishes: there is nothing to show.
         keys: if spec.s3.is_none() { Some(Vec::new()) } else { life.map(|life| life.records.clone()) },
+        keys_complete: true,
     }
 }
 

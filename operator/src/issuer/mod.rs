@@ -17,7 +17,7 @@ pub mod watch;
 use std::sync::Arc;
 
 use crds::condition::{Wanted, find};
-use crds::{ConditionType, KeyState, OidcIssuer, OidcIssuerStatus};
+use crds::{ConditionType, KeyState, OidcIssuer, OidcIssuerStatus, PublishedKey};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::Store;
@@ -73,7 +73,9 @@ impl Kind for Issuer {
         conditions: Vec<Condition>,
         generation: i64,
     ) -> OidcIssuerStatus {
-        let Facts { issuer_url, jwks_uri, partition, account, provider_arn, digest, keys } = facts;
+        let Facts { issuer_url, jwks_uri, partition, account, provider_arn, digest, keys, keys_complete } =
+            facts;
+        let keys = keys.map(|keys| if keys_complete { keys } else { with_earlier(keys, &prior.keys) });
         OidcIssuerStatus {
             observed_generation: Some(generation),
             conditions,
@@ -187,10 +189,11 @@ impl Kind for Issuer {
         decide::after_failure(plan, view, error, window_open, timings)
     }
 
-    /// Where the bucket or the JWKS was not shown, the plan left out keys that are published there.
+    /// Where the bucket or the JWKS was not shown, the plan left out keys that are published there. Those that it has may be published
+    /// already.
     fn unfinished(memory: &mut Memory, facts: Facts) -> Facts {
         memory.keys = None;
-        Facts { keys: None, ..facts }
+        Facts { keys_complete: false, ..facts }
     }
 
     fn measure(name: &str, status: &OidcIssuerStatus, metrics: &Metrics) {
@@ -207,4 +210,14 @@ impl Kind for Issuer {
     fn gone(state: &ObjectState, context: &Context) {
         context.metrics.forget(&state.name);
     }
+}
+
+/// The records, and those of before of which nothing new is known.
+fn with_earlier(mut records: Vec<PublishedKey>, before: &[PublishedKey]) -> Vec<PublishedKey> {
+    for record in before {
+        if !records.iter().any(|known| known.kid == record.kid) {
+            records.push(record.clone());
+        }
+    }
+    records
 }

@@ -260,6 +260,8 @@ pub struct Facts {
     pub digest: Option<String>,
     /// The keys, once both the API servers and the bucket were read.
     pub keys: Option<Vec<PublishedKey>>,
+    /// Whether keys that the status has and `keys` has not are taken out.
+    pub keys_complete: bool,
 }
 
 /// What a pass leaves for the next.

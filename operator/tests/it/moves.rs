@@ -158,6 +158,7 @@ async fn a_statement_that_is_added_is_drift_and_an_issuer_of_another_cluster_nam
     world.until_aws("the specified trust", |s| s.roles[&name].trust == role.trust).await;
     assert_eq!(world.writes(), ["UpdateAssumeRolePolicy"]);
 
+    let two = next.clone();
     next.cluster_name = "office".into();
     next.s3.as_mut().unwrap().bucket = "office-111122223333-eu-central-1-an".into();
     world.apply_issuer_as("office", &next).await;
@@ -165,8 +166,21 @@ async fn a_statement_that_is_added_is_drift_and_an_issuer_of_another_cluster_nam
     world.apply_binding("app", bound(&json!({"issuerRef": {"name": "office"}}))).await;
     world.binding_is("app", "InvalidSpec").await;
     let message = world.condition("app", crds::ConditionType::Ready).await.2;
-    assert!(message.contains("of the same AWS account and clusterName only"), "{message}");
+    assert!(
+        message.contains("is of another AWS account or clusterName: put the former one back"),
+        "{message}"
+    );
     assert_eq!(json!(world.role().unwrap()), json!(role));
+    // One that does not exist hides nothing from the grants either.
+    world.apply_binding("app", bound(&json!({"issuerRef": {"name": "nowhere"}}))).await;
+    world.binding_is("app", "InvalidSpec").await;
+    for name in ["default", "next"] {
+        let mut spec = if name == "next" { two.clone() } else { world.spec() };
+        spec.grants.clear();
+        world.apply_issuer_as(name, &spec).await;
+    }
+    world.binding_is("app", "GrantLost").await;
+    world.apply_issuer(&world.spec()).await;
     world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Ready").await;
     world.unbind("app").await;

@@ -134,7 +134,7 @@ async fn drift_is_only_reported_where_the_binding_says_so() {
     // A deletion would end what somebody added.
     world.bindings().delete("app", &kube::api::DeleteParams::default()).await.unwrap();
     world.binding_is("app", "DeletionBlocked").await;
-    assert_eq!(world.writes(), [""; 0]);
+    assert_eq!(world.writes(), ["UpdateAssumeRolePolicy"], "nothing uses it any more");
     world.sim.change(|state| state.roles.get_mut(&name).unwrap().attached.pop());
     let gone = |b: Option<&crds::PodIdentityBinding>| b.is_none();
     world.until(&world.bindings(), "app", "its end", gone).await;

@@ -10,8 +10,10 @@ use crate::aws::model::{IamWrite, Write};
 use crate::change::Change;
 use crate::policy::{equivalent, only_denies};
 
-/// Characters without white space that the inline policies of a role may have (IAM quotas), less 256 for a revocation.
-pub const QUOTA: usize = 10_240 - 256;
+/// What bindings may specify: IAM's limit less 256 characters for a revocation.
+pub const QUOTA: usize = LIMIT - 256;
+/// Characters without white space that the inline policies of a role may have (IAM quotas).
+pub const LIMIT: usize = 10_240;
 
 /// The specified documents by name.
 #[must_use]
@@ -23,8 +25,24 @@ pub fn wanted(policies: &[InlinePolicy]) -> BTreeMap<String, Value> {
 /// The size of all documents as IAM counts it.
 #[must_use]
 pub fn size(wanted: &BTreeMap<String, Value>) -> usize {
-    let characters = |document: &Value| document.to_string().chars().filter(|c| !c.is_whitespace()).count();
-    wanted.values().map(characters).sum()
+    wanted.values().map(|document| characters(&document.to_string())).sum()
+}
+
+/// The size of those that are not specified and only deny.
+#[must_use]
+pub fn size_of_foreign_denies(found: &BTreeMap<String, String>, wanted: &BTreeMap<String, Value>) -> usize {
+    let staying = foreign_denies(found, wanted).filter_map(|name| found.get(name));
+    staying.map(|document| characters(document)).sum()
+}
+
+/// The size of all inline policies of a role.
+#[must_use]
+pub fn size_of_all(found: &BTreeMap<String, String>) -> usize {
+    found.values().map(|document| characters(document)).sum()
+}
+
+fn characters(document: &str) -> usize {
+    document.chars().filter(|c| !c.is_whitespace()).count()
 }
 
 /// What makes the inline policies equal to `wanted`: first what is missing, then what is surplus. One that only denies is never

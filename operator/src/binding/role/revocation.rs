@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crds::names::REVOKED_POLICY;
 use serde_json::{Value, json};
 
-use super::trust;
+use super::{inline, trust};
 use crate::aws::model::{IamWrite, Role, Write};
 use crate::change::Change;
 use crate::policy::{VERSION, equivalent};
@@ -18,14 +18,9 @@ fn deny_all() -> Value {
 
 /// What revokes the role, in the order in which it works soonest.
 #[must_use]
-pub fn diff(
-    name: &str,
-    role: &Role,
-    inline: &BTreeMap<String, String>,
-    trust: &trust::Wanted,
-) -> Vec<Change> {
+pub fn diff(name: &str, role: &Role, found: &BTreeMap<String, String>, trust: &trust::Wanted) -> Vec<Change> {
     let document = deny_all();
-    let is_denied = inline.get(REVOKED_POLICY).is_some_and(|stored| equivalent(stored, &document));
+    let is_denied = found.get(REVOKED_POLICY).is_some_and(|stored| equivalent(stored, &document));
     let deny = (!is_denied).then(|| Change {
         attribute: "revocation",
         old: None,
@@ -36,13 +31,18 @@ pub fn diff(
             document,
         }),
     });
-    deny.into_iter().chain(trust.revocation(name, role)).collect()
+    // Where the denial does not fit, what allows something goes first. Its binding has the documents.
+    let size = deny.as_ref().map_or(0, |_| deny_all().to_string().len());
+    let [allows, _] = inline::removal(name, found);
+    let removed = if inline::size_of_all(found) + size > inline::LIMIT { allows } else { Vec::new() };
+    let fits = inline::size_of_foreign_denies(found, &BTreeMap::new()) + size <= inline::LIMIT;
+    removed.into_iter().chain(deny.filter(|_| fits)).chain(trust.revocation(name, role)).collect()
 }
 
 /// Whether a revocation has begun.
 #[must_use]
-pub fn has_begun(inline: &BTreeMap<String, String>) -> bool {
-    inline.contains_key(REVOKED_POLICY)
+pub fn has_begun(role: &Role, inline: &BTreeMap<String, String>, trust: &trust::Wanted) -> bool {
+    inline.contains_key(REVOKED_POLICY) || trust.is_revoked(role)
 }
 
 /// What takes the denial of a revoked role back. It comes last: until then, what the role may do is as specified again.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crds::names::tag;
+use crds::names::{account_of_arn, tag};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
@@ -14,6 +14,8 @@ use crate::policy::trust::{Trust, of_statements, statements};
 
 /// Characters that IAM allows in a trust policy unless the quota was raised (IAM quotas).
 pub const QUOTA: usize = 2048;
+/// The attribute of the trust policy.
+const TRUST: &str = "trust policy";
 /// The attribute of the time at which the former statement ends.
 pub const END: &str = "end of the former trust";
 
@@ -64,7 +66,8 @@ impl Wanted {
         /// The end of a statement that is in use is moved on about that often.
         const STEP: SignedDuration = SignedDuration::from_hours(1);
         let Moves { now, may_begin, retention, is_in_use } = *moves;
-        let until = until(found);
+        // A later end than could be written now is not believed.
+        let until = until(found).map(|until| until.min(now + retention));
         let formers = self.formers(&found.trust, until.is_some());
         let both = || of_statements(statements(&self.policy).into_iter().chain(formers.clone()));
         let change =
@@ -72,7 +75,7 @@ impl Wanted {
         let is_current = statements(&parse(&found.trust)).iter().any(|one| same(one, &self.policy));
         match until {
             _ if formers.is_empty() => change(&self.policy).into_iter().chain(untag(role, found)).collect(),
-            Some(until) if until <= now && !is_in_use => {
+            Some(until) if until <= now && !is_in_use && is_current => {
                 change(&self.policy).into_iter().chain(untag(role, found)).collect()
             }
             Some(until) if is_current && is_in_use && until < now + (retention - STEP) => {
@@ -93,7 +96,9 @@ impl Wanted {
         let is_former = |statement: &Value| {
             let Some(provider_arn) = statement["Principal"]["Federated"].as_str() else { return false };
             let Some((_, bare)) = provider_arn.split_once(":oidc-provider/") else { return false };
-            let known = has_begun || self.providers.contains(provider_arn);
+            let same_account =
+                self.providers.iter().any(|arn| account_of_arn(arn) == account_of_arn(provider_arn));
+            let known = self.providers.contains(provider_arn) || (has_begun && same_account);
             let Some(audience) = statement["Condition"]["StringEquals"][format!("{bare}:aud")].as_str()
             else {
                 return false;
@@ -108,9 +113,20 @@ impl Wanted {
     /// What makes a role's trust policy let nothing in.
     #[must_use]
     pub fn revocation(&self, role: &str, found: &Role) -> Option<Change> {
-        let is_revoked = [&self.revoked, &self.closed].iter().any(|wanted| equivalent(&found.trust, wanted));
-        (!is_revoked).then(|| put(role, found, &self.revoked, Some(self.closed.clone())))
+        (!self.is_revoked(found)).then(|| put(role, found, &self.revoked, Some(self.closed.clone())))
     }
+
+    /// Whether a role's trust policy lets nothing in.
+    #[must_use]
+    pub fn is_revoked(&self, found: &Role) -> bool {
+        [&self.revoked, &self.closed].iter().any(|wanted| equivalent(&found.trust, wanted))
+    }
+}
+
+/// Whether a change is one that a move makes.
+#[must_use]
+pub fn is_of_move(change: &Change) -> bool {
+    change.attribute == END || change.attribute == TRUST
 }
 
 fn parse(document: &str) -> Value {
@@ -152,7 +168,7 @@ fn untag(role: &str, found: &Role) -> Option<Change> {
 
 fn put(role: &str, found: &Role, document: &Value, otherwise: Option<Value>) -> Change {
     Change {
-        attribute: "trust policy",
+        attribute: TRUST,
         old: Some(found.trust.clone()),
         new: Some(document.to_string()),
         write: Write::Iam(IamWrite::PutTrust {

@@ -94,10 +94,10 @@ impl Case {
             observed_generation: Some(self.generation),
             conditions: merge(&[], ready, self.generation, &Time(self.clock.wall)),
         });
-        let labels = Arc::default();
+        let labels: Option<Arc<BTreeMap<String, String>>> = Some(Arc::default());
         let grant = check_grant(
             self.namespace,
-            &labels,
+            labels.as_deref(),
             &self.spec,
             issuer.as_ref().ok_or_else(|| {
                 Finding::new(Reason::DependencyNotReady, "OidcIssuer default does not exist: create it")
@@ -108,6 +108,7 @@ impl Case {
             labels,
             grant,
             losses: self.losses,
+            refused: None,
             reserved: self.namespace == "podidentity-system",
             binding: Arc::new(binding),
             issuer: issuer.map(Arc::new),

@@ -120,6 +120,98 @@ fn a_grant_that_is_taken_away() {
             "-NotGranted -GrantLost +Annotated",
         ),
         (
+            "an edit that is not accepted keeps no rights: an unknown audience",
+            |case| {
+                case.lose_grant();
+                case.spec.audience = Some("unknown".into());
+            },
+            &[],
+            "False GrantLost Stalled",
+            "-NotGranted -GrantLost -GrantLost",
+        ),
+        (
+            "the same, with a specification that is covered",
+            |case| {
+                case.lose_grant();
+                case.wants(&[]);
+                case.spec.audience = Some("unknown".into());
+                case.revoke_in = Some(-1);
+            },
+            &["put podidentity-revoked", "trust Deny", "annotate 0"],
+            "False Revoked Stalled",
+            "+Granted -Revoked -Revoked",
+        ),
+        (
+            "what is not covered is taken first: the new policy may not exist",
+            |case| {
+                case.issuer.as_mut().unwrap().grants[0].policy_arns = vec![QUEUE.into()];
+                case.wants(&[QUEUE]);
+            },
+            &["detach storage", "attach queue"],
+            "False Progressing Reconciling",
+            "+Granted -Progressing +Annotated",
+        ),
+        (
+            "also where drift is only reported",
+            |case| {
+                case.only_report();
+                case.lose_grant();
+                case.wants(&[]);
+            },
+            &["detach storage"],
+            "False Progressing Reconciling",
+            "+Granted -Progressing +Annotated",
+        ),
+        (
+            "no space for the denial: what allows something goes first",
+            |case| {
+                case.lose_grant();
+                case.revoke_in = Some(-1);
+                let padded = REVOKE_OLDER.replace("TokenIssueTime", &"x".repeat(9_700));
+                case.policies().inline.insert("pad".into(), padded);
+                case.policies().inline.insert("use".into(), ALLOW.replace('*', &"y".repeat(150)));
+            },
+            &["remove use", "put podidentity-revoked", "trust Deny", "annotate 0"],
+            "False Revoked Stalled",
+            "-NotGranted -Revoked -Revoked",
+        ),
+        (
+            "no space at all: the trust is closed",
+            |case| {
+                case.lose_grant();
+                case.revoke_in = Some(-1);
+                let padded = REVOKE_OLDER.replace("TokenIssueTime", &"x".repeat(10_050));
+                case.policies().inline.insert("pad".into(), padded);
+            },
+            &["trust Deny", "annotate 0"],
+            "False Revoked Stalled",
+            "-NotGranted +ForeignDeny -Revoked",
+        ),
+        (
+            "no space at all, and closed: it stays so",
+            |case| {
+                case.lose_grant();
+                case.revoked();
+                let padded = REVOKE_OLDER.replace("TokenIssueTime", &"x".repeat(10_050));
+                case.policies().inline = BTreeMap::from([("pad".into(), padded)]);
+            },
+            &[],
+            "False Revoked Stalled",
+            "-NotGranted -Revoked -Revoked",
+        ),
+        (
+            "the role cannot be read: what was said of it stays",
+            |case| {
+                case.lose_grant();
+                case.revoked();
+                case.ready_reason = Some(Reason::Revoked);
+                case.observed.role = Err(aws_error(Class::Transient));
+            },
+            &[],
+            "False Revoked Stalled",
+            "-NotGranted ?AWSUnavailable -Revoked",
+        ),
+        (
             "the specification is narrowed together with the grant",
             |case| {
                 case.wants(&[]);

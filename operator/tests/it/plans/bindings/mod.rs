@@ -2,6 +2,7 @@
 
 mod case;
 mod grants;
+mod moves;
 mod removal;
 mod siblings;
 

@@ -89,7 +89,7 @@ fn how_a_role_ends() {
                 case.spec.drift_policy = DriftPolicy::ReportOnly;
                 case.policies().attached.insert(QUEUE.into(), None);
             },
-            &[],
+            &["trust Deny"],
             "False DeletionBlocked Reconciling",
             "+Granted -DeletionBlocked -DeletionBlocked",
         ),

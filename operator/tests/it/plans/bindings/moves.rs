@@ -1,0 +1,118 @@
+//! The trust policy while a binding moves to another audience.
+
+use binding::role::trust::{Moves, Wanted, wanted};
+use crds::names::tag;
+use k8s_openapi::jiff::SignedDuration;
+use operator::policy::trust::{Trust, of_statements, statements};
+
+use super::case::Case;
+use super::*;
+
+const URL: &str = "https://oidc.example.com/homelab";
+const DAY: SignedDuration = SignedDuration::from_hours(25);
+
+fn provider() -> String {
+    names::provider_arn("aws", ACCOUNT, URL)
+}
+
+fn trust(audience: &str) -> Wanted {
+    let subject = names::subject("vault", "vault");
+    let trust = Trust { provider_arn: &provider(), issuer_url: URL, audience, subject: &subject };
+    wanted(&trust, [provider()].into())
+}
+
+/// A role that trusts these audiences; `until`: the end of the former one, in hours from now.
+fn role(audiences: &[&str], until: Option<i64>, now: Timestamp) -> Role {
+    let mut role = Case::good().role().clone();
+    let all = audiences.iter().flat_map(|audience| statements(&trust(audience).policy));
+    role.trust = of_statements(all).to_string();
+    let until = until.map(|hours| (now + SignedDuration::from_hours(hours)).as_second().to_string());
+    role.tags.extend(until.map(|until| (tag::FORMER_UNTIL.to_owned(), until)));
+    role
+}
+
+/// Its name, the trusted audiences, the end of the former one in hours from now, what is known of the move, and what is done.
+type Row<'a> = (&'a str, &'a [&'a str], Option<i64>, Moves, &'a [&'a str]);
+
+#[test]
+fn both_are_trusted_until_the_end_of_the_retention() {
+    let now = clock().wall;
+    let moves = Moves { now, may_begin: true, retention: DAY, is_in_use: false };
+    let steady = Moves { may_begin: false, ..moves };
+    let in_use = Moves { is_in_use: true, ..steady };
+    let table: &[Row<'_>] = &[
+        ("nothing to do", &["b"], None, steady, &[]),
+        ("a move begins with its end", &["a"], None, moves, &["until 25", "trust b a"]),
+        ("another statement, and no move", &["a", "b"], None, steady, &["trust b"]),
+        ("both", &["b", "a"], Some(20), steady, &[]),
+        ("both, in another order", &["a", "b"], Some(20), steady, &[]),
+        ("still in use: the end is moved on", &["b", "a"], Some(23), in_use, &["until 25"]),
+        ("still in use, and moved on a moment ago", &["b", "a"], Some(25), in_use, &[]),
+        ("over, and in use", &["b", "a"], Some(-1), in_use, &["until 25"]),
+        ("over", &["b", "a"], Some(-1), steady, &["trust b", "end"]),
+        ("over, and the trust is written already", &["b"], Some(-1), steady, &["end"]),
+        (
+            "another move before the end of the first",
+            &["a", "c"],
+            Some(20),
+            moves,
+            &["until 25", "trust b a c"],
+        ),
+        (
+            "another move where the first was not cleaned up",
+            &["a", "c"],
+            Some(-1),
+            moves,
+            &["until 25", "trust b a c"],
+        ),
+        ("an end that nobody writes is not believed", &["b", "a"], Some(9_000), in_use, &[]),
+    ];
+    for (row, found, until, moves, expected) in table {
+        let found = role(found, *until, now);
+        let changes = trust("b").diff("role", &found, &found.tags, moves);
+        let described: Vec<String> = changes.iter().map(|change| describe(change, now)).collect();
+        assert_eq!(described, *expected, "{row}");
+    }
+}
+
+fn describe(change: &Change, now: Timestamp) -> String {
+    match &change.write {
+        Write::Iam(IamWrite::TagRole { tags, .. }) => {
+            let until = Timestamp::from_second(tags[tag::FORMER_UNTIL].parse().unwrap()).unwrap();
+            format!("until {}", until.duration_since(now).as_hours())
+        }
+        Write::Iam(IamWrite::UntagRole { .. }) => "end".into(),
+        Write::Iam(IamWrite::PutTrust { document, .. }) => {
+            let audience = |statement: &serde_json::Value| {
+                statement["Condition"]["StringEquals"]["oidc.example.com/homelab:aud"]
+                    .as_str()
+                    .unwrap()
+                    .to_owned()
+            };
+            let all: Vec<String> = statements(document).iter().map(audience).collect();
+            format!("trust {}", all.join(" "))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What lets somebody else in is never a former statement.
+#[test]
+fn a_statement_of_another_subject_or_account_is_put_back() {
+    let now = clock().wall;
+    let moves = Moves { now, may_begin: true, retention: DAY, is_in_use: true };
+    let own = role(&["b", "a"], Some(20), now);
+    for (from, to) in [
+        ("serviceaccount:vault:vault", "serviceaccount:vault:other"),
+        (ACCOUNT, "999999999999"),
+        ("StringEquals", "StringLike"),
+        ("AssumeRoleWithWebIdentity", "AssumeRole"),
+    ] {
+        let [b, a] = &statements(&serde_json::from_str(&own.trust).unwrap())[..] else { panic!() };
+        let edited = serde_json::from_str(&a.to_string().replace(from, to)).unwrap();
+        let found = Role { trust: of_statements([b.clone(), edited]).to_string(), ..own.clone() };
+        let changes = trust("b").diff("role", &found, &found.tags, &moves);
+        let described: Vec<String> = changes.iter().map(|change| describe(change, now)).collect();
+        assert_eq!(described, ["trust b", "end"], "{to}");
+    }
+}
