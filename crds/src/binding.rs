@@ -95,8 +95,8 @@ pub struct PodIdentityBindingSpec {
         .message("a region is written as eu-central-1; None means that no region is injected"))]
     pub region: Option<String>,
 
-    /// What is done where the role in AWS was changed by somebody else. Correct, the default: it is put back. `ReportOnly`: it is
-    /// reported and stays.
+    /// What the operator does when somebody else has changed the role in AWS. Correct, the default: it restores the specification.
+    /// `ReportOnly`: it reports the difference and changes nothing.
     #[serde(default, skip_serializing_if = "is_default")]
     pub drift_policy: DriftPolicy,
 
@@ -110,13 +110,13 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// What is done where a role was changed by somebody else.
+/// What the operator does when somebody else has changed a role.
 #[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum DriftPolicy {
-    /// It is put back.
+    /// It restores the specification.
     #[default]
     Correct,
-    /// It is reported, and stays as it is.
+    /// It reports the difference, and changes nothing.
     ReportOnly,
 }
 

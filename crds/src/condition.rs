@@ -209,7 +209,7 @@ reasons! {
     Annotated,
     /// An attribute in AWS had drifted and was corrected.
     DriftCorrected,
-    /// The role was changed by somebody else, and the binding says that this is only reported.
+    /// Somebody else has changed the role, and `spec.driftPolicy` is `ReportOnly`.
     DriftDetected,
     /// The role has a policy that the binding does not specify and that only denies; it is never removed.
     ForeignDeny,

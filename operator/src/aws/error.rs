@@ -203,7 +203,7 @@ impl AwsError {
                 "{message}. Check the operator's AWS_ROLE_ARN and projected token, and that the issuer's documents are \
                  public; `operator bootstrap` republishes them"
             ),
-            // The SDK exchanges the token of the pod; what it carries is the chart's word.
+            // The chart sets the audience of the token in the operator's pod.
             Class::LockedOut if message.contains("audience") => format!(
                 "AWS STS refuses the operator's own token ({message}): the OIDC provider does not have its audience. Set the chart \
                  value aws.audience to the first of spec.audiences"

@@ -184,8 +184,8 @@ impl Iam {
                 let request = client.delete_role_policy().role_name(role).policy_name(name);
                 tolerate(Class::NotFound, call!(self, "DeleteRolePolicy", role, request))?;
             }
-            // "No such role" is an error here: it may be said of a role that was made a moment ago, and one that is believed gone is
-            // never looked at again.
+            // "No such role" is an error here. IAM may answer it for a role that was created a moment ago; as a success it would end
+            // the binding, and nothing would read the role again.
             IamWrite::DeleteRole { role } => {
                 call!(self, "DeleteRole", role, client.delete_role().role_name(role))?;
             }

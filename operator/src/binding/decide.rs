@@ -243,7 +243,7 @@ fn make_role<'a>(
     let changes = match state {
         None | Some(RoleState::Missing) => target.creation(),
         Some(RoleState::Found(role, policies)) => match target.owns(role) {
-            // What is not covered goes before anything that may fail.
+            // Rights that no grant covers are removed before any step that may fail.
             Ok(()) if has_lost_rights => taking_first(target.diff(role, policies.as_ref(), &view.moves())),
             Ok(()) => target.diff(role, policies.as_ref(), &view.moves()),
             Err(not_owned) => {
@@ -268,7 +268,7 @@ fn make_role<'a>(
     }
     let reports =
         view.spec().drift_policy == DriftPolicy::ReportOnly && view.shows_drift() && !has_lost_rights;
-    // A move goes on by time; nobody else changed anything.
+    // The changes of a move depend on time: nobody else has caused them.
     let moves = changes.iter().any(is_of_move);
     let is_reported = |change: &Change| reports && !(moves && trust::is_of_move(change));
     let drifted: Vec<&Change> = changes.iter().filter(|change| is_reported(change)).collect();

@@ -70,25 +70,15 @@ pub(super) fn without_grant<'a>(
     clock: &Clock,
     timings: &Timings,
 ) -> Decision<'a> {
-    let revoke_at = known_revocation(view, memory);
-    let mut decision = match (&observed.role, revoke_at) {
-        // What was said of the role stays so: a failed read begins no wait again, and makes nothing of a revoked role.
-        (Err(_), _) if view.ready_reason().is_some_and(is_of_loss) => {
-            let reason = view.ready_reason().unwrap_or(Reason::GrantLost);
-            let summary = Summary::Stalled(Finding::new(reason, &finding.message));
-            Decision { next: Next::BackOff, revoke_at, ..Decision::nothing(summary, timings) }
-        }
-        (read, _) => {
-            let (summary, next) = not_granted(view, finding, clock, timings);
-            Decision {
-                next,
-                revoke_at: revoke_at.filter(|_| read.is_err()),
-                ..Decision::nothing(summary, timings)
-            }
-        }
+    let revoke_at = known_revocation(view, memory).filter(|_| observed.role.is_err());
+    let reported = view.ready_reason().filter(|reason| observed.role.is_err() && is_of_loss(*reason));
+    // After a failed read the former report stays: the wait does not begin again, and a revoked role stays revoked.
+    let (summary, next) = match reported {
+        Some(reason) => (Summary::Stalled(Finding::new(reason, &finding.message)), Next::BackOff),
+        None => not_granted(view, finding, clock, timings),
     };
-    decision.facts = view.own_role(observed);
-    decision
+    let facts = view.own_role(observed);
+    Decision { facts, next, revoke_at, ..Decision::nothing(summary, timings) }
 }
 
 /// Whether a reason says that a role has lost its grant.

@@ -259,11 +259,7 @@ async fn stay_with_role(view: &mut View, object: &PodIdentityBinding, context: &
 fn losses(issuer: &OidcIssuer, cluster: &Cluster) -> Losses {
     let mut losses = Losses::default();
     for binding in cluster.bindings_of(&issuer.name_any()) {
-        if binding.spec.role.is_none()
-            || !binding.has_role()
-            || binding.deleting()
-            || says(&binding, &[Reason::Revoked])
-        {
+        if binding.spec.role.is_none() || !binding.has_role() || binding.deleting() || is_revoked(&binding) {
             continue;
         }
         losses.roles += 1;
@@ -273,11 +269,10 @@ fn losses(issuer: &OidcIssuer, cluster: &Cluster) -> Losses {
     losses
 }
 
-/// Whether Ready of a binding has one of these reasons.
-fn says(binding: &PodIdentityBinding, reasons: &[Reason]) -> bool {
+/// Whether its status says that the role is revoked.
+fn is_revoked(binding: &PodIdentityBinding) -> bool {
     let conditions = binding.status.as_ref().map_or(&[][..], |status| &status.conditions);
-    let is = |reason: &str| reasons.iter().any(|one| one.as_str() == reason);
-    find(conditions, ConditionType::Ready).is_some_and(|ready| is(&ready.reason))
+    find(conditions, ConditionType::Ready).is_some_and(|ready| ready.reason == Reason::Revoked.as_str())
 }
 
 /// Another binding on the same `ServiceAccount`, as `own` sees it. It can take the role over if it makes the same one, and

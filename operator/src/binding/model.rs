@@ -157,8 +157,8 @@ impl View {
         Reason::ALL.iter().copied().find(|reason| reason.as_str() == ready.reason)
     }
 
-    /// Whether somebody else made the difference between role and specification: the role was as specified for this generation, or
-    /// that it differs was reported already.
+    /// Whether somebody else has caused the difference between role and specification: the role was as specified for this generation
+    /// before, or the difference was reported before.
     #[must_use]
     pub fn shows_drift(&self) -> bool {
         let status = self.binding.status.as_ref();

@@ -110,7 +110,7 @@ pub(super) fn decide<'a>(
     decision
 }
 
-/// Policies that somebody added to a role whose drift is only reported: they would end with it.
+/// Policies that somebody else has added, where `spec.driftPolicy` is `ReportOnly`: the deletion of the role would remove them.
 fn added(view: &View, target: &Target, policies: Option<&RolePolicies>) -> Option<String> {
     if view.spec().drift_policy != DriftPolicy::ReportOnly {
         return None;

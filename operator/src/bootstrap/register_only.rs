@@ -34,7 +34,9 @@ fn second(issuer: &NamedIssuer, identity: &Identity) -> Result<NamedIssuer, Find
     // The account is the fifth part of an ARN: the organisation's boundary has one name in all of its accounts.
     let same_policy = |arn: &String| {
         let mut parts: Vec<&str> = arn.splitn(6, ':').collect();
-        parts[4] = account;
+        if let Some(part) = parts.get_mut(4) {
+            *part = account;
+        }
         parts.join(":")
     };
     let second = OidcIssuerSpec {

@@ -35,8 +35,8 @@ impl Namespaces {
     }
 }
 
-/// Keeps the labels. `changed` is told of a namespace that has other labels; of none by name after a list, since the labels of any
-/// may have changed before it.
+/// Keeps the labels. `changed` is called with the name of a namespace whose labels have changed; and with `None` after a further list,
+/// because the labels of any namespace may have changed before it.
 pub(super) async fn follow(client: Client, namespaces: Namespaces, changed: impl Fn(Option<&str>) + Send) {
     let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
     let events = watcher(api, process::watch::config()).backoff(process::watch::backoff());

@@ -63,7 +63,7 @@ impl Wanted {
     /// What makes a role's trust policy mean the same as the specified one. `tags` are those of the role's owner.
     #[must_use]
     pub fn diff(&self, role: &str, found: &Role, tags: &Tags, moves: &Moves) -> Vec<Change> {
-        /// The end of a statement that is in use is moved on about that often.
+        /// How often the end of a statement that is in use is postponed.
         const STEP: SignedDuration = SignedDuration::from_hours(1);
         let Moves { now, may_begin, retention, is_in_use } = *moves;
         // A later end than could be written now is not believed.
@@ -74,7 +74,12 @@ impl Wanted {
             |wanted: &Value| (!equivalent(&found.trust, wanted)).then(|| put(role, found, wanted, None));
         let is_current = statements(&parse(&found.trust)).iter().any(|one| same(one, &self.policy));
         match until {
-            _ if formers.is_empty() => change(&self.policy).into_iter().chain(untag(role, found)).collect(),
+            // A role that let nothing in has no former statement, and its issuer may be another one now.
+            _ if formers.is_empty() => {
+                let trust = change(&self.policy);
+                let owner = trust.as_ref().and_then(|_| tag_issuer(role, found, tags));
+                owner.into_iter().chain(trust).chain(untag(role, found)).collect()
+            }
             Some(until) if until <= now && !is_in_use && is_current => {
                 change(&self.policy).into_iter().chain(untag(role, found)).collect()
             }
@@ -141,6 +146,17 @@ fn same(statement: &Value, policy: &Value) -> bool {
 /// Until when the former statement stays.
 fn until(found: &Role) -> Option<Timestamp> {
     Timestamp::from_second(found.tags.get(tag::FORMER_UNTIL)?.parse().ok()?).ok()
+}
+
+/// What writes the issuer of the role's owner, where the role has another one: that one may be deleted.
+fn tag_issuer(role: &str, found: &Role, owner: &Tags) -> Option<Change> {
+    let [old, new] = [&found.tags, owner].map(|tags| tags.get(tag::ISSUER).cloned());
+    (old != new).then(|| Change {
+        attribute: "issuer of the role",
+        old,
+        new,
+        write: Write::Iam(IamWrite::TagRole { role: role.to_owned(), tags: owner.clone() }),
+    })
 }
 
 fn begin(role: &str, owner: &Tags, until: Timestamp) -> Change {

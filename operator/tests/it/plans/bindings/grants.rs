@@ -336,6 +336,9 @@ fn the_time_of_a_revocation_is_fixed_when_the_loss_is_seen_first() {
     assert_eq!(case.plan().facts.revoke_at, in_minutes(15));
     assert_eq!(case.plan().note.revoke_at, in_minutes(15));
     assert_eq!(case.plan().next, Next::At(Duration::from_mins(15)));
+    // A status that says a later time is not believed, also by another process.
+    case.revoke_in = Some(86_400);
+    assert_eq!(case.plan().facts.revoke_at, in_minutes(15));
     // Another process goes by the status; a failed read does not begin anew.
     case.revoke_in = Some(180);
     assert_eq!(case.plan().facts.revoke_at, in_minutes(3));

@@ -77,6 +77,9 @@ fn both_are_trusted_until_the_end_of_the_retention() {
 
 fn describe(change: &Change, now: Timestamp) -> String {
     match &change.write {
+        Write::Iam(IamWrite::TagRole { tags, .. }) if !tags.contains_key(tag::FORMER_UNTIL) => {
+            format!("issuer {}", tags[tag::ISSUER])
+        }
         Write::Iam(IamWrite::TagRole { tags, .. }) => {
             let until = Timestamp::from_second(tags[tag::FORMER_UNTIL].parse().unwrap()).unwrap();
             format!("until {}", until.duration_since(now).as_hours())
@@ -94,6 +97,21 @@ fn describe(change: &Change, now: Timestamp) -> String {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// A revoked or retained role that is used under another issuer: the former one may be deleted.
+#[test]
+fn a_role_without_a_former_statement_gets_the_tag_of_its_issuer() {
+    let now = clock().wall;
+    let moves = Moves { now, may_begin: true, retention: DAY, is_in_use: true };
+    let mut found = role(&["b"], None, now);
+    found.trust = trust("b").revoked.to_string();
+    let mut owner = found.tags.clone();
+    owner.insert(tag::ISSUER.into(), URL.into());
+    let changes = trust("b").diff("role", &found, &owner, &moves);
+    let described: Vec<String> = changes.iter().map(|change| describe(change, now)).collect();
+    assert_eq!(described, [format!("issuer {URL}"), "trust b".into()]);
+    assert_eq!(trust("b").diff("role", &found, &found.tags, &moves).len(), 1);
 }
 
 /// What lets somebody else in is never a former statement.
