@@ -33,6 +33,7 @@ use crate::names::DEFAULT_ISSUER;
     ),
     printcolumn(name = "SERVICEACCOUNT", type_ = "string", json_path = ".spec.serviceAccountName"),
     printcolumn(name = "ROLE", type_ = "string", json_path = ".status.roleName"),
+    printcolumn(name = "MISSING", type_ = "integer", json_path = ".status.missing.count"),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "ARN", type_ = "string", json_path = ".status.roleARN", priority = 1),
     printcolumn(
@@ -263,6 +264,19 @@ pub struct PodIdentityBindingStatus {
     /// When the role is revoked, because no grant covers its rights any more. Absent while one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoke_at: Option<Time>,
+    /// Pods of the `ServiceAccount` that run without the identity. Absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<MissingPods>,
+}
+
+/// Pods that run without the identity that their `ServiceAccount` has.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct MissingPods {
+    /// How many.
+    pub count: i64,
+    /// The names of the first ones by name, at most five.
+    pub names: Vec<String>,
 }
 
 /// `spec.region` of a binding whose pods get no region.

@@ -36,6 +36,8 @@ pub enum ConditionType {
     RoleReady,
     /// The `ServiceAccount` carries our annotations.
     ServiceAccountAnnotated,
+    /// No pod of the `ServiceAccount` runs without the identity; it never takes part in Ready.
+    PodsInjected,
     /// Present only when True: the operator is changing something or retries.
     Reconciling,
     /// Present only when True: a person has to change something.
@@ -59,6 +61,7 @@ impl ConditionType {
             Self::Granted => "Granted",
             Self::RoleReady => "RoleReady",
             Self::ServiceAccountAnnotated => "ServiceAccountAnnotated",
+            Self::PodsInjected => "PodsInjected",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
         }
@@ -207,6 +210,12 @@ reasons! {
     AnnotationOwnedByOther,
     /// The `ServiceAccount` has the annotations.
     Annotated,
+    /// No pod of the `ServiceAccount` runs without the identity.
+    PodsInjected,
+    /// Pods of the `ServiceAccount` run without the identity.
+    PodsWithoutIdentity,
+    /// Pods are not watched, so that those without the identity are not known.
+    PodsNotWatched,
     /// An attribute in AWS had drifted and was corrected.
     DriftCorrected,
     /// Somebody else has changed the role, and `spec.driftPolicy` is `ReportOnly`.

@@ -16,7 +16,7 @@ pub mod publication;
 pub mod selector;
 
 pub use binding::{
-    DriftPolicy, InlinePolicy, IssuerRef, PodIdentityBinding, PodIdentityBindingSpec,
+    DriftPolicy, InlinePolicy, IssuerRef, MissingPods, PodIdentityBinding, PodIdentityBindingSpec,
     PodIdentityBindingStatus, RoleDeletionPolicy, RoleSpec,
 };
 pub use condition::{ConditionType, Finding, Reason};

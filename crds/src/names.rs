@@ -18,6 +18,13 @@ pub const ABANDON_ANNOTATION: &str = "podidentity.dev/abandon";
 /// An administrator's annotation of an `OidcIssuer`: that many roles may be revoked at once after this generation's change of grants,
 /// written as `<metadata.generation>:<number>`.
 pub const CONFIRM_ANNOTATION: &str = "podidentity.dev/confirm-revocation";
+/// An annotation of a `PodIdentityBinding`, value `true`: the Deployments, `StatefulSet`s and `DaemonSet`s of its pods that run without the
+/// identity are restarted, each once.
+pub const RESTART_ANNOTATION: &str = "podidentity.dev/restart-missing";
+/// An annotation of a pod template that was restarted: the uid of the binding for which it was. It is not restarted again for that one.
+pub const RESTARTED_FOR_ANNOTATION: &str = "podidentity.dev/restarted-for";
+/// The annotation of a pod template that `kubectl rollout restart` writes.
+pub const RESTARTED_AT_ANNOTATION: &str = "kubectl.kubernetes.io/restartedAt";
 /// The inline policy that denies everything to a revoked role.
 pub const REVOKED_POLICY: &str = "podidentity-revoked";
 /// Field manager of status writes.
@@ -27,6 +34,8 @@ pub const MANAGER_STATUS: &str = "podidentity-operator-status";
 pub const MANAGER_FINALIZER: &str = "podidentity-operator-finalizer";
 /// Field manager of `ServiceAccount` annotations.
 pub const MANAGER_ANNOTATION: &str = "podidentity-operator-annotations";
+/// Field manager of the annotation that restarts a workload.
+pub const MANAGER_RESTART: &str = "podidentity-operator-restart";
 /// Field manager of the webhook configuration's `caBundle` and of the certificate Secrets.
 pub const MANAGER_CERTIFICATES: &str = "podidentity-operator-certificates";
 /// Name under which the operator reports events.

@@ -161,6 +161,7 @@ async fn operate(kubeconfig: &Path, bindings: u64) -> Result<Figures> {
         metrics: metrics.clone(),
         timings,
         webhook_certificates: WebhookCertificates::Operator,
+        pods: operator::pods::Settings::default(),
         namespace: SYSTEM_NAMESPACE.to_owned(),
         identity: format!("start-{}", std::process::id()),
     };

@@ -36,7 +36,7 @@ pub async fn act<K: Kind>(
             }
             Step::Own(own) => {
                 let shown = K::act(own, resolved, context).await?;
-                K::shown(memory, shown);
+                K::shown(memory, shown, &context.clock());
             }
             Step::Change(change) => {
                 // Never without an account: a change is planned from a target, and a target needs the account.

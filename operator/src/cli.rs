@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crds::names::SYSTEM_NAMESPACE;
 use process::logs::LogFormat;
 
+use crate::pods;
 use crate::timings::Timings;
 
 /// IAM roles for Kubernetes `ServiceAccount`s outside EKS, without static AWS keys: publishes the cluster's issuer to AWS and
@@ -57,6 +58,9 @@ pub struct Run {
     /// Whether the operator makes and renews the webhook's certificates, or something else does, such as cert-manager.
     #[arg(long, value_enum, default_value = "operator")]
     pub webhook_certificates: WebhookCertificates,
+    /// Pods.
+    #[command(flatten)]
+    pub pods: pods::Settings,
     /// AWS.
     #[command(flatten)]
     pub aws: AwsArgs,

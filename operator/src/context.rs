@@ -11,6 +11,7 @@ use crate::aws::accounts::Accounts;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::metrics::Metrics;
+use crate::pods::Pods;
 use crate::timings::Timings;
 
 /// Shared by all controllers of a process.
@@ -23,6 +24,8 @@ pub struct Context {
     pub accounts: Accounts,
     /// All issuers and bindings.
     pub cluster: Cluster,
+    /// Pods that run without their identity.
+    pub pods: Pods,
     /// Waits and periods.
     pub timings: Timings,
     /// What is counted.

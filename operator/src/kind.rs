@@ -104,7 +104,7 @@ pub trait Kind: Sized + Send + Sync + 'static {
     /// Remembers what a change in AWS makes of earlier reads.
     fn changed(memory: &mut Self::Memory, change: &Change, written: Written, clock: &Clock);
     /// Remembers what a step of the kind's own showed.
-    fn shown(memory: &mut Self::Memory, shown: Self::Shown);
+    fn shown(memory: &mut Self::Memory, shown: Self::Shown, clock: &Clock);
     /// What is still true of a plan's facts where not all of its steps were taken: one failed, or AWS is read again first. What the
     /// plan left in the memory and rests on the same reads is forgotten.
     fn unfinished(_memory: &mut Self::Memory, facts: Self::Facts) -> Self::Facts {

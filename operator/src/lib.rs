@@ -34,6 +34,7 @@ pub mod model;
 pub mod oidc;
 pub mod orphans;
 pub mod ownership;
+pub mod pods;
 pub mod policy;
 pub mod report;
 pub mod run;

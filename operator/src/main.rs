@@ -177,8 +177,9 @@ async fn administrator(flags: &AwsArgs, issuers: &[NamedIssuer]) -> anyhow::Resu
 
 async fn run(flags: Run) -> anyhow::Result<ExitCode> {
     flags.log_format.install_quietly(&SDK_MODULES);
-    let Run { namespace, identity, health_address, aws: aws_flags, timings, webhook_certificates, .. } =
-        flags;
+    let Run {
+        namespace, identity, health_address, aws: aws_flags, timings, webhook_certificates, pods, ..
+    } = flags;
     timings.check().map_err(anyhow::Error::msg)?;
     let metrics = Arc::new(Metrics::default());
     let health =
@@ -191,8 +192,17 @@ async fn run(flags: Run) -> anyhow::Result<ExitCode> {
     tokio::spawn(cancel_on_signal(stop.clone()));
     // A restarted container has the same pod name, but must not renew the lease of the process before it.
     let identity = format!("{identity}-{}", std::process::id());
-    let operator =
-        Operator { client, config, accounts, metrics, timings, namespace, identity, webhook_certificates };
+    let operator = Operator {
+        client,
+        config,
+        accounts,
+        metrics,
+        timings,
+        namespace,
+        identity,
+        webhook_certificates,
+        pods,
+    };
     Ok(match operator.run(health, stop).await? {
         Ended::Stopped => ExitCode::SUCCESS,
         Ended::Aborted => ExitCode::FAILURE,

@@ -22,6 +22,7 @@ pub struct Metrics {
     keys: Family<IssuerKeys, Gauge>,
     leader: Gauge,
     orphans: Gauge,
+    missing_pods: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -78,6 +79,7 @@ impl Default for Metrics {
         let keys = Family::default();
         let leader = Gauge::default();
         let orphans = Gauge::default();
+        let missing_pods = Gauge::default();
         registry.register("reconciles", "Reconciles by kind and outcome", reconciles.clone());
         registry.register("aws_calls", "AWS calls by operation and outcome", aws_calls.clone());
         registry.register(
@@ -108,6 +110,11 @@ impl Default for Metrics {
             "Roles of this cluster whose PodIdentityBinding does not exist",
             orphans.clone(),
         );
+        registry.register(
+            "pods_without_identity",
+            "Pods that run without the identity of their PodIdentityBinding",
+            missing_pods.clone(),
+        );
         Self {
             registry,
             reconciles,
@@ -120,6 +127,7 @@ impl Default for Metrics {
             keys,
             leader,
             orphans,
+            missing_pods,
         }
     }
 }
@@ -183,6 +191,11 @@ impl Metrics {
     /// Sets the number of roles without a binding.
     pub fn orphans(&self, count: usize) {
         self.orphans.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Sets the number of pods that run without their identity.
+    pub fn missing_pods(&self, count: usize) {
+        self.missing_pods.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Sets whether this replica is the leader.

@@ -46,7 +46,7 @@ pub async fn report<K: Kind>(
     }
     let after = K::observed(&status).1;
     transition(&context.recorder, object, before, after).await;
-    broken_fence(&context.recorder, object, before, after).await;
+    warn(&context.recorder, object, before, after).await;
     Ok(())
 }
 
@@ -66,25 +66,25 @@ where
     publish(recorder, object, type_, &after.reason, "Reconcile", &after.message).await;
 }
 
-/// Publishes an event where `BucketFenced` became False: it never takes part in `Ready`.
-async fn broken_fence<K>(recorder: &Recorder, object: &K, prior: &[Condition], next: &[Condition])
+/// Conditions that never take part in `Ready`, and what was done when they became False.
+const WARNINGS: [(ConditionType, &str); 2] =
+    [(ConditionType::BucketFenced, "Try the bucket's policy"), (ConditionType::PodsInjected, "Look at pods")];
+
+/// Publishes an event where one of [`WARNINGS`] became False by itself.
+async fn warn<K>(recorder: &Recorder, object: &K, prior: &[Condition], next: &[Condition])
 where
     K: Resource<DynamicType = ()>,
 {
-    let is_false = |conditions| {
-        find(conditions, ConditionType::BucketFenced)
-            .filter(|condition: &&Condition| condition.status == "False")
-    };
-    if let (None, Some(broken)) = (is_false(prior), is_false(next)) {
-        publish(
-            recorder,
-            object,
-            EventType::Warning,
-            &broken.reason,
-            "Try the bucket's policy",
-            &broken.message,
-        )
-        .await;
+    let ready = find(next, ConditionType::Ready);
+    for (type_, action) in WARNINGS {
+        let is_false =
+            |conditions| find(conditions, type_).filter(|condition: &&Condition| condition.status == "False");
+        if let (None, Some(broken)) = (is_false(prior), is_false(next))
+            && ready.is_none_or(|ready| ready.reason != broken.reason)
+        {
+            let (reason, message) = (&broken.reason, &broken.message);
+            publish(recorder, object, EventType::Warning, reason, action, message).await;
+        }
     }
 }
 

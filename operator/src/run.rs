@@ -17,15 +17,16 @@ use crate::api_servers::endpoints::Endpoints;
 use crate::aws::accounts::Accounts;
 use crate::binding::Binding;
 use crate::cli::WebhookCertificates;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Following};
 use crate::context::Context;
 use crate::driver::Driver;
 use crate::health::Health;
 use crate::issuer::Issuer;
 use crate::lease::Elector;
 use crate::metrics::Metrics;
+use crate::pods::Pods;
 use crate::timings::Timings;
-use crate::{binding, certificates, issuer, orphans, watch};
+use crate::{binding, certificates, issuer, orphans, pods, watch};
 
 /// One replica of the operator.
 pub struct Operator {
@@ -45,6 +46,8 @@ pub struct Operator {
     pub identity: String,
     /// What makes the webhook's certificates.
     pub webhook_certificates: WebhookCertificates,
+    /// How pods are looked at.
+    pub pods: pods::Settings,
 }
 
 /// How a replica ended.
@@ -114,9 +117,13 @@ impl Operator {
     }
 
     fn start(&self, stop: &CancellationToken) -> JoinSet<()> {
-        let (cluster, issuer_feed, binding_feed, namespaces) = Cluster::watch(&self.client);
-        let issuers = issuer::watch::controller(&cluster, issuer_feed);
-        let bindings = binding::watch::controller(&self.client, &cluster, binding_feed);
+        let pods = Pods::new(self.client.clone(), self.pods.clone());
+        let store = pods.store.clone();
+        let (cluster, following) = Cluster::watch(&self.client, move |unbound| store.forget(unbound));
+        let Following { issuers, bindings, namespaces, waker } = following;
+        let issuers = issuer::watch::controller(&cluster, issuers);
+        let bindings = binding::watch::controller(&self.client, &cluster, bindings);
+        let following_pods = pods::follow::follow(pods.clone(), cluster.clone(), waker, self.metrics.clone());
         let reporter = Reporter { controller: CONTROLLER.into(), instance: Some(self.identity.clone()) };
         let context = Arc::new(Context {
             client: self.client.clone(),
@@ -127,6 +134,7 @@ impl Operator {
             ),
             accounts: self.accounts.clone(),
             cluster,
+            pods,
             timings: self.timings.clone(),
             metrics: self.metrics.clone(),
             recorder: Recorder::new(self.client.clone(), reporter),
@@ -142,21 +150,21 @@ impl Operator {
             self.timings.clone(),
             self.metrics.clone(),
         );
-        let [until_stopped, sweeping, following] = [stop.clone(), stop.clone(), stop.clone()];
+        let until_stopped = |task: BoxFuture<'static, ()>| -> BoxFuture<'static, ()> {
+            let stop = stop.clone();
+            Box::pin(async move {
+                stop.run_until_cancelled_owned(task).await;
+            })
+        };
         let mut tasks: Vec<BoxFuture<'static, ()>> = vec![
             Box::pin(watch::run(issuers, issuer_driver, stop.clone())),
             Box::pin(watch::run(bindings, binding_driver, stop.clone())),
-            Box::pin(async move {
-                sweeping.run_until_cancelled_owned(orphans).await;
-            }),
-            Box::pin(async move {
-                following.run_until_cancelled_owned(namespaces).await;
-            }),
+            until_stopped(Box::pin(orphans)),
+            until_stopped(namespaces),
+            until_stopped(Box::pin(following_pods)),
         ];
         if self.webhook_certificates == WebhookCertificates::Operator {
-            tasks.push(Box::pin(async move {
-                until_stopped.run_until_cancelled_owned(certificates).await;
-            }));
+            tasks.push(until_stopped(Box::pin(certificates)));
         }
         tasks.into_iter().collect()
     }

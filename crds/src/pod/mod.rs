@@ -1,6 +1,7 @@
 //! PURE: the fields of a pod that the rules about its AWS identity read. A pod is never written back.
 
 pub mod annotation;
+pub mod injected;
 mod list;
 pub mod problem;
 pub mod skipped;

@@ -1,16 +1,18 @@
-//! The steps that only bindings have: annotations on the `ServiceAccount`, and the finalizer of the binding that a role is handed
-//! over to.
+//! The steps that only bindings have: annotations on the `ServiceAccount`, the finalizer of the binding that a role is handed over to,
+//! and restarts of workloads.
 
 use crds::PodIdentityBinding;
 use crds::names::{FINALIZER, MANAGER_ANNOTATION, MANAGER_FINALIZER};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{Patch, PatchParams};
 use kube::core::Status;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
-use super::model::{Annotate, Conflict, View};
+use super::model::{Annotate, Conflict, Shown, View};
 use super::role::Heir;
+use crate::pods::model::WorkloadRef;
+use crate::pods::restart;
 
 /// Server-side apply, with the observed uid (it could otherwise create the `ServiceAccount`) and never forced. Returns the
 /// conflict if another field manager owns an annotation.
@@ -53,6 +55,15 @@ pub async fn lock(client: &Client, view: &View, heir: &Heir) -> Result<(), kube:
     let parameters =
         PatchParams { field_manager: Some(MANAGER_FINALIZER.to_owned()), ..PatchParams::default() };
     api.patch_metadata(name, &parameters, &Patch::Merge(json!({"metadata": metadata}))).await.map(|_| ())
+}
+
+/// Restarts a workload. That it is refused is said in the status, and fails nothing else.
+pub async fn restart(client: &Client, view: &View, workload: &WorkloadRef) -> Shown {
+    let uid = view.binding.uid().unwrap_or_default();
+    match restart::restart(client, &view.object.namespace, workload, &uid).await {
+        Ok(()) => Shown::Done,
+        Err(error) => Shown::NotRestarted(restart::refusal(&error)),
+    }
 }
 
 /// The owner of the fields that an apply was refused for.

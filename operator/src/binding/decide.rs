@@ -5,7 +5,7 @@ use std::time::Duration;
 use crds::condition::{ConditionType as C, Summary, Wanted};
 use crds::holder::Claim;
 use crds::names::{OPERATOR_SERVICE_ACCOUNT, REVOKED_POLICY};
-use crds::{DriftPolicy, Finding, OidcIssuer, PodIdentityBindingSpec, Reason};
+use crds::{DriftPolicy, Finding, MissingPods, OidcIssuer, PodIdentityBindingSpec, Reason};
 
 use super::absence::unconfirmed;
 use super::granted;
@@ -22,6 +22,7 @@ use crate::aws::model::{IamWrite, Write};
 use crate::change::{Change, attributes};
 use crate::clock::Clock;
 use crate::model::Next;
+use crate::pods::model::PodsState;
 use crate::timings::Timings;
 
 /// Which reads are due: at their age, after anything that makes memory doubtful, and always before destruction. An
@@ -68,7 +69,11 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     } else {
         use_existing_role(view, observed, memory, clock, timings)
     };
-    let Decision { steps, summary, unreachable, facts, next, no_earlier_role, revoke_at } = decision;
+    let Decision { mut steps, summary, unreachable, facts, next, no_earlier_role, revoke_at } = decision;
+    // Last: a workload that is restarted too early would have to be restarted again, and is not.
+    if steps.is_empty() && matches!(summary, Summary::Ready(_)) {
+        steps.extend(observed.restarts.iter().cloned().map(|workload| Step::Own(Own::Restart(workload))));
+    }
     let case = Case { view, observed, memory, holder, steps: &steps, summary: &summary, unreachable };
     Plan {
         conditions: verdict::conditions(&case),
@@ -81,9 +86,23 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
             && view.spec().role.is_some()
             && !steps.iter().filter_map(Step::change).any(is_of_move),
         steps,
-        facts: Facts { role: facts, revoke_at },
+        facts: Facts { role: facts, revoke_at, missing: missing(view, observed) },
         next,
         events: removal::abandoned(view).filter(|_| view.object.finalizer).into_iter().collect(),
+    }
+}
+
+/// The pods without identity, as the status shows them; `None` where they are not known.
+fn missing(view: &View, observed: &Observed) -> Option<MissingPods> {
+    match &observed.pods {
+        PodsState::Known(found) => Some(MissingPods {
+            count: i64::try_from(found.count).unwrap_or(i64::MAX),
+            names: found.named.iter().map(|(name, _)| name.clone()).collect(),
+        }),
+        // Nothing is expected of them.
+        PodsState::NotKnown if view.expected().is_none() => Some(MissingPods::default()),
+        PodsState::NotWatched | PodsState::Unreadable(_) => Some(MissingPods::default()),
+        PodsState::NotKnown => None,
     }
 }
 

@@ -23,7 +23,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, ResourceExt};
 
-use self::model::{Conflict, Facts, Losses, Memory, Note, Observed, Own, Plan, Sibling, Unresolved, View};
+use self::model::{Facts, Losses, Memory, Note, Observed, Own, Plan, Shown, Sibling, Unresolved, View};
 use self::role::{Heir, Target};
 use crate::aws::accounts::Account;
 use crate::aws::error::Class;
@@ -47,7 +47,7 @@ impl Kind for Binding {
     type Observed = Observed;
     type Memory = Memory;
     type Own = Own;
-    type Shown = Option<Conflict>;
+    type Shown = Shown;
     type Facts = Facts;
     type Note = Note;
 
@@ -69,7 +69,7 @@ impl Kind for Binding {
 
     fn next_status(
         prior: &PodIdentityBindingStatus,
-        Facts { role, revoke_at }: Facts,
+        Facts { role, revoke_at, missing }: Facts,
         conditions: Vec<Condition>,
         generation: i64,
     ) -> PodIdentityBindingStatus {
@@ -83,6 +83,8 @@ impl Kind for Binding {
             role_arn,
             role_name,
             revoke_at,
+            missing: missing
+                .map_or_else(|| prior.missing.clone(), |missing| Some(missing).filter(|m| m.count > 0)),
         }
     }
 
@@ -136,7 +138,16 @@ impl Kind for Binding {
         context: &Context,
     ) -> Result<Observed, kube::Error> {
         let Resolved { view, account, .. } = resolved;
-        observe::observe(&context.client, account.as_ref(), view, memory, clock, &context.timings).await
+        observe::observe(
+            &context.client,
+            &context.pods,
+            account.as_ref(),
+            view,
+            memory,
+            clock,
+            &context.timings,
+        )
+        .await
     }
 
     fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, timings: &Timings) -> Plan {
@@ -147,18 +158,15 @@ impl Kind for Binding {
         observed.role.as_ref().err().map(|error| error.class.label())
     }
 
-    async fn act(
-        step: &Own,
-        resolved: &Resolved<Self>,
-        context: &Context,
-    ) -> Result<Option<Conflict>, StepError> {
-        match step {
-            Own::Annotate(step) => Ok(act::annotate(&context.client, &resolved.view, step).await?),
-            Own::Lock(heir) => {
-                act::lock(&context.client, &resolved.view, heir).await?;
-                Ok(None)
+    async fn act(step: &Own, resolved: &Resolved<Self>, context: &Context) -> Result<Shown, StepError> {
+        let (client, view) = (&context.client, &resolved.view);
+        Ok(match step {
+            Own::Annotate(step) => {
+                act::annotate(client, view, step).await?.map_or(Shown::Done, Shown::Conflict)
             }
-        }
+            Own::Lock(heir) => act::lock(client, view, heir).await.map(|()| Shown::Done)?,
+            Own::Restart(workload) => act::restart(client, view, workload).await,
+        })
     }
 
     fn planned(memory: &mut Memory, view: &View, plan: &Plan) {
@@ -187,9 +195,11 @@ impl Kind for Binding {
         }
     }
 
-    fn shown(memory: &mut Memory, conflict: Option<Conflict>) {
-        if conflict.is_some() {
-            memory.conflict = conflict;
+    fn shown(memory: &mut Memory, shown: Shown, clock: &Clock) {
+        match shown {
+            Shown::Done => {}
+            Shown::Conflict(conflict) => memory.conflict = Some(conflict),
+            Shown::NotRestarted(why) => memory.restart_refused = Some((why, clock.instant)),
         }
     }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crds::binding::DEFAULT_TOKEN_EXPIRATION_SECONDS;
 use crds::condition::{ConditionType, Summary, find, is_true};
-use crds::names::{self, Partition, annotation};
-use crds::{Finding, OidcIssuer, PodIdentityBinding, PodIdentityBindingSpec, Reason};
+use crds::names::{self, Partition, RESTART_ANNOTATION, annotation};
+use crds::{Finding, MissingPods, OidcIssuer, PodIdentityBinding, PodIdentityBindingSpec, Reason};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
@@ -16,6 +16,7 @@ use super::role::{Heir, Target};
 use crate::aws::error::AwsError;
 use crate::aws::model::{Role, RoleChange, RolePolicies};
 use crate::model::{self, Next, ObjectState};
+use crate::pods::model::{Expected, PodsState, WorkloadRef};
 use crate::policy::trust::{Trust, statements};
 use crate::timings::Timings;
 
@@ -213,6 +214,24 @@ impl View {
         self.spec().role_arn.as_deref().or_else(made)
     }
 
+    /// What the pods of the `ServiceAccount` should have; `None` where that is not known, or where the webhook gives them nothing.
+    #[must_use]
+    pub fn expected(&self) -> Option<Expected> {
+        if self.object.deleting || self.reserved || self.ready_reason() == Some(Reason::Revoked) {
+            return None;
+        }
+        let issuer = self.issuer.as_ref()?;
+        let audience = self.spec().audience.as_deref().unwrap_or(issuer.spec.audience()).into();
+        Some(Expected { role_arn: self.role_arn()?.into(), audience })
+    }
+
+    /// Whether workloads whose pods run without the identity are restarted.
+    #[must_use]
+    pub fn restarts_workloads(&self) -> bool {
+        let annotations = self.binding.metadata.annotations.as_ref();
+        annotations.and_then(|all| all.get(RESTART_ANNOTATION)).is_some_and(|value| value == "true")
+    }
+
     /// The annotations by which the EKS webhook's contract passes the binding on.
     #[must_use]
     pub fn annotations(&self, role_arn: &str) -> BTreeMap<String, String> {
@@ -254,6 +273,10 @@ pub struct Observed {
     pub change: Option<RoleChange>,
     /// The `ServiceAccount`, if it exists.
     pub service_account: Option<ServiceAccountState>,
+    /// Its pods that run without the identity.
+    pub pods: PodsState,
+    /// What made them and is restarted.
+    pub restarts: Vec<WorkloadRef>,
 }
 
 /// Whether a role exists, and what it may do.
@@ -308,6 +331,8 @@ pub struct Memory {
     pub no_earlier_role: bool,
     /// When the role is revoked, as this process decided it first: a status that says a later time is not believed.
     pub revoke_at: Option<Timestamp>,
+    /// Why workloads could not be restarted, and when that was tried.
+    pub restart_refused: Option<(String, Instant)>,
 }
 
 /// An apply of annotations that was refused because another field manager owns them.
@@ -327,6 +352,19 @@ pub enum Own {
     /// Our finalizer on the binding that the role is handed over to: from then on it is responsible for the role, and an end of
     /// it that is not known here yet makes this step fail.
     Lock(Heir),
+    /// A workload whose pods run without the identity is restarted.
+    Restart(WorkloadRef),
+}
+
+/// What a step of a binding's own showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shown {
+    /// It was done.
+    Done,
+    /// The annotations were refused.
+    Conflict(Conflict),
+    /// A workload could not be restarted: why.
+    NotRestarted(String),
 }
 
 /// Apply exactly these annotations to the `ServiceAccount` of that uid and version;
@@ -348,6 +386,8 @@ pub struct Facts {
     pub role: Option<RoleFacts>,
     /// When the role is revoked.
     pub revoke_at: Option<Timestamp>,
+    /// Pods that run without the identity; `None` leaves them as they are.
+    pub missing: Option<MissingPods>,
 }
 
 /// Name and ARN of a role that was seen.

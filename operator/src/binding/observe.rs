@@ -6,6 +6,7 @@ use kube::core::PartialObjectMeta;
 use kube::{Api, Client, ResourceExt};
 
 use super::decide::due;
+use super::holder::other_holder;
 use super::model::{Due, Memory, Observed, RoleState, ServiceAccountState, Unresolved, View};
 use super::role::Target;
 use crate::aws::accounts::Account;
@@ -13,11 +14,15 @@ use crate::aws::error::AwsError;
 use crate::aws::inventory;
 use crate::aws::model::{RoleChange, RolePolicies};
 use crate::clock::Clock;
+use crate::pods::Pods;
+use crate::pods::model::{PodsState, WorkloadRef};
+use crate::pods::restart::{self, Restart};
 use crate::timings::Timings;
 
 /// Makes the reads that are due. The others come from memory; a failed read forgets nothing.
 pub async fn observe(
     client: &Client,
+    pods: &Pods,
     account: Option<&Account>,
     view: &View,
     memory: &mut Memory,
@@ -42,7 +47,46 @@ pub async fn observe(
     };
     let change = view.target.as_ref().ok().zip(account);
     let change = change.and_then(|(target, account)| account.role_change(&target.name));
-    Ok(Observed { role, change, service_account })
+    let mut observed =
+        Observed { role, change, service_account, pods: PodsState::NotKnown, restarts: Vec::new() };
+    // The pods of a `ServiceAccount` that another binding holds are compared with that one.
+    if let Some(expected) = view.expected().filter(|_| other_holder(view, &observed).is_none()) {
+        let key = (view.object.namespace.clone(), view.spec().service_account_name.clone());
+        observed.pods = pods.of(&key, &expected).await;
+        observed.restarts = restarts(client, view, &observed.pods, memory, clock, timings).await;
+    }
+    Ok(observed)
+}
+
+/// The workloads to restart. One that cannot be read is not read again for a while.
+async fn restarts(
+    client: &Client,
+    view: &View,
+    pods: &PodsState,
+    memory: &mut Memory,
+    clock: &Clock,
+    timings: &Timings,
+) -> Vec<WorkloadRef> {
+    let PodsState::Known(found) = pods else { return Vec::new() };
+    if !view.restarts_workloads() || !view.object.was_ready {
+        memory.restart_refused = None;
+        return Vec::new();
+    }
+    if memory.restart_refused.as_ref().is_some_and(|(_, at)| clock.since(*at) < timings.role_resync) {
+        return Vec::new();
+    }
+    memory.restart_refused = None;
+    let (namespace, account) = (&view.object.namespace, &view.spec().service_account_name);
+    let uid = view.binding.uid().unwrap_or_default();
+    let mut restarts = Vec::new();
+    for workload in &found.workloads {
+        match restart::state(client, namespace, account, workload, &uid).await {
+            Ok(Restart::Due) => restarts.push(workload.clone()),
+            Ok(Restart::Done | Restart::NotConcerned) => {}
+            Err(error) => memory.restart_refused = Some((restart::refusal(&error), clock.instant)),
+        }
+    }
+    restarts
 }
 
 async fn role(

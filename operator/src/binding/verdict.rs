@@ -9,6 +9,8 @@ use super::role::Target;
 use crate::aws::error::AwsError;
 use crate::aws::model::RolePolicies;
 use crate::change::{Change, attributes};
+use crate::pods::message::message;
+use crate::pods::model::PodsState;
 
 /// What the conditions are decided from.
 pub struct Case<'a> {
@@ -60,7 +62,8 @@ pub fn drifted(changes: &[&Change]) -> Finding {
 }
 
 /// Every condition beside the summary, in the order of the status.
-const VERDICTS: [fn(&Case<'_>) -> Wanted; 3] = [granted, role_ready, service_account_annotated];
+const VERDICTS: [fn(&Case<'_>) -> Wanted; 4] =
+    [granted, role_ready, service_account_annotated, pods_injected];
 
 /// The summary and all conditions.
 #[must_use]
@@ -170,6 +173,38 @@ fn service_account_annotated(case: &Case<'_>) -> Wanted {
     }
     let finding = case.unreachable.map(AwsError::finding).or_else(|| blocking(case).cloned());
     Wanted::no(TYPE, finding.unwrap_or_else(|| Finding::new(Reason::Progressing, "to be done: annotations")))
+}
+
+fn pods_injected(case: &Case<'_>) -> Wanted {
+    const TYPE: C = C::PodsInjected;
+    let Case { view, observed, memory, .. } = case;
+    if let Some(served) = served_by_other(case) {
+        return Wanted { type_: TYPE, holds: Holds::True, finding: served.clone() };
+    }
+    let gives_none = |finding: &&Finding| not_managed_or_deleting(case) || finding.reason == Reason::Revoked;
+    if let Some(finding) = blocking(case).filter(gives_none) {
+        return Wanted::no(TYPE, finding.clone());
+    }
+    match &observed.pods {
+        PodsState::Known(found) if found.count == 0 => {
+            Wanted::yes(TYPE, Reason::PodsInjected, "no pod of the ServiceAccount runs without the identity")
+        }
+        PodsState::Known(found) => {
+            let refused = memory.restart_refused.as_ref().map(|(why, _)| why.as_str());
+            let message = message(&view.object.namespace, found, view.restarts_workloads(), refused);
+            Wanted::no(TYPE, Finding::new(Reason::PodsWithoutIdentity, message))
+        }
+        PodsState::NotWatched => {
+            let message = "pods are not watched: the chart's value operator.podWatch is false";
+            Wanted::unknown(TYPE, Finding::new(Reason::PodsNotWatched, message))
+        }
+        PodsState::Unreadable(why) => Wanted::unknown(TYPE, Finding::new(Reason::PodsNotWatched, why)),
+        PodsState::NotKnown => {
+            let finding =
+                Finding::new(Reason::Progressing, "the pods of the ServiceAccount are not known yet");
+            Wanted { type_: TYPE, holds: Holds::AsBefore, finding }
+        }
+    }
 }
 
 /// Why no role is known: the issuer does not exist.

@@ -32,7 +32,31 @@ pub struct Cluster {
     pub bindings: Store<PodIdentityBinding>,
     references: Arc<RwLock<References>>,
     issuers_synced: CancellationToken,
+    bindings_synced: CancellationToken,
     namespaces: Namespaces,
+}
+
+/// What follows the cluster: nothing is read before it is polled.
+pub struct Following {
+    /// Issuers.
+    pub issuers: Feed<OidcIssuer>,
+    /// Bindings.
+    pub bindings: Feed<PodIdentityBinding>,
+    /// The labels of namespaces.
+    pub namespaces: BoxFuture<'static, ()>,
+    /// What wakes bindings besides.
+    pub waker: Waker,
+}
+
+/// Wakes bindings.
+#[derive(Debug, Clone)]
+pub struct Waker(UnboundedSender<ObjectRef<PodIdentityBinding>>);
+
+impl Waker {
+    /// Wakes these.
+    pub fn bindings(&self, bindings: impl IntoIterator<Item = ObjectRef<PodIdentityBinding>>) {
+        wake(&self.0, bindings);
+    }
 }
 
 /// The changes of one kind, and the objects of it that a change of something else concerns.
@@ -44,34 +68,39 @@ pub struct Feed<K: kube::Resource<DynamicType = ()>> {
 }
 
 impl Cluster {
-    /// The stores, and what keeps them: nothing is read before both feeds, and the future for the labels of namespaces, are polled.
+    /// The stores, and what keeps them. `unbound` is called with namespace and name of a `ServiceAccount` whose last binding has
+    /// ended.
     #[must_use]
-    pub fn watch(
-        client: &Client,
-    ) -> (Self, Feed<OidcIssuer>, Feed<PodIdentityBinding>, BoxFuture<'static, ()>) {
-        let (issuers, bindings) = (Writer::default(), Writer::default());
+    pub fn watch(client: &Client, unbound: impl Fn(&Key) + Send + Sync + 'static) -> (Self, Following) {
+        let (issuer_writer, bindings) = (Writer::default(), Writer::default());
         let cluster = Self {
-            issuers: issuers.as_reader(),
+            issuers: issuer_writer.as_reader(),
             bindings: bindings.as_reader(),
             references: Arc::default(),
             issuers_synced: CancellationToken::new(),
+            bindings_synced: CancellationToken::new(),
             namespaces: Namespaces::default(),
         };
         let (wake_issuers, woken_issuers) = mpsc::unbounded();
         let (wake_bindings, woken_bindings) = mpsc::unbounded();
-        let changes =
-            cluster.clone().follow_issuers(client, issuers, wake_issuers.clone(), wake_bindings.clone());
-        let issuer_feed = Feed { changes: changes.boxed(), woken: woken_issuers };
+        let changes = cluster.clone().follow_issuers(
+            client,
+            issuer_writer,
+            wake_issuers.clone(),
+            wake_bindings.clone(),
+        );
+        let issuers = Feed { changes: changes.boxed(), woken: woken_issuers };
         let (index, wake_by_labels) = (cluster.clone(), wake_bindings.clone());
         let relabelled = move |namespace: Option<&str>| {
             let mut concerned = index.all_bindings();
             concerned.retain(|binding| namespace.is_none() || binding.namespace.as_deref() == namespace);
             wake(&wake_by_labels, concerned);
         };
-        let namespaces = namespaces::follow(client.clone(), cluster.namespaces.clone(), relabelled);
-        let changes = cluster.clone().follow_bindings(client, bindings, wake_issuers, wake_bindings);
-        let binding_feed = Feed { changes: changes.boxed(), woken: woken_bindings };
-        (cluster, issuer_feed, binding_feed, namespaces.boxed())
+        let namespaces = namespaces::follow(client.clone(), cluster.namespaces.clone(), relabelled).boxed();
+        let waker = Waker(wake_bindings.clone());
+        let changes = cluster.clone().follow_bindings(client, bindings, wake_issuers, wake_bindings, unbound);
+        let bindings = Feed { changes: changes.boxed(), woken: woken_bindings };
+        (cluster, Following { issuers, bindings, namespaces, waker })
     }
 
     /// Returns once the labels of all namespaces are known.
@@ -94,6 +123,11 @@ impl Cluster {
     /// Returns once the store of issuers holds what the API server has: before, an empty store is no answer.
     pub async fn issuers_synced(&self) {
         self.issuers_synced.cancelled().await;
+    }
+
+    /// Returns once the store of bindings holds what the API server has.
+    pub async fn bindings_synced(&self) {
+        self.bindings_synced.cancelled().await;
     }
 
     /// The issuer of that name.
@@ -135,13 +169,14 @@ impl Cluster {
     /// Keeps store and index of bindings. Every change of a binding concerns the other bindings on its `ServiceAccount`; its end
     /// concerns its issuer, too, whose deletion may wait for it. A deletion is detected by its event and not by a deletion timestamp: an
     /// object without finalizers never has one.
-    fn follow_bindings(
+    fn follow_bindings<F: Fn(&Key) + Send + Sync + 'static>(
         self,
         client: &Client,
         writer: Writer<PodIdentityBinding>,
         wake_issuers: UnboundedSender<ObjectRef<OidcIssuer>>,
         wake_bindings: UnboundedSender<ObjectRef<PodIdentityBinding>>,
-    ) -> impl Stream<Item = Result<PodIdentityBinding, watcher::Error>> + use<> {
+        unbound: F,
+    ) -> impl Stream<Item = Result<PodIdentityBinding, watcher::Error>> + use<F> {
         let mut listed = References::default();
         reflector(writer, watcher(Api::all(client.clone()), process::watch::config()))
             .inspect_ok(move |event: &Event<PodIdentityBinding>| match event {
@@ -149,6 +184,7 @@ impl Cluster {
                 Event::InitApply(binding) => put(&mut listed, binding),
                 Event::InitDone => {
                     self.index(|references| *references = std::mem::take(&mut listed));
+                    self.bindings_synced.cancel();
                     // While the list was read, any object may have ended; and one that was listed on an earlier page was
                     // not yet in the store when that woke it.
                     wake(
@@ -169,10 +205,11 @@ impl Cluster {
                     let (namespace, name) = key(binding);
                     self.index(|references| references.remove(&namespace, &name));
                     wake(&wake_issuers, [ObjectRef::new(binding.spec.issuer_name())]);
-                    wake(
-                        &wake_bindings,
-                        self.on_service_account(&namespace, &binding.spec.service_account_name),
-                    );
+                    let others = self.on_service_account(&namespace, &binding.spec.service_account_name);
+                    if others.is_empty() {
+                        unbound(&(namespace, binding.spec.service_account_name.clone()));
+                    }
+                    wake(&wake_bindings, others);
                 }
             })
             .applied_objects()

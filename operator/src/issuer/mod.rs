@@ -174,7 +174,7 @@ impl Kind for Issuer {
         (memory.aws, memory.verification) = (None, None);
     }
 
-    fn shown(memory: &mut Memory, verification: Verification) {
+    fn shown(memory: &mut Memory, verification: Verification, _: &Clock) {
         memory.verification = Some(verification);
     }
 

@@ -31,6 +31,7 @@ mod moves;
 mod orphans;
 mod partitions;
 mod plans;
+mod pods;
 mod policies;
 mod proxy;
 mod publication;

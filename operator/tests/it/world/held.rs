@@ -27,6 +27,7 @@ pub struct Hold(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     writes: Vec<String>,
+    pod_lists: Vec<String>,
     at: Option<(usize, Side)>,
     is_reached: bool,
 }
@@ -40,6 +41,11 @@ impl Hold {
     /// The writes since then: method and path.
     pub fn writes(&self) -> Vec<String> {
         self.0.lock().unwrap().writes.clone()
+    }
+
+    /// The reads of pods since then: path and query.
+    pub fn pod_lists(&self) -> Vec<String> {
+        self.0.lock().unwrap().pod_lists.clone()
     }
 
     /// Whether a write is held.
@@ -56,6 +62,10 @@ impl Hold {
     /// Counts a write of our objects, or of annotations, and says whether it is held.
     fn side(&self, request: &Request<Body>) -> Option<Side> {
         let path = request.uri().path();
+        if path.ends_with("/pods") {
+            let read = request.uri().path_and_query().map(ToString::to_string);
+            self.0.lock().unwrap().pod_lists.extend(read);
+        }
         let is_ours = path.contains("/podidentity.dev/")
             || (path.contains("/serviceaccounts/") && !path.ends_with("/token"));
         if request.method() == Method::GET || !is_ours {

@@ -24,6 +24,7 @@ use kube::{Api, Client, Config, Resource, ResourceExt};
 use operator::cli::WebhookCertificates;
 use operator::installation::NamedIssuer;
 use operator::metrics::Metrics;
+use operator::pods;
 use operator::timings::Timings;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -76,6 +77,8 @@ pub struct World {
     pub metrics: Arc<Metrics>,
     /// What makes the webhook's certificates.
     pub webhook_certificates: WebhookCertificates,
+    /// How pods are looked at.
+    pub pods: pods::Settings,
     /// Public hosts beside AWS's own.
     pub sites: Sites,
     /// The operator's writes to the cluster.
@@ -144,6 +147,7 @@ impl World {
             },
             metrics: Arc::default(),
             webhook_certificates: WebhookCertificates::Operator,
+            pods: pods::Settings::default(),
             sites: Sites::default(),
             hold: Hold::default(),
             operator: None,

@@ -54,6 +54,7 @@ impl World {
             timings: self.timings.clone(),
             namespace: self.system.clone(),
             webhook_certificates: self.webhook_certificates,
+            pods: self.pods.clone(),
             identity: format!("replica-{}", NEXT_NUMBER.fetch_add(1, Ordering::Relaxed)),
         };
         let health = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -10,6 +10,8 @@ use crds::PodIdentityBindingStatus;
 use crds::condition::merge;
 use k8s_openapi::jiff::SignedDuration;
 use operator::aws::model::RoleChange;
+use operator::pods;
+use operator::pods::model::PodsState;
 
 use super::super::*;
 
@@ -18,7 +20,7 @@ use super::super::*;
 pub struct Case {
     pub issuer: Option<OidcIssuerSpec>,
     pub issuer_deleting: bool,
-    /// Annotations of the issuer.
+    /// Annotations of the issuer and of the binding.
     pub annotations: BTreeMap<String, String>,
     pub losses: Losses,
     /// The time of the revocation that the status says, in seconds from now.
@@ -77,6 +79,7 @@ impl Case {
             was_ready: self.was_ready && !self.deleting,
         };
         let mut binding = PodIdentityBinding::new("vault", self.spec.clone());
+        binding.metadata.annotations = Some(self.annotations.clone());
         binding.metadata.creation_timestamp = Some(Time(object.created));
         binding.metadata.finalizers = self.finalizer.then(|| vec![names::FINALIZER.to_owned()]);
         let role_name = self.has_role.then(|| "homelab.vault.vault-x".to_owned());
@@ -93,6 +96,7 @@ impl Case {
                 .map(|seconds| Time(self.clock.wall + SignedDuration::from_secs(seconds))),
             observed_generation: Some(self.generation),
             conditions: merge(&[], ready, self.generation, &Time(self.clock.wall)),
+            missing: None,
         });
         let labels: Option<Arc<BTreeMap<String, String>>> = Some(Arc::default());
         let grant = check_grant(
@@ -144,7 +148,13 @@ impl Case {
             has_role: true,
             named_arn: None,
             siblings: Vec::new(),
-            observed: Observed { role: Ok(None), change: None, service_account: None },
+            observed: Observed {
+                role: Ok(None),
+                change: None,
+                service_account: None,
+                pods: PodsState::Known(pods::model::Found::default()),
+                restarts: Vec::new(),
+            },
             memory: Memory::default(),
             clock: clock(),
         };
@@ -249,12 +259,13 @@ impl Case {
 }
 
 /// A step in the words of the tables.
-fn name(step: &Step) -> String {
+pub fn name(step: &Step) -> String {
     let last = |arn: &str| arn.rsplit('/').next().unwrap_or_default().to_owned();
     match step {
         Step::AddFinalizer => "add finalizer".into(),
         Step::RemoveFinalizer => "remove finalizer".into(),
         Step::Own(Own::Annotate(annotate)) => format!("annotate {}", annotate.annotations.len()),
+        Step::Own(Own::Restart(workload)) => format!("restart {}", workload.name),
         Step::Own(Own::Lock(heir)) => format!("lock {}", heir.name),
         Step::Change(Change { write: Write::Iam(write), .. }) => match write {
             IamWrite::CreateRole(_) => "create".into(),
@@ -287,9 +298,15 @@ pub fn check(table: &[Row<'_>]) {
     for (row, change, steps, ready, others) in table {
         let mut case = Case::good();
         change(&mut case);
-        let plan = case.plan();
+        let mut plan = case.plan();
         let names: Vec<String> = plan.steps.iter().map(name).collect();
-        assert_eq!(types(&plan.conditions), [C::Granted, C::RoleReady, C::ServiceAccountAnnotated], "{row}");
+        assert_eq!(
+            types(&plan.conditions),
+            [C::Granted, C::RoleReady, C::ServiceAccountAnnotated, C::PodsInjected],
+            "{row}"
+        );
+        // It has a table of its own (`pods.rs`).
+        plan.conditions.retain(|condition| condition.type_ != C::PodsInjected);
         assert_eq!(names, *steps, "{row}");
         assert_eq!(
             (summary(&plan.conditions).as_str(), verdicts(&plan.conditions).as_str()),

@@ -3,6 +3,7 @@
 mod case;
 mod grants;
 mod moves;
+mod pods;
 mod removal;
 mod siblings;
 
