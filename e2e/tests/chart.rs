@@ -89,6 +89,29 @@ fn with_external_certificates_the_operator_has_no_right_on_configuration_and_sec
 }
 
 #[test]
+fn rights_on_pods_and_workloads_are_given_only_where_a_value_says_so() {
+    for (value, pods, workloads) in [
+        (None, 1, 0),
+        (Some(("operator.podWatch", "false")), 0, 0),
+        (Some(("operator.restartMissing", "true")), 1, 1),
+    ] {
+        let text = rendered(render(REQUIRED.into_iter().chain(value)));
+        let objects: Vec<Value> =
+            text.split("\n---\n").map(|object| serde_saphyr::from_str(object).unwrap()).collect();
+        let rules = |resource: &str| {
+            let rules = objects.iter().filter_map(|object| object["rules"].as_array()).flatten();
+            let names =
+                |rule: &&Value| rule["resources"].as_array().is_some_and(|r| r.contains(&resource.into()));
+            rules.filter(names).map(|rule| rule["verbs"].to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(rules("pods"), vec![r#"["list","watch"]"#; pods], "{value:?}");
+        assert_eq!(rules("daemonsets"), vec![r#"["get","patch"]"#; workloads], "{value:?}");
+        let flag = text.contains("--pod-watch=false");
+        assert_eq!(flag, pods == 0, "{value:?}");
+    }
+}
+
+#[test]
 fn the_network_policies_admit_the_api_servers_at_their_own_addresses_and_ports() {
     const SETTINGS: [(&str, &str); 3] = [
         ("networkPolicy.apiServers.ports", "{443,16443}"),

@@ -46,7 +46,7 @@ pub fn examine(
     if opted_out || ended {
         return None;
     }
-    let annotations = metadata.annotations.as_ref().map(|all| borrowed(all));
+    let annotations = metadata.annotations.as_ref().map(borrowed);
     let pod = Pod {
         metadata: Some(Metadata { name: None, labels: None, annotations }),
         spec: serde_json::from_str(spec).ok()?,
@@ -60,7 +60,7 @@ fn borrowed(all: &BTreeMap<String, String>) -> BTreeMap<Text<'_>, Text<'_>> {
     all.iter().map(|(key, value)| (text(key.as_str()), text(value.as_str()))).collect()
 }
 
-/// What made the pod. The ReplicaSet of a Deployment has the Deployment's name and the hash of the template, which is a label of
+/// What made the pod. The `ReplicaSet` of a Deployment has the Deployment's name and the hash of the template, which is a label of
 /// the pod, too (Kubernetes documentation, "Deployments", "Pod-template-hash label").
 fn workload(metadata: &ObjectMeta) -> Option<WorkloadRef> {
     let owner = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;

@@ -36,10 +36,10 @@ pub async fn follow(pods: Pods, cluster: Cluster, waker: Waker, metrics: Arc<Met
     let config = process::watch::config().fields(RUNNING).page_size(PAGE);
     let events = watcher(api, config).backoff(process::watch::backoff());
     pin_mut!(events);
-    let (mut wakes, mut shown) = (Wakes::default(), BTreeSet::new());
+    let (mut due, mut shown) = (Wakes::default(), BTreeSet::new());
     loop {
         let next = async {
-            match wakes.next() {
+            match due.next() {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
                 None => std::future::pending().await,
             }
@@ -47,7 +47,7 @@ pub async fn follow(pods: Pods, cluster: Cluster, waker: Waker, metrics: Arc<Met
         let event = tokio::select! {
             event = events.next() => event,
             () = next => {
-                wakes.take(Instant::now()).iter().for_each(wake);
+                due.take(Instant::now()).iter().for_each(wake);
                 continue;
             }
         };
@@ -91,7 +91,7 @@ pub async fn follow(pods: Pods, cluster: Cluster, waker: Waker, metrics: Arc<Met
         };
         if let Some((counts, key)) = changed {
             metrics.missing_pods(pods.store.count());
-            if wakes.changed(&key, counts, Instant::now()) {
+            if due.changed(&key, counts, Instant::now()) {
                 wake(&key);
             }
         }

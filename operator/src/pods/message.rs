@@ -15,7 +15,7 @@ pub fn message(namespace: &str, found: &Found, restarts: bool, refused: Option<&
     let mut text = format!("{} {pods} {run} without the identity: {}{more}", found.count, names.join(", "));
     for (name, why) in &found.named {
         if let Some(why) = why {
-            text.push_str(&format!("; {name}: {why}"));
+            text = format!("{text}; {name}: {why}");
         }
     }
     if let Some(refused) = refused {
@@ -26,10 +26,10 @@ pub fn message(namespace: &str, found: &Found, restarts: bool, refused: Option<&
     if restarts && !found.workloads.is_empty() {
         text.push_str(". Their workloads are restarted, each once");
     } else if !commands.is_empty() {
-        text.push_str(&format!(
-            ". Restart them: {}. The annotation {RESTART_ANNOTATION}=\"true\" on this binding does so, once",
-            commands.join("; ")
-        ));
+        let commands = commands.join("; ");
+        text = format!(
+            "{text}. Restart them: {commands}. The annotation {RESTART_ANNOTATION}=\"true\" on this binding does so, once"
+        );
     } else if found.named.iter().any(|(_, why)| why.is_none()) {
         text.push_str(". Delete them, or restart what made them: new pods get the identity");
     }

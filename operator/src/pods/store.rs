@@ -104,14 +104,13 @@ impl Store {
         let mut state = self.state();
         let account = state.accounts.get_mut(key)?;
         let before = account.missing.len();
-        let changed = match missing {
-            Some(missing) => account.missing.insert(name.to_owned(), missing.clone()) != Some(missing),
-            None => {
-                if let Progress::Listing(ended) = &mut account.progress {
-                    ended.insert(name.to_owned());
-                }
-                account.missing.remove(name).is_some()
+        let changed = if let Some(missing) = missing {
+            account.missing.insert(name.to_owned(), missing.clone()) != Some(missing)
+        } else {
+            if let Progress::Listing(ended) = &mut account.progress {
+                ended.insert(name.to_owned());
             }
+            account.missing.remove(name).is_some()
         };
         changed.then_some((before, account.missing.len()))
     }
