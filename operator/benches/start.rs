@@ -26,6 +26,7 @@ use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use operator::aws::accounts::Accounts;
+use operator::aws::limit::Limits;
 use operator::aws::public::PublicReader;
 use operator::cli::WebhookCertificates;
 use operator::metrics::Metrics;
@@ -157,7 +158,14 @@ async fn operate(kubeconfig: &Path, bindings: u64) -> Result<Figures> {
     let operator = Operator {
         client: client(kubeconfig).await?,
         config: cluster_config(kubeconfig).await?,
-        accounts: Accounts::new(&config, public, exchange, metrics.clone(), timings.identity_refresh),
+        accounts: Accounts::new(
+            &config,
+            public,
+            exchange,
+            metrics.clone(),
+            Limits::default(),
+            timings.identity_refresh,
+        ),
         metrics: metrics.clone(),
         timings,
         webhook_certificates: WebhookCertificates::Operator,

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crds::names::SYSTEM_NAMESPACE;
 use process::logs::LogFormat;
 
+use crate::aws::limit::Limits;
 use crate::pods;
 use crate::timings::Timings;
 
@@ -64,6 +65,9 @@ pub struct Run {
     /// AWS.
     #[command(flatten)]
     pub aws: AwsArgs,
+    /// Calls of AWS.
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Timeouts and periods.
     #[command(flatten)]
     pub timings: Timings,
@@ -84,6 +88,32 @@ pub struct AwsArgs {
     /// PEM file with CA certificates that are trusted in addition to the system's.
     #[arg(long, value_name = "FILE")]
     pub extra_ca: Option<PathBuf>,
+}
+
+/// How many calls of AWS are made.
+#[derive(Debug, Clone, Args)]
+pub struct LimitArgs {
+    /// Calls a second of each service of AWS, retries included. IAM's own limits hold for the whole account.
+    #[arg(long, value_name = "NUMBER", default_value = "5", value_parser = parse_rate)]
+    pub aws_rate: f64,
+    /// How many of them may be made at once after a while without calls.
+    #[arg(long, value_name = "NUMBER", default_value = "20", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub aws_burst: u32,
+}
+
+impl LimitArgs {
+    /// The limits.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits::per_service(self.aws_rate, self.aws_burst)
+    }
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (0.1..=1000.0).contains(&rate) => Ok(rate),
+        _ => Err("a number from 0.1 to 1000".into()),
+    }
 }
 
 /// Which cluster.

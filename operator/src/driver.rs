@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
+use tokio_util::sync::CancellationToken;
 
 use crate::act::{Acted, act};
 use crate::backoff::Backoff;
@@ -16,13 +18,20 @@ use crate::kind::{Failure, Kind, PlanOf, Resolved, StepError};
 use crate::memory::{Memories, Memory};
 use crate::model::{Next, ObjectState};
 use crate::report::{self, report};
+use crate::turns::Turns;
 
 /// The driver of one kind.
 pub struct Driver<K: Kind> {
     context: Arc<Context>,
     backoff: Backoff,
     memories: Memories<K>,
+    turns: Turns,
+    stop: CancellationToken,
 }
+
+/// Passes of a kind at once. Each makes one call of AWS after another, so that a few use the calls that are allowed; and each waits
+/// for its permits less than its time limit.
+const AT_ONCE: usize = 8;
 
 /// The controller's reconcile. A failure is logged, counted and waited for here and never reaches the controller.
 pub async fn reconcile<K: Kind>(
@@ -30,10 +39,19 @@ pub async fn reconcile<K: Kind>(
     driver: Arc<Driver<K>>,
 ) -> Result<Action, Infallible> {
     let uid = object.uid().unwrap_or_default();
+    let namespace = object.namespace().unwrap_or_default();
+    // What waits when the operator stops has not begun.
+    let Some(_turn) = driver.stop.run_until_cancelled(driver.turns.turn(&namespace)).await else {
+        return Ok(Action::await_change());
+    };
+    // It may have changed while this waited.
+    let Some(object) = K::store(&driver.context).get(&ObjectRef::from_obj(&*object)) else {
+        return Ok(Action::await_change());
+    };
     // kube never runs two passes over one object at once, so no other pass misses the memory meanwhile.
     let mut memory = driver.memories.take(&uid);
     let limit = driver.context.timings.reconcile_timeout;
-    let outcome = match tokio::time::timeout(limit, driver.pass(&object, &mut memory)).await {
+    let outcome = match tokio::time::timeout(limit, Box::pin(driver.pass(&object, &mut memory))).await {
         Ok(Ok(wait)) => Ok(wait),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("the pass did not end within {limit:?}")),
@@ -49,11 +67,11 @@ pub async fn reconcile<K: Kind>(
 }
 
 impl<K: Kind> Driver<K> {
-    /// A driver that remembers nothing.
+    /// A driver that remembers nothing. After `stop` it begins no pass.
     #[must_use]
-    pub fn new(context: Arc<Context>) -> Self {
+    pub fn new(context: Arc<Context>, stop: CancellationToken) -> Self {
         let backoff = Backoff::new(context.timings.backoff_min, context.timings.backoff_max);
-        Self { context, backoff, memories: Memories::default() }
+        Self { context, backoff, memories: Memories::default(), turns: Turns::new(AT_ONCE), stop }
     }
 
     /// The first half of a pass, which changes nothing: resolve → observe → decide.

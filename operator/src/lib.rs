@@ -41,4 +41,5 @@ pub mod run;
 pub mod teardown;
 pub mod terminal;
 pub mod timings;
+pub mod turns;
 pub mod watch;

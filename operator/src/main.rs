@@ -12,6 +12,7 @@ use kube::Client;
 use operator::adopt::{self, BindingRole, Resource};
 use operator::api_servers::endpoints::Endpoints;
 use operator::aws::accounts::Accounts;
+use operator::aws::limit::Limits;
 use operator::aws::setup::{SDK_MODULES, Settings};
 use operator::bootstrap::{Bootstrap, issuers_of, refused, register_only, unchanged};
 use operator::cli::{self, Adopt, AwsArgs, Cli, ClusterArgs, Command, Run};
@@ -172,13 +173,21 @@ async fn cluster_issuers(flags: &ClusterArgs) -> anyhow::Result<(Vec<NamedIssuer
 /// AWS with the administrator's own credentials.
 async fn administrator(flags: &AwsArgs, issuers: &[NamedIssuer]) -> anyhow::Result<Accounts> {
     let region = issuers.iter().find_map(|issuer| Some(issuer.spec.s3.as_ref()?.region.clone()));
-    aws(flags, region, &Timings::default(), Arc::default()).await
+    aws(flags, region, &Timings::default(), Limits::default(), Arc::default()).await
 }
 
 async fn run(flags: Run) -> anyhow::Result<ExitCode> {
     flags.log_format.install_quietly(&SDK_MODULES);
     let Run {
-        namespace, identity, health_address, aws: aws_flags, timings, webhook_certificates, pods, ..
+        namespace,
+        identity,
+        health_address,
+        aws: aws_flags,
+        limits,
+        timings,
+        webhook_certificates,
+        pods,
+        ..
     } = flags;
     timings.check().map_err(anyhow::Error::msg)?;
     let metrics = Arc::new(Metrics::default());
@@ -187,7 +196,7 @@ async fn run(flags: Run) -> anyhow::Result<ExitCode> {
     let config = cluster(&ClusterArgs::default()).await?.config;
     let client = Client::try_from(config.clone())?;
     // AWS_REGION is the region of IAM and STS; S3 clients use the issuer's.
-    let accounts = aws(&aws_flags, None, &timings, metrics.clone()).await?;
+    let accounts = aws(&aws_flags, None, &timings, limits.limits(), metrics.clone()).await?;
     let stop = CancellationToken::new();
     tokio::spawn(cancel_on_signal(stop.clone()));
     // A restarted container has the same pod name, but must not renew the lease of the process before it.
@@ -227,6 +236,7 @@ async fn aws(
     flags: &AwsArgs,
     region: Option<String>,
     timings: &Timings,
+    limits: Limits,
     metrics: Arc<Metrics>,
 ) -> anyhow::Result<Accounts> {
     let settings = Settings {
@@ -235,6 +245,7 @@ async fn aws(
         call_timeout: timings.aws_call_timeout,
         public_timeout: timings.public_read_timeout,
         identity_refresh: timings.identity_refresh,
+        limits,
     };
     Ok(Accounts::connect(&settings, metrics).await?)
 }

@@ -141,9 +141,9 @@ impl Operator {
             namespace: self.namespace.clone(),
             started: Instant::now(),
         });
-        let issuer_driver = Arc::new(Driver::<Issuer>::new(context.clone()));
+        let issuer_driver = Arc::new(Driver::<Issuer>::new(context.clone(), stop.clone()));
         let orphans = orphans::sweep::run(context.clone());
-        let binding_driver = Arc::new(Driver::<Binding>::new(context));
+        let binding_driver = Arc::new(Driver::<Binding>::new(context, stop.clone()));
         let certificates = certificates::run(
             self.client.clone(),
             self.namespace.clone(),

@@ -44,7 +44,7 @@ mod tests {
 
     const ARN: &str = "arn:aws:iam::111122223333:role/app";
 
-    fn found(annotations: Value, containers: Value, init: Value) -> Option<String> {
+    fn found(annotations: &Value, containers: &Value, init: &Value) -> Option<String> {
         let pod = json!({
             "metadata": {"annotations": annotations},
             "spec": {"containers": containers, "initContainers": init},
@@ -117,7 +117,7 @@ mod tests {
             ("an empty variable", json!({}), json!([empty]), json!([]), Some("not injected")),
             ("no containers", json!({}), json!([]), json!([]), None),
         ] {
-            assert_eq!(found(annotations, containers, init).as_deref(), expected, "{row}");
+            assert_eq!(found(&annotations, &containers, &init).as_deref(), expected, "{row}");
         }
     }
 }

@@ -16,6 +16,7 @@ use super::call::Calls;
 use super::credentials::KeptCredentials;
 use super::error::{AwsError, Class};
 use super::iam::Iam;
+use super::limit::Limits;
 use super::model::{BucketRef, Identity, RoleChange, Write, Written};
 use super::public::PublicReader;
 use super::recent::RecentRoles;
@@ -35,6 +36,7 @@ pub struct Accounts {
     others: Arc<StdMutex<HashMap<String, Account>>>,
     exchange: TokenExchange,
     metrics: Arc<Metrics>,
+    limits: Limits,
     identity_refresh: Duration,
 }
 
@@ -63,7 +65,8 @@ impl Accounts {
         let public = PublicReader::https(&tls, settings.public_timeout);
         let config = settings.load(&tls).await;
         let exchange = token_exchange(&config);
-        Ok(Self::new(&config, public, exchange, metrics, settings.identity_refresh))
+        let limits = settings.limits.clone();
+        Ok(Self::new(&config, public, exchange, metrics, limits, settings.identity_refresh))
     }
 
     /// Clients over a given configuration: what `connect` makes, or a test's.
@@ -73,10 +76,11 @@ impl Accounts {
         public: PublicReader,
         exchange: TokenExchange,
         metrics: Arc<Metrics>,
+        limits: Limits,
         identity_refresh: Duration,
     ) -> Self {
-        let own = Account::new(config, metrics.clone(), identity_refresh);
-        Self { public, own, others: Arc::default(), exchange, metrics, identity_refresh }
+        let own = Account::new(config, metrics.clone(), limits.clone(), identity_refresh);
+        Self { public, own, others: Arc::default(), exchange, metrics, limits, identity_refresh }
     }
 
     /// The account that an issuer is registered in: that of the role it names, or that of the operator's own credentials.
@@ -86,7 +90,7 @@ impl Accounts {
         let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
         let make = || {
             let config = self.own.config.to_builder().credentials_provider((self.exchange)(role)).build();
-            Account::new(&config, self.metrics.clone(), self.identity_refresh)
+            Account::new(&config, self.metrics.clone(), self.limits.clone(), self.identity_refresh)
         };
         others.entry(role.clone()).or_insert_with(make).clone()
     }
@@ -131,9 +135,9 @@ fn token_exchange(config: &SdkConfig) -> TokenExchange {
 }
 
 impl Account {
-    fn new(config: &SdkConfig, metrics: Arc<Metrics>, identity_refresh: Duration) -> Self {
+    fn new(config: &SdkConfig, metrics: Arc<Metrics>, limits: Limits, identity_refresh: Duration) -> Self {
         let (config, credentials) = KeptCredentials::over(config);
-        let calls = Calls::new(metrics, credentials);
+        let calls = Calls::new(metrics, limits, credentials);
         Self {
             iam: Iam::new(&config, calls.clone()),
             sts: Sts::new(&config, calls.clone()),

@@ -7,9 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
-use aws_smithy_runtime_api::client::interceptors::context::FinalizerInterceptorContextRef;
+use aws_smithy_runtime_api::client::interceptors::context::{
+    BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextRef,
+};
 use aws_smithy_runtime_api::client::orchestrator::{HttpResponse, Metadata};
 use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_runtime_api::client::retries::RequestAttempts;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::error::display::DisplayErrorContext;
@@ -19,6 +22,7 @@ use super::cause::{cause, chain, root_cause, stable_cause};
 use super::classify::classify;
 use super::credentials::KeptCredentials;
 use super::error::{AwsError, Cause, Class};
+use super::limit::{Limits, Service};
 use crate::metrics::Metrics;
 
 /// The exchange of a token for credentials.
@@ -28,6 +32,7 @@ pub(super) const TOKEN_EXCHANGE: &str = "sts:AssumeRoleWithWebIdentity";
 #[derive(Debug, Clone)]
 pub(super) struct Calls {
     metrics: Arc<Metrics>,
+    limits: Limits,
     /// The credentials that calls are signed with.
     credentials: Option<KeptCredentials>,
     /// Whether AWS refused the credentials since their identity was asked for.
@@ -35,13 +40,20 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    pub(super) fn new(metrics: Arc<Metrics>, credentials: Option<KeptCredentials>) -> Self {
-        Self { metrics, credentials, refused: Arc::default() }
+    pub(super) fn new(metrics: Arc<Metrics>, limits: Limits, credentials: Option<KeptCredentials>) -> Self {
+        Self { metrics, limits, credentials, refused: Arc::default() }
     }
 
     /// The same for calls that are signed with other credentials: what AWS says of those is not about ours.
     pub(super) fn of_other_credentials(&self) -> Self {
-        Self { metrics: Arc::clone(&self.metrics), credentials: None, refused: Arc::default() }
+        Self { credentials: None, refused: Arc::default(), ..self.clone() }
+    }
+
+    /// Returns once the operation may be called. Before the SDK's time limits begin.
+    pub(super) async fn permit(&self, operation: &'static str) {
+        if let Some(service) = Service::of(operation) {
+            self.limits.permit(service).await;
+        }
     }
 
     /// Counts a call and classifies its failure.
@@ -81,6 +93,22 @@ impl Calls {
 impl Intercept for Calls {
     fn name(&self) -> &'static str {
         "Calls"
+    }
+
+    /// The first attempt has its permit. The SDK waits before it repeats one; that takes a permit from the calls that follow.
+    fn read_before_attempt(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        configuration: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let is_repeated =
+            configuration.load::<RequestAttempts>().is_some_and(|attempts| attempts.attempts() > 1);
+        let service = configuration.load::<Metadata>().and_then(|metadata| Service::of(metadata.service()));
+        if let Some(service) = service.filter(|_| is_repeated) {
+            self.limits.take(service);
+        }
+        Ok(())
     }
 
     fn read_after_attempt(

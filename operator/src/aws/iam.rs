@@ -20,9 +20,10 @@ pub struct Iam {
 
 /// Calls a client operation and classifies what comes back.
 macro_rules! call {
-    ($self:ident, $operation:literal, $resource:expr, $builder:expr) => {
+    ($self:ident, $operation:literal, $resource:expr, $builder:expr) => {{
+        $self.calls.permit(concat!("iam:", $operation)).await;
         $self.calls.record(concat!("iam:", $operation), $resource, $builder.send().await)
-    };
+    }};
 }
 
 impl Iam {

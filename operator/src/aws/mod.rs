@@ -9,6 +9,7 @@ mod credentials;
 pub mod error;
 pub mod iam;
 pub mod inventory;
+pub mod limit;
 pub mod model;
 pub mod own_token;
 pub mod public;

@@ -25,9 +25,10 @@ pub struct S3 {
 }
 
 macro_rules! call {
-    ($self:ident, $operation:literal, $resource:expr, $builder:expr) => {
+    ($self:ident, $operation:literal, $resource:expr, $builder:expr) => {{
+        $self.calls.permit(concat!("s3:", $operation)).await;
         $self.calls.record(concat!("s3:", $operation), $resource, $builder.send().await)
-    };
+    }};
 }
 
 impl S3 {

@@ -13,6 +13,8 @@ use aws_smithy_runtime_api::client::http::HttpConnectorSettings;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use thiserror::Error;
 
+use super::limit::Limits;
+
 /// The SDK's modules that warn of every failed call. What they say is in our own log, conditions and metrics, once.
 pub const SDK_MODULES: [&str; 5] =
     ["aws_config", "aws_runtime", "aws_smithy_http_client", "aws_smithy_runtime", "aws_smithy_runtime_api"];
@@ -47,6 +49,8 @@ pub struct Settings {
     pub public_timeout: Duration,
     /// How long the answer of `GetCallerIdentity` is used.
     pub identity_refresh: Duration,
+    /// How many calls a second are made.
+    pub limits: Limits,
 }
 
 impl Settings {

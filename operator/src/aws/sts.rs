@@ -31,6 +31,7 @@ impl Sts {
     /// Account and ARN of the operator's credentials.
     pub async fn caller_identity(&self) -> Result<Identity, AwsError> {
         const OPERATION: &str = "sts:GetCallerIdentity";
+        self.calls.permit(OPERATION).await;
         let response = self.client.get_caller_identity().send().await;
         let response = self.calls.record(OPERATION, "the operator's credentials", response)?;
         Ok(Identity {
@@ -41,6 +42,7 @@ impl Sts {
 
     /// Exchanges a token for a session of a role, as a pod does: 900 s, without a session policy.
     pub async fn session(&self, role_arn: &str, token: &str) -> Result<Credentials, AwsError> {
+        self.calls.permit(TOKEN_EXCHANGE).await;
         let response = self
             .client
             .assume_role_with_web_identity()
@@ -59,6 +61,7 @@ impl Sts {
 
     /// Exchanges a token for credentials and drops them. They are valid for 900 s, under a session policy that denies everything.
     pub async fn verify_exchange(&self, role_arn: &str, token: &str) -> Result<(), AwsError> {
+        self.calls.permit(TOKEN_EXCHANGE).await;
         let response = self
             .client
             .assume_role_with_web_identity()

@@ -4,13 +4,9 @@ use crds::PodIdentityBinding;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::core::PartialObjectMeta;
 use kube::runtime::Controller;
-use kube::runtime::controller::Config;
 use kube::{Api, Client, ResourceExt};
 
 use crate::cluster::{Cluster, Feed};
-
-/// Passes at once; each is a handful of AWS calls, and the SDK retries what is throttled.
-const CONCURRENCY: u16 = 16;
 
 /// The controller of bindings.
 #[must_use]
@@ -28,5 +24,4 @@ pub fn controller(
         })
         .reconcile_on(feed.woken)
         .trigger_backoff(process::watch::backoff())
-        .with_config(Config::default().concurrency(CONCURRENCY))
 }

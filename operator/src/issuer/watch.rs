@@ -2,12 +2,8 @@
 
 use crds::OidcIssuer;
 use kube::runtime::Controller;
-use kube::runtime::controller::Config;
 
 use crate::cluster::{Cluster, Feed};
-
-/// Passes at once: issuers are few.
-const CONCURRENCY: u16 = 4;
 
 /// The controller of issuers.
 #[must_use]
@@ -15,5 +11,4 @@ pub fn controller(cluster: &Cluster, feed: Feed<OidcIssuer>) -> Controller<OidcI
     Controller::for_stream(feed.changes, cluster.issuers.clone())
         .reconcile_on(feed.woken)
         .trigger_backoff(process::watch::backoff())
-        .with_config(Config::default().concurrency(CONCURRENCY))
 }

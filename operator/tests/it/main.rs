@@ -25,6 +25,7 @@ mod issuer;
 mod issuer_deletion;
 mod issuer_switch;
 mod lease;
+mod limits;
 mod locked_out;
 mod modes;
 mod moves;

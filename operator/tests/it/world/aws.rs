@@ -51,7 +51,7 @@ impl World {
         };
         let exchange = self.token_exchange();
         let refresh = self.timings.identity_refresh;
-        Accounts::new(&config, PublicReader::from_fn(read), exchange, metrics, refresh)
+        Accounts::new(&config, PublicReader::from_fn(read), exchange, metrics, self.limits.clone(), refresh)
     }
 
     /// As the operator's pod: its own token is exchanged for credentials of any role that trusts it.

@@ -21,6 +21,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, Resource, ResourceExt};
+use operator::aws::limit::Limits;
 use operator::cli::WebhookCertificates;
 use operator::installation::NamedIssuer;
 use operator::metrics::Metrics;
@@ -77,6 +78,8 @@ pub struct World {
     pub metrics: Arc<Metrics>,
     /// What makes the webhook's certificates.
     pub webhook_certificates: WebhookCertificates,
+    /// How many calls of AWS the operator makes; none is refused by default.
+    pub limits: Limits,
     /// How pods are looked at.
     pub pods: pods::Settings,
     /// Public hosts beside AWS's own.
@@ -147,6 +150,7 @@ impl World {
             },
             metrics: Arc::default(),
             webhook_certificates: WebhookCertificates::Operator,
+            limits: Limits::default(),
             pods: pods::Settings::default(),
             sites: Sites::default(),
             hold: Hold::default(),

@@ -1,0 +1,145 @@
+//! How many passes run at once, and which one is next: the namespaces with waiting passes take turns, so that a thousand bindings of one
+//! tenant do not delay the one binding of another. Controllers are not limited themselves: a pass that waits here has not begun, and takes
+//! a few hundred bytes.
+//!
+//! Not a crate: tokio's semaphore gives permits in the order of the callers, whoever they are for.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+/// Gives turns. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Turns(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    free: usize,
+    waiting: HashMap<String, VecDeque<oneshot::Sender<Turn>>>,
+    /// Namespaces with waiting passes; the first one is next.
+    order: VecDeque<String>,
+}
+
+/// The permit to run; it ends when it is dropped.
+#[derive(Debug)]
+pub struct Turn(Option<Turns>);
+
+impl Turns {
+    /// So many at once.
+    #[must_use]
+    pub fn new(at_once: usize) -> Self {
+        let state = State { free: at_once, waiting: HashMap::new(), order: VecDeque::new() };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// Waits for a turn of a namespace.
+    pub async fn turn(&self, namespace: &str) -> Turn {
+        let next = {
+            let mut state = self.state();
+            if state.free > 0 {
+                state.free -= 1;
+                return Turn(Some(self.clone()));
+            }
+            let (sender, next) = oneshot::channel();
+            let waiting = state.waiting.entry(namespace.to_owned()).or_default();
+            waiting.push_back(sender);
+            if waiting.len() == 1 {
+                state.order.push_back(namespace.to_owned());
+            }
+            next
+        };
+        // Turns are given as long as somebody has one, and whoever waits keeps this alive.
+        next.await.unwrap_or(Turn(None))
+    }
+
+    /// Gives a turn that has ended to the namespace that is next.
+    fn pass_on(&self) {
+        loop {
+            let mut state = self.state();
+            let Some(namespace) = state.order.pop_front() else {
+                state.free += 1;
+                return;
+            };
+            let Some(waiting) = state.waiting.get_mut(&namespace) else { continue };
+            // Those that wait no more do not count as a turn of their namespace.
+            while waiting.front().is_some_and(oneshot::Sender::is_closed) {
+                waiting.pop_front();
+            }
+            let next = waiting.pop_front();
+            if waiting.is_empty() {
+                state.waiting.remove(&namespace);
+            } else {
+                state.order.push_back(namespace);
+            }
+            drop(state);
+            // One that does not wait any more gives it back; not by being dropped, which would come here again.
+            match next.map(|next| next.send(Turn(Some(self.clone())))) {
+                Some(Ok(())) => return,
+                Some(Err(mut turn)) => turn.0 = None,
+                None => {}
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(turns) = self.0.take() {
+            turns.pass_on();
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn namespaces_take_turns_and_one_that_waits_no_more_loses_none() {
+        let turns = Turns::new(1);
+        let mut current = turns.turn("a").now_or_never();
+        let mut waiting: Vec<_> = ["a", "a", "a", "b", "c", "b"]
+            .into_iter()
+            .map(|namespace| (namespace, Box::pin(turns.turn(namespace))))
+            .collect();
+        for (_, turn) in &mut waiting {
+            assert!(turn.as_mut().now_or_never().is_none());
+        }
+        // The second of `a` is dropped while it waits.
+        drop(waiting.remove(1));
+        let mut order = Vec::new();
+        while !waiting.is_empty() {
+            drop(current.take());
+            let ready = waiting.iter_mut().position(|(_, turn)| {
+                current = turn.as_mut().now_or_never();
+                current.is_some()
+            });
+            order.push(waiting.remove(ready.unwrap()).0);
+        }
+        assert_eq!(order, ["a", "b", "c", "a", "b"]);
+        drop(current);
+        assert_eq!(turns.state().free, 1);
+        assert!(turns.state().waiting.is_empty());
+    }
+
+    #[test]
+    fn a_turn_that_was_given_and_not_taken_goes_on() {
+        let turns = Turns::new(1);
+        let current = turns.turn("a").now_or_never();
+        let mut given = Box::pin(turns.turn("a"));
+        assert!(given.as_mut().now_or_never().is_none());
+        let mut next = Box::pin(turns.turn("b"));
+        assert!(next.as_mut().now_or_never().is_none());
+        drop(current);
+        drop(given);
+        assert!(next.as_mut().now_or_never().is_some());
+    }
+}
