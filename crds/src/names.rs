@@ -209,9 +209,15 @@ pub fn is_boundary(policy_arn: &str) -> bool {
 pub fn role_name(cluster: &str, namespace: &str, service_account: &str) -> String {
     let mut name = format!("{cluster}.{namespace}.{service_account}");
     name.truncate(READABLE_LENGTH); // Kubernetes names are ASCII
-    let digest = Sha256::digest(format!("{cluster}/{namespace}/{service_account}"));
-    let hash = BASE32_NOPAD.encode(&digest).to_ascii_lowercase();
-    format!("{name}-{}", &hash[..HASH_LENGTH])
+    format!("{name}-{}", short_digest(format!("{cluster}/{namespace}/{service_account}").as_bytes()))
+}
+
+/// 60 bits of a SHA-256 digest, as twelve characters.
+#[must_use]
+pub fn short_digest(bytes: &[u8]) -> String {
+    let mut hash = BASE32_NOPAD.encode(&Sha256::digest(bytes)).to_ascii_lowercase();
+    hash.truncate(HASH_LENGTH);
+    hash
 }
 
 /// ARN of the role of one `ServiceAccount`; known before the role exists.

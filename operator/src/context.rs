@@ -8,6 +8,7 @@ use kube::runtime::events::Recorder;
 
 use crate::api_servers::endpoints::Endpoints;
 use crate::aws::accounts::Accounts;
+use crate::aws::inventory::Listings;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::metrics::Metrics;
@@ -24,6 +25,8 @@ pub struct Context {
     pub accounts: Accounts,
     /// All issuers and bindings.
     pub cluster: Cluster,
+    /// The roles in AWS, as the last sweep has listed them.
+    pub listings: Listings,
     /// Pods that run without their identity.
     pub pods: Pods,
     /// Waits and periods.

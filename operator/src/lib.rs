@@ -38,6 +38,7 @@ pub mod pods;
 pub mod policy;
 pub mod report;
 pub mod run;
+pub mod sweep;
 pub mod teardown;
 pub mod terminal;
 pub mod timings;

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api_servers::endpoints::Endpoints;
 use crate::aws::accounts::Accounts;
+use crate::aws::inventory::Listings;
 use crate::binding::Binding;
 use crate::cli::WebhookCertificates;
 use crate::cluster::{Cluster, Following};
@@ -26,7 +27,7 @@ use crate::lease::Elector;
 use crate::metrics::Metrics;
 use crate::pods::Pods;
 use crate::timings::Timings;
-use crate::{binding, certificates, issuer, orphans, pods, watch};
+use crate::{binding, certificates, issuer, pods, sweep, watch};
 
 /// One replica of the operator.
 pub struct Operator {
@@ -123,7 +124,8 @@ impl Operator {
         let Following { issuers, bindings, namespaces, waker } = following;
         let issuers = issuer::watch::controller(&cluster, issuers);
         let bindings = binding::watch::controller(&self.client, &cluster, bindings);
-        let following_pods = pods::follow::follow(pods.clone(), cluster.clone(), waker, self.metrics.clone());
+        let following_pods =
+            pods::follow::follow(pods.clone(), cluster.clone(), waker.clone(), self.metrics.clone());
         let reporter = Reporter { controller: CONTROLLER.into(), instance: Some(self.identity.clone()) };
         let context = Arc::new(Context {
             client: self.client.clone(),
@@ -134,6 +136,7 @@ impl Operator {
             ),
             accounts: self.accounts.clone(),
             cluster,
+            listings: Listings::default(),
             pods,
             timings: self.timings.clone(),
             metrics: self.metrics.clone(),
@@ -142,7 +145,7 @@ impl Operator {
             started: Instant::now(),
         });
         let issuer_driver = Arc::new(Driver::<Issuer>::new(context.clone(), stop.clone()));
-        let orphans = orphans::sweep::run(context.clone());
+        let sweeping = sweep::run(context.clone(), waker.clone());
         let binding_driver = Arc::new(Driver::<Binding>::new(context, stop.clone()));
         let certificates = certificates::run(
             self.client.clone(),
@@ -159,7 +162,7 @@ impl Operator {
         let mut tasks: Vec<BoxFuture<'static, ()>> = vec![
             Box::pin(watch::run(issuers, issuer_driver, stop.clone())),
             Box::pin(watch::run(bindings, binding_driver, stop.clone())),
-            until_stopped(Box::pin(orphans)),
+            until_stopped(Box::pin(sweeping)),
             until_stopped(namespaces),
             until_stopped(Box::pin(following_pods)),
         ];

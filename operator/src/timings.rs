@@ -21,9 +21,13 @@ pub struct Timings {
     /// How often bucket, documents and OIDC provider are compared with the specification.
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     pub issuer_resync: Duration,
-    /// How often a role and its policies are compared with the specification.
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
+    /// How often a role is read whole, with its permissions boundary, tags and policies, and compared with the specification.
+    #[arg(long, value_name = "DURATION", default_value = "6h", value_parser = parse_duration)]
     pub role_resync: Duration,
+    /// How often the roles under the cluster's path are listed: to find those whose trust policy, session limit or description has
+    /// changed, and those without a binding.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
+    pub role_sweep: Duration,
     /// How often a token of the cluster is exchanged at AWS STS while this succeeds.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
     pub verify_period: Duration,
@@ -44,9 +48,6 @@ pub struct Timings {
     /// How far apart these two answers are at least.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     pub role_confirmation: Duration,
-    /// How often the roles under the cluster's path are listed, to find those without a binding.
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
-    pub orphan_sweep: Duration,
     /// How long the account and the role of the operator's credentials are cached.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
     pub identity_refresh: Duration,
@@ -102,6 +103,12 @@ pub struct Timings {
 }
 
 impl Timings {
+    /// How soon an object that is not as specified is looked at again, if nothing wakes it before.
+    #[must_use]
+    pub fn look_again(&self) -> Duration {
+        self.role_resync.min(self.role_sweep)
+    }
+
     /// Refuses combinations of values with which the operator cannot work. The error names the flag.
     pub fn check(&self) -> Result<(), String> {
         const HOUR: Duration = Duration::from_hours(1);

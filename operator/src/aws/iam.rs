@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::call::Calls;
 use super::error::{AwsError, Class, optional, tolerate};
-use super::model::{IamWrite, NewRole, Policy, Provider, Role, RoleSettings, Tags, Written};
+use super::model::{IamWrite, ListedRole, NewRole, Policy, Provider, Role, RoleSettings, Tags, Written};
 
 /// IAM of the operator's partition.
 #[derive(Clone)]
@@ -266,16 +266,21 @@ impl Iam {
         Ok(role)
     }
 
-    /// One page of the roles under a path: their names, and where the next page begins.
-    pub(super) async fn role_names(
+    /// One page of the roles under a path, and where the next page begins.
+    pub(super) async fn roles_page(
         &self,
         path: &str,
         marker: Option<String>,
-    ) -> Result<(Vec<String>, Option<String>), AwsError> {
+    ) -> Result<(Vec<ListedRole>, Option<String>), AwsError> {
         let request = self.client.list_roles().path_prefix(path).max_items(1000).set_marker(marker);
         let page = call!(self, "ListRoles", path, request)?;
-        let names = page.roles().iter().map(|role| role.role_name.clone()).collect();
-        Ok((names, page.marker.filter(|_| page.is_truncated)))
+        let marker = page.marker.filter(|_| page.is_truncated);
+        let listed = page.roles.into_iter().map(|role| {
+            let name = role.role_name.clone();
+            let Role { trust, settings, .. } = role_from(role);
+            ListedRole { name, trust, settings }
+        });
+        Ok((listed.collect(), marker))
     }
 }
 

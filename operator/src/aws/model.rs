@@ -2,6 +2,7 @@
 //! decision makes and a client carries out.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
 use crds::names::Partition;
@@ -55,6 +56,43 @@ pub struct Role {
     pub settings: RoleSettings,
     /// Tags.
     pub tags: Tags,
+}
+
+/// A role as a list shows it: without its boundary, tags and policies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedRole {
+    /// The name.
+    pub name: String,
+    /// The trust policy, decoded.
+    pub trust: String,
+    /// Session limit and description.
+    pub settings: RoleSettings,
+}
+
+impl ListedRole {
+    /// A number that differs where two roles differ in what a list shows; equal trust policies may be written in different ways, and
+    /// differ then.
+    #[must_use]
+    pub fn digest(trust: &Value, settings: &RoleSettings) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (trust.to_string(), settings.max_session_seconds, &settings.description).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// The same of a trust policy as text.
+    #[must_use]
+    pub fn digest_of_text(trust: &str, settings: &RoleSettings) -> u64 {
+        Self::digest(&serde_json::from_str(trust).unwrap_or_default(), settings)
+    }
+}
+
+/// What the last list of a path shows of a role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    /// When the list began.
+    pub at: Instant,
+    /// [`ListedRole::digest`]; `None` where the role is not in the list.
+    pub digest: Option<u64>,
 }
 
 /// What this process did to a role last.

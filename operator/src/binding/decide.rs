@@ -4,52 +4,26 @@ use std::time::Duration;
 
 use crds::condition::{ConditionType as C, Summary, Wanted};
 use crds::holder::Claim;
-use crds::names::{OPERATOR_SERVICE_ACCOUNT, REVOKED_POLICY};
+use crds::names::{OPERATOR_SERVICE_ACCOUNT, REVOKED_POLICY, tag};
 use crds::{DriftPolicy, Finding, MissingPods, OidcIssuer, PodIdentityBindingSpec, Reason};
 
 use super::absence::unconfirmed;
 use super::granted;
 use super::holder::{other_holder, owner};
 use super::model::{
-    Annotate, Decision, Due, Facts, Memory, Note, Observed, Own, Plan, RoleFacts, RoleState, Sibling, Step,
-    Unresolved, View,
+    Annotate, Decision, Facts, InSpec, Memory, Note, Observed, Own, Plan, RoleFacts, RoleState, Sibling,
+    Step, Unresolved, View,
 };
 use super::removal;
 use super::role::{inline, trust};
 use super::verdict::{self, Case, READY};
 use crate::aws::error::{AwsError, Class};
-use crate::aws::model::{IamWrite, Write};
+use crate::aws::model::{IamWrite, ListedRole, Write};
 use crate::change::{Change, attributes};
 use crate::clock::Clock;
 use crate::model::Next;
 use crate::pods::model::PodsState;
 use crate::timings::Timings;
-
-/// Which reads are due: at their age, after anything that makes memory doubtful, and always before destruction. An
-/// object that was never acted on is not read: `CreateRole` answers `EntityAlreadyExists` if there is a role.
-#[must_use]
-pub fn due(view: &View, memory: &Memory, clock: &Clock, timings: &Timings) -> Due {
-    let may_have_role = view.object.finalizer || memory.acted;
-    if view.never_had_role() {
-        return Due::default();
-    }
-    if view.object.deleting {
-        return Due { role: may_have_role, policies: may_have_role };
-    }
-    if view.spec().role.is_none() {
-        let earlier_role = may_have_role && !memory.no_earlier_role && !view.uses_own_role();
-        return Due { role: earlier_role, policies: earlier_role };
-    }
-    // A role that was missing or another owner's: whatever wakes the binding may have changed that.
-    // What no grant covers may be revoked.
-    let edited =
-        memory.generation != view.object.generation || memory.absent_since.is_some() || view.grant.is_err();
-    let old = |read: Option<std::time::Instant>| {
-        read.is_none_or(|at| edited || clock.since(at) >= timings.role_resync)
-    };
-    let role = may_have_role && old(memory.role.as_ref().map(|(_, at)| *at));
-    Due { role, policies: may_have_role && (role || old(memory.policies.as_ref().map(|(_, at)| *at))) }
-}
 
 /// The plan of one pass.
 #[must_use]
@@ -74,10 +48,21 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     if steps.is_empty() && matches!(summary, Summary::Ready(_)) {
         steps.extend(observed.restarts.iter().cloned().map(|workload| Step::Own(Own::Restart(workload))));
     }
+    let in_spec =
+        if steps.is_empty() { in_spec(view, observed, memory, &summary, clock, timings) } else { None };
+    // Nothing is looked at before the role is read again.
+    let next = match &in_spec {
+        Some(in_spec) if next == Next::At(timings.look_again()) => {
+            Next::At(in_spec.until.saturating_duration_since(clock.instant))
+        }
+        _ => next,
+    };
+    let digest = in_spec.as_ref().map(|in_spec| in_spec.target.clone());
     let case = Case { view, observed, memory, holder, steps: &steps, summary: &summary, unreachable };
     Plan {
         conditions: verdict::conditions(&case),
         note: Note {
+            in_spec,
             no_earlier_role: no_earlier_role || (memory.no_earlier_role && view.spec().role.is_none()),
             revoke_at,
         },
@@ -86,7 +71,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
             && view.spec().role.is_some()
             && !steps.iter().filter_map(Step::change).any(is_of_move),
         steps,
-        facts: Facts { role: facts, revoke_at, missing: missing(view, observed) },
+        facts: Facts { role: facts, revoke_at, missing: missing(view, observed), digest },
         next,
         events: removal::abandoned(view).filter(|_| view.object.finalizer).into_iter().collect(),
     }
@@ -125,7 +110,7 @@ fn blocked(
     clock: &Clock,
     timings: &Timings,
 ) -> Option<(Summary, Next)> {
-    let later = Next::At(timings.role_resync);
+    let later = Next::At(timings.look_again());
     if view.reserved {
         let message = format!(
             "ServiceAccount {OPERATOR_SERVICE_ACCOUNT} is the operator's own, and `operator bootstrap` makes its role: delete this \
@@ -209,7 +194,7 @@ fn already_bound(
 ) -> (Summary, Next) {
     let (account, name) = (&view.spec().service_account_name, &holder.name);
     if holder.same_effect {
-        let later = Next::At(timings.role_resync); // a change of the other wakes it
+        let later = Next::At(timings.look_again()); // a change of the other wakes it
         if granted && (holder.ready || (holder.deleting && view.object.was_ready)) {
             let message = format!(
                 "ServiceAccount {account} is bound by PodIdentityBinding {name}, which has the same specification; this one \
@@ -261,6 +246,7 @@ fn make_role<'a>(
     };
     let changes = match state {
         None | Some(RoleState::Missing) => target.creation(),
+        Some(RoleState::AsSpecified) => Vec::new(),
         Some(RoleState::Found(role, policies)) => match target.owns(role) {
             // Rights that no grant covers are removed before any step that may fail.
             Ok(()) if has_lost_rights => taking_first(target.diff(role, policies.as_ref(), &view.moves())),
@@ -273,7 +259,7 @@ fn make_role<'a>(
     };
     let found = match state {
         Some(RoleState::Found(_, policies)) => Some(policies.as_ref()),
-        None | Some(RoleState::Missing) => None,
+        None | Some(RoleState::Missing | RoleState::AsSpecified) => None,
     };
     if let Some(too_long) = changes.iter().find_map(trust_too_long) {
         let facts = view.own_role(observed);
@@ -282,7 +268,7 @@ fn make_role<'a>(
             .filter(|change| has_lost_rights && takes_rights(change))
             .map(Step::Change)
             .collect();
-        let next = Next::read_back(&steps, Next::At(timings.role_resync));
+        let next = Next::read_back(&steps, Next::At(timings.look_again()));
         return Decision { steps, facts, next, ..Decision::nothing(Summary::Stalled(too_long), timings) };
     }
     let reports =
@@ -308,10 +294,39 @@ fn make_role<'a>(
         matches!(state, Some(RoleState::Missing)) && unconfirmed(observed, memory, clock, timings).is_none();
     let facts = match found {
         Some(_) => view.own_role(observed),
+        None if state == Some(&RoleState::AsSpecified) => None,
         None => (gone || !view.binding.has_role()).then(RoleFacts::default),
     };
-    let next = Next::read_back(&steps, Next::At(timings.role_resync));
+    let next = Next::read_back(&steps, Next::At(timings.look_again()));
     Decision { steps, facts, next, ..Decision::nothing(summary, timings) }
+}
+
+/// That the role was read as specified, and when it is read again. Not where anything about it changes by time, or is shown beside.
+fn in_spec(
+    view: &View,
+    observed: &Observed,
+    memory: &Memory,
+    summary: &Summary,
+    clock: &Clock,
+    timings: &Timings,
+) -> Option<InSpec> {
+    let is_plain = matches!(summary, Summary::Ready(finding) if finding.reason == Reason::Ready);
+    let target = view.target.as_ref().ok().filter(|_| is_plain && view.wants_role())?;
+    match observed.role.as_ref().ok()?.as_ref()? {
+        RoleState::AsSpecified => memory.in_spec.clone(),
+        RoleState::Found(role, Some(_))
+            if !role.tags.contains_key(tag::FORMER_UNTIL) && target.owns(role).is_ok() =>
+        {
+            let read = memory.role.as_ref().map_or(clock.instant, |(_, at)| *at);
+            Some(InSpec {
+                target: target.digest(),
+                listed: ListedRole::digest_of_text(&role.trust, &role.settings),
+                read: Some(read),
+                until: read + timings.role_resync,
+            })
+        }
+        RoleState::Found(..) | RoleState::Missing => None,
+    }
 }
 
 /// Whether a change belongs to a move: what is trusted beside the specification for a while changes by time.
@@ -375,7 +390,7 @@ fn use_existing_role<'a>(
 ) -> Decision<'a> {
     let arn = view.spec().role_arn.clone().unwrap_or_default();
     let mut steps: Vec<Step> = (!view.object.finalizer).then_some(Step::AddFinalizer).into_iter().collect();
-    let (mut next, mut no_earlier_role) = (Next::At(timings.role_resync), false);
+    let (mut next, mut no_earlier_role) = (Next::At(timings.look_again()), false);
     match (&view.target, &observed.role) {
         _ if view.keeps_role() || view.former_role().is_some() => {}
         (Ok(target), Ok(Some(RoleState::Found(role, policies)))) if target.owns(role).is_ok() => {

@@ -107,7 +107,7 @@ pub(super) fn grant_lost<'a>(
 ) -> Decision<'a> {
     let stalled = |reason, message: String| Summary::Stalled(Finding::new(reason, message));
     let facts = view.own_role(observed);
-    let later = Next::At(timings.role_resync);
+    let later = Next::At(timings.look_again());
     let begun = revocation::has_begun(role, &policies.inline, &target.trust);
     // Whoever can write the status must not put the revocation off.
     let longest = clock.wall.checked_add(timings.grant_loss).unwrap_or(Timestamp::MAX);
@@ -179,7 +179,7 @@ fn is_confirmed(view: &View) -> bool {
 fn not_granted(view: &View, finding: &Finding, clock: &Clock, timings: &Timings) -> (Summary, Next) {
     let wait = timings.grant_grace.saturating_sub(clock.age(view.object.created));
     if wait.is_zero() || view.object.finalizer {
-        return (Summary::Stalled(finding.clone()), Next::At(timings.role_resync));
+        return (Summary::Stalled(finding.clone()), Next::At(timings.look_again()));
     }
     let waiting = Finding::new(Reason::WaitingForGrant, &finding.message);
     (Summary::Reconciling(waiting), Next::At(wait))

@@ -10,6 +10,9 @@ use super::role::Heir;
 /// The other binding that holds the `ServiceAccount`, if one does.
 #[must_use]
 pub fn other_holder<'a>(view: &'a View, observed: &Observed) -> Option<&'a Sibling> {
+    if matches!(observed.role, Ok(Some(RoleState::AsSpecified))) {
+        return None;
+    }
     if let Ok(Some(RoleState::Found(role, _))) = &observed.role
         && view.target.as_ref().is_ok_and(|target| target.owns(role).is_ok())
     {

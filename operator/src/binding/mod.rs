@@ -3,6 +3,7 @@
 pub mod absence;
 pub mod act;
 pub mod decide;
+pub mod due;
 pub mod granted;
 pub mod holder;
 pub mod model;
@@ -69,7 +70,7 @@ impl Kind for Binding {
 
     fn next_status(
         prior: &PodIdentityBindingStatus,
-        Facts { role, revoke_at, missing }: Facts,
+        Facts { role, revoke_at, missing, digest }: Facts,
         conditions: Vec<Condition>,
         generation: i64,
     ) -> PodIdentityBindingStatus {
@@ -83,6 +84,7 @@ impl Kind for Binding {
             role_arn,
             role_name,
             revoke_at,
+            role_digest: digest.or_else(|| prior.role_digest.clone()),
             missing: missing
                 .map_or_else(|| prior.missing.clone(), |missing| Some(missing).filter(|m| m.count > 0)),
         }
@@ -138,16 +140,7 @@ impl Kind for Binding {
         context: &Context,
     ) -> Result<Observed, kube::Error> {
         let Resolved { view, account, .. } = resolved;
-        observe::observe(
-            &context.client,
-            &context.pods,
-            account.as_ref(),
-            view,
-            memory,
-            clock,
-            &context.timings,
-        )
-        .await
+        observe::observe(context, account.as_ref(), view, memory, clock).await
     }
 
     fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, timings: &Timings) -> Plan {
@@ -172,11 +165,16 @@ impl Kind for Binding {
     fn planned(memory: &mut Memory, view: &View, plan: &Plan) {
         memory.generation = view.object.generation;
         memory.no_earlier_role = plan.note.no_earlier_role;
+        if plan.note.in_spec.is_some() {
+            memory.in_spec.clone_from(&plan.note.in_spec);
+            (memory.role, memory.policies) = (None, None);
+        }
         memory.revoke_at = plan.note.revoke_at;
         memory.acted |= !plan.steps.is_empty();
     }
 
     fn changed(memory: &mut Memory, change: &Change, written: Written, clock: &Clock) {
+        memory.in_spec = None;
         match (written, &change.write) {
             (Written::Role(role), _) => {
                 memory.role = Some((Some(*role), clock.instant));
@@ -205,7 +203,7 @@ impl Kind for Binding {
 
     fn step_failed(failure: &Failure<'_, Self>, memory: &mut Memory, _: &Timings) -> (Vec<Wanted>, Next) {
         let Failure { plan, view, error, repeated, .. } = failure;
-        (memory.role, memory.policies) = (None, None); // what was known is in doubt
+        (memory.role, memory.policies, memory.in_spec) = (None, None, None); // what was known is in doubt
         // A role of that name exists: this operator made it before a crash, or it has another owner. It is read at once.
         let at_once = error.class == Class::AlreadyExists && !repeated;
         let next = if at_once { Next::LookAgain } else { Next::BackOff };

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::role::trust::Moves;
 use super::role::{Heir, Target};
 use crate::aws::error::AwsError;
-use crate::aws::model::{Role, RoleChange, RolePolicies};
+use crate::aws::model::{Listed, Role, RoleChange, RolePolicies};
 use crate::model::{self, Next, ObjectState};
 use crate::pods::model::{Expected, PodsState, WorkloadRef};
 use crate::policy::trust::{Trust, statements};
@@ -214,6 +214,13 @@ impl View {
         self.spec().role_arn.as_deref().or_else(made)
     }
 
+    /// Where its role is listed.
+    #[must_use]
+    pub fn place(&self, target: &Target) -> (Option<String>, String) {
+        let account = self.issuer.as_ref().and_then(|issuer| issuer.spec.operator_role_arn.clone());
+        (account, target.path.clone())
+    }
+
     /// What the pods of the `ServiceAccount` should have; `None` where that is not known, or where the webhook gives them nothing.
     #[must_use]
     pub fn expected(&self) -> Option<Expected> {
@@ -286,6 +293,32 @@ pub enum RoleState {
     Missing,
     /// The role, and its policies where they were read.
     Found(Role, Option<RolePolicies>),
+    /// The role was read as specified, and nothing says that it has changed since.
+    AsSpecified,
+}
+
+/// That the role was read as specified. What was read is not kept then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InSpec {
+    /// [`Target::digest`] of what it was compared with.
+    pub target: String,
+    /// [`ListedRole::digest`](crate::aws::model::ListedRole::digest) of the role.
+    pub listed: u64,
+    /// When it was read; `None` where an earlier process did that.
+    pub read: Option<Instant>,
+    /// When it is read again.
+    pub until: Instant,
+}
+
+impl InSpec {
+    /// Whether it has to be read again, as far as `target` and the last list say.
+    #[must_use]
+    pub fn is_doubtful(&self, target: &Target, listed: Option<Listed>, now: Instant) -> bool {
+        // A list that began before the read is older than it.
+        let is_newer = |listed: &Listed| self.read.is_none_or(|read| listed.at > read);
+        let differs = listed.filter(is_newer).is_some_and(|listed| listed.digest != Some(self.listed));
+        now >= self.until || differs || self.target != target.digest()
+    }
 }
 
 /// A `ServiceAccount`, as far as decisions look at it.
@@ -323,6 +356,8 @@ pub struct Memory {
     pub role: Option<(Option<Role>, Instant)>,
     /// Its policies and when they were read.
     pub policies: Option<(RolePolicies, Instant)>,
+    /// That the role was read as specified; then `role` and `policies` are not kept.
+    pub in_spec: Option<InSpec>,
     /// Since when every read said that there is no role of this binding.
     pub absent_since: Option<Instant>,
     /// The last refused apply of annotations.
@@ -388,6 +423,8 @@ pub struct Facts {
     pub revoke_at: Option<Timestamp>,
     /// Pods that run without the identity; `None` leaves them as they are.
     pub missing: Option<MissingPods>,
+    /// [`Target::digest`] of a role that was read as specified; `None` leaves it as it is.
+    pub digest: Option<String>,
 }
 
 /// Name and ARN of a role that was seen.
@@ -400,8 +437,10 @@ pub struct RoleFacts {
 }
 
 /// What a pass leaves for the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
+    /// That the role was read as specified.
+    pub in_spec: Option<InSpec>,
     /// Whether it is known that no role of this binding remains from an earlier generation of the spec.
     pub no_earlier_role: bool,
     /// When the role is revoked.
@@ -436,7 +475,7 @@ impl Decision<'_> {
             summary,
             unreachable: None,
             facts: None,
-            next: Next::At(timings.role_resync),
+            next: Next::At(timings.look_again()),
             no_earlier_role: false,
             revoke_at: None,
         }

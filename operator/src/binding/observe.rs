@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::core::PartialObjectMeta;
 use kube::{Api, Client, ResourceExt};
 
-use super::decide::due;
+use super::due::{as_before, due};
 use super::holder::other_holder;
 use super::model::{Due, Memory, Observed, RoleState, ServiceAccountState, Unresolved, View};
 use super::role::Target;
@@ -14,31 +14,44 @@ use crate::aws::error::AwsError;
 use crate::aws::inventory;
 use crate::aws::model::{RoleChange, RolePolicies};
 use crate::clock::Clock;
-use crate::pods::Pods;
+use crate::context::Context;
 use crate::pods::model::{PodsState, WorkloadRef};
 use crate::pods::restart::{self, Restart};
 use crate::timings::Timings;
 
 /// Makes the reads that are due. The others come from memory; a failed read forgets nothing.
 pub async fn observe(
-    client: &Client,
-    pods: &Pods,
+    context: &Context,
     account: Option<&Account>,
     view: &View,
     memory: &mut Memory,
     clock: &Clock,
-    timings: &Timings,
 ) -> Result<Observed, kube::Error> {
-    if let Ok(target) = &view.target
-        && memory.role_arn.as_ref() != Some(&target.arn)
-    {
-        memory.role_arn = Some(target.arn.clone());
-        (memory.role, memory.policies, memory.absent_since) = (None, None, None);
+    let Context { client, timings, pods, listings, .. } = context;
+    let mut listed = None;
+    if let Ok(target) = &view.target {
+        if memory.role_arn.as_ref() != Some(&target.arn) {
+            memory.role_arn = Some(target.arn.clone());
+            (memory.role, memory.policies, memory.absent_since, memory.in_spec) = (None, None, None, None);
+        }
+        let place = view.place(target);
+        // The first pass of this process: an earlier one has read the role, and the list shows whether it has changed.
+        let begins = memory.role.is_none() && memory.in_spec.is_none() && view.was_in_spec(target);
+        if begins {
+            listings.begun().await;
+        }
+        listed = listings.get(&place, &target.name);
+        if begins {
+            memory.in_spec = as_before(view, target, listed, clock, timings);
+        }
     }
-    let due = due(view, memory, clock, timings);
+    let due = due(view, memory, listed, clock, timings);
     let service_account =
         service_account(client, &view.object.namespace, &view.spec().service_account_name).await?;
     let role = match (&view.target, account) {
+        (Ok(_), Some(_)) if !due.role && memory.in_spec.is_some() && view.wants_role() => {
+            Ok(Some(RoleState::AsSpecified))
+        }
         (Ok(target), Some(account)) => role(account, target, memory, due, clock, timings).await,
         (Err(Unresolved::Account(error)), _) => Err(error.clone()),
         (Err(Unresolved::NoIssuer | Unresolved::NotNeeded | Unresolved::Abandoned), _) | (Ok(_), None) => {
@@ -72,7 +85,7 @@ async fn restarts(
         memory.restart_refused = None;
         return Vec::new();
     }
-    if memory.restart_refused.as_ref().is_some_and(|(_, at)| clock.since(*at) < timings.role_resync) {
+    if memory.restart_refused.as_ref().is_some_and(|(_, at)| clock.since(*at) < timings.look_again()) {
         return Vec::new();
     }
     memory.restart_refused = None;
@@ -106,6 +119,7 @@ async fn role(
         let is_ours = found.as_ref().is_some_and(|role| target.owns(role).is_ok());
         memory.absent_since = (!is_ours).then(|| memory.absent_since.unwrap_or(clock.instant));
         memory.role = Some((found, clock.instant));
+        memory.in_spec = None;
     }
     let Some((role, _)) = &memory.role else { return Ok(None) };
     let Some(role) = role else { return Ok(Some(RoleState::Missing)) };

@@ -123,6 +123,7 @@ fn role_ready(case: &Case<'_>) -> Wanted {
     };
     match &observed.role {
         Err(error) => not_observed(error.finding()),
+        Ok(Some(RoleState::AsSpecified)) => Wanted::yes(C::RoleReady, Reason::Verified, READY),
         Ok(None | Some(RoleState::Missing)) => to_be_done(),
         Ok(Some(RoleState::Found(role, policies))) => match target.owns(role) {
             // It was handed over a moment ago, and IAM may still show its former owner.

@@ -50,7 +50,7 @@ pub(super) async fn former(
         return Ok(carried);
     }
     for role in roles_under(&account.iam, &role_path(installation.cluster_name())).await? {
-        let boundary = account.iam.role(&role).await?.and_then(|role| role.boundary);
+        let boundary = account.iam.role(&role.name).await?.and_then(|role| role.boundary);
         carried.extend(boundary.filter(|boundary| named.contains(boundary)));
     }
     Ok(carried)

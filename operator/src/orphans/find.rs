@@ -12,6 +12,7 @@ use super::judge::{Known, Orphan};
 use crate::aws::accounts::Account;
 use crate::aws::error::AwsError;
 use crate::aws::inventory::roles_under;
+use crate::aws::model::ListedRole;
 use crate::installation::NamedIssuer;
 
 /// Bindings listed at once.
@@ -68,12 +69,17 @@ pub async fn known(client: &Client, issuers: &[NamedIssuer]) -> Result<Vec<Known
 /// The orphans under a cluster's path, by role name.
 pub async fn find(account: &Account, known: &Known) -> Result<Vec<Orphan>, FindError> {
     let path = crds::names::role_path(&known.cluster);
+    let roles = roles_under(&account.iam, &path).await?;
+    among(account, known, &roles).await
+}
+
+/// The orphans among listed roles, by role name.
+pub async fn among(account: &Account, known: &Known, roles: &[ListedRole]) -> Result<Vec<Orphan>, FindError> {
     let mut orphans = Vec::new();
-    let names = roles_under(&account.iam, &path).await?;
-    for name in names.into_iter().filter(|name| !known.seen.contains(name)) {
+    for ListedRole { name, .. } in roles.iter().filter(|role| !known.seen.contains(&role.name)) {
         // The list shows no tags, and may be older than the role's end.
-        let role = account.iam.role(&name).await?;
-        orphans.extend(role.and_then(|role| known.orphan(&name, &role)));
+        let role = account.iam.role(name).await?;
+        orphans.extend(role.and_then(|role| known.orphan(name, &role)));
     }
     orphans.sort_unstable_by(|one, other| one.role.cmp(&other.role));
     Ok(orphans)

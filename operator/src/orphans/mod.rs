@@ -5,4 +5,3 @@
 pub mod command;
 pub mod find;
 pub mod judge;
-pub mod sweep;

@@ -28,7 +28,7 @@ async fn a_role_is_made_kept_and_removed_under_either_answer() {
     ];
     for (answer, change) in answers {
         let world = World::ready_with(|t| {
-            (t.role_resync, t.orphan_sweep) = (Duration::from_millis(100), Duration::from_millis(500));
+            (t.role_resync, t.role_sweep) = (Duration::from_millis(100), Duration::from_millis(500));
         })
         .await;
         world.sim.behave(change);

@@ -30,7 +30,7 @@ async fn until_metric(world: &World, count: usize) {
 
 #[tokio::test]
 async fn an_orphan_is_named_and_removed_by_a_person_only() {
-    let mut world = World::ready_with(|t| t.orphan_sweep = Duration::from_millis(300)).await;
+    let mut world = World::ready_with(|t| t.role_sweep = Duration::from_millis(300)).await;
     world.service_account(&world.namespace, "web").await;
     let web = json!({"serviceAccountName": "web", "role": {"policyARNs": [STORAGE]}});
     world.apply_binding("web", web).await;
@@ -86,7 +86,7 @@ async fn an_orphan_is_named_and_removed_by_a_person_only() {
 
 #[tokio::test]
 async fn a_role_is_no_orphan_once_its_binding_is_back_or_another_uses_it() {
-    let mut world = World::ready_with(|t| t.orphan_sweep = Duration::from_millis(300)).await;
+    let mut world = World::ready_with(|t| t.role_sweep = Duration::from_millis(300)).await;
     world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Ready").await;
     let role = world.role().unwrap();

@@ -18,7 +18,7 @@ fn allows(action: &str) -> Value {
 
 #[tokio::test]
 async fn a_retained_role_is_revoked_no_orphan_and_used_again() {
-    let mut world = World::ready_with(|t| t.orphan_sweep = std::time::Duration::from_millis(200)).await;
+    let mut world = World::ready_with(|t| t.role_sweep = std::time::Duration::from_millis(200)).await;
     world.data();
     world.apply_binding("app", with(&json!({"deletionPolicy": "Retain"}))).await;
     world.binding_is("app", "Ready").await;

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::names::tag;
 use crds::{Finding, OidcIssuerSpec, PodIdentityBindingSpec, RoleDeletionPolicy, names};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::trust::Moves;
 use crate::aws::model::{IamWrite, Identity, NewRole, Role, RolePolicies, RoleSettings, Tags, Write};
@@ -258,6 +258,24 @@ impl Target {
             Some((account.to_owned(), role.rsplit('/').next()?.to_ascii_lowercase()))
         };
         parts(arn) == parts(&self.arn)
+    }
+
+    /// What the specification makes of the role, as twelve characters: they differ where any attribute does.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let trust::Wanted { policy, .. } = &self.trust;
+        let RoleSettings { max_session_seconds, description } = &self.settings;
+        let all = json!([
+            self.arn,
+            policy,
+            self.boundary,
+            self.attached,
+            self.inline,
+            max_session_seconds,
+            description,
+            self.tags(),
+        ]);
+        names::short_digest(all.to_string().as_bytes())
     }
 
     /// Tags of the role's owner.

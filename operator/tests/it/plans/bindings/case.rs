@@ -25,6 +25,8 @@ pub struct Case {
     pub losses: Losses,
     /// The time of the revocation that the status says, in seconds from now.
     pub revoke_in: Option<i64>,
+    /// The digest of the role in the status.
+    pub role_digest: Option<String>,
     /// The reason of Ready in the status.
     pub ready_reason: Option<Reason>,
     pub account: Result<&'static str, AwsError>,
@@ -97,6 +99,7 @@ impl Case {
             observed_generation: Some(self.generation),
             conditions: merge(&[], ready, self.generation, &Time(self.clock.wall)),
             missing: None,
+            role_digest: self.role_digest.clone(),
         });
         let labels: Option<Arc<BTreeMap<String, String>>> = Some(Arc::default());
         let grant = check_grant(
@@ -136,6 +139,7 @@ impl Case {
             annotations: BTreeMap::new(),
             losses: Losses::default(),
             revoke_in: None,
+            role_digest: None,
             ready_reason: None,
             account: Ok(ACCOUNT),
             spec: spec.unwrap(),

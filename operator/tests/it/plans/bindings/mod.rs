@@ -1,14 +1,14 @@
 //! `PodIdentityBinding`.
 
 mod case;
+mod due;
 mod grants;
 mod moves;
 mod pods;
 mod removal;
 mod siblings;
 
-use binding::decide::due;
-use binding::model::{Conflict, Due, RoleFacts, RoleState};
+use binding::model::{Conflict, RoleFacts, RoleState};
 use case::{Case, check};
 
 use super::*;
@@ -335,54 +335,4 @@ fn a_role_is_reported_once_it_was_seen() {
     case.has_role = true;
     case.clock.started = case.clock.instant.checked_sub(Duration::from_hours(1)).unwrap();
     assert_eq!(case.plan().facts.role, Some(RoleFacts::default()), "certainly gone");
-}
-
-#[test]
-fn aws_is_read_when_there_is_a_reason() {
-    type Edit = fn(&mut Case);
-    let both = Due { role: true, policies: true };
-    let fresh = |case: &mut Case, age: Duration| {
-        let at = case.clock.instant.checked_sub(age).unwrap();
-        case.memory.generation = case.generation;
-        case.memory.role = Some((None, at));
-        case.memory.policies = Some((RolePolicies::default(), at));
-    };
-    let table: &[(&str, Edit, u64, Due)] = &[
-        ("read a minute ago", |_| {}, 60, Due::default()),
-        ("read ten minutes ago", |_| {}, 600, both),
-        ("edited", |case| case.generation = 2, 60, both),
-        ("about to be deleted", |case| (case.deleting, case.generation) = (true, 2), 60, both),
-        (
-            "its policies were changed",
-            |case| case.memory.policies = None,
-            60,
-            Due { role: false, policies: true },
-        ),
-        ("it was never acted on", |case| case.finalizer = false, 600, Due::default()),
-        ("made elsewhere since creation", |case| case.spec.role = None, 600, Due::default()),
-        (
-            "made elsewhere since creation, and deleted",
-            |case| {
-                case.spec.role = None;
-                (case.deleting, case.generation) = (true, 2);
-            },
-            600,
-            Due::default(),
-        ),
-        (
-            "made elsewhere since an edit",
-            |case| {
-                case.spec.role = None;
-                case.generation = 2;
-            },
-            60,
-            both,
-        ),
-    ];
-    for (row, change, age, expected) in table {
-        let mut case = Case::good();
-        fresh(&mut case, Duration::from_secs(*age));
-        change(&mut case);
-        assert_eq!(due(&case.view(), &case.memory, &case.clock, &Timings::default()), *expected, "{row}");
-    }
 }

@@ -1,0 +1,98 @@
+//! PURE: which reads of a role are due. The sweep lists all roles often; a role is read whole where the list shows a change, after
+//! anything that makes memory doubtful, at its age, and always before destruction.
+
+use std::time::Duration;
+
+use crds::Reason;
+use crds::holder::Claim;
+
+use super::model::{Due, InSpec, Memory, View};
+use super::role::Target;
+use crate::aws::model::{Listed, ListedRole};
+use crate::clock::Clock;
+use crate::timings::Timings;
+
+/// Which reads are due. An object that was never acted on is not read: `CreateRole` answers `EntityAlreadyExists` if there is a role.
+#[must_use]
+pub fn due(view: &View, memory: &Memory, listed: Option<Listed>, clock: &Clock, timings: &Timings) -> Due {
+    let may_have_role = view.object.finalizer || memory.acted;
+    if view.never_had_role() {
+        return Due::default();
+    }
+    if view.object.deleting {
+        return Due { role: may_have_role, policies: may_have_role };
+    }
+    if view.spec().role.is_none() {
+        let earlier_role = may_have_role && !memory.no_earlier_role && !view.uses_own_role();
+        return Due { role: earlier_role, policies: earlier_role };
+    }
+    // A role that was missing or another owner's: whatever wakes the binding may have changed that.
+    // What no grant covers may be revoked.
+    let is_in_doubt = memory.absent_since.is_some() || view.grant.is_err();
+    if let (Some(in_spec), Ok(target)) = (&memory.in_spec, &view.target) {
+        let role = may_have_role && (is_in_doubt || in_spec.is_doubtful(target, listed, clock.instant));
+        return Due { role, policies: role };
+    }
+    let edited = is_in_doubt || memory.generation != view.object.generation;
+    // A person may correct what is only reported; and the list shows a part of the changes early.
+    let period = if view.object.was_ready { timings.role_resync } else { timings.look_again() };
+    let old = |read: Option<std::time::Instant>| {
+        read.is_none_or(|at| {
+            edited || clock.since(at) >= period || listed.is_some_and(|l| l.at > at && differs(memory, l))
+        })
+    };
+    let role = may_have_role && old(memory.role.as_ref().map(|(_, at)| *at));
+    Due { role, policies: may_have_role && (role || old(memory.policies.as_ref().map(|(_, at)| *at))) }
+}
+
+/// Whether a list shows something else than what was read.
+fn differs(memory: &Memory, listed: Listed) -> bool {
+    let read = memory.role.as_ref().and_then(|(role, _)| role.as_ref());
+    listed.digest != read.map(|role| ListedRole::digest_of_text(&role.trust, &role.settings))
+}
+
+/// That an earlier process has read the role as specified, where its status and the list say so. The whole reads after a start are
+/// spread over their period.
+#[must_use]
+pub fn as_before(
+    view: &View,
+    target: &Target,
+    listed: Option<Listed>,
+    clock: &Clock,
+    timings: &Timings,
+) -> Option<InSpec> {
+    let digest = ListedRole::digest(&target.trust.policy, &target.settings);
+    let is_listed = listed.is_some_and(|listed| listed.digest == Some(digest));
+    (is_listed && view.was_in_spec(target)).then(|| InSpec {
+        target: target.digest(),
+        listed: digest,
+        read: None,
+        until: clock.started + share(timings.role_resync, digest),
+    })
+}
+
+/// A share of a period, by a number.
+fn share(period: Duration, number: u64) -> Duration {
+    let thousandth = u32::try_from(number % 1000).unwrap_or_default();
+    period / 1000 * thousandth
+}
+
+impl View {
+    /// Whether the status says that the role was read as it is specified now.
+    #[must_use]
+    pub fn was_in_spec(&self, target: &Target) -> bool {
+        let digest = self.binding.status.as_ref().and_then(|status| status.role_digest.as_ref());
+        self.wants_role()
+            && self.object.finalizer
+            && self.object.was_ready
+            && self.binding.has_role()
+            && self.ready_reason() == Some(Reason::Ready)
+            && digest == Some(&target.digest())
+    }
+
+    /// Whether the binding makes a role, and is not being deleted.
+    #[must_use]
+    pub fn wants_role(&self) -> bool {
+        self.spec().role.is_some() && !self.object.deleting
+    }
+}
