@@ -74,6 +74,15 @@ impl Next {
         let changed = steps.iter().any(|step| !matches!(step, Step::AddFinalizer));
         if changed { Self::LookAgain } else { otherwise }
     }
+
+    /// The same, but after `wait` at the latest.
+    #[must_use]
+    pub fn no_later_than(self, wait: Option<Duration>) -> Self {
+        match (self, wait) {
+            (Self::At(period), Some(wait)) => Self::At(period.min(wait)),
+            (next, _) => next,
+        }
+    }
 }
 
 /// What one pass does and reports.

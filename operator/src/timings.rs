@@ -57,6 +57,9 @@ pub struct Timings {
     /// How long a role whose rights no grant covers any more keeps them before it is revoked.
     #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = parse_duration)]
     pub grant_loss: Duration,
+    /// How often annotations of a `ServiceAccount` that somebody has removed are put back at most.
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_duration)]
+    pub annotation_retry: Duration,
     /// How long a second binding of a `ServiceAccount` waits for the first to be deleted before it is Stalled.
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
     pub conflict_grace: Duration,

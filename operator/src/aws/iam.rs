@@ -114,6 +114,13 @@ impl Iam {
         Ok(Some(Policy { document: decode(&document), tags: tags_from(policy.tags()), old_versions }))
     }
 
+    /// Names of the instance profiles that a role is in. A role is in a few at most: one page has all.
+    async fn instance_profiles(&self, role: &str) -> Result<Vec<String>, AwsError> {
+        let request = self.client.list_instance_profiles_for_role().role_name(role);
+        let page = call!(self, "ListInstanceProfilesForRole", role, request)?;
+        Ok(page.instance_profiles.into_iter().map(|profile| profile.instance_profile_name).collect())
+    }
+
     /// Carries out one change. Creating a provider that exists and deleting what does not exist both succeed, but for a role. Creating a role
     /// or policy that exists is an error: it may have another owner.
     #[allow(clippy::too_many_lines, reason = "one arm for each operation")]
@@ -188,7 +195,18 @@ impl Iam {
             // "No such role" is an error here. IAM may answer it for a role that was created a moment ago; as a success it would end
             // the binding, and nothing would read the role again.
             IamWrite::DeleteRole { role } => {
-                call!(self, "DeleteRole", role, client.delete_role().role_name(role))?;
+                let answer = call!(self, "DeleteRole", role, client.delete_role().role_name(role));
+                if let Err(mut error) = answer {
+                    // IAM says only that the role is in one.
+                    if error.class == Class::Conflict
+                        && error.message.contains("instance profile")
+                        && let Ok(profiles) = self.instance_profiles(role).await
+                    {
+                        error.message =
+                            format!("{} Instance profiles: {}", error.message, profiles.join(", "));
+                    }
+                    return Err(error);
+                }
             }
             IamWrite::TagRole { role, tags } => {
                 let request = client.tag_role().role_name(role).set_tags(Some(tags_to(tags)));

@@ -16,11 +16,7 @@ use crate::pods::restart;
 
 /// Server-side apply, with the observed uid (it could otherwise create the `ServiceAccount`) and never forced. Returns the
 /// conflict if another field manager owns an annotation.
-pub async fn annotate(
-    client: &Client,
-    view: &View,
-    step: &Annotate,
-) -> Result<Option<Conflict>, kube::Error> {
+pub async fn annotate(client: &Client, view: &View, step: &Annotate) -> Result<Shown, kube::Error> {
     let (namespace, name) = (&view.object.namespace, &view.spec().service_account_name);
     let Annotate { uid, version, annotations } = step;
     let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
@@ -31,13 +27,14 @@ pub async fn annotate(
     });
     let parameters = PatchParams::apply(MANAGER_ANNOTATION);
     match api.patch_metadata(name, &parameters, &Patch::Apply(patch)).await {
-        Ok(_) => Ok(None),
+        Ok(_) => Ok(Shown::Annotated(step.content())),
         // Without an owner in the answer it is another uid: the ServiceAccount was deleted, and perhaps made anew. Its
         // watch wakes the binding.
         Err(kube::Error::Api(status)) if status.is_conflict() => {
-            Ok(field_owner(&status).map(|owner| Conflict { version: version.clone(), owner }))
+            let conflict = field_owner(&status).map(|owner| Conflict { version: version.clone(), owner });
+            Ok(conflict.map_or(Shown::Done, Shown::Conflict))
         }
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Shown::Done),
         Err(error) => Err(error),
     }
 }

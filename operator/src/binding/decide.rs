@@ -288,7 +288,8 @@ fn make_role<'a>(
     let finalizer = (!view.object.finalizer).then_some(Step::AddFinalizer);
     let changes = changes.into_iter().filter(|change| !is_reported(change)).map(Step::Change);
     let mut steps: Vec<Step> = finalizer.into_iter().chain(changes).collect();
-    steps.extend(annotate(view, observed, memory, &target.arn));
+    let (annotations, wait) = annotate(view, observed, memory, &target.arn, clock, timings);
+    steps.extend(annotations);
     // Only what was seen is reported. A role that was seen before keeps its name until it is certain that it is gone.
     let gone =
         matches!(state, Some(RoleState::Missing)) && unconfirmed(observed, memory, clock, timings).is_none();
@@ -297,7 +298,7 @@ fn make_role<'a>(
         None if state == Some(&RoleState::AsSpecified) => None,
         None => (gone || !view.binding.has_role()).then(RoleFacts::default),
     };
-    let next = Next::read_back(&steps, Next::At(timings.look_again()));
+    let next = Next::read_back(&steps, Next::At(timings.look_again())).no_later_than(wait);
     Decision { steps, facts, next, ..Decision::nothing(summary, timings) }
 }
 
@@ -406,26 +407,43 @@ fn use_existing_role<'a>(
         (Err(Unresolved::Account(_)), _) | (_, Err(_)) => next = Next::BackOff, // it may still be there
         (_, Ok(None)) => {}
     }
-    steps.extend(annotate(view, observed, memory, &arn));
+    let (annotations, wait) = annotate(view, observed, memory, &arn, clock, timings);
+    steps.extend(annotations);
     let summary = Summary::ready(
         "spec.roleARN is passed to pods unchanged; that role's trust policy must allow this ServiceAccount",
     );
-    let next = Next::read_back(&steps, next);
+    let next = Next::read_back(&steps, next).no_later_than(wait);
     let facts = Some(RoleFacts { arn: Some(arn), name: None });
     Decision { steps, facts, next, no_earlier_role, ..Decision::nothing(summary, timings) }
 }
 
-/// The annotations, where they are not in place. They never take part in Ready: the webhook takes the binding first. An
-/// apply that was refused is not repeated on the same version of the `ServiceAccount`.
-fn annotate(view: &View, observed: &Observed, memory: &Memory, role_arn: &str) -> Option<Step> {
-    let service_account = observed.service_account.as_ref()?;
+/// The annotations, where they are not in place, or how long they have to wait. They never take part in Ready: the webhook takes the
+/// binding first. An apply that was refused is not repeated on the same version of the `ServiceAccount`; and what somebody removes again
+/// and again is put back at most once in `annotation_retry`.
+fn annotate(
+    view: &View,
+    observed: &Observed,
+    memory: &Memory,
+    role_arn: &str,
+    clock: &Clock,
+    timings: &Timings,
+) -> (Option<Step>, Option<Duration>) {
+    let Some(service_account) = &observed.service_account else { return (None, None) };
     let annotations = view.annotations(role_arn);
     let refused = verdict::refused(view, memory, service_account).is_some();
     if refused || service_account.has_exactly(&annotations) {
-        return None;
+        return (None, None);
     }
     let (uid, version) = (service_account.uid.clone(), service_account.version.clone());
-    Some(Step::Own(Own::Annotate(Annotate { uid, version, annotations })))
+    let step = Annotate { uid, version, annotations };
+    let same = memory.annotated.filter(|before| before.content == step.content());
+    let wait = same
+        .and_then(|before| before.put_back)
+        .map(|at| timings.annotation_retry.saturating_sub(clock.since(at)));
+    match wait.filter(|wait| !wait.is_zero()) {
+        Some(wait) => (None, Some(wait)),
+        None => (Some(Step::Own(Own::Annotate(step))), None),
+    }
 }
 
 /// AWS could not be asked.

@@ -24,7 +24,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, ResourceExt};
 
-use self::model::{Facts, Losses, Memory, Note, Observed, Own, Plan, Shown, Sibling, Unresolved, View};
+use self::model::{
+    Annotated, Facts, Losses, Memory, Note, Observed, Own, Plan, Shown, Sibling, Unresolved, View,
+};
 use self::role::{Heir, Target};
 use crate::aws::accounts::Account;
 use crate::aws::error::Class;
@@ -154,9 +156,7 @@ impl Kind for Binding {
     async fn act(step: &Own, resolved: &Resolved<Self>, context: &Context) -> Result<Shown, StepError> {
         let (client, view) = (&context.client, &resolved.view);
         Ok(match step {
-            Own::Annotate(step) => {
-                act::annotate(client, view, step).await?.map_or(Shown::Done, Shown::Conflict)
-            }
+            Own::Annotate(step) => act::annotate(client, view, step).await?,
             Own::Lock(heir) => act::lock(client, view, heir).await.map(|()| Shown::Done)?,
             Own::Restart(workload) => act::restart(client, view, workload).await,
         })
@@ -196,6 +196,11 @@ impl Kind for Binding {
     fn shown(memory: &mut Memory, shown: Shown, clock: &Clock) {
         match shown {
             Shown::Done => {}
+            Shown::Annotated(content) => {
+                let is_same = memory.annotated.is_some_and(|before| before.content == content);
+                let put_back = is_same.then_some(clock.instant);
+                memory.annotated = Some(Annotated { content, put_back });
+            }
             Shown::Conflict(conflict) => memory.conflict = Some(conflict),
             Shown::NotRestarted(why) => memory.restart_refused = Some((why, clock.instant)),
         }

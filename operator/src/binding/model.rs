@@ -1,6 +1,7 @@
 //! PURE: the types of a binding's reconcile.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -362,6 +363,8 @@ pub struct Memory {
     pub absent_since: Option<Instant>,
     /// The last refused apply of annotations.
     pub conflict: Option<Conflict>,
+    /// The last apply of annotations.
+    pub annotated: Option<Annotated>,
     /// Whether it is known that no role of this binding remains from an earlier generation of the spec.
     pub no_earlier_role: bool,
     /// When the role is revoked, as this process decided it first: a status that says a later time is not believed.
@@ -396,10 +399,21 @@ pub enum Own {
 pub enum Shown {
     /// It was done.
     Done,
+    /// Annotations were applied: [`Annotate::content`].
+    Annotated(u64),
     /// The annotations were refused.
     Conflict(Conflict),
     /// A workload could not be restarted: why.
     NotRestarted(String),
+}
+
+/// That annotations were applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Annotated {
+    /// [`Annotate::content`].
+    pub content: u64,
+    /// When the same were last put back after somebody had removed them.
+    pub put_back: Option<Instant>,
 }
 
 /// Apply exactly these annotations to the `ServiceAccount` of that uid and version;
@@ -412,6 +426,16 @@ pub struct Annotate {
     pub version: String,
     /// The annotations.
     pub annotations: BTreeMap<String, String>,
+}
+
+impl Annotate {
+    /// A number that differs where another `ServiceAccount` or other annotations are meant.
+    #[must_use]
+    pub fn content(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&self.uid, &self.annotations).hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 /// Facts of the status.

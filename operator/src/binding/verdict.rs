@@ -172,6 +172,11 @@ fn service_account_annotated(case: &Case<'_>) -> Wanted {
     if let Some(refused) = refused(view, memory, service_account) {
         return Wanted::no(TYPE, refused);
     }
+    if memory.annotated.is_some_and(|annotated| annotated.put_back.is_some()) && blocking(case).is_none() {
+        let message = "something has removed the annotations again after they were put back, which is done once a minute at most: \
+                       apply the ServiceAccount instead of replacing it. Pods get the binding's role either way";
+        return Wanted::no(TYPE, Finding::new(Reason::AnnotationOwnedByOther, message));
+    }
     let finding = case.unreachable.map(AwsError::finding).or_else(|| blocking(case).cloned());
     Wanted::no(TYPE, finding.unwrap_or_else(|| Finding::new(Reason::Progressing, "to be done: annotations")))
 }

@@ -94,6 +94,7 @@ pub fn policy(installation: &Installation) -> Value {
                 "Effect": "Allow",
                 "Action": [
                     "iam:GetRole", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies", "iam:GetRolePolicy",
+                    "iam:ListInstanceProfilesForRole",
                 ],
                 "Resource": role_arns,
             },

@@ -208,21 +208,23 @@ async fn a_blocked_deletion_names_the_cause_and_is_retried_with_growing_delays()
     world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Ready").await;
     // A person has added the role to an instance profile.
-    let conflict = FaultKind::Error {
-        status: 409,
-        code: "DeleteConflict".into(),
-        message: "Cannot delete entity, must remove roles from instance profile first.".into(),
+    let profiles = |names: &[&str]| {
+        world.sim.change(|state| {
+            for role in state.roles.values_mut() {
+                role.instance_profiles = names.iter().map(|name| (*name).to_owned()).collect();
+            }
+        });
     };
-    world.sim.inject(Fault::on("iam", "DeleteRole", conflict));
+    profiles(&["web-nodes", "batch-nodes"]);
     world.bindings().delete("app", &kube::api::DeleteParams::default()).await.unwrap();
     world.binding_is("app", "DeletionBlocked").await;
     let (_, _, message) = world.condition("app", C::Ready).await;
-    assert!(message.contains("instance profile"), "{message}");
+    assert!(message.contains("Instance profiles: batch-nodes, web-nodes"), "{message}");
     world.until_called("DeleteRole", 6).await;
     // The delays are 50, 100, 200, 400 and 800 ms; without them there would be hundreds of calls.
     let tried = world.sim.calls().iter().filter(|c| c.action == "DeleteRole").count();
     assert!(tried < 10, "{tried}");
-    world.sim.clear_faults();
+    profiles(&[]);
     world.until(&world.bindings(), "app", "its deletion", |b: Option<&PodIdentityBinding>| b.is_none()).await;
     assert!(world.role().is_none());
 }

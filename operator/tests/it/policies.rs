@@ -97,6 +97,8 @@ fn the_operator_changes_bounded_roles_of_its_cluster_only() {
         ("iam:ListRoles", "arn:aws:iam::111122223333:role/podidentity/homelab/", &[], Verdict::Allow),
         ("iam:ListRoles", "arn:aws:iam::111122223333:role/", &[], Verdict::NoMatch),
         ("iam:GetRole", "arn:aws:iam::111122223333:role/admin", &[], Verdict::NoMatch),
+        ("iam:ListInstanceProfilesForRole", ROLE, &[], Verdict::Allow),
+        ("iam:ListInstanceProfilesForRole", "arn:aws:iam::111122223333:role/admin", &[], Verdict::NoMatch),
         ("iam:PutRolePolicy", ROLE, &[boundary, tagged], Verdict::Allow),
         ("iam:PutRolePolicy", ROLE, &[tagged], Verdict::NoMatch),
         ("iam:PutRolePolicy", "arn:aws:iam::111122223333:role/admin", &[boundary, tagged], Verdict::NoMatch),

@@ -41,6 +41,7 @@ fn perform(call: &mut IamCall<'_>) -> Result<String, ApiError> {
         "GetRole" => call.get_role(),
         "ListRoles" => call.list_roles(),
         "DeleteRole" => call.delete_role(),
+        "ListInstanceProfilesForRole" => call.list_profiles(),
         "UpdateAssumeRolePolicy" => call.update_trust(),
         "UpdateRole" => call.update_role(),
         "TagRole" => call.tag_role(),

@@ -88,6 +88,24 @@ impl IamCall<'_> {
         Ok(self.page("Roles", found.map(item).collect()))
     }
 
+    /// `ListInstanceProfilesForRole`.
+    pub(super) fn list_profiles(&mut self) -> Result<String, ApiError> {
+        let role = self.role()?;
+        let account = self.account_id;
+        let item = |name: &String| {
+            let members = [
+                ("Path", "/".to_owned()),
+                ("InstanceProfileName", name.clone()),
+                ("InstanceProfileId", format!("AIPA{name}")),
+                ("Arn", format!("arn:aws:iam::{account}:instance-profile/{name}")),
+                ("CreateDate", "2026-01-01T00:00:00Z".to_owned()),
+                ("Roles", String::new()),
+            ];
+            (name.clone(), members.map(|(member, text)| element(member, &text)).concat())
+        };
+        Ok(self.page("InstanceProfiles", role.instance_profiles.iter().map(item).collect()))
+    }
+
     pub(super) fn delete_role(&mut self) -> Result<String, ApiError> {
         let role = self.role()?;
         if !role.instance_profiles.is_empty() {

@@ -1,5 +1,6 @@
 //! `PodIdentityBinding`.
 
+mod annotations;
 mod case;
 mod due;
 mod grants;
@@ -44,6 +45,17 @@ fn from_what_is_observed_to_steps_and_conditions() {
         (
             "trust",
             |case| case.role().trust = "{}".into(),
+            &["trust Allow"],
+            "False Progressing Reconciling",
+            "+Granted -Progressing +Annotated",
+        ),
+        (
+            // What IAM shows in place of a principal that was deleted.
+            "a deleted principal in the trust",
+            |case| {
+                let added = r#""Statement":[{"Effect":"Allow","Principal":{"AWS":"AIDAQ3EGHEXAMPLE"},"Action":"sts:AssumeRole"},"#;
+                case.role().trust = case.role().trust.replacen("\"Statement\":[", added, 1);
+            },
             &["trust Allow"],
             "False Progressing Reconciling",
             "+Granted -Progressing +Annotated",
