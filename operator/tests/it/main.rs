@@ -36,6 +36,7 @@ mod pods;
 mod policies;
 mod proxy;
 mod publication;
+mod recipes;
 mod role_end;
 mod role_lifetime;
 mod several_issuers;

@@ -246,6 +246,11 @@ pub fn kubeconfig() -> &'static Path {
     CONTROL_PLANE.get().unwrap().kubeconfig()
 }
 
+/// kubectl, as a user runs it, for that API server.
+pub fn kubectl(arguments: &[&str]) -> tokio::process::Command {
+    CONTROL_PLANE.get().unwrap().kubectl(arguments).into()
+}
+
 /// An issuer, as a file contains it.
 pub fn issuer(name: &str, spec: &OidcIssuerSpec) -> NamedIssuer {
     NamedIssuer { name: name.into(), spec: spec.clone() }
