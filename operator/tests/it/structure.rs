@@ -31,6 +31,11 @@ pub fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// Whether the repository has a file or folder of that path.
+pub fn exists(path: &str) -> bool {
+    root().join(path).exists()
+}
+
 /// The names of the files in a folder of the repository, sorted.
 pub fn files(folder: &str) -> Vec<String> {
     let entries = std::fs::read_dir(root().join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
