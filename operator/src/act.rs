@@ -1,6 +1,7 @@
 //! Takes a plan's steps. The finalizer and changes in AWS are the same for both kinds; each step is one remote call.
 
-use kube::ResourceExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Resource, ResourceExt};
 
 use crate::context::Context;
 use crate::finalizer;
@@ -15,6 +16,8 @@ pub enum Acted {
     Done,
     /// AWS has to be read again before the rest.
     Begun,
+    /// The object has changed since the plan was made: nothing was changed in AWS for its former specification.
+    Outdated,
     /// Our finalizer was removed: nothing is left to be done for the object.
     Gone,
 }
@@ -27,9 +30,13 @@ pub async fn act<K: Kind>(
     context: &Context,
 ) -> Result<Acted, StepError> {
     let object = &*resolved.object;
+    let mut is_newest = false;
     for step in &plan.steps {
         match step {
-            Step::AddFinalizer => finalizer::add(&K::api(&context.client, object), object).await?,
+            Step::AddFinalizer => {
+                finalizer::add(&K::api(&context.client, object), object).await?;
+                is_newest = true; // the API server has compared the versions
+            }
             Step::RemoveFinalizer => {
                 finalizer::remove(&K::api(&context.client, object), object).await?;
                 return Ok(Acted::Gone);
@@ -41,6 +48,10 @@ pub async fn act<K: Kind>(
             Step::Change(change) => {
                 // Never without an account: a change is planned from a target, and a target needs the account.
                 let Some(account) = &resolved.account else { continue };
+                if !is_newest && !self::is_newest::<K>(object, context).await? {
+                    return Ok(Acted::Outdated);
+                }
+                is_newest = true;
                 let written = account.apply(&change.write).await?;
                 K::changed(memory, change, written, &context.clock());
                 let (attribute, description) = (change.attribute, change.describe());
@@ -63,4 +74,13 @@ pub async fn act<K: Kind>(
         }
     }
     Ok(Acted::Done)
+}
+
+/// Whether the API server has the object as it was seen here: a watch may be late, and a list may come from a cache that is.
+async fn is_newest<K: Kind>(object: &K::Object, context: &Context) -> Result<bool, kube::Error> {
+    let newest = K::api(&context.client, object).get_metadata_opt(&object.name_any()).await?;
+    let essence = |metadata: &ObjectMeta| {
+        (metadata.uid.clone(), metadata.generation, metadata.deletion_timestamp.is_some())
+    };
+    Ok(newest.is_some_and(|newest| essence(&newest.metadata) == essence(object.meta())))
 }

@@ -116,6 +116,12 @@ impl<K: Kind> Driver<K> {
                 context.metrics.reconciled(K::NAME, "ok");
                 return Ok(None);
             }
+            Ok(Acted::Outdated) => {
+                K::unfinished(&mut memory.kind, plan.facts);
+                memory.steps.clear();
+                context.metrics.reconciled(K::NAME, "outdated");
+                return Ok(Some(self.wait(&object.uid().unwrap_or_default(), memory, Next::BackOff)));
+            }
             Ok(Acted::Begun) => {
                 plan.facts = K::unfinished(&mut memory.kind, plan.facts);
                 ("ok", plan.conditions, if repeated { Next::BackOff } else { Next::LookAgain })

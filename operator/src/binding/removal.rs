@@ -71,7 +71,8 @@ pub(super) fn decide<'a>(
             let policy = view.spec().deletion_policy;
             let delete = policy == RoleDeletionPolicy::Delete;
             let (revocation, rest) = match policy {
-                _ if keeps_role => (Vec::new(), Vec::new()),
+                // A binding that uses the role by its ARN goes on, with our tags or without.
+                _ if keeps_role && policy != RoleDeletionPolicy::Release => (Vec::new(), Vec::new()),
                 // No new session begins while the rest is removed.
                 RoleDeletionPolicy::Delete => (target.revocation(role), target.removal(policies.as_ref())),
                 RoleDeletionPolicy::Retain | RoleDeletionPolicy::Release => {
@@ -84,7 +85,7 @@ pub(super) fn decide<'a>(
                 decision.summary = Summary::Reconciling(Finding::new(Reason::DeletionBlocked, added));
                 return decision;
             }
-            if !keeps_role && !delete {
+            if !delete && (!keeps_role || policy == RoleDeletionPolicy::Release) {
                 decision.summary = deleting(match policy {
                     RoleDeletionPolicy::Retain => "the role is kept, and is being revoked",
                     _ => "the role is kept as it is; our tags are being taken off",

@@ -254,12 +254,20 @@ async fn the_identity_is_asked_for_once_by_all_and_kept_while_sts_fails() {
         world.binding_is(&format!("app-{number}"), "Ready").await;
     }
     world.stop().await;
-    // Long enough for ten reads of roles, and below the limit of a wait.
+    // Long enough for eleven passes, and below the limit of a wait.
     world.timings.identity_refresh = std::time::Duration::from_secs(8);
     world.timings.issuer_resync = std::time::Duration::from_millis(500);
     world.start().await;
     world.until_reconciled().await;
-    world.until_called("GetRole", 10).await;
+    let all = "podidentity_operator_reconciles_total{kind=\"PodIdentityBinding\",outcome=\"ok\"} 10";
+    let check = || async {
+        anyhow::ensure!(world.metrics.text().contains(all), "{}", world.metrics.text());
+        Ok(())
+    };
+    cluster::until("a pass of every binding", std::time::Duration::from_secs(15), check).await.unwrap();
+    // The status says that the roles were as specified, and the list that they have not changed since.
+    let of_roles: Vec<String> = world.role_calls().into_iter().map(|call| call.action).collect();
+    assert_eq!(of_roles, [""; 0]);
     let asked = |world: &World| world.sim.calls().iter().filter(|c| c.action == "GetCallerIdentity").count();
     assert_eq!(asked(&world), 1, "eleven passes at once");
 

@@ -42,6 +42,7 @@ mod role_lifetime;
 mod several_issuers;
 mod siblings;
 mod signing_keys;
+mod stale;
 mod status;
 mod structure;
 mod terraform;

@@ -1,13 +1,15 @@
 //! A client of the operator whose n-th write to the cluster is held: before the API server gets it, or before its response arrives.
-//! There the operator is killed.
+//! There the operator is killed. And one that sees an old list of bindings, and no event after it.
 
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use http::{Method, Request};
-use kube::client::{Body, ClientBuilder};
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Full};
+use kube::client::{Body, ClientBuilder, DynBody};
 use kube::{Client, Config};
 use tower::{Layer, Service};
 
@@ -20,6 +22,9 @@ pub enum Side {
     After,
 }
 
+/// All bindings of the cluster.
+pub const BINDINGS: &str = "/apis/podidentity.dev/v1alpha1/podidentitybindings";
+
 /// What is held, and what was written.
 #[derive(Debug, Clone, Default)]
 pub struct Hold(Arc<Mutex<State>>);
@@ -28,6 +33,8 @@ pub struct Hold(Arc<Mutex<State>>);
 struct State {
     writes: Vec<String>,
     pod_lists: Vec<String>,
+    /// What lists of bindings are answered with.
+    bindings: Option<String>,
     at: Option<(usize, Side)>,
     is_reached: bool,
 }
@@ -36,6 +43,21 @@ impl Hold {
     /// From now on writes are counted, and the one of that number is held.
     pub fn arm(&self, at: Option<(usize, Side)>) {
         *self.0.lock().unwrap() = State { at, ..State::default() };
+    }
+
+    /// From now on lists of all bindings are answered with this, and watches show nothing.
+    pub fn show_bindings(&self, list: Option<String>) {
+        self.0.lock().unwrap().bindings = list;
+    }
+
+    /// The old answer to a request; `Some(None)` where it is never answered.
+    fn old(&self, request: &Request<Body>) -> Option<Option<String>> {
+        if request.method() != Method::GET || request.uri().path() != BINDINGS {
+            return None;
+        }
+        let list = self.0.lock().unwrap().bindings.clone()?;
+        let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+        Some((!is_watch).then_some(list))
     }
 
     /// The writes since then: method and path.
@@ -101,9 +123,8 @@ pub struct Held<S> {
 
 impl<S> Service<Request<Body>> for Held<S>
 where
-    S: Service<Request<Body>>,
+    S: Service<Request<Body>, Response = Response<Box<DynBody>>>,
     S::Future: Send + 'static,
-    S::Response: Send,
     S::Error: Send,
 {
     type Response = S::Response;
@@ -116,6 +137,13 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (side, hold) = (self.hold.side(&request), self.hold.clone());
+        if let Some(old) = self.hold.old(&request) {
+            return Box::pin(async move {
+                let Some(list) = old else { return pending().await };
+                let body = Full::new(Bytes::from(list)).map_err(Into::into);
+                Ok(Response::new(Box::new(body) as Box<DynBody>))
+            });
+        }
         if side == Some(Side::Before) {
             return Box::pin(async move {
                 hold.hold().await;

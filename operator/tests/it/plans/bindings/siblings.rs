@@ -200,6 +200,17 @@ fn one_of_several_bindings_acts() {
             "+Granted -Deleting -Deleting",
         ),
         (
+            "deletion with Release, and another binding uses the role by its ARN: our tags are taken off",
+            |case| {
+                case.deleting = true;
+                case.spec.deletion_policy = crds::RoleDeletionPolicy::Release;
+                case.add_sibling(|sibling| (sibling.has_role, sibling.uses_role) = (false, true));
+            },
+            &["annotate 0", "untag 5", "remove finalizer"],
+            "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
+        ),
+        (
             "the same specification, which no grant covers any more: it could not take over",
             |case| {
                 (case.has_role, case.finalizer) = (false, false);
