@@ -47,6 +47,8 @@ pub struct Behaviour {
     pub role_quota: usize,
     /// Whether `CreateOpenIDConnectProvider` contacts the issuer's host, and fails where it does not answer.
     pub contact_provider: bool,
+    /// How often IAM answers; calls beyond that get `Throttling`. AWS's documentation gives no numbers. All accounts share it.
+    pub iam_rate: Option<CallRate>,
 }
 
 impl Default for Behaviour {
@@ -69,6 +71,7 @@ impl Default for Behaviour {
             page_size: None,
             role_quota: 1000,
             contact_provider: true,
+            iam_rate: None,
         }
     }
 }
@@ -178,4 +181,13 @@ impl Encryption {
             Self::Kms => "aws:kms",
         }
     }
+}
+
+/// A token bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallRate {
+    /// Calls a second in the long run.
+    pub per_second: u32,
+    /// Calls at once after a pause.
+    pub burst: u32,
 }

@@ -7,12 +7,15 @@ mod account;
 mod behaviour;
 mod faults;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use account::{Bucket, Object, ObjectVersion, Policy, Provider, Role, State, Tags};
 pub use behaviour::{
-    Behaviour, Encryption, FederatedProviderForm, JwksCache, ListRolesOn, MissingRole, PublicPolicyDenial,
+    Behaviour, CallRate, Encryption, FederatedProviderForm, JwksCache, ListRolesOn, MissingRole,
+    PublicPolicyDenial,
 };
 pub use faults::{Fault, FaultKind};
 
@@ -44,6 +47,9 @@ pub struct Call {
     pub denied: bool,
     /// Whether the operation changes something.
     pub write: bool,
+    /// When it was answered, since the simulator was made.
+    #[serde(default)]
+    pub at: Duration,
 }
 
 /// Body of `POST /roles`: a role that is not created through IAM. The response is its ARN.

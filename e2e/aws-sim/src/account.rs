@@ -8,6 +8,7 @@ use jsonwebtoken::jwk::JwkSet;
 use serde_json::{Value, json};
 
 use crate::history::{History, Seen};
+use crate::rate::Permits;
 
 /// The account that a call concerns, and what all accounts share. All services answer from it.
 #[derive(Debug, Default)]
@@ -27,6 +28,8 @@ pub(crate) struct Account {
     pub keys: BTreeMap<String, (Instant, JwkSet)>,
     /// How far AWS's clock is ahead, in seconds.
     pub clock: i64,
+    /// The calls that IAM answers at present.
+    pub permits: Permits,
     counter: u64,
 }
 

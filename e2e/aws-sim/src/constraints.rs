@@ -101,7 +101,7 @@ pub(crate) fn check(request: &Request, action: &str) -> Result<(), ApiError> {
 }
 
 /// Codes that every operation may answer (IAM API reference, "Common errors"), and those of signatures.
-const COMMON: [&str; 10] = [
+const COMMON: [&str; 11] = [
     "AccessDenied",
     "ExpiredToken",
     "IncompleteSignature",
@@ -110,6 +110,7 @@ const COMMON: [&str; 10] = [
     "MissingAuthenticationToken",
     "NotImplemented",
     "SignatureDoesNotMatch",
+    "Throttling",
     "ValidationError",
     "XAmzContentSHA256Mismatch",
 ];

@@ -17,6 +17,7 @@ mod history;
 mod iam;
 mod model;
 pub mod policy;
+mod rate;
 mod s3;
 #[cfg(feature = "sdk")]
 pub mod sdk;
@@ -28,8 +29,9 @@ mod wire;
 
 pub use authority::Authority;
 pub use aws_sim_api::{
-    Behaviour, Bucket, Call, Credentials, Encryption, Fault, FaultKind, FederatedProviderForm, JwksCache,
-    ListRolesOn, MissingRole, Object, ObjectVersion, Policy, Provider, PublicPolicyDenial, Role, State, Tags,
+    Behaviour, Bucket, Call, CallRate, Credentials, Encryption, Fault, FaultKind, FederatedProviderForm,
+    JwksCache, ListRolesOn, MissingRole, Object, ObjectVersion, Policy, Provider, PublicPolicyDenial, Role,
+    State, Tags,
 };
 pub use model::{ConnectionLost, Fetch, Settings};
 pub use sim::Sim;

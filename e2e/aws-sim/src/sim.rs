@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use aws_sim_api::{Behaviour, Bucket, Call, Credentials, Fault, FaultKind, Policy, Role, State, Tags};
 use bytes::Bytes;
@@ -23,6 +24,7 @@ pub struct Sim {
 }
 
 struct Inner {
+    made: Instant,
     /// The id of the account that requests without a signature belong to.
     own: String,
     account: Mutex<Account>,
@@ -36,6 +38,7 @@ impl Sim {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let shared = Arc::new(Inner {
+            made: Instant::now(),
             own: settings.account.clone(),
             account: Mutex::default(),
             calls: Mutex::default(),
@@ -77,6 +80,12 @@ impl Sim {
     /// Sets how far AWS's clock is ahead, in seconds.
     pub fn shift_clock(&self, seconds: i64) {
         lock(&self.shared.account).clock = seconds;
+    }
+
+    /// How long ago the simulator was made: the clock of [`Call::at`].
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.shared.made.elapsed()
     }
 
     /// All calls since the last [`Self::clear_calls`], in the order in which they ended.
@@ -203,7 +212,7 @@ impl Sim {
             }
             Some(FaultKind::LostRequest) => return Err(ConnectionLost),
             Some(FaultKind::Delay { milliseconds }) => {
-                tokio::time::sleep(std::time::Duration::from_millis(*milliseconds)).await;
+                tokio::time::sleep(Duration::from_millis(*milliseconds)).await;
                 self.dispatch(&request, &action, &mut log).await
             }
             Some(FaultKind::LostResponse | FaultKind::Silence) | None => {
@@ -229,6 +238,7 @@ impl Sim {
             code,
             denied,
             write: !reads,
+            at: self.elapsed(),
         });
         match fault {
             Some(FaultKind::LostResponse) => return Err(ConnectionLost),
@@ -256,6 +266,10 @@ impl Sim {
         account.within(&settings.account, own, |account| {
             let caller = Caller::identify(account, &settings, request)?;
             caller.arn().clone_into(&mut log.principal);
+            let rate = account.behaviour.iam_rate.filter(|_| request.service == "iam");
+            if rate.is_some_and(|rate| !account.permits.take(rate)) {
+                return Err(ApiError::new(400, "Throttling", "Rate exceeded"));
+            }
             constraints::check(request, action)?;
             match request.service {
                 "iam" => iam::dispatch(account, &settings, &caller, request, contacted, action, log),

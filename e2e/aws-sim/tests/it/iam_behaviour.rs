@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use aws_sim::{ListRolesOn, MissingRole, Settings, Sim};
+use aws_sdk_iam::config::retry::RetryConfig;
+use aws_sim::{CallRate, ListRolesOn, MissingRole, Settings, Sim};
 use serde_json::{Value, json};
 
 use crate::clients::{ACCOUNT, BUCKET, Clients, allow, outcome, trust};
@@ -167,4 +168,30 @@ async fn a_new_provider_needs_a_host_that_answers() {
     };
     reached.fetch_with(Arc::new(move |url| Box::pin(async move { answer(url) })));
     assert_eq!(create(&reached, "https://y.example.com/a").await, "ok", "any answer is contact");
+}
+
+#[tokio::test]
+async fn iam_throttles_what_exceeds_its_rate_and_nothing_else() {
+    let aws = Clients::administrator();
+    aws.sim.put_role("/", "app", trust(), &[]);
+    let get = async || {
+        let once = aws_sdk_iam::config::Builder::default().retry_config(RetryConfig::disabled());
+        let request = aws.iam.get_role().role_name("app").customize().config_override(once);
+        outcome(request.send().await)
+    };
+    // So slow that nothing is added meanwhile.
+    aws.sim.behave(|behaviour| behaviour.iam_rate = Some(CallRate { per_second: 0, burst: 2 }));
+    assert_eq!([get().await, get().await, get().await], ["ok", "ok", "Throttling"]);
+    assert_eq!(aws.put("x").await, "NoSuchBucket", "S3 has limits of its own");
+    let refused: Vec<_> = aws.sim.calls().into_iter().filter(|call| call.status == 400).collect();
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert!(!refused[0].denied && refused[0].at <= aws.sim.elapsed(), "{refused:?}");
+    // What was used up comes back with time.
+    aws.sim.behave(|behaviour| behaviour.iam_rate = Some(CallRate { per_second: 1000, burst: 2 }));
+    while get().await != "ok" {
+        tokio::task::yield_now().await;
+    }
+    let answered =
+        aws.sim.calls().iter().filter(|call| call.action == "GetRole" && call.status == 200).count();
+    assert_eq!(answered, 3);
 }
