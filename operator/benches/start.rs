@@ -4,9 +4,10 @@
 //! `cargo bench -p operator --bench start` measures 100,000 `ServiceAccount`s and 10,000 bindings; `-- --service-accounts N
 //! --bindings M` other numbers. API server and etcd share the machine with the operator.
 
+mod common;
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,14 +18,12 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sim::{Settings, Sim, sdk};
 use clap::Parser;
-use cluster::{ControlPlane, Options};
+use cluster::ControlPlane;
 use crds::PodIdentityBinding;
-use crds::condition::{ConditionType, is_true};
 use crds::names::{OPERATOR_SERVICE_ACCOUNT, SYSTEM_NAMESPACE};
-use futures::{FutureExt, StreamExt, stream};
+use futures::FutureExt;
 use kube::api::ListParams;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
 use operator::aws::accounts::Accounts;
 use operator::aws::limit::Limits;
 use operator::aws::public::PublicReader;
@@ -33,9 +32,14 @@ use operator::metrics::Metrics;
 use operator::run::Operator;
 use operator::timings::Timings;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_util::sync::CancellationToken;
+
+use common::{
+    OURS, PROGRESS, client, cluster_config, control_plane, cpu_seconds, each, is_ready, memory_kib, post,
+    reconciles, writes,
+};
 
 /// Starts that are measured.
 const STARTS: usize = 3;
@@ -44,10 +48,6 @@ const NAMESPACES: usize = 100;
 const QUIET: Duration = Duration::from_secs(3);
 /// How often its counters are read.
 const SAMPLE: Duration = Duration::from_millis(20);
-/// How often progress is printed.
-const PROGRESS: Duration = Duration::from_secs(5);
-/// Requests in flight while objects are created.
-const IN_FLIGHT: usize = 32;
 
 #[derive(Parser)]
 struct Arguments {
@@ -75,10 +75,8 @@ async fn main() -> Result<()> {
     }
     ensure!(0 < bindings && bindings <= service_accounts, "every binding needs a ServiceAccount of its own");
 
-    let begun = Instant::now();
     let server = control_plane().await?;
     let client = client(server.kubeconfig()).await?;
-    eprintln!("API server started in {:.0?}", begun.elapsed());
     arguments.create_objects(&client).await?;
     let settled = start(&server, bindings).await?;
     let all: Api<PodIdentityBinding> = Api::all(client.clone());
@@ -188,12 +186,9 @@ async fn operate(kubeconfig: &Path, bindings: u64) -> Result<Figures> {
 async fn until_quiet(begun: Instant, bindings: u64, metrics: impl Fn() -> String) -> Result<Figures> {
     let (mut last, mut changed, mut cpu, mut reported) = (0, begun, 0.0, begun);
     loop {
-        let count = sum(&metrics(), |sample| {
-            sample.starts_with("podidentity_operator_reconciles_total{")
-                && sample.contains("\"PodIdentityBinding\"")
-        });
+        let count = reconciles(&metrics());
         if count != last {
-            (last, changed, cpu) = (count, Instant::now(), cpu_seconds()?);
+            (last, changed, cpu) = (count, Instant::now(), cpu_seconds("self")?);
         } else if count >= bindings && changed.elapsed() >= QUIET {
             break;
         }
@@ -203,29 +198,10 @@ async fn until_quiet(begun: Instant, bindings: u64, metrics: impl Fn() -> String
         }
         tokio::time::sleep(SAMPLE).await;
     }
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
-    let kib: f64 = peak.trim().trim_end_matches(" kB").parse()?;
+    let kib = memory_kib("self", "VmHWM")?;
     let reconciles = f64::from(u32::try_from(last)?);
     let seconds = changed.duration_since(begun).as_secs_f64();
     Ok(Figures { reconciles, seconds, cpu_seconds: cpu, peak_mib: kib / 1024.0 })
-}
-
-/// User and system time of this process.
-fn cpu_seconds() -> Result<f64> {
-    /// `USER_HZ`, which is 100 on the architectures we build for.
-    const TICKS_A_SECOND: f64 = 100.0;
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    // utime and stime are fields 14 and 15; the name, which may hold spaces, is field 2 and ends with a parenthesis.
-    let (_, fields) = stat.rsplit_once(") ").context("no name")?;
-    let ticks = fields.split(' ').skip(11).take(2).map(str::parse::<f64>).sum::<Result<f64, _>>()?;
-    Ok(ticks / TICKS_A_SECOND)
-}
-
-/// The sum of the wanted samples of a metrics text.
-fn sum(metrics: &str, wanted: impl Fn(&str) -> bool) -> u64 {
-    let samples = metrics.lines().filter(|sample| wanted(sample));
-    samples.filter_map(|sample| sample.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
 }
 
 /// Starts this program again as the operator, and waits for its figures.
@@ -254,50 +230,6 @@ async fn start(server: &ControlPlane, bindings: usize) -> Result<Figures> {
 
 // The cluster.
 
-/// A control plane with our two kinds.
-async fn control_plane() -> Result<ControlPlane> {
-    let server = ControlPlane::start(&Options::default()).await?;
-    let kubectl = |arguments: &[&str]| -> Result<()> {
-        let output = server.kubectl(arguments).output()?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
-    };
-    let kinds = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/pod-identity-operator/crd-manifests");
-    kubectl(&["create", "--filename", kinds])?;
-    kubectl(&["wait", "--for=condition=Established", "crd", "--all"])?;
-    Ok(server)
-}
-
-/// An administrator's client, with the time limits of the operator's own.
-async fn client(kubeconfig: &Path) -> Result<Client> {
-    Ok(Client::try_from(cluster_config(kubeconfig).await?)?)
-}
-
-async fn cluster_config(kubeconfig: &Path) -> Result<Config> {
-    let file = Kubeconfig::read_from(kubeconfig)?;
-    let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-    config.read_timeout = Some(process::watch::READ_TIMEOUT);
-    config.reset_reader_on_write = true;
-    Ok(config)
-}
-
-/// Writes to bindings and `ServiceAccount`s that the API server has counted, also those that changed nothing.
-async fn writes(client: &Client) -> Result<u64> {
-    let text = client.request_text(http::Request::get("/metrics").body(Vec::new())?).await?;
-    let kinds = ["resource=\"podidentitybindings\"", "resource=\"serviceaccounts\""];
-    let none = ["verb=\"GET\"", "verb=\"LIST\"", "verb=\"WATCH\"", "subresource=\"token\""];
-    let has = |sample: &str, labels: &[&str]| labels.iter().any(|label| sample.contains(label));
-    let count = sum(&text, |sample| {
-        sample.starts_with("apiserver_request_total{") && has(sample, &kinds) && !has(sample, &none)
-    });
-    ensure!(count > 0, "the API server does not count what created the objects");
-    Ok(count)
-}
-
-fn is_ready(binding: &PodIdentityBinding) -> bool {
-    binding.status.as_ref().is_some_and(|status| is_true(&status.conditions, ConditionType::Ready))
-}
-
 impl Arguments {
     /// One issuer, the `ServiceAccount`s, and the bindings, which are spread evenly over them.
     async fn create_objects(&self, client: &Client) -> Result<()> {
@@ -310,7 +242,6 @@ impl Arguments {
         }
         let own = json!({"metadata": {"name": OPERATOR_SERVICE_ACCOUNT}});
         post(client, &format!("/api/v1/namespaces/{SYSTEM_NAMESPACE}/serviceaccounts"), &own).await?;
-        let ours = "/apis/podidentity.dev/v1alpha1";
         let issuer = json!({
             "apiVersion": "podidentity.dev/v1alpha1", "kind": "OidcIssuer", "metadata": {"name": "default"},
             "spec": {
@@ -318,7 +249,7 @@ impl Arguments {
                 "s3": {"bucket": "oidc-111122223333-eu-central-1-an", "region": "eu-central-1"},
             },
         });
-        post(client, &format!("{ours}/oidcissuers"), &issuer).await?;
+        post(client, &format!("{OURS}/oidcissuers"), &issuer).await?;
         // About 1 kB of JSON each, as in the webhook's bench.
         let create = async |account: usize| {
             let object = json!({"metadata": {
@@ -329,7 +260,7 @@ impl Arguments {
             let path = format!("/api/v1/namespaces/{}/serviceaccounts", namespace(account));
             post(client, &path, &object).await
         };
-        each("ServiceAccounts", service_accounts, create).await?;
+        each("ServiceAccounts created", service_accounts, create).await?;
         let create = async |binding: usize| {
             let account = binding * service_accounts / bindings;
             let name = name(account);
@@ -338,31 +269,10 @@ impl Arguments {
                 "apiVersion": "podidentity.dev/v1alpha1", "kind": "PodIdentityBinding", "metadata": {"name": name},
                 "spec": {"serviceAccountName": name, "roleARN": role},
             });
-            let path = format!("{ours}/namespaces/{}/podidentitybindings", namespace(account));
+            let path = format!("{OURS}/namespaces/{}/podidentitybindings", namespace(account));
             post(client, &path, &object).await
         };
-        each("bindings", bindings, create).await
+        each("bindings created", bindings, create).await?;
+        Ok(())
     }
-}
-
-async fn post(client: &Client, path: &str, object: &Value) -> Result<()> {
-    let request = http::Request::post(path).header("content-type", "application/json");
-    client.request_text(request.body(serde_json::to_vec(object)?)?).await?;
-    Ok(())
-}
-
-/// Creates so many objects, several at a time, and prints its progress.
-async fn each(what: &str, count: usize, create: impl AsyncFn(usize) -> Result<()>) -> Result<()> {
-    let (begun, mut reported) = (Instant::now(), Instant::now());
-    let created = stream::iter(0..count).map(|number| create(number)).buffer_unordered(IN_FLIGHT);
-    let mut created = pin!(created.enumerate());
-    while let Some((number, one)) = created.next().await {
-        one?;
-        if reported.elapsed() >= PROGRESS {
-            reported = Instant::now();
-            eprintln!("  {number} of {count} {what} created after {:.0?}", begun.elapsed());
-        }
-    }
-    eprintln!("{count} {what} created in {:.0?}", begun.elapsed());
-    Ok(())
 }
