@@ -97,7 +97,7 @@ pub struct LimitArgs {
     #[arg(long, value_name = "NUMBER", default_value = "5", value_parser = parse_rate)]
     pub aws_rate: f64,
     /// How many of them may be made at once after a while without calls.
-    #[arg(long, value_name = "NUMBER", default_value = "20", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "NUMBER", default_value = "20", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub aws_burst: u32,
 }
 
@@ -111,8 +111,8 @@ impl LimitArgs {
 
 fn parse_rate(text: &str) -> Result<f64, String> {
     match text.parse() {
-        Ok(rate) if (0.1..=1000.0).contains(&rate) => Ok(rate),
-        _ => Err("a number from 0.1 to 1000".into()),
+        Ok(rate) if (0.1..=1_000_000.0).contains(&rate) => Ok(rate),
+        _ => Err("a number from 0.1 to 1000000".into()),
     }
 }
 

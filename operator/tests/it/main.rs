@@ -37,6 +37,7 @@ mod policies;
 mod proxy;
 mod publication;
 mod recipes;
+mod replicas;
 mod role_end;
 mod role_lifetime;
 mod several_issuers;

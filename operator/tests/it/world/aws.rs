@@ -162,7 +162,19 @@ pub async fn exchange(
     service_account: (&str, &str),
     role: &str,
 ) -> Result<Credentials, String> {
-    exchange_token(sim, token(client, service_account).await.unwrap(), role).await
+    exchange_as(client, sim, service_account, role, "test").await
+}
+
+/// The same for a session of that name.
+pub(super) async fn exchange_as(
+    client: &Client,
+    sim: &Sim,
+    service_account: (&str, &str),
+    role: &str,
+    session: &str,
+) -> Result<Credentials, String> {
+    let token = token(client, service_account).await.unwrap();
+    try_exchange_token_as(sim, token, role, session).await.map_err(code)
 }
 
 /// A new token of a `ServiceAccount`, given with its namespace, for AWS.
@@ -191,8 +203,12 @@ pub async fn token_for(
 
 /// Exchanges a token for credentials of a role. The error is AWS's error code.
 pub async fn exchange_token(sim: &Sim, token: String, role: &str) -> Result<Credentials, String> {
-    let code = |error: ExchangeError| error.into_service_error().meta().code().unwrap_or_default().to_owned();
     try_exchange_token(sim, token, role).await.map_err(code)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn code(error: ExchangeError) -> String {
+    error.into_service_error().meta().code().unwrap_or_default().to_owned()
 }
 
 /// The SDK's error of an exchange.
@@ -200,6 +216,15 @@ pub type ExchangeError = SdkError<AssumeRoleWithWebIdentityError, HttpResponse>;
 
 /// The same with the SDK's error.
 pub async fn try_exchange_token(sim: &Sim, token: String, role: &str) -> Result<Credentials, ExchangeError> {
+    try_exchange_token_as(sim, token, role, "test").await
+}
+
+async fn try_exchange_token_as(
+    sim: &Sim,
+    token: String,
+    role: &str,
+    session: &str,
+) -> Result<Credentials, ExchangeError> {
     let config = aws_sdk_sts::Config::builder()
         .behavior_version(aws_sdk_sts::config::BehaviorVersion::latest())
         .region(Region::new(REGION))
@@ -209,7 +234,7 @@ pub async fn try_exchange_token(sim: &Sim, token: String, role: &str) -> Result<
     let response = aws_sdk_sts::Client::from_conf(config)
         .assume_role_with_web_identity()
         .role_arn(role)
-        .role_session_name("test")
+        .role_session_name(session)
         .web_identity_token(token)
         .send()
         .await?;

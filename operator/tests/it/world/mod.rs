@@ -2,8 +2,10 @@
 
 mod aws;
 mod cluster_objects;
+mod gate;
 mod held;
 mod operator_process;
+mod replica;
 mod sites;
 mod subcommands;
 
@@ -34,7 +36,9 @@ use tokio::sync::{Mutex, MutexGuard, OnceCell};
 pub use self::aws::{counts, exchange_token, token, token_for, try_exchange_token};
 pub use self::cluster_objects::{apply, has_finalizer};
 pub use self::held::{BINDINGS, Hold, Side};
+pub use self::gate::Reach;
 use self::operator_process::RunningOperator;
+pub use self::replica::Replica;
 pub use self::sites::{Site, Sites};
 pub use self::subcommands::Flags;
 

@@ -1,0 +1,256 @@
+//! Two replicas of the operator at one API server and one AWS account. Whatever ends the leadership of the first, its work has
+//! ended before the second one changes anything, and the second one completes all of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_sim::{Call, Fault, FaultKind};
+use crds::PodIdentityBinding;
+use crds::condition::{ConditionType, is_true};
+use crds::names::LEASE;
+use http::Method;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams};
+use operator::run::Ended;
+use operator::timings::Timings;
+use serde_json::json;
+
+use crate::world::{ACCOUNT, Reach, Replica, World};
+
+/// The defaults divided by two and a half. Shorter ones would be lost where the API server is slow because the machine is busy.
+const LEASE_DURATION: Duration = Duration::from_secs(6);
+const LEASE_RENEW: Duration = Duration::from_secs(2);
+const LEASE_RETRY: Duration = Duration::from_millis(800);
+/// All work ends at most so long after its replica could know that it is no longer the leader.
+const STOP: Duration = Duration::from_secs(1);
+/// Waiting for all bindings.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// What the replicas have to do: bindings, each with so many managed policies, and how long IAM takes for each call.
+#[derive(Clone, Copy)]
+struct Work {
+    bindings: usize,
+    policies: usize,
+    delay: Duration,
+}
+
+impl Work {
+    /// Calls that change something in AWS, if nothing is done twice.
+    fn writes(self) -> usize {
+        self.bindings * (1 + self.policies)
+    }
+}
+
+/// The first replica leads and is in the middle of the work, and the second one waits. Everything is there before the first one
+/// starts: how long the work takes is up to IAM's delay, not to the speed of this machine.
+async fn begun(work: Work) -> (World, Replica, Replica) {
+    let mut world = World::bootstrapped().await;
+    (world.timings.lease_duration, world.timings.lease_renew, world.timings.lease_retry) =
+        (LEASE_DURATION, LEASE_RENEW, LEASE_RETRY);
+    let allow = json!({"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::data/*"},
+    ]});
+    let policies: Vec<String> = (0..work.policies)
+        .map(|number| world.sim.put_managed_policy(&format!("many-{number}"), allow.clone()))
+        .collect();
+    for number in 0..work.bindings {
+        let name = format!("app-{number}");
+        world.service_account(&world.namespace, &name).await;
+        let spec = json!({"serviceAccountName": name, "role": {"policyARNs": policies}});
+        world.apply_binding(&name, spec).await;
+    }
+    let mut spec = world.spec();
+    spec.grants[0].policy_arns.push(format!("arn:aws:iam::{ACCOUNT}:policy/many-*"));
+    world.apply_issuer(&spec).await;
+    let milliseconds = u64::try_from(work.delay.as_millis()).unwrap();
+    world.sim.inject(Fault::on("iam", "", FaultKind::Delay { milliseconds }));
+    world.sim.clear_calls();
+
+    let first = world.replica("first").await;
+    first.until_lease_is_asked_for(&Method::POST).await;
+    // Nothing here is about the end of the second one's leadership, so it keeps the defaults.
+    let Timings { lease_duration, lease_renew, .. } = Timings::default();
+    (world.timings.lease_duration, world.timings.lease_renew) = (lease_duration, lease_renew);
+    let second = world.replica("second").await;
+    second.until_lease_is_asked_for(&Method::GET).await;
+    world.until_called("CreateRole", 10).await;
+    assert_eq!(world.calls_of(&second), []);
+    (world, first, second)
+}
+
+/// Waits until all bindings are Ready; IAM is fast again. A failure shows what the replica that leads waits for.
+async fn until_all_are_ready(world: &World, leader: &Replica) {
+    world.sim.clear_faults();
+    let bindings: Api<PodIdentityBinding> = world.bindings();
+    let check = || async {
+        let all = bindings.list(&ListParams::default()).await?;
+        let is_ready = |binding: &&PodIdentityBinding| {
+            binding.status.as_ref().is_some_and(|status| is_true(&status.conditions, ConditionType::Ready))
+        };
+        let ready = all.iter().filter(is_ready).count();
+        anyhow::ensure!(ready == all.items.len(), "{ready} of {} are Ready", all.items.len());
+        Ok(())
+    };
+    if let Err(error) = cluster::until("all bindings", LIMIT, check).await {
+        let unanswered: Vec<_> =
+            leader.gate.work().into_iter().filter(|sent| sent.answered.is_none()).collect();
+        let (calls, now) = (world.calls_of(leader), world.sim.elapsed());
+        panic!(
+            "{error:#} at {now:?}; it has {}ended; no answer to {unanswered:#?}; {} calls, last {:#?}",
+            if leader.has_ended() { "" } else { "not " },
+            calls.len(),
+            calls.last()
+        );
+    }
+}
+
+/// When a replica called AWS last, or asked the API server for anything but its lease.
+fn last_work(world: &World, replica: &Replica) -> (Duration, Duration) {
+    let calls = world.calls_of(replica).iter().map(|call| call.at).max();
+    let requests = replica.gate.work().iter().map(|sent| sent.at).max();
+    (calls.expect("it called AWS"), requests.expect("it asked the API server"))
+}
+
+fn writes(calls: &[Call]) -> Vec<&Call> {
+    calls.iter().filter(|call| call.write).collect()
+}
+
+/// The end of every test: nothing was done twice, and the second replica changed nothing before the first one had ended.
+fn assert_one_writer_at_a_time(world: &World, work: Work, first: &Replica, second: &Replica) {
+    let (of_first, of_second) = (world.calls_of(first), world.calls_of(second));
+    let (last_call, last_request) = last_work(world, first);
+    let took_over =
+        writes(&of_second).first().map(|call| call.at).expect("the second one completed the work");
+    assert!(
+        last_call < took_over,
+        "the first one called AWS at {last_call:?}, the second one wrote at {took_over:?}"
+    );
+    let in_cluster = second.gate.work().iter().find(|sent| sent.is_write()).map(|sent| sent.at).unwrap();
+    assert!(last_request < in_cluster, "in the cluster: {last_request:?}, {in_cluster:?}");
+
+    let mut created: BTreeMap<String, usize> = BTreeMap::new();
+    for call in of_first.iter().chain(&of_second) {
+        if call.action == "CreateRole" && call.status == 200 {
+            *created.entry(call.resource.clone()).or_default() += 1;
+        }
+    }
+    assert_eq!(created.len(), work.bindings, "roles");
+    assert!(created.values().all(|times| *times == 1), "each is created once: {created:#?}");
+    let succeeded = of_first.iter().chain(&of_second).filter(|call| call.write && call.status == 200).count();
+    assert_eq!(succeeded, work.writes(), "no policy is attached twice, and nothing is taken back");
+    let state = world.sim.state();
+    let ours: Vec<_> = state.roles.values().filter(|role| role.path.starts_with("/podidentity/")).collect();
+    assert_eq!(ours.len(), work.bindings);
+    assert!(ours.iter().all(|role| role.attached.len() == work.policies));
+}
+
+/// Somebody else writes another holder into the Lease. The leader sees it when it next reads the Lease.
+#[tokio::test]
+async fn a_leader_that_loses_its_lease_ends_all_work_at_once() {
+    let work = Work { bindings: 100, policies: 1, delay: Duration::from_millis(300) };
+    let (world, mut first, second) = begun(work).await;
+    // Right after a renewal: the leader works on for as long as it can.
+    first.until_lease_is_asked_for(&Method::PUT).await;
+    let leases: Api<Lease> = Api::namespaced(world.client.clone(), &world.system);
+    let taken = Patch::Merge(json!({"spec": {"holderIdentity": "somebody"}}));
+    leases.patch(LEASE, &PatchParams::default(), &taken).await.unwrap();
+    let lost = world.sim.elapsed();
+    let (ended, at) = first.ended().await;
+    assert_eq!(ended, Ended::Aborted);
+
+    until_all_are_ready(&world, &second).await;
+    let reads = first.lease_requests(&Method::GET);
+    let knew = reads.iter().find(|sent| sent.at > lost).and_then(|sent| sent.answered).expect("a read");
+    let (call, request) = last_work(&world, &first);
+    eprintln!(
+        "lost lease: seen {:?} after the loss; last AWS call {:?}, last request {:?}, end {:?} after the loss",
+        knew.saturating_sub(lost),
+        call.saturating_sub(lost),
+        request.saturating_sub(lost),
+        at.saturating_sub(lost),
+    );
+    let worked_on = world.calls_of(&first).iter().filter(|call| call.at > lost).count();
+    assert!(worked_on > 0, "it was busy when it lost the lease");
+    assert!(knew < lost + LEASE_RENEW, "it reads the Lease after every half of a renewal's limit");
+    assert!(
+        call < knew + STOP && request < knew + STOP && at < knew + STOP,
+        "{call:?} {request:?} {at:?} {knew:?}"
+    );
+    assert_one_writer_at_a_time(&world, work, &first, &second);
+}
+
+/// The leader is cut off from the API server, not from AWS, in the middle of passes that change AWS for longer than the lease
+/// is valid.
+#[tokio::test]
+async fn a_leader_that_is_cut_off_ends_all_work_before_its_lease_can_be_taken() {
+    for reach in [Reach::Silent, Reach::Refused] {
+        let work = Work { bindings: 24, policies: 10, delay: Duration::from_secs(1) };
+        let (world, mut first, second) = begun(work).await;
+        let renewed = first.until_lease_is_asked_for(&Method::PUT).await;
+        first.gate.set(reach);
+        let cut_off = world.sim.elapsed();
+        let (ended, at) = first.ended().await;
+        assert_eq!(ended, Ended::Aborted);
+
+        until_all_are_ready(&world, &second).await;
+        let taken = second.lease_requests(&Method::PUT)[0].clone();
+        let (call, request) = last_work(&world, &first);
+        eprintln!(
+            "{reach:?}: after the last renewal: cut off {:?}, last AWS call {:?}, last request {:?}, end {:?}, lease taken {:?}",
+            cut_off.saturating_sub(renewed.at),
+            call.saturating_sub(renewed.at),
+            request.saturating_sub(renewed.at),
+            at.saturating_sub(renewed.at),
+            taken.at.saturating_sub(renewed.at),
+        );
+        // It goes on for as long as it may, so that a short outage of the API server costs no leadership.
+        let of_first = world.calls_of(&first);
+        assert!(
+            writes(&of_first).iter().any(|call| call.at > cut_off + LEASE_RENEW),
+            "it was in the middle of passes"
+        );
+        let may_be_taken = renewed.at + LEASE_DURATION;
+        assert!(taken.at >= may_be_taken, "{taken:?} {renewed:?}");
+        assert!(
+            call < may_be_taken && request < may_be_taken && at < may_be_taken,
+            "{call:?} {request:?} {at:?}"
+        );
+        assert_one_writer_at_a_time(&world, work, &first, &second);
+    }
+}
+
+/// SIGTERM, as at every rollout: running passes end, the lease is released, and the other replica need not wait for its end.
+#[tokio::test]
+async fn after_a_stop_the_other_replica_goes_on_at_once() {
+    let work = Work { bindings: 100, policies: 1, delay: Duration::from_millis(150) };
+    let (world, mut first, second) = begun(work).await;
+    first.stop();
+    let stopped = world.sim.elapsed();
+    let (ended, at) = first.ended().await;
+    assert_eq!(ended, Ended::Stopped);
+
+    until_all_are_ready(&world, &second).await;
+    let released = first.lease_requests(&Method::PUT).last().cloned().unwrap();
+    let taken = second.lease_requests(&Method::PUT)[0].clone();
+    let (call, request) = last_work(&world, &first);
+    let of_second = world.calls_of(&second);
+    let took_over = writes(&of_second)[0].at;
+    eprintln!(
+        "stop: after SIGTERM: last AWS call {:?}, last request {:?}, end {:?}; after the release: lease taken {:?}, first write \
+         of the other {:?}",
+        call.saturating_sub(stopped),
+        request.saturating_sub(stopped),
+        at.saturating_sub(stopped),
+        taken.at.saturating_sub(released.at),
+        took_over.saturating_sub(released.at),
+    );
+    // No pass was aborted: what it began it has completed.
+    let unanswered: Vec<_> =
+        first.gate.work().into_iter().filter(|sent| sent.is_write() && sent.answered.is_none()).collect();
+    assert!(unanswered.is_empty(), "{unanswered:#?}");
+    assert!(at < stopped + world.timings.shutdown_grace, "{at:?} {stopped:?}");
+    assert!(call < released.at && request < released.at, "{call:?} {request:?} {released:?}");
+    assert!(taken.at < released.at + LEASE_RETRY + STOP, "{taken:?} {released:?}");
+    assert_one_writer_at_a_time(&world, work, &first, &second);
+}
