@@ -111,8 +111,8 @@ impl LimitArgs {
 
 fn parse_rate(text: &str) -> Result<f64, String> {
     match text.parse() {
-        Ok(rate) if (0.1..=1_000_000.0).contains(&rate) => Ok(rate),
-        _ => Err("a number from 0.1 to 1000000".into()),
+        Ok(rate) if (1.0..=1_000_000.0).contains(&rate) => Ok(rate),
+        _ => Err("a number from 1 to 1000000".into()),
     }
 }
 

@@ -29,16 +29,11 @@ pub struct Driver<K: Kind> {
     stop: CancellationToken,
 }
 
-/// Passes of a kind at once. Each makes one call of AWS after another, so that a few use the calls that are allowed; and each waits
-/// for its permits less than its time limit.
-const AT_ONCE: usize = 8;
-
 /// The controller's reconcile. A failure is logged, counted and waited for here and never reaches the controller.
 pub async fn reconcile<K: Kind>(
     object: Arc<K::Object>,
     driver: Arc<Driver<K>>,
 ) -> Result<Action, Infallible> {
-    let uid = object.uid().unwrap_or_default();
     let namespace = object.namespace().unwrap_or_default();
     // What waits when the operator stops has not begun.
     let Some(_turn) = driver.stop.run_until_cancelled(driver.turns.turn(&namespace)).await else {
@@ -48,6 +43,7 @@ pub async fn reconcile<K: Kind>(
     let Some(object) = K::store(&driver.context).get(&ObjectRef::from_obj(&*object)) else {
         return Ok(Action::await_change());
     };
+    let uid = object.uid().unwrap_or_default();
     // kube never runs two passes over one object at once, so no other pass misses the memory meanwhile.
     let mut memory = driver.memories.take(&uid);
     let limit = driver.context.timings.reconcile_timeout;
@@ -70,8 +66,9 @@ impl<K: Kind> Driver<K> {
     /// A driver that remembers nothing. After `stop` it begins no pass.
     #[must_use]
     pub fn new(context: Arc<Context>, stop: CancellationToken) -> Self {
+        let turns = Turns::new(context.accounts.passes());
         let backoff = Backoff::new(context.timings.backoff_min, context.timings.backoff_max);
-        Self { context, backoff, memories: Memories::default(), turns: Turns::new(AT_ONCE), stop }
+        Self { context, backoff, memories: Memories::default(), turns, stop }
     }
 
     /// The first half of a pass, which changes nothing: resolve → observe → decide.

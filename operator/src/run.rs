@@ -118,14 +118,13 @@ impl Operator {
     }
 
     fn start(&self, stop: &CancellationToken) -> JoinSet<()> {
-        let pods = Pods::new(self.client.clone(), self.pods.clone());
+        let pods = Pods::new(self.client.clone(), self.pods.clone(), self.metrics.clone());
         let store = pods.store.clone();
         let (cluster, following) = Cluster::watch(&self.client, move |unbound| store.forget(unbound));
         let Following { issuers, bindings, namespaces, waker } = following;
         let issuers = issuer::watch::controller(&cluster, issuers);
         let bindings = binding::watch::controller(&self.client, &cluster, bindings);
-        let following_pods =
-            pods::follow::follow(pods.clone(), cluster.clone(), waker.clone(), self.metrics.clone());
+        let following_pods = pods::follow::follow(pods.clone(), cluster.clone(), waker.clone());
         let reporter = Reporter { controller: CONTROLLER.into(), instance: Some(self.identity.clone()) };
         let context = Arc::new(Context {
             client: self.client.clone(),

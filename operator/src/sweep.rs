@@ -32,9 +32,11 @@ pub async fn run(context: Arc<Context>, waker: Waker) {
             .iter()
             .map(|issuer| NamedIssuer { name: issuer.name_any(), spec: issuer.spec.clone() })
             .collect();
-        let listed = list(&context, &waker, &issuers).await;
+        let (listed, is_complete) = list(&context, &waker, &issuers).await;
         context.listings.begin();
         let wait = match look(&context, &issuers, &listed).await {
+            // What was not listed is no answer.
+            Ok(_) if !is_complete => context.timings.role_sweep,
             Ok(found) => orphans.say(&context, found).await,
             Err(error) => {
                 tracing::warn!(%error, "orphaned roles could not be looked for");
@@ -52,13 +54,14 @@ struct Listed {
     roles: Vec<ListedRole>,
 }
 
-/// Lists the roles of every cluster and account that the issuers name, and wakes the bindings whose role has changed.
-async fn list(context: &Context, waker: &Waker, issuers: &[NamedIssuer]) -> Vec<Listed> {
+/// Lists the roles of every cluster and account that the issuers name, and wakes the bindings whose role has changed. Returns whether all
+/// could be listed, too.
+async fn list(context: &Context, waker: &Waker, issuers: &[NamedIssuer]) -> (Vec<Listed>, bool) {
     let places: BTreeSet<(Option<String>, String)> = issuers
         .iter()
         .map(|issuer| (issuer.spec.operator_role_arn.clone(), issuer.spec.cluster_name.clone()))
         .collect();
-    let mut listed = Vec::new();
+    let (mut listed, mut is_complete) = (Vec::new(), true);
     for (role_arn, cluster) in places {
         let of_place = |issuer: &&NamedIssuer| {
             issuer.spec.operator_role_arn == role_arn && issuer.spec.cluster_name == cluster
@@ -73,12 +76,13 @@ async fn list(context: &Context, waker: &Waker, issuers: &[NamedIssuer]) -> Vec<
                 listed.push(Listed { account, cluster, roles });
             }
             Err(error) => {
+                // The former list stays: the next one is compared with it.
                 tracing::warn!(%error, path = place.1, "roles could not be listed");
-                context.listings.forget(&place);
+                is_complete = false;
             }
         }
     }
-    listed
+    (listed, is_complete)
 }
 
 /// Wakes the bindings of these roles.

@@ -83,6 +83,12 @@ impl Accounts {
         Self { public, own, others: Arc::default(), exchange, metrics, limits, identity_refresh }
     }
 
+    /// How many passes at once use all calls that are allowed.
+    #[must_use]
+    pub fn passes(&self) -> usize {
+        self.limits.passes()
+    }
+
     /// The account that an issuer is registered in: that of the role it names, or that of the operator's own credentials.
     #[must_use]
     pub fn of(&self, issuer: &OidcIssuerSpec) -> Account {

@@ -81,11 +81,6 @@ impl Listings {
         changed
     }
 
-    /// Forgets the list of a place that cannot be listed any more.
-    pub fn forget(&self, place: &Place) {
-        self.places().remove(place);
-    }
-
     /// Says that all places were listed, or could not be.
     pub fn begin(&self) {
         self.begun.cancel();

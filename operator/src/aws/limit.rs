@@ -43,6 +43,18 @@ impl Limits {
         Self(Some(Arc::new([bucket(), bucket(), bucket()])))
     }
 
+    /// How many passes at once use all permits, where each makes one call after another: with more of them, each would wait longer for
+    /// its permits than a pass may take.
+    #[must_use]
+    pub fn passes(&self) -> usize {
+        /// More do not make it faster.
+        const MOST: usize = 8;
+        let interval =
+            self.0.as_ref().map(|buckets| buckets[0].lock().unwrap_or_else(PoisonError::into_inner).interval);
+        let rate = interval.map_or(MOST as u128, |interval| 1_000_000 / interval.as_micros().max(1));
+        usize::try_from(rate).unwrap_or(MOST).clamp(1, MOST)
+    }
+
     /// Returns once a call may be made.
     pub(super) async fn permit(&self, service: Service) {
         let wait = self.take(service);
@@ -108,6 +120,8 @@ mod tests {
         assert_eq!(limits.clone().take(Service::S3), Duration::ZERO);
         assert!(limits.clone().take(Service::Iam) > Duration::from_secs(900));
         assert_eq!(Limits::default().take(Service::Iam), Duration::ZERO, "no limit");
+        let passes = [1.0, 5.0, 100.0].map(|rate| Limits::per_service(rate, 1).passes());
+        assert_eq!((passes, Limits::default().passes()), ([1, 5, 8], 8));
         let known = ["iam:GetRole", "IAM", "S3", "sts:GetCallerIdentity", "EC2"].map(Service::of);
         assert_eq!(
             known,

@@ -4,21 +4,22 @@ use std::time::Duration;
 
 use crds::condition::{ConditionType as C, Summary, Wanted};
 use crds::holder::Claim;
-use crds::names::{OPERATOR_SERVICE_ACCOUNT, REVOKED_POLICY, tag};
+use crds::names::{OPERATOR_SERVICE_ACCOUNT, REVOKED_POLICY};
 use crds::{DriftPolicy, Finding, MissingPods, OidcIssuer, PodIdentityBindingSpec, Reason};
 
 use super::absence::unconfirmed;
+use super::due::in_spec;
 use super::granted;
 use super::holder::{other_holder, owner};
 use super::model::{
-    Annotate, Decision, Facts, InSpec, Memory, Note, Observed, Own, Plan, RoleFacts, RoleState, Sibling,
-    Step, Unresolved, View,
+    Annotate, Decision, Facts, Memory, Note, Observed, Own, Plan, RoleFacts, RoleState, Sibling, Step,
+    Unresolved, View,
 };
 use super::removal;
 use super::role::{inline, trust};
 use super::verdict::{self, Case, READY};
 use crate::aws::error::{AwsError, Class};
-use crate::aws::model::{IamWrite, ListedRole, Write};
+use crate::aws::model::{IamWrite, Write};
 use crate::change::{Change, attributes};
 use crate::clock::Clock;
 use crate::model::Next;
@@ -50,14 +51,21 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     }
     let in_spec =
         if steps.is_empty() { in_spec(view, observed, memory, &summary, clock, timings) } else { None };
-    // Nothing is looked at before the role is read again.
+    // There is no other reason to look again than that the role is due.
     let next = match &in_spec {
         Some(in_spec) if next == Next::At(timings.look_again()) => {
             Next::At(in_spec.until.saturating_duration_since(clock.instant))
         }
         _ => next,
     };
-    let digest = in_spec.as_ref().map(|in_spec| in_spec.target.clone());
+    let digest = match (&in_spec, &observed.role) {
+        (Some(in_spec), _) => Some(Some(in_spec.target.clone())),
+        (None, Ok(Some(RoleState::Found(..) | RoleState::Missing))) => Some(None),
+        (None, _) => None,
+    };
+    // Pods that could not be read are read again.
+    let unreadable = matches!(observed.pods, PodsState::Unreadable(_)).then(|| timings.look_again());
+    let next = next.no_later_than(unreadable);
     let case = Case { view, observed, memory, holder, steps: &steps, summary: &summary, unreachable };
     Plan {
         conditions: verdict::conditions(&case),
@@ -295,39 +303,13 @@ fn make_role<'a>(
         matches!(state, Some(RoleState::Missing)) && unconfirmed(observed, memory, clock, timings).is_none();
     let facts = match found {
         Some(_) => view.own_role(observed),
-        None if state == Some(&RoleState::AsSpecified) => None,
+        None if state == Some(&RoleState::AsSpecified) => {
+            Some(RoleFacts { arn: Some(target.arn.clone()), name: Some(target.name.clone()) })
+        }
         None => (gone || !view.binding.has_role()).then(RoleFacts::default),
     };
     let next = Next::read_back(&steps, Next::At(timings.look_again())).no_later_than(wait);
     Decision { steps, facts, next, ..Decision::nothing(summary, timings) }
-}
-
-/// That the role was read as specified, and when it is read again. Not where anything about it changes by time, or is shown beside.
-fn in_spec(
-    view: &View,
-    observed: &Observed,
-    memory: &Memory,
-    summary: &Summary,
-    clock: &Clock,
-    timings: &Timings,
-) -> Option<InSpec> {
-    let is_plain = matches!(summary, Summary::Ready(finding) if finding.reason == Reason::Ready);
-    let target = view.target.as_ref().ok().filter(|_| is_plain && view.wants_role())?;
-    match observed.role.as_ref().ok()?.as_ref()? {
-        RoleState::AsSpecified => memory.in_spec.clone(),
-        RoleState::Found(role, Some(_))
-            if !role.tags.contains_key(tag::FORMER_UNTIL) && target.owns(role).is_ok() =>
-        {
-            let read = memory.role.as_ref().map_or(clock.instant, |(_, at)| *at);
-            Some(InSpec {
-                target: target.digest(),
-                listed: ListedRole::digest_of_text(&role.trust, &role.settings),
-                read: Some(read),
-                until: read + timings.role_resync,
-            })
-        }
-        RoleState::Found(..) | RoleState::Missing => None,
-    }
 }
 
 /// Whether a change belongs to a move: what is trusted beside the specification for a while changes by time.

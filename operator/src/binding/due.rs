@@ -1,12 +1,14 @@
 //! PURE: which reads of a role are due. The sweep lists all roles often; a role is read whole where the list shows a change, after
 //! anything that makes memory doubtful, at its age, and always before destruction.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crds::Reason;
+use crds::condition::Summary;
 use crds::holder::Claim;
+use crds::names::tag;
 
-use super::model::{Due, InSpec, Memory, View};
+use super::model::{Due, InSpec, Memory, Observed, RoleState, View};
 use super::role::Target;
 use crate::aws::model::{Listed, ListedRole};
 use crate::clock::Clock;
@@ -36,7 +38,7 @@ pub fn due(view: &View, memory: &Memory, listed: Option<Listed>, clock: &Clock, 
     let edited = is_in_doubt || memory.generation != view.object.generation;
     // A person may correct what is only reported; and the list shows a part of the changes early.
     let period = if view.object.was_ready { timings.role_resync } else { timings.look_again() };
-    let old = |read: Option<std::time::Instant>| {
+    let old = |read: Option<Instant>| {
         read.is_none_or(|at| {
             edited || clock.since(at) >= period || listed.is_some_and(|l| l.at > at && differs(memory, l))
         })
@@ -67,8 +69,38 @@ pub fn as_before(
         target: target.digest(),
         listed: digest,
         read: None,
-        until: clock.started + share(timings.role_resync, digest),
+        // Another share at each start: an operator that restarts often reads every role some time.
+        until: clock.started + share(timings.role_resync, digest ^ clock.wall.as_second().unsigned_abs()),
     })
+}
+
+/// That the role was read as specified, and when it is read again. Not where anything about it changes by time, or is shown beside.
+#[must_use]
+pub fn in_spec(
+    view: &View,
+    observed: &Observed,
+    memory: &Memory,
+    summary: &Summary,
+    clock: &Clock,
+    timings: &Timings,
+) -> Option<InSpec> {
+    let is_plain = matches!(summary, Summary::Ready(finding) if finding.reason == Reason::Ready);
+    let target = view.target.as_ref().ok().filter(|_| is_plain && view.wants_role())?;
+    match observed.role.as_ref().ok()?.as_ref()? {
+        RoleState::AsSpecified => memory.in_spec.clone(),
+        RoleState::Found(role, Some(_))
+            if !role.tags.contains_key(tag::FORMER_UNTIL) && target.owns(role).is_ok() =>
+        {
+            let read = memory.role.as_ref().map_or(clock.instant, |(_, at)| *at);
+            Some(InSpec {
+                target: target.digest(),
+                listed: ListedRole::digest_of_text(&role.trust, &role.settings),
+                read: Some(read),
+                until: read + timings.role_resync,
+            })
+        }
+        RoleState::Found(..) | RoleState::Missing => None,
+    }
 }
 
 /// A share of a period, by a number.
@@ -78,6 +110,13 @@ fn share(period: Duration, number: u64) -> Duration {
 }
 
 impl View {
+    /// Where its role is listed.
+    #[must_use]
+    pub fn place(&self, target: &Target) -> (Option<String>, String) {
+        let account = self.issuer.as_ref().and_then(|issuer| issuer.spec.operator_role_arn.clone());
+        (account, target.path.clone())
+    }
+
     /// Whether the status says that the role was read as it is specified now.
     #[must_use]
     pub fn was_in_spec(&self, target: &Target) -> bool {
@@ -94,5 +133,16 @@ impl View {
     #[must_use]
     pub fn wants_role(&self) -> bool {
         self.spec().role.is_some() && !self.object.deleting
+    }
+}
+
+impl InSpec {
+    /// Whether it has to be read again, as far as `target` and the last list say.
+    #[must_use]
+    pub fn is_doubtful(&self, target: &Target, listed: Option<Listed>, now: Instant) -> bool {
+        // A list that began before the read is older than it.
+        let is_newer = |listed: &Listed| self.read.is_none_or(|read| listed.at > read);
+        let differs = listed.filter(is_newer).is_some_and(|listed| listed.digest != Some(self.listed));
+        now >= self.until || differs || self.target != target.digest()
     }
 }

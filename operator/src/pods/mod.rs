@@ -10,6 +10,8 @@ pub mod store;
 pub mod wakes;
 pub mod watched;
 
+use std::sync::Arc;
+
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
@@ -17,11 +19,12 @@ use self::examine::examine;
 use self::model::{Expected, Key, PodsState};
 use self::store::{Asked, Store};
 use self::watched::WatchedPod;
+use crate::metrics::Metrics;
 
 /// Pods that have ended are not looked at.
 const RUNNING: &str = "status.phase!=Succeeded,status.phase!=Failed";
-/// Pods of one answer of the API server: they are in memory at once.
-const PAGE: u32 = 100;
+/// Pods of one answer of the API server: they are in memory at once, and a pod may have more than a megabyte.
+const PAGE: u32 = 25;
 
 /// What finds the pods. Cheap to clone.
 #[derive(Clone)]
@@ -52,8 +55,8 @@ impl Default for Settings {
 impl Pods {
     /// Knows no pods yet.
     #[must_use]
-    pub fn new(client: Client, settings: Settings) -> Self {
-        Self { store: Store::default(), settings, client }
+    pub fn new(client: Client, settings: Settings, metrics: Arc<Metrics>) -> Self {
+        Self { store: Store::new(metrics), settings, client }
     }
 
     /// The pods of a `ServiceAccount` that run without what is expected of them.

@@ -56,12 +56,20 @@ impl Missing {
             WithoutIdentity::NotInjected => (None, true),
             // An earlier identity may have been injected.
             WithoutIdentity::Prevented(problem) => (
-                Some(problem.to_string().into()),
+                Some(cut(problem.to_string())),
                 matches!(problem, PodProblem::OtherRole { .. } | PodProblem::OtherToken { .. }),
             ),
         };
         Self { prevented, restart_helps, workload }
     }
+}
+
+/// What is kept of a message, which has values of the pod.
+fn cut(mut message: String) -> Box<str> {
+    /// In bytes.
+    const LIMIT: usize = 256;
+    message.truncate(message.floor_char_boundary(LIMIT));
+    message.into()
 }
 
 /// The kinds of workloads that can be restarted.

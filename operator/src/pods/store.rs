@@ -4,18 +4,27 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::metrics::Metrics;
+
 use super::model::{Expected, Found, Key, Missing, NAMED, PodsState, WORKLOADS};
 
 /// The pods. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Store(Arc<Mutex<State>>);
+#[derive(Debug, Clone)]
+pub struct Store {
+    state: Arc<Mutex<State>>,
+    metrics: Arc<Metrics>,
+}
 
 #[derive(Debug, Default)]
 struct State {
+    /// All pods that run without their identity.
+    total: usize,
     accounts: HashMap<Key, Account>,
+    /// How many lists the watch has begun.
+    lists: u64,
     /// Whether the watch has shown all pods once.
     synced: bool,
-    /// Why the watch has shown none.
+    /// Why the watch has failed since its last list.
     failure: Option<String>,
 }
 
@@ -24,6 +33,8 @@ struct Account {
     expected: Expected,
     missing: BTreeMap<String, Missing>,
     progress: Progress,
+    /// How many lists the watch had begun when this was expected first.
+    since: u64,
 }
 
 /// Whether all pods of a `ServiceAccount` were compared with what is expected of them now.
@@ -47,10 +58,18 @@ pub enum Asked {
 }
 
 impl Store {
+    /// Knows no pods yet.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { state: Arc::default(), metrics }
+    }
+
     /// Says what is expected of the pods of a `ServiceAccount` before the watch begins: its first list is compared with that.
     pub fn expect(&self, key: Key, expected: Expected) {
-        let account = Account { expected, missing: BTreeMap::new(), progress: Progress::ByWatch };
-        self.state().accounts.entry(key).or_insert(account);
+        let mut state = self.state();
+        let since = state.lists;
+        let account = Account { expected, missing: BTreeMap::new(), progress: Progress::ByWatch, since };
+        state.accounts.entry(key).or_insert(account);
     }
 
     /// The pods that run without what is expected. Where that has changed, or was not known before, they have to be listed: the caller does
@@ -70,8 +89,10 @@ impl Store {
             }
         }
         let progress = Progress::Listing(BTreeSet::new());
-        let account = Account { expected: expected.clone(), missing: BTreeMap::new(), progress };
-        state.accounts.insert(key.clone(), account);
+        let since = state.lists;
+        let account = Account { expected: expected.clone(), missing: BTreeMap::new(), progress, since };
+        let former = state.accounts.insert(key.clone(), account);
+        self.change(&mut state, former.map_or(0, |former| former.missing.len()), 0);
         Asked::List
     }
 
@@ -82,6 +103,7 @@ impl Store {
         else {
             return PodsState::NotKnown;
         };
+        let before = account.missing.len();
         if let Progress::Listing(ended) = &account.progress {
             for (name, missing) in pods {
                 if !ended.contains(&name) {
@@ -90,7 +112,9 @@ impl Store {
             }
             account.progress = Progress::Done;
         }
-        PodsState::Known(found(&account.missing))
+        let (after, found) = (account.missing.len(), found(&account.missing));
+        self.change(&mut state, before, after);
+        PodsState::Known(found)
     }
 
     /// What is expected of the pods of a `ServiceAccount`; `None` where nothing is.
@@ -98,11 +122,18 @@ impl Store {
         self.state().accounts.get(key).map(|account| account.expected.clone())
     }
 
-    /// Takes in a pod that the watch has shown: `Some` where it runs without its identity. Returns how many did so before and do so
-    /// now, where anything has changed.
-    pub fn put(&self, key: &Key, name: &str, missing: Option<Missing>) -> Option<(usize, usize)> {
+    /// Takes in a pod that the watch has shown and that was compared with `expected`: `Some` where it runs without that. Returns how many
+    /// did so before and do so now, where anything has changed. A pod that was compared with something else meanwhile is left out: what is
+    /// expected now is listed.
+    pub fn put(
+        &self,
+        key: &Key,
+        expected: &Expected,
+        name: &str,
+        missing: Option<Missing>,
+    ) -> Option<(usize, usize)> {
         let mut state = self.state();
-        let account = state.accounts.get_mut(key)?;
+        let account = state.accounts.get_mut(key).filter(|account| account.expected == *expected)?;
         let before = account.missing.len();
         let changed = if let Some(missing) = missing {
             account.missing.insert(name.to_owned(), missing.clone()) != Some(missing)
@@ -112,47 +143,66 @@ impl Store {
             }
             account.missing.remove(name).is_some()
         };
-        changed.then_some((before, account.missing.len()))
+        let after = account.missing.len();
+        self.change(&mut state, before, after);
+        changed.then_some((before, after))
+    }
+
+    /// The watch begins a list. What is expected from now on is not compared with all of it.
+    pub fn begin(&self) {
+        self.state().lists += 1;
     }
 
     /// Takes out every pod that a whole list of the watch has not shown. Returns the `ServiceAccount`s with pods without identity, before
-    /// or now.
+    /// or now, and those that have to be listed again: it is not known whether the watch has shown their pods.
     pub fn replace(&self, shown: &BTreeSet<(Key, String)>) -> Vec<Key> {
         let mut state = self.state();
         (state.synced, state.failure) = (true, None);
-        let mut concerned = Vec::new();
+        let (mut concerned, mut total) = (Vec::new(), 0);
+        let lists = state.lists;
         for (key, account) in &mut state.accounts {
-            if !account.missing.is_empty() {
+            if account.since >= lists {
+                account.progress = Progress::Listing(BTreeSet::new());
                 concerned.push(key.clone());
+            } else {
+                if !account.missing.is_empty() {
+                    concerned.push(key.clone());
+                }
+                account.missing.retain(|name, _| shown.contains(&(key.clone(), name.clone())));
+                if account.progress == Progress::ByWatch {
+                    account.progress = Progress::Done;
+                }
             }
-            account.missing.retain(|name, _| shown.contains(&(key.clone(), name.clone())));
-            if account.progress == Progress::ByWatch {
-                account.progress = Progress::Done;
-            }
+            total += account.missing.len();
         }
+        let before = state.total;
+        self.change(&mut state, before, total);
         concerned
     }
 
-    /// Remembers why the watch has shown no pods. Returns whether that is new.
+    /// Remembers why the watch fails, until its next list. Returns whether that is new.
     pub fn fail(&self, why: String) -> bool {
         let mut state = self.state();
-        let is_new = !state.synced && state.failure.as_ref() != Some(&why);
+        let is_new = state.failure.as_ref() != Some(&why);
         state.failure = Some(why);
         is_new
     }
 
     /// Forgets a `ServiceAccount` that no binding is on.
     pub fn forget(&self, key: &Key) {
-        self.state().accounts.remove(key);
+        let mut state = self.state();
+        let former = state.accounts.remove(key);
+        self.change(&mut state, former.map_or(0, |former| former.missing.len()), 0);
     }
 
-    /// How many pods run without their identity.
-    pub fn count(&self) -> usize {
-        self.state().accounts.values().map(|account| account.missing.len()).sum()
+    /// Counts that of `before` pods `after` are left.
+    fn change(&self, state: &mut State, before: usize, after: usize) {
+        state.total = state.total + after - before;
+        self.metrics.missing_pods(state.total);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -162,4 +212,62 @@ fn found(missing: &BTreeMap<String, Missing>) -> Found {
     let workloads: BTreeSet<_> = restartable.filter_map(|missing| missing.workload.as_ref()).collect();
     let workloads = workloads.into_iter().take(WORKLOADS).cloned().collect();
     Found { count: missing.len(), named: named.collect(), workloads }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missing() -> Missing {
+        Missing { prevented: None, restart_helps: true, workload: None }
+    }
+
+    fn count(asked: Asked) -> Option<usize> {
+        match asked {
+            Asked::Answer(PodsState::Known(found)) => Some(found.count),
+            Asked::Answer(_) | Asked::List => None,
+        }
+    }
+
+    #[test]
+    fn what_is_expected_while_the_watch_lists_is_listed_again() {
+        let (store, key) = (Store::new(Arc::default()), ("n".to_owned(), "app".to_owned()));
+        let expected = Expected { role_arn: "arn".into(), audience: "sts".into() };
+        store.begin();
+        // The watch has passed over the pod: nothing was expected of it.
+        assert_eq!(store.ask(&key, &expected), Asked::List);
+        let listed = store.listed(&key, &expected, vec![("web-1".into(), missing())]);
+        assert_eq!(count(Asked::Answer(listed)), Some(1));
+        assert_eq!(store.replace(&BTreeSet::new()), std::slice::from_ref(&key));
+        assert_eq!(store.ask(&key, &expected), Asked::List);
+        store.listed(&key, &expected, vec![("web-1".into(), missing())]);
+        // The next list has all pods.
+        store.begin();
+        let shown = BTreeSet::from([(key.clone(), "web-1".to_owned())]);
+        assert_eq!(store.replace(&shown), std::slice::from_ref(&key));
+        assert_eq!(count(store.ask(&key, &expected)), Some(1));
+        store.begin();
+        store.replace(&BTreeSet::new());
+        assert_eq!(count(store.ask(&key, &expected)), Some(0));
+    }
+
+    #[test]
+    fn a_pod_that_ends_or_is_compared_with_something_else_while_its_account_is_listed_is_left_out() {
+        let metrics = Arc::<Metrics>::default();
+        let (store, key) = (Store::new(metrics.clone()), ("n".to_owned(), "app".to_owned()));
+        let expected = |role: &str| Expected { role_arn: role.into(), audience: "sts".into() };
+        store.ask(&key, &expected("a"));
+        assert_eq!(store.put(&key, &expected("a"), "old", None), None, "it has ended");
+        let listed = ["old", "new"].map(|name| (name.to_owned(), missing()));
+        let found = store.listed(&key, &expected("a"), listed.into());
+        assert_eq!(count(Asked::Answer(found)), Some(1));
+        assert!(metrics.text().contains("pods_without_identity 1"));
+        assert_eq!(store.ask(&key, &expected("b")), Asked::List, "something else is expected");
+        assert_eq!(store.put(&key, &expected("a"), "late", Some(missing())), None);
+        assert_eq!(store.put(&key, &expected("b"), "web", Some(missing())), Some((0, 1)));
+        store.listed(&key, &expected("b"), Vec::new());
+        assert_eq!(count(store.ask(&key, &expected("b"))), Some(1));
+        store.forget(&key);
+        assert!(metrics.text().contains("pods_without_identity 0"));
+    }
 }

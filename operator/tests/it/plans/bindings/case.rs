@@ -25,6 +25,10 @@ pub struct Case {
     pub losses: Losses,
     /// The time of the revocation that the status says, in seconds from now.
     pub revoke_in: Option<i64>,
+    /// Whether the status says Stalled.
+    pub is_stalled: bool,
+    /// Labels of the namespace.
+    pub labels: BTreeMap<String, String>,
     /// The digest of the role in the status.
     pub role_digest: Option<String>,
     /// The reason of Ready in the status.
@@ -89,7 +93,8 @@ impl Case {
             names::role_arn("aws", self.account.as_ref().unwrap_or(&ACCOUNT), "homelab", "vault", "vault");
         let role_arn = role_name.as_ref().map(|_| self.named_arn.map_or(computed, str::to_owned));
         let ready = self.ready_reason.map(|reason| Wanted::no(C::Ready, Finding::new(reason, "")));
-        let ready = ready.into_iter().collect();
+        let stalled = self.is_stalled.then(|| Wanted::yes(C::Stalled, Reason::NotGranted, ""));
+        let ready = ready.into_iter().chain(stalled).collect();
         binding.status = Some(PodIdentityBindingStatus {
             role_name,
             role_arn,
@@ -101,7 +106,7 @@ impl Case {
             missing: None,
             role_digest: self.role_digest.clone(),
         });
-        let labels: Option<Arc<BTreeMap<String, String>>> = Some(Arc::default());
+        let labels = Some(Arc::new(self.labels.clone()));
         let grant = check_grant(
             self.namespace,
             labels.as_deref(),
@@ -139,6 +144,8 @@ impl Case {
             annotations: BTreeMap::new(),
             losses: Losses::default(),
             revoke_in: None,
+            is_stalled: false,
+            labels: BTreeMap::new(),
             role_digest: None,
             ready_reason: None,
             account: Ok(ACCOUNT),

@@ -1,7 +1,7 @@
 //! When a role is read.
 
 use binding::due::{as_before, due};
-use binding::model::{Due, InSpec, RoleState};
+use binding::model::{Due, InSpec, RoleFacts, RoleState};
 use operator::aws::model::{Listed, ListedRole};
 
 use super::case::Case;
@@ -88,7 +88,14 @@ fn a_role_that_was_read_as_specified_is_not_kept_and_read_again_for_a_reason_onl
     let known = case.memory.in_spec.clone().unwrap();
     assert_eq!(known.listed, digest(&case));
     let plan = case.plan();
-    assert_eq!((plan.steps, &plan.note.in_spec, plan.facts.role), (vec![], &case.memory.in_spec, None));
+    assert_eq!((plan.steps, &plan.note.in_spec), (vec![], &case.memory.in_spec));
+    // Also where the status has lost it.
+    let target = case.view().target.unwrap();
+    assert_eq!(
+        plan.facts.role,
+        Some(RoleFacts { arn: Some(target.arn.clone()), name: Some(target.name.clone()) })
+    );
+    assert_eq!(plan.facts.digest, Some(Some(target.digest())));
     // Not before it is due: five hours are left.
     assert_eq!(plan.next, Next::At(Duration::from_hours(5)));
 
@@ -161,7 +168,10 @@ fn what_is_not_plainly_as_specified_is_kept_and_read_again() {
     ] {
         let mut case = Case::good();
         change(&mut case);
-        assert_eq!(case.plan().note.in_spec, None, "{row}");
+        let plan = case.plan();
+        assert_eq!(plan.note.in_spec, None, "{row}");
+        // The next process reads it at once.
+        assert_eq!(plan.facts.digest, Some(None), "{row}");
     }
 }
 

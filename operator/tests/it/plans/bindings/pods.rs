@@ -192,6 +192,12 @@ fn what_the_webhook_gives_is_what_is_expected_of_pods() {
         ("revoked", |case| case.ready_reason = Some(Reason::Revoked)),
         ("the operator's own", |case| case.namespace = "podidentity-system"),
         ("no issuer", |case| case.issuer = None),
+        ("refused, and never had a role", |case| {
+            (case.has_role, case.is_stalled) = (false, true);
+        }),
+        ("in a namespace without injection", |case| {
+            case.labels.insert(names::label::INJECTION.to_owned(), "disabled".into());
+        }),
     ] {
         let mut case = Case::good();
         change(&mut case);
