@@ -84,10 +84,10 @@ pub async fn follow(pods: Pods, cluster: Cluster, waker: Waker) {
                 None
             }
         };
-        if let Some((counts, key)) = changed {
-            if due.changed(&key, counts, Instant::now()) {
-                wake(&key);
-            }
+        if let Some((counts, key)) = changed
+            && due.changed(&key, counts, Instant::now())
+        {
+            wake(&key);
         }
     }
 }
