@@ -50,14 +50,14 @@ impl Hold {
         self.0.lock().unwrap().bindings = list;
     }
 
-    /// The old answer to a request; `Some(None)` where it is never answered.
-    fn old(&self, request: &Request<Body>) -> Option<Option<String>> {
+    /// The old answer to a request, if it gets one.
+    fn old(&self, request: &Request<Body>) -> Option<Old> {
         if request.method() != Method::GET || request.uri().path() != BINDINGS {
             return None;
         }
         let list = self.0.lock().unwrap().bindings.clone()?;
         let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
-        Some((!is_watch).then_some(list))
+        Some(if is_watch { Old::Silence } else { Old::List(list) })
     }
 
     /// The writes since then: method and path.
@@ -105,6 +105,13 @@ impl Hold {
     }
 }
 
+/// What an API server answers whose own copy is late.
+enum Old {
+    List(String),
+    /// No event.
+    Silence,
+}
+
 struct HoldLayer(Hold);
 
 impl<S> Layer<S> for HoldLayer {
@@ -139,7 +146,7 @@ where
         let (side, hold) = (self.hold.side(&request), self.hold.clone());
         if let Some(old) = self.hold.old(&request) {
             return Box::pin(async move {
-                let Some(list) = old else { return pending().await };
+                let Old::List(list) = old else { return pending().await };
                 let body = Full::new(Bytes::from(list)).map_err(Into::into);
                 Ok(Response::new(Box::new(body) as Box<DynBody>))
             });

@@ -65,7 +65,7 @@ fn aws_is_read_when_there_is_a_reason() {
     }
 }
 
-/// Case::good, whose role was read as specified an hour ago.
+/// [`Case::good`], whose role was read as specified an hour ago.
 fn read_as_specified() -> Case {
     let mut case = Case::good();
     let plan = case.plan();
@@ -81,6 +81,9 @@ fn digest(case: &Case) -> u64 {
     let target = case.view().target.unwrap();
     ListedRole::digest(&target.trust.policy, &target.settings)
 }
+
+/// A row: its name, what it changes, the list (how long after the read, and how its digest differs), the reads that are due.
+type Row<'a> = (&'a str, fn(&mut Case), Option<(i64, Option<u64>)>, Due);
 
 #[test]
 fn a_role_that_was_read_as_specified_is_not_kept_and_read_again_for_a_reason_only() {
@@ -99,8 +102,7 @@ fn a_role_that_was_read_as_specified_is_not_kept_and_read_again_for_a_reason_onl
     // Not before it is due: five hours are left.
     assert_eq!(plan.next, Next::At(Duration::from_hours(5)));
 
-    type Edit = fn(&mut Case);
-    let table: &[(&str, Edit, Option<(i64, Option<u64>)>, Due)] = &[
+    let table: &[Row<'_>] = &[
         ("nothing has changed", |_| {}, None, NONE),
         ("the list shows the same", |_| {}, Some((60, Some(0))), NONE),
         ("the list shows something else", |_| {}, Some((60, Some(1))), BOTH),
@@ -135,9 +137,9 @@ fn a_role_that_was_read_as_specified_is_not_kept_and_read_again_for_a_reason_onl
         let read = case.memory.in_spec.as_ref().and_then(|in_spec| in_spec.read).unwrap();
         let listed = list.map(|(seconds, differs)| Listed {
             at: if seconds < 0 {
-                read.checked_sub(Duration::from_secs(60)).unwrap()
+                read.checked_sub(Duration::from_mins(1)).unwrap()
             } else {
-                read + Duration::from_secs(60)
+                read + Duration::from_mins(1)
             },
             digest: differs.map(|differs| known.listed + differs),
         });
