@@ -43,6 +43,8 @@ impl Campaign {
         let mut world = World::new().await;
         // A response that never comes ends with the pass.
         world.timings.reconcile_timeout = Duration::from_secs(1);
+        // Credentials are asked for again after a second, and so is the issuer looked at.
+        world.timings.credentials_retry = Duration::from_secs(1);
         world.timings.grant_loss = Duration::ZERO;
         let specs = Specs::new(&world);
         let issuers = [issuer("default", &specs.default), issuer("next", &specs.next)];
