@@ -5,7 +5,7 @@ use std::time::Duration;
 use crds::condition::{ConditionType as C, Summary, Wanted};
 use crds::holder::Claim;
 use crds::names::{OPERATOR_SERVICE_ACCOUNT, REVOKED_POLICY};
-use crds::{DriftPolicy, Finding, MissingPods, OidcIssuer, PodIdentityBindingSpec, Reason};
+use crds::{DriftPolicy, Finding, OidcIssuer, PodIdentityBindingSpec, Reason};
 
 use super::absence::unconfirmed;
 use super::due::in_spec;
@@ -15,6 +15,7 @@ use super::model::{
     Annotate, Decision, Facts, Memory, Note, Observed, Own, Plan, RoleFacts, RoleState, Sibling, Step,
     Unresolved, View,
 };
+use super::pods::missing;
 use super::removal;
 use super::role::{inline, trust};
 use super::verdict::{self, Case, READY};
@@ -82,20 +83,6 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         facts: Facts { role: facts, revoke_at, missing: missing(view, observed), digest },
         next,
         events: removal::abandoned(view).filter(|_| view.object.finalizer).into_iter().collect(),
-    }
-}
-
-/// The pods without identity, as the status shows them; `None` where they are not known.
-fn missing(view: &View, observed: &Observed) -> Option<MissingPods> {
-    match &observed.pods {
-        PodsState::Known(found) => Some(MissingPods {
-            count: i64::try_from(found.count).unwrap_or(i64::MAX),
-            names: found.named.iter().map(|(name, _)| name.clone()).collect(),
-        }),
-        // Nothing is expected of them.
-        PodsState::NotKnown if view.expected().is_none() => Some(MissingPods::default()),
-        PodsState::NotWatched | PodsState::Unreadable(_) => Some(MissingPods::default()),
-        PodsState::NotKnown => None,
     }
 }
 

@@ -8,6 +8,7 @@ pub mod granted;
 pub mod holder;
 pub mod model;
 pub mod observe;
+pub mod pods;
 pub mod removal;
 pub mod role;
 pub mod verdict;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crds::binding::DEFAULT_TOKEN_EXPIRATION_SECONDS;
 use crds::condition::{ConditionType, Summary, find, is_true};
-use crds::names::{self, Partition, RESTART_ANNOTATION, annotation};
+use crds::names::{self, Partition, annotation};
 use crds::{Finding, MissingPods, OidcIssuer, PodIdentityBinding, PodIdentityBindingSpec, Reason};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -17,7 +17,7 @@ use super::role::{Heir, Target};
 use crate::aws::error::AwsError;
 use crate::aws::model::{Role, RoleChange, RolePolicies};
 use crate::model::{self, Next, ObjectState};
-use crate::pods::model::{Expected, PodsState, WorkloadRef};
+use crate::pods::model::{PodsState, WorkloadRef};
 use crate::policy::trust::{Trust, statements};
 use crate::timings::Timings;
 
@@ -213,37 +213,6 @@ impl View {
     pub fn role_arn(&self) -> Option<&str> {
         let made = || self.target.as_ref().ok().map(|target| target.arn.as_str());
         self.spec().role_arn.as_deref().or_else(made)
-    }
-
-    /// What the pods of the `ServiceAccount` should have; `None` where that is not known, or where the webhook gives them nothing.
-    #[must_use]
-    pub fn expected(&self) -> Option<Expected> {
-        let is_excluded = |labels: &Arc<BTreeMap<String, String>>| {
-            labels.get(names::label::INJECTION).is_some_and(|value| value == "disabled")
-        };
-        let status = self.binding.status.as_ref();
-        // As the webhook decides.
-        let is_refused = status.is_some_and(|status| {
-            status.role_arn.is_none() && find(&status.conditions, ConditionType::Stalled).is_some()
-        });
-        if self.object.deleting
-            || self.reserved
-            || is_refused
-            || self.ready_reason() == Some(Reason::Revoked)
-            || self.labels.as_ref().is_some_and(is_excluded)
-        {
-            return None;
-        }
-        let issuer = self.issuer.as_ref()?;
-        let audience = self.spec().audience.as_deref().unwrap_or(issuer.spec.audience()).into();
-        Some(Expected { role_arn: self.role_arn()?.into(), audience })
-    }
-
-    /// Whether workloads whose pods run without the identity are restarted.
-    #[must_use]
-    pub fn restarts_workloads(&self) -> bool {
-        let annotations = self.binding.metadata.annotations.as_ref();
-        annotations.and_then(|all| all.get(RESTART_ANNOTATION)).is_some_and(|value| value == "true")
     }
 
     /// The annotations by which the EKS webhook's contract passes the binding on.

@@ -1,0 +1,59 @@
+//! PURE: the pods of a binding's `ServiceAccount`: which identity they should have, and what the status says of those without it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crds::condition::{ConditionType, find};
+use crds::names::{self, RESTART_ANNOTATION};
+use crds::{MissingPods, Reason};
+
+use super::model::{Observed, View};
+use crate::pods::model::{Expected, PodsState};
+
+impl View {
+    /// What the pods of the `ServiceAccount` should have; `None` where that is not known, or where the webhook gives them nothing.
+    #[must_use]
+    pub fn expected(&self) -> Option<Expected> {
+        let is_excluded = |labels: &Arc<BTreeMap<String, String>>| {
+            labels.get(names::label::INJECTION).is_some_and(|value| value == "disabled")
+        };
+        let status = self.binding.status.as_ref();
+        // As the webhook decides.
+        let is_refused = status.is_some_and(|status| {
+            status.role_arn.is_none() && find(&status.conditions, ConditionType::Stalled).is_some()
+        });
+        if self.object.deleting
+            || self.reserved
+            || is_refused
+            || self.ready_reason() == Some(Reason::Revoked)
+            || self.labels.as_ref().is_some_and(is_excluded)
+        {
+            return None;
+        }
+        let issuer = self.issuer.as_ref()?;
+        let audience = self.spec().audience.as_deref().unwrap_or(issuer.spec.audience()).into();
+        Some(Expected { role_arn: self.role_arn()?.into(), audience })
+    }
+
+    /// Whether workloads whose pods run without the identity are restarted.
+    #[must_use]
+    pub fn restarts_workloads(&self) -> bool {
+        let annotations = self.binding.metadata.annotations.as_ref();
+        annotations.and_then(|all| all.get(RESTART_ANNOTATION)).is_some_and(|value| value == "true")
+    }
+}
+
+/// The pods without identity, as the status shows them; `None` where they are not known.
+#[must_use]
+pub fn missing(view: &View, observed: &Observed) -> Option<MissingPods> {
+    match &observed.pods {
+        PodsState::Known(found) => Some(MissingPods {
+            count: i64::try_from(found.count).unwrap_or(i64::MAX),
+            names: found.named.iter().map(|(name, _)| name.clone()).collect(),
+        }),
+        // Nothing is expected of them.
+        PodsState::NotKnown if view.expected().is_none() => Some(MissingPods::default()),
+        PodsState::NotWatched | PodsState::Unreadable(_) => Some(MissingPods::default()),
+        PodsState::NotKnown => None,
+    }
+}
