@@ -95,14 +95,14 @@ pub struct World {
 }
 
 async fn control_plane() -> ControlPlane {
-    if std::env::var_os("RUST_LOG").is_some() {
-        process::logs::LogFormat::Text.install();
-    }
     with_crds(ControlPlane::start(&Options::default()).await.unwrap())
 }
 
 /// A control plane with our two CRDs.
 pub fn with_crds(cluster: ControlPlane) -> ControlPlane {
+    if std::env::var_os("RUST_LOG").is_some() {
+        process::logs::LogFormat::Text.install();
+    }
     for file in ["oidcissuers.yaml", "podidentitybindings.yaml"] {
         let path =
             format!("{}/../charts/pod-identity-operator/crd-manifests/{file}", env!("CARGO_MANIFEST_DIR"));
@@ -122,9 +122,12 @@ impl World {
         Self::of(CONTROL_PLANE.get_or_init(control_plane).await, exclusive).await
     }
 
-    /// The same on a control plane of the test's own.
+    /// The same on a control plane of the test's own, whose API servers may be restarted. Nothing starts the operator again here, as
+    /// a kubelet does: its lease is longer than a restart.
     pub async fn on(cluster: &ControlPlane) -> Self {
-        Self::of(cluster, EXCLUSIVE.lock().await).await
+        let mut world = Self::of(cluster, EXCLUSIVE.lock().await).await;
+        world.timings.lease_duration = Duration::from_secs(60);
+        world
     }
 
     async fn of(cluster: &ControlPlane, exclusive: MutexGuard<'static, ()>) -> Self {
