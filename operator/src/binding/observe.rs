@@ -1,6 +1,7 @@
 //! All reads of a binding's pass: its role in IAM and its `ServiceAccount`.
 
 use crds::names::MANAGER_ANNOTATION;
+use crds::rules::is_subdomain;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::core::PartialObjectMeta;
 use kube::{Api, Client, ResourceExt};
@@ -96,6 +97,10 @@ async fn service_account(
     namespace: &str,
     name: &str,
 ) -> Result<Option<ServiceAccountState>, kube::Error> {
+    // The name becomes part of a URL: what is no name does not get there.
+    if !is_subdomain(name) {
+        return Ok(None);
+    }
     let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let found = api.get_metadata_opt(name).await?;
     Ok(found.map(|found| ServiceAccountState {

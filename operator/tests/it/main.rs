@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod abandon;
+mod abuse;
 mod accounts;
 mod adopt;
 mod aws_answers;
@@ -42,4 +43,5 @@ mod signing_keys;
 mod status;
 mod structure;
 mod terraform;
+mod transitions;
 mod world;
