@@ -204,7 +204,11 @@ pub struct RoleSpec {
 
     /// How long a session of the role may last, for example `4h` or `90m`; from 1h, the default, to 12h. The grant's
     /// `maxSessionDuration` is the ceiling.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::duration::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(length(min = 2, max = 32))]
     #[x_kube(validation = Rule::new("self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') && duration(self) >= duration('1h') && duration(self) <= duration('12h')")
         .message("a session lasts from 1h to 12h, written as hours, minutes and seconds: 4h, 90m, 1h30m"))]

@@ -16,7 +16,11 @@ pub const LEAST_RETENTION: std::time::Duration = std::time::Duration::from_hours
 pub struct KeySettings {
     /// How long a key stays published after no API server shows it any more, at least 25h: tokens that it signed are valid for
     /// up to 24h. Default: 25h.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::duration::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(length(min = 2, max = 32))]
     #[x_kube(validation = Rule::new("self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') && duration(self) >= duration('25h') && duration(self) <= duration('8760h')")
         .message("a retired key stays published for at least 25h, since tokens are valid for up to 24h, and at most 8760h; written as hours, minutes and seconds: 25h, 36h30m"))]

@@ -5,6 +5,7 @@
 
 pub mod binding;
 pub mod condition;
+pub mod duration;
 pub mod generate;
 pub mod glob;
 pub mod holder;
@@ -13,6 +14,7 @@ pub mod keys;
 pub mod names;
 pub mod pod;
 pub mod publication;
+pub mod rules;
 pub mod selector;
 
 pub use binding::{

@@ -208,7 +208,8 @@ pub fn is_boundary(policy_arn: &str) -> bool {
 #[must_use]
 pub fn role_name(cluster: &str, namespace: &str, service_account: &str) -> String {
     let mut name = format!("{cluster}.{namespace}.{service_account}");
-    name.truncate(READABLE_LENGTH); // Kubernetes names are ASCII
+    // Names of Kubernetes are ASCII; a text that is none must not end the program.
+    name.truncate(name.floor_char_boundary(READABLE_LENGTH));
     format!("{name}-{}", short_digest(format!("{cluster}/{namespace}/{service_account}").as_bytes()))
 }
 

@@ -66,7 +66,8 @@ impl Operator {
     ///
     /// # Errors
     /// If the API server does not answer at the start.
-    pub async fn run(self, health: TcpListener, stop: CancellationToken) -> anyhow::Result<Ended> {
+    pub async fn run(mut self, health: TcpListener, stop: CancellationToken) -> anyhow::Result<Ended> {
+        self.client = process::responses::decodable(self.client);
         let ready = Arc::new(AtomicBool::new(false));
         let mut background = JoinSet::new(); // aborted when dropped
         let served = Health { ready: ready.clone(), metrics: self.metrics.clone() };

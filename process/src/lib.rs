@@ -5,4 +5,5 @@ pub mod acceptor;
 pub mod health;
 pub mod limiter;
 pub mod logs;
+pub mod responses;
 pub mod watch;

@@ -42,7 +42,7 @@ const OTHER_FILES: u64 = 64 + health::MAX_CONNECTIONS as u64;
 pub async fn run(args: Args) -> Result<()> {
     let Args { kubernetes, serving, injection, containers, .. } = &args;
     let metrics = Arc::new(Metrics::default());
-    let client = client(kubernetes).await?;
+    let client = process::responses::decodable(client(kubernetes).await?);
     let sources = Arc::new(Sources::new(injection.watch_config_map, Arc::clone(&metrics)));
     let lookup = Arc::new(Lookup::new(
         client.clone(),

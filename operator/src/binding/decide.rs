@@ -116,6 +116,11 @@ fn blocked(
     if let Some(holder) = holder {
         return Some(already_bound(view, holder, view.grant.is_ok(), clock, timings));
     }
+    // A role that was made stays as it is (`own_role`).
+    let makes_role = view.object.finalizer && view.spec().role.is_some();
+    if let Some(invalid) = view.invalid.as_ref().filter(|_| !makes_role) {
+        return Some((Summary::Stalled(invalid.clone()), later));
+    }
     view.spec().role.as_ref()?;
     let (issuer, name) = match view.issuer() {
         Ok(issuer) => (issuer, view.spec().issuer_name()),
@@ -141,7 +146,12 @@ fn own_role<'a>(
 ) -> Decision<'a> {
     let lost = granted::lost_rights(view, observed);
     let audience = view.issuer().ok().and_then(|issuer| check_audience(view.spec(), issuer).err());
-    let refused = view.refused.clone().or(audience).or_else(|| too_long(view, observed));
+    let refused = view
+        .invalid
+        .clone()
+        .or_else(|| view.refused.clone())
+        .or(audience)
+        .or_else(|| too_long(view, observed));
     match (lost, &view.grant, refused) {
         (Some(lost), Err(_), _) | (Some(lost), Ok(()), Some(_)) => {
             granted::grant_lost(view, observed, memory, &lost, clock, timings)

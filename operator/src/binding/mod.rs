@@ -115,6 +115,7 @@ impl Kind for Binding {
             now: context.clock().wall,
             labels: cluster.labels(&state.namespace),
             grant: Ok(()),
+            invalid: object.spec.check().err().map(|why| Finding::new(Reason::InvalidSpec, why)),
             refused: None,
             losses: Losses::default(),
         };
@@ -304,7 +305,8 @@ fn sibling(
         let labels = cluster.labels(&namespace);
         let is_accepted = granted::check_grant(&namespace, labels.as_deref(), &other.spec, Ok(&issuer))
             .is_ok()
-            && decide::check_audience(&other.spec, &issuer).is_ok();
+            && decide::check_audience(&other.spec, &issuer).is_ok()
+            && other.spec.check().is_ok();
         let urls = cluster.issuers.state().into_iter().map(|issuer| issuer.spec.issuer_url());
         let made = role::target(&namespace, &name, &other.spec, &issuer.spec, urls, &target.identity);
         // Under an issuer in another account it makes another role, whose ARN differs in the account.

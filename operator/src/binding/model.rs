@@ -40,6 +40,8 @@ pub struct View {
     pub labels: Option<Arc<BTreeMap<String, String>>>,
     /// Whether a grant of its issuer covers it.
     pub grant: Result<(), Finding>,
+    /// Which rule of the CRD the specification breaks: the API server may have stored it without that rule.
+    pub invalid: Option<Finding>,
     /// Why the binding stays under `issuer` although its specification names another one.
     pub refused: Option<Finding>,
     /// How many roles of the issuer have lost their grant; counted only where this one may have.

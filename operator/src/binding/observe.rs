@@ -1,9 +1,15 @@
 //! All reads of a binding's pass: its role in IAM and its `ServiceAccount`.
 
+use std::collections::BTreeMap;
+
 use crds::names::MANAGER_ANNOTATION;
+use crds::rules::is_subdomain;
 use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::core::PartialObjectMeta;
-use kube::{Api, Client, ResourceExt};
+use kube::api::GetParams;
+use kube::core::Request;
+use kube::{Client, Resource, ResourceExt};
+use process::responses::ManagedFields;
+use serde::Deserialize;
 
 use super::due::{as_before, due};
 use super::holder::other_holder;
@@ -160,23 +166,58 @@ async fn service_account(
     namespace: &str,
     name: &str,
 ) -> Result<Option<ServiceAccountState>, kube::Error> {
-    let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
-    let found = api.get_metadata_opt(name).await?;
-    Ok(found.map(|found| ServiceAccountState {
-        uid: found.uid().unwrap_or_default(),
-        version: found.resource_version().unwrap_or_default(),
+    // The name becomes part of a URL: what is no name does not get there.
+    if !is_subdomain(name) {
+        return Ok(None);
+    }
+    let path = ServiceAccount::url_path(&(), Some(namespace));
+    let mut request =
+        Request::new(path).get_metadata(name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
+    request.extensions_mut().insert(ManagedFields);
+    let found = match client.request::<Found>(request).await {
+        Ok(found) => found.metadata,
+        Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(Some(ServiceAccountState {
         ours: owned_annotations(&found),
-        annotations: found.metadata.annotations.unwrap_or_default(),
+        uid: found.uid,
+        version: found.resource_version,
+        annotations: found.annotations,
     }))
 }
 
+/// The metadata of a `ServiceAccount`. Of `managedFields` the times are not read: users may write some that cannot be decoded.
+#[derive(Deserialize)]
+struct Found {
+    metadata: FoundMetadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct FoundMetadata {
+    uid: String,
+    resource_version: String,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+    #[serde(default)]
+    managed_fields: Vec<FieldManager>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct FieldManager {
+    manager: Option<String>,
+    fields_v1: Option<serde_json::Value>,
+}
+
 /// Server-side apply's bookkeeping: which annotations our field manager owns.
-fn owned_annotations(object: &PartialObjectMeta<ServiceAccount>) -> Vec<String> {
-    let mut keys: Vec<String> = object
-        .managed_fields()
+fn owned_annotations(found: &FoundMetadata) -> Vec<String> {
+    let mut keys: Vec<String> = found
+        .managed_fields
         .iter()
         .filter(|entry| entry.manager.as_deref() == Some(MANAGER_ANNOTATION))
-        .filter_map(|entry| entry.fields_v1.as_ref()?.0.pointer("/f:metadata/f:annotations")?.as_object())
+        .filter_map(|entry| entry.fields_v1.as_ref()?.pointer("/f:metadata/f:annotations")?.as_object())
         .flat_map(|fields| fields.keys().filter_map(|key| key.strip_prefix("f:").map(str::to_owned)))
         .collect();
     keys.sort_unstable();

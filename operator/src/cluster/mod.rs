@@ -2,6 +2,7 @@
 //! before an event wakes anything, so that whatever it wakes sees the change.
 
 pub mod namespaces;
+mod readable;
 pub mod references;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
 use self::namespaces::{Labels, Namespaces};
+use self::readable::readable;
 use self::references::{Key, References};
 
 /// What the cluster holds. Cheap to clone.
@@ -178,7 +180,8 @@ impl Cluster {
         unbound: F,
     ) -> impl Stream<Item = Result<PodIdentityBinding, watcher::Error>> + use<F> {
         let mut listed = References::default();
-        reflector(writer, watcher(Api::all(client.clone()), process::watch::config()))
+        let events = watcher(Api::all(client.clone()), process::watch::config());
+        reflector(writer, readable(self.bindings.clone(), events))
             .inspect_ok(move |event: &Event<PodIdentityBinding>| match event {
                 Event::Init => listed = References::default(),
                 Event::InitApply(binding) => put(&mut listed, binding),
@@ -233,7 +236,8 @@ impl Cluster {
             (issuer.uid(), issuer.metadata.generation, flags, confirmed)
         };
         let mut known: BTreeMap<String, Version> = BTreeMap::new();
-        reflector(writer, watcher(Api::all(client.clone()), process::watch::config()))
+        let events = watcher(Api::all(client.clone()), process::watch::config());
+        reflector(writer, readable(self.issuers.clone(), events))
             .inspect_ok(move |event: &Event<OidcIssuer>| match event {
                 Event::Init | Event::InitApply(_) => {}
                 Event::InitDone => {

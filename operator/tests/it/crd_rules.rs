@@ -1,6 +1,6 @@
 //! What the API server itself refuses at `kubectl apply`, each with the field named. A dry run: nothing is stored.
 
-use crds::{OidcIssuer, PodIdentityBinding};
+use crds::{OidcIssuer, PodIdentityBinding, PodIdentityBindingSpec};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource};
 use operator::issuer_file;
@@ -230,6 +230,10 @@ async fn a_bad_binding_is_refused_with_the_field_named() {
         ("/spec/serviceAccountName", Value::Null, "spec.serviceAccountName"),
         ("/spec/serviceAccountName", json!("App"), "spec.serviceAccountName"),
         ("/spec/serviceAccountName", json!("other/app"), "spec.serviceAccountName"),
+        ("/spec/serviceAccountName", json!("a..b"), "spec.serviceAccountName"),
+        ("/spec/serviceAccountName", json!("-a"), "spec.serviceAccountName"),
+        ("/spec/serviceAccountName", json!("a-"), "spec.serviceAccountName"),
+        ("/spec/serviceAccountName", json!("a".repeat(254)), "spec.serviceAccountName"),
         ("/spec/role", Value::Null, "exactly one of spec.role"),
         ("/spec/roleARN", json!("arn:aws:iam::111122223333:role/x"), "exactly one of spec.role"),
         ("/spec/roleARN", json!("x"), "spec.roleARN"),
@@ -275,14 +279,26 @@ async fn a_bad_binding_is_refused_with_the_field_named() {
             "duplicate entries for key",
         ),
     ] {
-        let refused = dry_run(&api, &with(good.clone(), pointer, value.clone())).await;
+        let object = with(good.clone(), pointer, value.clone());
+        let refused = dry_run(&api, &object).await;
         let refused = refused.expect_err(&format!("{pointer} = {value} was accepted"));
         assert!(refused.contains(says), "{pointer} = {value}: {refused}");
+        // The controller refuses the same, but for what is no field, what only the webhook reads, and another form of a duration.
+        let spec = serde_json::from_value::<PodIdentityBindingSpec>(object["spec"].clone());
+        if !matches!(pointer, "/spec/namespace" | "/spec/region") && value != "1.5h" {
+            assert!(spec.is_err() || spec.is_ok_and(|spec| spec.check().is_err()), "{pointer} = {value}");
+        }
     }
     for (pointer, value) in [
         ("/spec/role/maxSessionDuration", json!("1h30m")),
         ("/spec/role/maxSessionDuration", json!("43200s")),
         ("/spec/role/description", json!("Für die Datenbank: reads, writes")),
+        ("/spec/serviceAccountName", json!("0.a-b.c--d")),
+        ("/spec/serviceAccountName", json!("a".repeat(253))),
+        ("/spec/role/policyARNs", json!(["arn:aws-iso-b:iam::aws:policy/a/b+=,.@_-"])),
+        ("/spec/role/inlinePolicies", json!([{"name": "a".repeat(128), "document": {}}])),
+        ("/spec/role/description", json!("é".repeat(1000))),
+        ("/spec/audience", json!("é".repeat(255))),
         ("/spec/driftPolicy", json!("ReportOnly")),
         ("/spec/deletionPolicy", json!("Release")),
         (
@@ -290,7 +306,10 @@ async fn a_bad_binding_is_refused_with_the_field_named() {
             json!([{"name": "a+b", "document": {"Statement": [{"Any": {"thing": 1.5}}]}}]),
         ),
     ] {
-        dry_run(&api, &with(good.clone(), pointer, value)).await.unwrap();
+        let object = with(good.clone(), pointer, value);
+        dry_run(&api, &object).await.unwrap();
+        let spec: PodIdentityBindingSpec = serde_json::from_value(object["spec"].clone()).unwrap();
+        assert_eq!(spec.check(), Ok(()));
     }
     world.bind("app", &[]).await;
     for (pointer, value, says) in

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod abandon;
+mod abuse;
 mod accounts;
 mod adopt;
 mod aws_answers;
@@ -47,4 +48,5 @@ mod stale;
 mod status;
 mod structure;
 mod terraform;
+mod transitions;
 mod world;

@@ -141,7 +141,10 @@ impl Target {
             let restoration = revocation::restoration(name, inline);
             let rights =
                 [inline::diff(name, inline, &self.inline), attached::diff(name, attached, &self.attached)];
-            rights.into_iter().flatten().chain(restoration)
+            // IAM may refuse what is added, of either sort: until it is there, the role keeps what it has.
+            let (removed, added): (Vec<Change>, Vec<Change>) =
+                rights.into_iter().flatten().partition(is_removal);
+            added.into_iter().chain(removed).chain(restoration)
         });
         let retained = self.untag(role, "retention of the role", &[tag::RETAINED]);
         let settings = settings.into_iter().chain(retained);
@@ -311,4 +314,9 @@ impl Target {
         };
         rights.into_iter().flatten().chain([delete]).collect()
     }
+}
+
+/// Whether a change takes a policy off the role.
+fn is_removal(change: &Change) -> bool {
+    matches!(&change.write, Write::Iam(IamWrite::DetachPolicy { .. } | IamWrite::DeleteInline { .. }))
 }

@@ -22,6 +22,7 @@ use crds::{OidcIssuer, OidcIssuerSpec, PodIdentityBinding};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::PartialObjectMeta;
 use kube::{Api, Client, Config, Resource, ResourceExt};
 use operator::aws::limit::Limits;
 use operator::cli::WebhookCertificates;
@@ -126,7 +127,7 @@ impl World {
     /// a kubelet does: its lease is longer than a restart.
     pub async fn on(cluster: &ControlPlane) -> Self {
         let mut world = Self::of(cluster, EXCLUSIVE.lock().await).await;
-        world.timings.lease_duration = Duration::from_secs(60);
+        world.timings.lease_duration = Duration::from_mins(1);
         world
     }
 
@@ -207,7 +208,8 @@ impl World {
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
     {
-        let all: Api<K> = Api::all(self.client.clone());
+        // A test may leave what cannot be decoded otherwise.
+        let all: Api<PartialObjectMeta<K>> = Api::all(process::responses::decodable(self.client.clone()));
         for object in all.list(&ListParams::default()).await.unwrap() {
             let path = format!("{}/{}", K::url_path(&(), object.namespace().as_deref()), object.name_any());
             let no_finalizers = serde_json::to_vec(&json!({"metadata": {"finalizers": null}})).unwrap();

@@ -120,6 +120,7 @@ impl Case {
             labels,
             grant,
             losses: self.losses,
+            invalid: self.spec.check().err().map(|why| Finding::new(Reason::InvalidSpec, why)),
             refused: None,
             reserved: self.namespace == "podidentity-system",
             binding: Arc::new(binding),
