@@ -1,4 +1,4 @@
-//! PURE: the rules of a `PodIdentityBinding`, for those that act on one. The API server applies them first, as rules of the CRD; but an
+//! The rules of a `PodIdentityBinding`, for those that act on one. The API server applies them first, as rules of the CRD; but an
 //! object may be stored that they do not admit: by an API server with an older CRD, or from before a rule was added.
 
 use std::collections::BTreeSet;

@@ -41,6 +41,12 @@ impl Api {
         self.send(Method::POST, list, Some(object)).await
     }
 
+    /// A POST of any text, whose answer need not be decodable here.
+    pub async fn create_text(&self, list: &str, object: String) {
+        let request = Request::post(list).header("content-type", "application/json");
+        self.0.request_text(request.body(object.into_bytes()).unwrap()).await.unwrap();
+    }
+
     /// As if: admission and validation run, nothing is kept.
     pub async fn create_dry(&self, list: &str, object: &Value) -> Result<Value, Refusal> {
         self.send(Method::POST, &format!("{list}?dryRun=All"), Some(object)).await
@@ -48,6 +54,10 @@ impl Api {
 
     pub async fn get(&self, path: &str) -> Result<Value, Refusal> {
         self.send(Method::GET, path, None).await
+    }
+
+    pub async fn replace(&self, path: &str, object: &Value) -> Result<Value, Refusal> {
+        self.send(Method::PUT, path, Some(object)).await
     }
 
     /// A merge patch.

@@ -15,4 +15,5 @@ mod pods;
 mod privacy;
 mod process;
 mod reinvocation;
+mod undecodable;
 mod world;
