@@ -1,14 +1,20 @@
 //! Leader election on a Lease. A lease expires by what this candidate observed on its own monotonic clock, never by another
 //! node's wall clock (as in client-go; no crate for this kube version does it), and every write carries the resource version,
 //! so that of two candidates one fails. The lease lowers contention; correctness rests on idempotent steps.
+//!
+//! A leader watches its lease beside the renewals: it sees at once that somebody has taken or deleted it.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use crds::names::LEASE;
+use futures::{Stream, StreamExt};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 
 use crate::timings::Timings;
@@ -24,6 +30,8 @@ pub struct ObservedLease {
     pub duration: Duration,
     /// When this version was first read here.
     pub first_observed: Instant,
+    /// Whether the lease was deleted after that. Its holder may not know yet, and works on for as long as it was valid.
+    pub deleted: bool,
 }
 
 /// What a candidate does next.
@@ -52,15 +60,16 @@ pub fn next_step(
     if renewed.is_some_and(|at| now.duration_since(at) + timings.lease_renew >= timings.lease_duration) {
         return ElectionStep::StopLeading;
     }
-    let Some(ObservedLease { version, holder, duration, first_observed }) = observed else {
+    let Some(ObservedLease { version, holder, duration, first_observed, deleted }) = observed else {
         return ElectionStep::Create;
     };
+    let write = if *deleted { ElectionStep::Create } else { ElectionStep::Write(version.clone()) };
     let is_holder = holder.as_deref() == Some(identity);
     let expired = now.duration_since(*first_observed) >= *duration;
     match renewed {
-        Some(_) if is_holder => ElectionStep::Write(version.clone()),
+        Some(_) if is_holder => write,
         Some(_) => ElectionStep::StopLeading,
-        None if is_holder || holder.is_none() || expired => ElectionStep::Write(version.clone()),
+        None if is_holder || holder.is_none() || expired => write,
         None => ElectionStep::Wait,
     }
 }
@@ -96,8 +105,14 @@ impl Elector {
 
     /// Renews the lease; returns once this candidate must stop leading.
     pub async fn renew_until_lost(&mut self) {
+        let own = process::watch::config().fields(&format!("metadata.name={LEASE}"));
+        let mut events = pin!(watcher(self.api.clone(), own).backoff(process::watch::backoff()));
         loop {
-            tokio::time::sleep(self.timings.lease_renew / 2).await;
+            // Where the watch is silent or refused, the loss is seen at the next renewal.
+            tokio::select! {
+                () = tokio::time::sleep(self.timings.lease_renew / 2) => {}
+                () = changed_by_others(&mut events, &self.identity) => {}
+            }
             if !self.renew_or_acquire_once().await {
                 return;
             }
@@ -128,7 +143,9 @@ impl Elector {
         // The API server may have accepted the last renewal although its response was not awaited any more.
         let found = self.api.get_opt(LEASE).await?;
         self.observe(found);
-        let held = self.observed.as_ref().filter(|lease| lease.holder.as_ref() == Some(&self.identity));
+        let is_held =
+            |lease: &&ObservedLease| !lease.deleted && lease.holder.as_ref() == Some(&self.identity);
+        let held = self.observed.as_ref().filter(is_held);
         if let Some(version) = held.map(|lease| lease.version.clone()) {
             self.api.replace(LEASE, &PostParams::default(), &self.lease(Some(version), None)).await?;
         }
@@ -189,7 +206,8 @@ impl Elector {
 
     fn observe(&mut self, found: Option<Lease>) {
         let Some(lease) = found else {
-            (self.observed, self.acquired, self.transitions) = (None, None, 0);
+            (self.acquired, self.transitions) = (None, 0);
+            self.observed.iter_mut().for_each(|lease| lease.deleted = true);
             return;
         };
         let version = lease.resource_version().unwrap_or_default();
@@ -204,6 +222,7 @@ impl Elector {
             holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
             duration: Duration::from_secs(seconds),
             first_observed: Instant::now(),
+            deleted: false,
         });
     }
 
@@ -211,7 +230,7 @@ impl Elector {
     /// client-go: a renewal keeps both, and so does a release.
     fn lease(&self, version: Option<String>, holder: Option<&str>) -> Lease {
         let now = MicroTime(Timestamp::now());
-        let before = self.observed.as_ref();
+        let before = self.observed.as_ref().filter(|lease| !lease.deleted);
         let changes =
             holder.is_some_and(|new| before.is_none_or(|lease| lease.holder.as_deref() != Some(new)));
         let acquired = self.acquired.clone().filter(|_| !changes).unwrap_or_else(|| now.clone());
@@ -235,6 +254,25 @@ impl Elector {
     }
 }
 
+/// Returns once an event of the lease's watch shows another holder, or that the lease is gone.
+async fn changed_by_others(
+    events: &mut (impl Stream<Item = watcher::Result<Event<Lease>>> + Unpin),
+    identity: &str,
+) {
+    while let Some(event) = events.next().await {
+        let is_other = |lease: &Lease| {
+            lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()) != Some(identity)
+        };
+        match event {
+            Ok(Event::Apply(lease) | Event::InitApply(lease)) if is_other(&lease) => return,
+            Ok(Event::Delete(_)) => return,
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "the lease cannot be watched"),
+        }
+    }
+    std::future::pending().await
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -243,7 +281,8 @@ mod tests {
 
     fn observed(holder: Option<&str>, at: Instant) -> ObservedLease {
         let duration = Duration::from_secs(15);
-        ObservedLease { version: "7".into(), holder: holder.map(Into::into), duration, first_observed: at }
+        let holder = holder.map(Into::into);
+        ObservedLease { version: "7".into(), holder, duration, first_observed: at, deleted: false }
     }
 
     #[test]
@@ -257,6 +296,19 @@ mod tests {
         assert_eq!(step(Some(&by_other), None, after(15)), ElectionStep::Write("7".into()));
         assert_eq!(step(Some(&released), None, start), ElectionStep::Write("7".into()));
         assert_eq!(step(Some(&by_other), Some(start), after(1)), ElectionStep::StopLeading);
+    }
+
+    /// Somebody deletes the lease: its holder puts it back, and another candidate waits as if it were still there.
+    #[test]
+    fn a_lease_that_is_deleted_is_not_taken_before_it_would_have_expired() {
+        let (timings, start) = (Timings::default(), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let deleted = |holder| ObservedLease { deleted: true, ..observed(holder, start) };
+        let step = |lease: ObservedLease, renewed, now| next_step("a", Some(&lease), renewed, now, &timings);
+        assert_eq!(step(deleted(Some("a")), Some(start), after(1)), ElectionStep::Create);
+        assert_eq!(step(deleted(Some("b")), None, after(14)), ElectionStep::Wait);
+        assert_eq!(step(deleted(Some("b")), None, after(15)), ElectionStep::Create);
+        assert_eq!(step(deleted(None), None, start), ElectionStep::Create);
     }
 
     proptest! {

@@ -38,9 +38,9 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// Whether it is about the lease of the leader election.
+    /// Whether it is about the lease of the leader election: also its creation and its watch, whose paths do not name it.
     pub fn is_of_lease(&self) -> bool {
-        self.path.contains("/leases") && (self.path.ends_with(LEASE) || self.method == Method::POST)
+        self.path.ends_with("/leases") || self.path.ends_with(&format!("/leases/{LEASE}"))
     }
 
     /// Whether it may change something.

@@ -36,7 +36,7 @@ use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 pub use self::aws::{counts, exchange_token, token, token_for, try_exchange_token};
 pub use self::cluster_objects::{apply, has_finalizer};
-pub use self::gate::Reach;
+pub use self::gate::{Reach, Sent};
 pub use self::held::{BINDINGS, Hold, Side};
 use self::operator_process::RunningOperator;
 pub use self::replica::Replica;
