@@ -270,7 +270,7 @@ async fn changed_by_others(
             Err(error) => tracing::debug!(%error, "the lease cannot be watched"),
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 #[cfg(test)]

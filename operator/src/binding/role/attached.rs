@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::difference::Difference;
 use crate::aws::model::{IamWrite, Write};
 use crate::change::Change;
 use crate::policy::only_denies;
@@ -18,19 +19,17 @@ pub fn wanted(policy_arns: &[String]) -> BTreeSet<String> {
 /// Attached policies by ARN, with the documents of those that were read.
 type Found = BTreeMap<String, Option<String>>;
 
-/// What makes the attached policies equal to `wanted`. A policy that cannot be attached ends the steps before anything
-/// that works is taken away, except where the quota leaves no other order.
+/// What makes the attached policies equal to `wanted`, those that only deny excepted.
 #[must_use]
-pub fn diff(role: &str, found: &Found, wanted: &BTreeSet<String>) -> Vec<Change> {
+pub fn diff(role: &str, found: &Found, wanted: &BTreeSet<String>) -> Difference {
     let missing: Vec<Change> =
         wanted.iter().filter(|arn| !found.contains_key(*arn)).map(|arn| attach(role, arn)).collect();
     let denies: BTreeSet<&String> = foreign_denies(found, wanted).collect();
     let surplus = found.keys().filter(|arn| !wanted.contains(*arn) && !denies.contains(arn));
-    let surplus: Vec<Change> = surplus.map(|arn| detach(role, arn)).collect();
-    if found.len() + missing.len() <= QUOTA {
-        [missing, surplus].concat()
-    } else {
-        [surplus, missing].concat()
+    Difference {
+        removals: surplus.map(|arn| detach(role, arn)).collect(),
+        fits: found.len() + missing.len() <= QUOTA,
+        additions: missing,
     }
 }
 

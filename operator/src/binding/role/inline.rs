@@ -6,6 +6,7 @@ use crds::InlinePolicy;
 use crds::names::REVOKED_POLICY;
 use serde_json::Value;
 
+use super::difference::Difference;
 use crate::aws::model::{IamWrite, Write};
 use crate::change::Change;
 use crate::policy::{equivalent, only_denies};
@@ -45,10 +46,10 @@ fn characters(document: &str) -> usize {
     document.chars().filter(|c| !c.is_whitespace()).count()
 }
 
-/// What makes the inline policies equal to `wanted`: first what is missing, then what is surplus. One that only denies is never
-/// removed. The policy of a revoked role is not one of these.
+/// What makes the inline policies equal to `wanted`, one that only denies excepted: it is never removed. The policy of a revoked role
+/// is not one of these. Documents that become smaller come first, so that the others have room.
 #[must_use]
-pub fn diff(role: &str, found: &BTreeMap<String, String>, wanted: &BTreeMap<String, Value>) -> Vec<Change> {
+pub fn diff(role: &str, found: &BTreeMap<String, String>, wanted: &BTreeMap<String, Value>) -> Difference {
     let is_there =
         |name: &String, document: &Value| found.get(name).is_some_and(|stored| equivalent(stored, document));
     let put = |(name, document): (&String, &Value)| Change {
@@ -61,10 +62,20 @@ pub fn diff(role: &str, found: &BTreeMap<String, String>, wanted: &BTreeMap<Stri
             document: document.clone(),
         }),
     };
-    let missing = wanted.iter().filter(|(name, document)| !is_there(name, document)).map(put);
+    let grows = |name: &String, document: &Value| {
+        characters(&document.to_string()) > found.get(name).map_or(0, |stored| characters(stored))
+    };
+    let missing = wanted.iter().filter(|(name, document)| !is_there(name, document));
+    let (last, first): (Vec<_>, Vec<_>) = missing.partition(|(name, document)| grows(name, document));
     let is_surplus = |name: &String, document: &str| !wanted.contains_key(name) && !only_denies(document);
     let surplus = found.iter().filter(|(name, document)| is_surplus(name, document));
-    missing.chain(surplus.map(|(name, _)| remove(role, name))).collect()
+    let kept: usize =
+        found.iter().filter(|(name, _)| !wanted.contains_key(*name)).map(|(_, text)| characters(text)).sum();
+    Difference {
+        additions: first.into_iter().chain(last).map(put).collect(),
+        removals: surplus.map(|(name, _)| remove(role, name)).collect(),
+        fits: kept + size(wanted) <= LIMIT,
+    }
 }
 
 /// Policies that are not specified and only deny: they are never removed while the role stays.

@@ -3,6 +3,7 @@
 
 pub mod attached;
 pub mod boundary;
+mod difference;
 pub mod inline;
 pub mod revocation;
 pub mod settings;
@@ -14,6 +15,7 @@ use crds::names::tag;
 use crds::{Finding, OidcIssuerSpec, PodIdentityBindingSpec, RoleDeletionPolicy, names};
 use serde_json::{Value, json};
 
+use self::difference::Difference;
 use self::trust::Moves;
 use crate::aws::model::{IamWrite, Identity, NewRole, Role, RolePolicies, RoleSettings, Tags, Write};
 use crate::change::Change;
@@ -126,7 +128,7 @@ impl Target {
         };
         let attach = attached::diff(&self.name, &BTreeMap::new(), &self.attached);
         let inline = inline::diff(&self.name, &BTreeMap::new(), &self.inline);
-        std::iter::once(create).chain(attach).chain(inline).collect()
+        std::iter::once(create).chain(attach.additions).chain(inline.additions).collect()
     }
 
     /// What makes a role that exists as specified. The boundary comes first: the operator may change the rights of bounded
@@ -141,10 +143,7 @@ impl Target {
             let restoration = revocation::restoration(name, inline);
             let rights =
                 [inline::diff(name, inline, &self.inline), attached::diff(name, attached, &self.attached)];
-            // IAM may refuse what is added, of either sort: until it is there, the role keeps what it has.
-            let (removed, added): (Vec<Change>, Vec<Change>) =
-                rights.into_iter().flatten().partition(is_removal);
-            added.into_iter().chain(removed).chain(restoration)
+            Difference::in_order(rights).into_iter().chain(restoration)
         });
         let retained = self.untag(role, "retention of the role", &[tag::RETAINED]);
         let settings = settings.into_iter().chain(retained);
@@ -314,9 +313,4 @@ impl Target {
         };
         rights.into_iter().flatten().chain([delete]).collect()
     }
-}
-
-/// Whether a change takes a policy off the role.
-fn is_removal(change: &Change) -> bool {
-    matches!(&change.write, Write::Iam(IamWrite::DetachPolicy { .. } | IamWrite::DeleteInline { .. }))
 }

@@ -382,6 +382,42 @@ fn inline_policies_and_drift_that_is_only_reported() {
             "+Granted -Progressing +Annotated",
         ),
         (
+            "additions of either sort before removals",
+            |case| {
+                case.wants(&[QUEUE]);
+                case.inline("new", &read_data());
+                case.policies().inline.insert("old".into(), ALLOW.into());
+            },
+            &["put new", "attach queue", "remove old", "detach storage"],
+            "False Progressing Reconciling",
+            "+Granted -Progressing +Annotated",
+        ),
+        (
+            "smaller documents first, so that others have room",
+            |case| {
+                let (short, long) = (read_data(), json!({"Sid": "x".repeat(6_000)}));
+                case.inline("a", &long);
+                case.inline("b", &short);
+                case.policies().inline.insert("a".into(), short.to_string());
+                case.policies().inline.insert("b".into(), long.to_string());
+            },
+            &["put b", "put a"],
+            "False Progressing Reconciling",
+            "+Granted -Progressing +Annotated",
+        ),
+        (
+            "removed before added where IAM's limit of their size asks for it, after what is added of the other sort",
+            |case| {
+                case.wants(&[STORAGE, QUEUE]);
+                let long = json!({"Sid": "x".repeat(6_000)});
+                case.inline("new", &long);
+                case.policies().inline.insert("old".into(), long.to_string());
+            },
+            &["attach queue", "remove old", "put new"],
+            "False Progressing Reconciling",
+            "+Granted -Progressing +Annotated",
+        ),
+        (
             "a specified one that only denies is no foreign one",
             |case| {
                 let deny: serde_json::Value = serde_json::from_str(REVOKE_OLDER).unwrap();
