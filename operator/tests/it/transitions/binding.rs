@@ -112,6 +112,52 @@ async fn an_edit_whose_addition_is_refused_removes_nothing() {
     world.stop().await;
 }
 
+/// A role that is at IAM's quotas, ten managed policies and 10,240 characters of inline ones, gets ten others, and other documents of
+/// that size: nothing can be added before something is removed.
+#[tokio::test]
+async fn at_the_quotas_of_iam_everything_can_be_replaced() {
+    let mut world = World::bootstrapped().await;
+    let [first, second] = ["first", "second"].map(|set| {
+        let nothing = || json!({"Version": "2012-10-17", "Statement": []});
+        let arns: Vec<String> =
+            (0..10).map(|n| world.sim.put_managed_policy(&format!("many-{set}-{n}"), nothing())).collect();
+        let of_size = |length: usize| {
+            json!({"Version": "2012-10-17", "Statement": [
+                {"Effect": "Allow", "Action": "s3:GetObject", "Resource": format!("arn:aws:s3:::{}/*", "x".repeat(length))},
+            ]})
+        };
+        let (a, b) = if set == "first" { (1_000, 8_000) } else { (8_000, 1_000) };
+        let inline = json!([
+            {"name": "a", "document": of_size(a)}, {"name": "b", "document": of_size(b)},
+            {"name": set, "document": of_size(300)},
+        ]);
+        json!({"serviceAccountName": "app", "role": {"policyARNs": arns, "inlinePolicies": inline}})
+    });
+    let mut issuer = world.spec();
+    issuer.grants[0].policy_arns.push("arn:aws:iam::111122223333:policy/many-*".into());
+    issuer.grants[0].inline_policies = Some(crds::InlinePolicies::Allow);
+    world.apply_issuer(&issuer).await;
+    world.start().await;
+    let mut id = None;
+    for spec in [&first, &second, &first] {
+        world.apply_binding("app", spec.clone()).await;
+        world.binding_is("app", "Ready").await;
+        let role = world.role().unwrap();
+        let attached: Vec<Value> = role.attached.iter().map(|arn| json!(arn)).collect();
+        assert_eq!(&json!(attached), &spec["role"]["policyARNs"]);
+        assert_eq!(role.inline.len(), 3);
+        for policy in spec["role"]["inlinePolicies"].as_array().unwrap() {
+            assert_eq!(role.inline[policy["name"].as_str().unwrap()], policy["document"]);
+        }
+        assert_eq!(id.get_or_insert_with(|| role.id.clone()), &role.id);
+    }
+    let refused: Vec<_> =
+        world.operators().into_iter().filter(|call| call.write && call.status != 200).collect();
+    assert!(refused.is_empty(), "{refused:#?}");
+    world.unbind("app").await;
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn no_edit_of_a_binding_breaks_it_and_every_valid_one_is_reached_soon() {
     let mut world = World::bootstrapped().await;

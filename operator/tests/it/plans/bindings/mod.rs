@@ -103,6 +103,8 @@ fn from_what_is_observed_to_steps_and_conditions() {
         (
             "detach before attach where the quota asks for it",
             |case| {
+                let granted = format!("arn:aws:iam::{ACCOUNT}:policy/p*");
+                case.issuer.as_mut().unwrap().grants[0].policy_arns.push(granted);
                 case.policies().attached =
                     (0..10).map(|n| (format!("arn:aws:iam::{ACCOUNT}:policy/p{n}"), None)).collect();
             },
