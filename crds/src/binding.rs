@@ -4,9 +4,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::lenient;
 use crate::names::DEFAULT_ISSUER;
 
 /// Lets exactly one `ServiceAccount` of this namespace assume exactly one AWS role.
@@ -43,7 +44,7 @@ use crate::names::DEFAULT_ISSUER;
         priority = 1
     )
 )]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", remote = "Self")]
 #[x_kube(
     validation = Rule::new("self.serviceAccountName == oldSelf.serviceAccountName")
         .message("spec.serviceAccountName is immutable: make a new PodIdentityBinding"),
@@ -105,6 +106,10 @@ pub struct PodIdentityBindingSpec {
     /// nothing can use it any more. Release: it stays as it is, without our tags, for another tool.
     #[serde(default, skip_serializing_if = "is_default")]
     pub deletion_policy: RoleDeletionPolicy,
+
+    /// Not a field: members that have a value which this version cannot decode. They are left out here, and [`Self::check`] names them.
+    #[serde(skip)]
+    pub undecodable: Vec<String>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -142,6 +147,22 @@ pub struct IssuerRef {
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
         .message("an OidcIssuer's name has lower-case letters, digits, hyphens and dots"))]
     pub name: String,
+}
+
+impl Serialize for PodIdentityBindingSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for PodIdentityBindingSpec {
+    /// Members that cannot be decoded are named in `undecodable`.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let (spec, left_out) =
+            lenient::members(&value, &["serviceAccountName"], |value| Self::deserialize(value))?;
+        Ok(Self { undecodable: left_out, ..spec })
+    }
 }
 
 impl PodIdentityBindingSpec {
@@ -250,7 +271,7 @@ pub const DEFAULT_SESSION: std::time::Duration = std::time::Duration::from_hours
 
 /// What was observed. Never read back to decide what to do.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", remote = "Self")]
 pub struct PodIdentityBindingStatus {
     /// Generation of the spec this status speaks of; -1 until the operator has seen the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -275,6 +296,20 @@ pub struct PodIdentityBindingStatus {
     /// Pods of the `ServiceAccount` that run without the identity. Absent where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<MissingPods>,
+}
+
+impl Serialize for PodIdentityBindingStatus {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for PodIdentityBindingStatus {
+    /// Without the members that cannot be decoded: the operator writes them anew.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        lenient::members(&value, &[], |value| Self::deserialize(value)).map(|(status, _)| status)
+    }
 }
 
 /// Pods that run without the identity that their `ServiceAccount` has.
@@ -302,6 +337,35 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_cannot_be_decoded_is_left_out_and_named() {
+        let read = |value: serde_json::Value| serde_json::from_value::<PodIdentityBindingSpec>(value);
+        let spec = json!({
+            "serviceAccountName": "app", "deletionPolicy": "Retain", "driftPolicy": "Never", "audience": 7,
+            "role": {"policyARNs": ["a"], "maxSessionDuration": "soon", "description": "x"},
+        });
+        let found = read(spec).unwrap();
+        assert_eq!(found.undecodable, ["audience", "driftPolicy", "role.maxSessionDuration"]);
+        assert!(found.check().unwrap_err().contains("spec.role.maxSessionDuration"));
+        let role = found.role.as_ref().unwrap();
+        assert_eq!(
+            (role.policy_arns.as_slice(), role.description.as_deref()),
+            (&["a".to_owned()][..], Some("x"))
+        );
+        assert_eq!(found.deletion_policy, RoleDeletionPolicy::Retain);
+        assert!(read(json!({"serviceAccountName": 1})).is_err());
+        assert!(read(json!({"role": {}})).is_err());
+        assert!(read(json!("x")).is_err());
+        // A role that is no object is none, but the specification is known to be no other.
+        let found = read(json!({"serviceAccountName": "app", "role": "x", "roleARN": "y"})).unwrap();
+        assert_eq!((found.role, found.undecodable), (None, vec!["role".to_owned()]));
+
+        let status =
+            json!({"roleName": "r", "revokeAt": "9999-12-31T23:59:59Z", "conditions": [{"type": "Ready"}]});
+        let status: PodIdentityBindingStatus = serde_json::from_value(status).unwrap();
+        assert_eq!(status, PodIdentityBindingStatus { role_name: Some("r".into()), ..Default::default() });
+    }
 
     #[test]
     fn defaults_and_order_do_not_make_a_difference() {

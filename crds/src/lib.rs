@@ -3,6 +3,8 @@
 
 #![allow(clippy::duplicated_attributes, reason = "each printcolumn has its own `type_`")]
 
+// `KubeSchema` makes copies of the types for their schemas, and nothing uses those of types with `serde(remote)`.
+#[allow(dead_code, reason = "of these copies; the types themselves are public")]
 pub mod binding;
 pub mod condition;
 pub mod duration;
@@ -11,6 +13,7 @@ pub mod glob;
 pub mod holder;
 pub mod issuer;
 pub mod keys;
+pub mod lenient;
 pub mod names;
 pub mod pod;
 pub mod publication;

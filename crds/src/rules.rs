@@ -21,6 +21,12 @@ impl PodIdentityBindingSpec {
     /// # Errors
     /// The field and what it must be.
     pub fn check(&self) -> Result<(), String> {
+        require(self.undecodable.is_empty(), || {
+            format!(
+                "not a value that this version of the operator knows: spec.{}",
+                self.undecodable.join(", spec.")
+            )
+        })?;
         let name = &self.service_account_name;
         require(is_subdomain(name), || {
             format!("spec.serviceAccountName {name:?} is no name of a ServiceAccount")

@@ -17,6 +17,14 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// A client of it, to which no user's object hides others.
+    ///
+    /// # Errors
+    /// If the configuration has something that cannot be used.
+    pub fn client(&self) -> anyhow::Result<Client> {
+        Ok(process::responses::decodable(Client::try_from(self.config.clone())?))
+    }
+
     /// The cluster for a person to recognise: context, server, and the uid of namespace kube-system, which no other cluster
     /// has.
     pub async fn describe(&self, client: &Client) -> String {

@@ -2,7 +2,8 @@
 //! node's wall clock (as in client-go; no crate for this kube version does it), and every write carries the resource version,
 //! so that of two candidates one fails. The lease lowers contention; correctness rests on idempotent steps.
 //!
-//! A leader watches its lease beside the renewals: it sees at once that somebody has taken or deleted it.
+//! A leader watches its lease beside the renewals: it sees at once that somebody has taken or deleted it. One that was deleted is not
+//! created by another candidate that has seen it before its holder must have stopped; a candidate that has not seen it cannot know.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -207,7 +208,11 @@ impl Elector {
     fn observe(&mut self, found: Option<Lease>) {
         let Some(lease) = found else {
             (self.acquired, self.transitions) = (None, 0);
-            self.observed.iter_mut().for_each(|lease| lease.deleted = true);
+            if let Some(lease) = self.observed.as_mut().filter(|lease| !lease.deleted) {
+                // Its holder may have renewed it until now.
+                (lease.deleted, lease.first_observed) = (true, Instant::now());
+                lease.duration = lease.duration.min(self.timings.lease_duration);
+            }
             return;
         };
         let version = lease.resource_version().unwrap_or_default();
@@ -267,7 +272,10 @@ async fn changed_by_others(
             Ok(Event::Apply(lease) | Event::InitApply(lease)) if is_other(&lease) => return,
             Ok(Event::Delete(_)) => return,
             Ok(_) => {}
-            Err(error) => tracing::debug!(%error, "the lease cannot be watched"),
+            Err(error) => {
+                tracing::debug!(%error, "the lease cannot be watched");
+                break; // until the next renewal
+            }
         }
     }
     std::future::pending::<()>().await;

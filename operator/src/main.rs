@@ -68,7 +68,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             return Ok(exit_code(teardown.run(flags.dry_run.output(), &mut terminal).await?));
         }
         Command::Orphans(flags) => {
-            let client = Client::try_from(cluster(&flags.cluster).await?.config)?;
+            let client = cluster(&flags.cluster).await?.client()?;
             let issuers = issuers_of(&client).await?;
             let accounts = administrator(&flags.aws, &issuers).await?;
             let orphans = Orphans { issuers: &issuers, client: &client, account: accounts.own() };
@@ -97,7 +97,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 async fn bootstrap(flags: &cli::Bootstrap, terminal: &mut Terminal) -> anyhow::Result<ExitCode> {
     let of_file = issuer_file::read(&flags.file)?;
     let cluster = cluster(&flags.cluster).await.context("nothing was changed")?;
-    let client = Client::try_from(cluster.config.clone()).context("nothing was changed")?;
+    let client = cluster.client().context("nothing was changed")?;
     let described = cluster.describe(&client).await;
     let endpoints = Endpoints::new(client.clone(), cluster.config, Timings::default().api_server_timeout);
     let accounts = administrator(&flags.aws, &of_file).await?;
@@ -129,7 +129,7 @@ async fn bootstrap(flags: &cli::Bootstrap, terminal: &mut Terminal) -> anyhow::R
 async fn adopt(command: Adopt, terminal: &mut Terminal) -> anyhow::Result<dry_run::Ended> {
     let flags = match &command {
         Adopt::Role(flags) => {
-            let client = Client::try_from(cluster(&flags.cluster).await?.config)?;
+            let client = cluster(&flags.cluster).await?.client()?;
             let role = BindingRole::read(&client, &flags.namespace, &flags.name).await?;
             let accounts = administrator(&flags.aws, slice::from_ref(role.issuer())).await?;
             let output = flags.dry_run.output();
@@ -164,7 +164,7 @@ fn exit_code(ended: dry_run::Ended) -> ExitCode {
 async fn cluster_issuers(flags: &ClusterArgs) -> anyhow::Result<(Vec<NamedIssuer>, String)> {
     let read = async {
         let cluster = cluster(flags).await?;
-        let client = Client::try_from(cluster.config.clone())?;
+        let client = cluster.client()?;
         anyhow::Ok((issuers_of(&client).await?, cluster.describe(&client).await))
     };
     read.await.context("nothing was changed. If the cluster no longer exists, use --without-cluster")

@@ -34,7 +34,8 @@ where
         let mut reference = ObjectRef::new(&name);
         reference.namespace.clone_from(&namespace);
         tracing::warn!(kind = %K::kind(&()), object = name, namespace, "an object cannot be decoded and is ignored");
-        store.get(&reference).map(|last| (*last).clone())
+        let last = store.get(&reference).filter(|last| last.uid() == metadata.uid());
+        last.map(|last| (*last).clone())
     };
     let event = match event {
         Event::Init => Event::Init,

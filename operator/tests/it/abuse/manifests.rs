@@ -31,8 +31,6 @@ const ACCOUNT: &str = "spec.serviceAccountName";
 const MADE: &[&str] = &["CreateRole"];
 const ATTACHED: &[&str] = &["CreateRole", "AttachRolePolicy"];
 const NOTHING: &[&str] = &[];
-/// In place of a reason: the controller cannot decode the object, and ignores it.
-pub const UNREADABLE: &str = "";
 
 /// A role for a `ServiceAccount` of that name, which is no name.
 fn account(
@@ -181,9 +179,9 @@ fn of_other_policies() -> Vec<Manifest> {
             "a session without end",
             "99999999999999999999h",
             Some("spec.role.maxSessionDuration"),
-            UNREADABLE,
+            "InvalidSpec",
         ),
-        session("a session without a number", "soon", Some("spec.role.maxSessionDuration"), UNREADABLE),
+        session("a session without a number", "soon", Some("spec.role.maxSessionDuration"), "InvalidSpec"),
         session("a session of fractions", "1.5h", Some("spec.role.maxSessionDuration"), "NotGranted"),
     ]
 }
@@ -260,13 +258,13 @@ fn of_other_roles(tenancy: &Tenancy) -> Vec<Manifest> {
             "an unknown drift policy",
             json!({"driftPolicy": "Never", "role": {}}),
             Some("spec.driftPolicy"),
-            UNREADABLE,
+            "InvalidSpec",
         ),
         fields(
             "an unknown deletion policy",
             json!({"deletionPolicy": "Keep", "role": {}}),
             Some("spec.deletionPolicy"),
-            UNREADABLE,
+            "InvalidSpec",
         ),
         Manifest {
             spec: json!({"serviceAccountName": "app", "roleARN": neighbours}),

@@ -20,7 +20,7 @@ use kube::core::DynamicObject;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use self::manifests::{Grants, Manifest, UNREADABLE, manifests};
+use self::manifests::{Grants, Manifest, manifests};
 use crate::world::{CLUSTER, QUEUE, STORAGE, World, apply, with_crds};
 
 /// A managed policy of AWS with every right.
@@ -279,17 +279,7 @@ async fn controller(tenancy: &Tenancy, manifest: &Manifest, failures: &mut Vec<S
     let bindings = world.bindings();
     world.sim.clear_calls();
     world.hold.arm(None);
-    if manifest.reason == UNREADABLE {
-        // The next binding is reconciled.
-        let next = json!({"serviceAccountName": "next", "roleARN": "arn:aws:iam::999999999999:role/partner"});
-        tenancy.apply("next", &next).await.unwrap();
-        world.binding_is("next", "Ready").await;
-        tenancy.remove("next").await;
-    }
     let decided = || async {
-        if manifest.reason == UNREADABLE {
-            return Ok(());
-        }
         let binding = bindings.get_opt("try").await?;
         let found = reason(binding.as_ref());
         let message =
@@ -372,6 +362,41 @@ async fn edit_all(tenancy: &Tenancy) -> usize {
     number
 }
 
+/// An edit to what the controller cannot decode keeps a role neither from its revocation nor from its end, and gives it nothing.
+async fn undecodable_edits_escape_nothing(tenancy: &mut Tenancy) {
+    let good = json!({"serviceAccountName": FREE, "role": {"policyARNs": [STORAGE]}});
+    for (bad, restarts) in [
+        (json!({"driftPolicy": "Never"}), false),
+        (
+            json!({"role": {"policyARNs": [STORAGE, ADMINISTRATOR], "maxSessionDuration": "99999999999999999999h"}}),
+            true,
+        ),
+    ] {
+        tenancy.apply("try", &good).await.unwrap();
+        tenancy.world.binding_is("try", "Ready").await;
+        tenancy.world.sim.clear_calls();
+        let mut spec = good.clone();
+        spec.as_object_mut().unwrap().extend(bad.as_object().unwrap().clone());
+        tenancy.edit("try", &spec).await;
+        tenancy.world.binding_is("try", "InvalidSpec").await;
+        if restarts {
+            tenancy.world.stop().await;
+            tenancy.world.start().await;
+            tenancy.world.issuer_is("Ready").await;
+        }
+        assert_eq!(tenancy.writes(FREE), [""; 0]);
+        let mut issuer = tenancy.issuer(Grants::Narrow);
+        issuer.grants.remove(0);
+        tenancy.world.apply_issuer(&issuer).await;
+        tenancy.world.binding_is("try", "Revoked").await;
+        assert_eq!(tenancy.writes(FREE), ["PutRolePolicy", "UpdateAssumeRolePolicy"]);
+        tenancy.remove("try").await;
+        assert_eq!(tenancy.world.sim.state().role(&tenancy.world.role_name(FREE)), None);
+        tenancy.grant(Grants::Narrow).await;
+        tenancy.world.issuer_is("Ready").await;
+    }
+}
+
 #[tokio::test]
 async fn a_tenants_manifests_reach_nothing_that_is_anothers() {
     let mut tenancy = Tenancy::new(World::new().await).await;
@@ -391,6 +416,11 @@ async fn without_the_rules_of_the_crd_the_controller_refuses_the_same_manifests(
     assert_eq!(refused, 0);
     let edits = edit_all(&tenancy).await;
     eprintln!("{accepted} manifests left to the controller, {edits} of them edits of a working binding, too");
+    tenancy.remove("app").await; // it would lose its grant, too
+    tenancy.world.stop().await;
+    tenancy.world.timings.grant_loss = Duration::ZERO;
+    tenancy.world.start().await;
+    undecodable_edits_escape_nothing(&mut tenancy).await;
     tenancy.world.sim.clear_calls();
     tenancy.world.stop().await;
 }

@@ -351,7 +351,7 @@ fn the_time_of_a_revocation_is_fixed_when_the_loss_is_seen_first() {
 }
 
 #[test]
-fn inline_policies_and_drift_that_is_only_reported() {
+fn inline_policies() {
     check(&[
         (
             "an inline policy",
@@ -448,6 +448,12 @@ fn inline_policies_and_drift_that_is_only_reported() {
             "False InvalidSpec Stalled",
             "+Granted -InvalidSpec +Annotated",
         ),
+    ]);
+}
+
+#[test]
+fn drift_that_is_only_reported() {
+    check(&[
         (
             "only reported",
             |case| {
