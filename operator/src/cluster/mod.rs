@@ -186,8 +186,13 @@ impl Cluster {
                 Event::Init => listed = References::default(),
                 Event::InitApply(binding) => put(&mut listed, binding),
                 Event::InitDone => {
-                    self.index(|references| *references = std::mem::take(&mut listed));
+                    let before =
+                        self.index(|references| std::mem::replace(references, std::mem::take(&mut listed)));
                     self.bindings_synced.cancel();
+                    // Of what has ended while there was no watch, no event tells.
+                    let has_none =
+                        |account: &&Key| self.on_service_account(&account.0, &account.1).is_empty();
+                    before.service_accounts().filter(has_none).for_each(&unbound);
                     // While the list was read, any object may have ended; and one that was listed on an earlier page was
                     // not yet in the store when that woke it.
                     wake(
@@ -273,8 +278,8 @@ impl Cluster {
             .applied_objects()
     }
 
-    fn index(&self, change: impl FnOnce(&mut References)) {
-        change(&mut self.references.write().unwrap_or_else(PoisonError::into_inner));
+    fn index<T>(&self, change: impl FnOnce(&mut References) -> T) -> T {
+        change(&mut self.references.write().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

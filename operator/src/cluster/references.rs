@@ -52,6 +52,11 @@ impl References {
         self.by_service_account.get(&account).into_iter().flatten().map(String::as_str)
     }
 
+    /// The `ServiceAccount`s with a binding.
+    pub fn service_accounts(&self) -> impl Iterator<Item = &Key> {
+        self.by_service_account.keys()
+    }
+
     /// The bindings that use an issuer.
     pub fn of_issuer(&self, issuer: &str) -> impl Iterator<Item = &Key> {
         self.by_issuer.get(issuer).into_iter().flatten()
@@ -76,6 +81,8 @@ mod tests {
         references.put(("other".into(), "a".into()), "app", "default");
         assert_eq!(references.on("ns", "app").collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(references.of_issuer("default").count(), 2);
+        let accounts: BTreeSet<&Key> = references.service_accounts().collect();
+        assert_eq!(accounts, [&key("app"), &("other".into(), "app".into())].into());
         // Deleted and made again for another ServiceAccount, while the watch saw only the end of it.
         references.put(key("a"), "web", "second");
         assert_eq!(references.on("ns", "app").collect::<Vec<_>>(), ["b"]);
