@@ -35,8 +35,9 @@ pub async fn reconcile<K: Kind>(
     driver: Arc<Driver<K>>,
 ) -> Result<Action, Infallible> {
     let namespace = object.namespace().unwrap_or_default();
+    let begun = driver.memories.is_in_progress(&object.uid().unwrap_or_default());
     // What waits when the operator stops has not begun.
-    let Some(_turn) = driver.stop.run_until_cancelled(driver.turns.turn(&namespace)).await else {
+    let Some(_turn) = driver.stop.run_until_cancelled(driver.turns.turn(&namespace, begun)).await else {
         return Ok(Action::await_change());
     };
     // It may have changed while this waited.

@@ -37,6 +37,11 @@ impl<K: Kind> Memories<K> {
         self.lock().remove(uid).unwrap_or_else(new)
     }
 
+    /// Whether the last pass took steps, and none of them failed.
+    pub fn is_in_progress(&self, uid: &str) -> bool {
+        self.lock().get(uid).is_some_and(|memory| memory.failures == 0 && !memory.steps.is_empty())
+    }
+
     /// Puts it back after the pass. Memories of objects that are gone are dropped once there are many: an object without
     /// our finalizer ends without a pass.
     pub fn put(&self, uid: String, memory: Memory<K>, existing: &Store<K::Object>) {

@@ -1,5 +1,6 @@
 //! How many passes run at once, and which one is next: the namespaces with waiting passes take turns, so that a thousand bindings of one
-//! tenant do not delay the one binding of another. Controllers are not limited themselves: a pass that waits here has not begun, and takes
+//! tenant do not delay the one binding of another. Within a namespace those come first that have begun something: of a thousand bindings
+//! the first ones are Ready before the last ones are begun. Controllers are not limited themselves: a pass that waits here has not begun, and takes
 //! a few hundred bytes.
 //!
 //! Not a crate: tokio's semaphore gives permits in the order of the callers, whoever they are for.
@@ -16,9 +17,24 @@ pub struct Turns(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     free: usize,
-    waiting: HashMap<String, VecDeque<oneshot::Sender<Turn>>>,
+    waiting: HashMap<String, Waiting>,
     /// Namespaces with waiting passes; the first one is next.
     order: VecDeque<String>,
+}
+
+/// The waiting passes of a namespace, oldest first.
+#[derive(Debug, Default)]
+struct Waiting {
+    begun: VecDeque<oneshot::Sender<Turn>>,
+    others: VecDeque<oneshot::Sender<Turn>>,
+}
+
+impl Waiting {
+    /// The next one that still waits. Those that wait no more do not count as a turn of their namespace.
+    fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
+        let mut oldest = || self.begun.pop_front().or_else(|| self.others.pop_front());
+        std::iter::from_fn(&mut oldest).find(|sender| !sender.is_closed())
+    }
 }
 
 /// The permit to run; it ends when it is dropped.
@@ -33,8 +49,8 @@ impl Turns {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// Waits for a turn of a namespace.
-    pub async fn turn(&self, namespace: &str) -> Turn {
+    /// Waits for a turn of a namespace. `begun`: the pass goes on with what an earlier one has begun.
+    pub async fn turn(&self, namespace: &str, begun: bool) -> Turn {
         let next = {
             let mut state = self.state();
             if state.free > 0 {
@@ -43,8 +59,9 @@ impl Turns {
             }
             let (sender, next) = oneshot::channel();
             let waiting = state.waiting.entry(namespace.to_owned()).or_default();
-            waiting.push_back(sender);
-            if waiting.len() == 1 {
+            let is_first = waiting.begun.is_empty() && waiting.others.is_empty();
+            if begun { &mut waiting.begun } else { &mut waiting.others }.push_back(sender);
+            if is_first {
                 state.order.push_back(namespace.to_owned());
             }
             next
@@ -62,12 +79,8 @@ impl Turns {
                 return;
             };
             let Some(waiting) = state.waiting.get_mut(&namespace) else { continue };
-            // Those that wait no more do not count as a turn of their namespace.
-            while waiting.front().is_some_and(oneshot::Sender::is_closed) {
-                waiting.pop_front();
-            }
-            let next = waiting.pop_front();
-            if waiting.is_empty() {
+            let next = waiting.next();
+            if waiting.begun.is_empty() && waiting.others.is_empty() {
                 state.waiting.remove(&namespace);
             } else {
                 state.order.push_back(namespace);
@@ -105,10 +118,13 @@ mod tests {
     #[test]
     fn namespaces_take_turns_and_one_that_waits_no_more_loses_none() {
         let turns = Turns::new(1);
-        let mut current = turns.turn("a").now_or_never();
+        let mut current = turns.turn("a", false).now_or_never();
+        let begun = [("c", true), ("a", true), ("a", true)];
         let mut waiting: Vec<_> = ["a", "a", "a", "b", "c", "b"]
+            .map(|namespace| (namespace, false))
             .into_iter()
-            .map(|namespace| (namespace, Box::pin(turns.turn(namespace))))
+            .chain(begun)
+            .map(|(namespace, begun)| ((namespace, begun), Box::pin(turns.turn(namespace, begun))))
             .collect();
         for (_, turn) in &mut waiting {
             assert!(turn.as_mut().now_or_never().is_none());
@@ -124,7 +140,8 @@ mod tests {
             });
             order.push(waiting.remove(ready.unwrap()).0);
         }
-        assert_eq!(order, ["a", "b", "c", "a", "b"]);
+        let [a, b, c] = ["a", "b", "c"].map(|namespace| (namespace, false));
+        assert_eq!(order, [begun[1], b, begun[0], begun[2], b, c, a, a]);
         drop(current);
         assert_eq!(turns.state().free, 1);
         assert!(turns.state().waiting.is_empty());
@@ -133,10 +150,10 @@ mod tests {
     #[test]
     fn a_turn_that_was_given_and_not_taken_goes_on() {
         let turns = Turns::new(1);
-        let current = turns.turn("a").now_or_never();
-        let mut given = Box::pin(turns.turn("a"));
+        let current = turns.turn("a", false).now_or_never();
+        let mut given = Box::pin(turns.turn("a", false));
         assert!(given.as_mut().now_or_never().is_none());
-        let mut next = Box::pin(turns.turn("b"));
+        let mut next = Box::pin(turns.turn("b", false));
         assert!(next.as_mut().now_or_never().is_none());
         drop(current);
         drop(given);

@@ -82,6 +82,12 @@ impl Calls {
         self.count(|call| call.service == "iam" && !is_throttled(call))
     }
 
+    /// Those of them that are about the role of a binding.
+    pub fn of_bindings(&self) -> usize {
+        let roles = format!(":role/podidentity/{0}/{0}.", crate::CLUSTER);
+        self.count(|call| call.service == "iam" && call.resource.contains(&roles) && !is_throttled(call))
+    }
+
     /// Calls to IAM that it throttled.
     pub fn throttled(&self) -> usize {
         self.count(is_throttled)

@@ -72,7 +72,7 @@ async fn throttled(arguments: &Arguments, rows: &mut Vec<Row>) -> Result<()> {
             1,
             Limit::Best(possible, Some(THROTTLED)),
         ),
-        calls_per_binding(arguments, &what, calls.iam(), bindings),
+        calls_per_binding(arguments, &what, calls.of_bindings(), bindings),
         Row::new(format!("{what}: calls that IAM throttled"), number(calls.throttled()), 0, Limit::None),
         Row::none(format!("{what}: bindings that were Stalled"), setup.watched.state().stalled.len()),
     ]);
@@ -94,7 +94,7 @@ async fn burst(arguments: &Arguments, bindings: usize, rows: &mut Vec<Row>) -> R
     let created = Instant::now();
     let last = setup.until_ready(&mut operator, bindings).await?;
     let cpu = operator.cpu_seconds()? - cpu;
-    let calls = setup.aws.since(since).iam();
+    let calls = setup.aws.since(since).of_bindings();
     operator.until_quiet(1).await?;
     let written = writes(&setup.client).await? - before;
     let seconds = last.duration_since(begun).as_secs_f64();
