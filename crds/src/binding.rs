@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value};
 
 use crate::lenient;
@@ -156,11 +156,22 @@ impl Serialize for PodIdentityBindingSpec {
 }
 
 impl<'de> Deserialize<'de> for PodIdentityBindingSpec {
-    /// Members that cannot be decoded are named in `undecodable`.
+    /// Members that cannot be decoded are named in `undecodable`, but for those that say whose identity it is: without them it would be
+    /// another one. An unknown policy is read as the one that removes nothing.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const REQUIRED: [&str; 4] = ["serviceAccountName", "issuerRef", "roleARN", "audience"];
         let value = Value::deserialize(deserializer)?;
-        let (spec, left_out) =
-            lenient::members(&value, &["serviceAccountName"], |value| Self::deserialize(value))?;
+        let (mut spec, left_out) = lenient::members(&value, &REQUIRED, |value| Self::deserialize(value))?;
+        let is_left_out = |name: &str| left_out.iter().any(|left_out| left_out == name);
+        if is_left_out("role") {
+            return Err(de::Error::custom("role is no object"));
+        }
+        if is_left_out("deletionPolicy") {
+            spec.deletion_policy = RoleDeletionPolicy::Retain;
+        }
+        if is_left_out("driftPolicy") {
+            spec.drift_policy = DriftPolicy::ReportOnly;
+        }
         Ok(Self { undecodable: left_out, ..spec })
     }
 }
@@ -342,24 +353,33 @@ mod tests {
     fn what_cannot_be_decoded_is_left_out_and_named() {
         let read = |value: serde_json::Value| serde_json::from_value::<PodIdentityBindingSpec>(value);
         let spec = json!({
-            "serviceAccountName": "app", "deletionPolicy": "Retain", "driftPolicy": "Never", "audience": 7,
+            "serviceAccountName": "app", "deletionPolicy": "Keep", "driftPolicy": "Never", "audience": "sts", "region": 7,
             "role": {"policyARNs": ["a"], "maxSessionDuration": "soon", "description": "x"},
         });
         let found = read(spec).unwrap();
-        assert_eq!(found.undecodable, ["audience", "driftPolicy", "role.maxSessionDuration"]);
+        assert_eq!(found.undecodable, ["deletionPolicy", "driftPolicy", "region", "role.maxSessionDuration"]);
         assert!(found.check().unwrap_err().contains("spec.role.maxSessionDuration"));
         let role = found.role.as_ref().unwrap();
         assert_eq!(
             (role.policy_arns.as_slice(), role.description.as_deref()),
             (&["a".to_owned()][..], Some("x"))
         );
-        assert_eq!(found.deletion_policy, RoleDeletionPolicy::Retain);
-        assert!(read(json!({"serviceAccountName": 1})).is_err());
-        assert!(read(json!({"role": {}})).is_err());
-        assert!(read(json!("x")).is_err());
-        // A role that is no object is none, but the specification is known to be no other.
-        let found = read(json!({"serviceAccountName": "app", "role": "x", "roleARN": "y"})).unwrap();
-        assert_eq!((found.role, found.undecodable), (None, vec!["role".to_owned()]));
+        assert_eq!(
+            (found.deletion_policy, found.drift_policy, found.audience.as_deref()),
+            (RoleDeletionPolicy::Retain, DriftPolicy::ReportOnly, Some("sts"))
+        );
+        // Without these it would be another identity.
+        for bad in [
+            json!({"serviceAccountName": 1}),
+            json!({"role": {}}),
+            json!("x"),
+            json!({"serviceAccountName": "app", "role": "x"}),
+            json!({"serviceAccountName": "app", "roleARN": 1}),
+            json!({"serviceAccountName": "app", "audience": 1, "role": {}}),
+            json!({"serviceAccountName": "app", "issuerRef": {"name": 1}, "role": {}}),
+        ] {
+            assert!(read(bad.clone()).is_err(), "{bad}");
+        }
 
         let status =
             json!({"roleName": "r", "revokeAt": "9999-12-31T23:59:59Z", "conditions": [{"type": "Ready"}]});

@@ -48,6 +48,9 @@ impl BindingRole {
     pub async fn read(client: &Client, namespace: &str, name: &str) -> anyhow::Result<Self> {
         let bindings: Api<PodIdentityBinding> = Api::namespaced(client.clone(), namespace);
         let binding = bindings.get(name).await.with_context(|| format!("binding {namespace}/{name}"))?;
+        if let Err(why) = binding.spec.check() {
+            bail!("binding {namespace}/{name}: {why}");
+        }
         if binding.spec.role.is_none() {
             bail!("binding {namespace}/{name} names its role in spec.roleARN: such a role is used as it is");
         }

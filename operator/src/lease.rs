@@ -3,7 +3,8 @@
 //! so that of two candidates one fails. The lease lowers contention; correctness rests on idempotent steps.
 //!
 //! A leader watches its lease beside the renewals: it sees at once that somebody has taken or deleted it. One that was deleted is not
-//! created by another candidate that has seen it before its holder must have stopped; a candidate that has not seen it cannot know.
+//! created by another candidate that has seen it before a holder with the same settings must have stopped; a candidate that has not seen
+//! it cannot know.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};

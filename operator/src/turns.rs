@@ -1,7 +1,7 @@
 //! How many passes run at once, and which one is next: the namespaces with waiting passes take turns, so that a thousand bindings of one
-//! tenant do not delay the one binding of another. Within a namespace those come first that have begun something: of a thousand bindings
-//! the first ones are Ready before the last ones are begun. Controllers are not limited themselves: a pass that waits here has not begun, and takes
-//! a few hundred bytes.
+//! tenant do not delay the one binding of another. Within a namespace three of four turns are for passes that go on with something: of a
+//! thousand bindings the first ones are Ready before the last ones are begun. Controllers are not limited themselves: a pass that waits
+//! here has not begun, and takes a few hundred bytes.
 //!
 //! Not a crate: tokio's semaphore gives permits in the order of the callers, whoever they are for.
 
@@ -27,13 +27,25 @@ struct State {
 struct Waiting {
     begun: VecDeque<oneshot::Sender<Turn>>,
     others: VecDeque<oneshot::Sender<Turn>>,
+    /// How many turns in a row were those of `begun`.
+    in_a_row: u8,
 }
 
 impl Waiting {
-    /// The next one that still waits. Those that wait no more do not count as a turn of their namespace.
+    /// The next one that still waits. Those that wait no more do not count as a turn of their namespace. What is never finished does not
+    /// stop the others.
     fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
-        let mut oldest = || self.begun.pop_front().or_else(|| self.others.pop_front());
-        std::iter::from_fn(&mut oldest).find(|sender| !sender.is_closed())
+        const MOST_IN_A_ROW: u8 = 3;
+        let oldest = |queue: &mut VecDeque<oneshot::Sender<Turn>>| {
+            std::iter::from_fn(|| queue.pop_front()).find(|sender| !sender.is_closed())
+        };
+        let of_begun = if self.in_a_row < MOST_IN_A_ROW { oldest(&mut self.begun) } else { None };
+        if of_begun.is_some() {
+            self.in_a_row += 1;
+            return of_begun;
+        }
+        self.in_a_row = 0;
+        oldest(&mut self.others).or_else(|| oldest(&mut self.begun))
     }
 }
 
@@ -145,6 +157,23 @@ mod tests {
         drop(current);
         assert_eq!(turns.state().free, 1);
         assert!(turns.state().waiting.is_empty());
+    }
+
+    #[test]
+    fn what_is_never_finished_does_not_stop_the_others() {
+        let turns = Turns::new(1);
+        let mut current = turns.turn("a", false).now_or_never();
+        let mut other = Box::pin(turns.turn("a", false));
+        assert!(other.as_mut().now_or_never().is_none());
+        let mut begun: Vec<_> = (0..9).map(|_| Box::pin(turns.turn("a", true))).collect();
+        assert!(begun.iter_mut().all(|turn| turn.as_mut().now_or_never().is_none()));
+        for turn in &mut begun[..3] {
+            drop(current.take());
+            current = turn.as_mut().now_or_never();
+            assert!(current.is_some());
+        }
+        drop(current.take());
+        assert!(other.as_mut().now_or_never().is_some());
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         let facts = if lost { Some(RoleFacts::default()) } else { view.own_role(observed) };
         let revoke_at = granted::known_revocation(view, memory).filter(|_| view.grant.is_err());
         Decision { facts, next, revoke_at, ..Decision::nothing(summary, timings) }
-    } else if view.spec().role.is_some() {
+    } else if view.spec().role.is_some() || keeps_role(view) {
         own_role(view, observed, memory, clock, timings)
     } else {
         use_existing_role(view, observed, memory, clock, timings)
@@ -116,10 +116,8 @@ fn blocked(
     if let Some(holder) = holder {
         return Some(already_bound(view, holder, view.grant.is_ok(), clock, timings));
     }
-    // A role that was made stays as it is (`own_role`).
-    let makes_role = view.object.finalizer && view.spec().role.is_some();
-    if let Some(invalid) = view.invalid.as_ref().filter(|_| !makes_role) {
-        return Some((Summary::Stalled(invalid.clone()), later));
+    if let Some(invalid) = &view.invalid {
+        return (!keeps_role(view)).then(|| (Summary::Stalled(invalid.clone()), later));
     }
     view.spec().role.as_ref()?;
     let (issuer, name) = match view.issuer() {
@@ -133,6 +131,13 @@ fn blocked(
         return Some((Summary::Reconciling(Finding::new(Reason::DependencyNotReady, message)), later));
     }
     None
+}
+
+/// Whether the specification breaks a rule of the CRD and the binding has a role: it stays as it is while grants cover it, whatever the
+/// specification says.
+fn keeps_role(view: &View) -> bool {
+    let has_any = view.spec().role.is_some() || view.binding.has_role();
+    view.invalid.is_some() && view.object.finalizer && has_any
 }
 
 /// A binding that makes a role: whether its specification is accepted, and whether grants cover what it asks for and what the role

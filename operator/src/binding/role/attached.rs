@@ -8,7 +8,7 @@ use crate::change::Change;
 use crate::policy::only_denies;
 
 /// Managed policies a role may have unless the account's quota was raised (IAM quotas).
-const QUOTA: usize = 10;
+const QUOTA: isize = 10;
 
 /// The specified policies, each once.
 #[must_use]
@@ -22,14 +22,13 @@ type Found = BTreeMap<String, Option<String>>;
 /// What makes the attached policies equal to `wanted`, those that only deny excepted.
 #[must_use]
 pub fn diff(role: &str, found: &Found, wanted: &BTreeSet<String>) -> Difference {
-    let missing: Vec<Change> =
-        wanted.iter().filter(|arn| !found.contains_key(*arn)).map(|arn| attach(role, arn)).collect();
+    let missing = wanted.iter().filter(|arn| !found.contains_key(*arn));
     let denies: BTreeSet<&String> = foreign_denies(found, wanted).collect();
     let surplus = found.keys().filter(|arn| !wanted.contains(*arn) && !denies.contains(arn));
     Difference {
-        removals: surplus.map(|arn| detach(role, arn)).collect(),
-        fits: found.len() + missing.len() <= QUOTA,
-        additions: missing,
+        additions: missing.map(|arn| (attach(role, arn), 1)).collect(),
+        removals: surplus.map(|arn| (detach(role, arn), 1)).collect(),
+        room: QUOTA - found.len().cast_signed(),
     }
 }
 

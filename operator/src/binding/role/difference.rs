@@ -2,31 +2,37 @@
 
 use crate::change::Change;
 
-/// What makes one sort of policies, managed or inline, as specified.
+/// What makes one sort of policies, managed or inline, as specified. Sizes are in the unit of IAM's quota: policies or characters.
 #[derive(Debug)]
 pub struct Difference {
-    /// What IAM may refuse.
-    pub additions: Vec<Change>,
-    /// What takes rights away.
-    pub removals: Vec<Change>,
-    /// Whether IAM's quota leaves room for the additions before the removals.
-    pub fits: bool,
+    /// What IAM may refuse, and by how much the role grows.
+    pub additions: Vec<(Change, isize)>,
+    /// What takes rights away, and by how much the role shrinks.
+    pub removals: Vec<(Change, isize)>,
+    /// What the quota leaves before all of that.
+    pub room: isize,
 }
 
 impl Difference {
-    /// All changes. IAM may refuse what is added, of either sort: until it is there, the role keeps what it has, except where the quota leaves no
-    /// other order.
+    /// All changes. IAM may refuse what is added, of either sort: until it is there, the role keeps what it has. Where the quota leaves no
+    /// room for an addition, no more is removed before it than it needs, and only after all additions that have room.
     #[must_use]
     pub fn in_order(sorts: [Self; 2]) -> Vec<Change> {
         let (mut first, mut last) = (Vec::new(), Vec::new());
-        for Self { additions, removals, fits } in sorts {
-            if fits {
-                first.extend(additions);
-                last.extend(removals);
-            } else {
-                last.extend(removals);
-                last.extend(additions);
+        for Self { additions, removals, mut room } in sorts {
+            let mut removals = removals.into_iter();
+            let mut is_full = false;
+            for (addition, size) in additions {
+                while room < size {
+                    let Some((removal, freed)) = removals.next() else { break };
+                    is_full = true;
+                    room += freed;
+                    last.push(removal);
+                }
+                room -= size;
+                if is_full { &mut last } else { &mut first }.push(addition);
             }
+            last.extend(removals.map(|(removal, _)| removal));
         }
         first.extend(last);
         first

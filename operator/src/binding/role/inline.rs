@@ -62,19 +62,21 @@ pub fn diff(role: &str, found: &BTreeMap<String, String>, wanted: &BTreeMap<Stri
             document: document.clone(),
         }),
     };
-    let grows = |name: &String, document: &Value| {
-        characters(&document.to_string()) > found.get(name).map_or(0, |stored| characters(stored))
+    let grows = |(name, document): &(&String, &Value)| {
+        let before = found.get(*name).map_or(0, |stored| characters(stored));
+        characters(&document.to_string()).cast_signed() - before.cast_signed()
     };
     let missing = wanted.iter().filter(|(name, document)| !is_there(name, document));
-    let (last, first): (Vec<_>, Vec<_>) = missing.partition(|(name, document)| grows(name, document));
+    let mut missing: Vec<_> = missing.map(|policy| (put(policy), grows(&policy))).collect();
+    missing.sort_by_key(|(_, size)| *size > 0); // stable
     let is_surplus = |name: &String, document: &str| !wanted.contains_key(name) && !only_denies(document);
     let surplus = found.iter().filter(|(name, document)| is_surplus(name, document));
-    let kept: usize =
-        found.iter().filter(|(name, _)| !wanted.contains_key(*name)).map(|(_, text)| characters(text)).sum();
     Difference {
-        additions: first.into_iter().chain(last).map(put).collect(),
-        removals: surplus.map(|(name, _)| remove(role, name)).collect(),
-        fits: kept + size(wanted) <= LIMIT,
+        additions: missing,
+        removals: surplus
+            .map(|(name, document)| (remove(role, name), characters(document).cast_signed()))
+            .collect(),
+        room: LIMIT.cast_signed() - size_of_all(found).cast_signed(),
     }
 }
 

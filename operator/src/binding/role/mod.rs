@@ -128,7 +128,7 @@ impl Target {
         };
         let attach = attached::diff(&self.name, &BTreeMap::new(), &self.attached);
         let inline = inline::diff(&self.name, &BTreeMap::new(), &self.inline);
-        std::iter::once(create).chain(attach.additions).chain(inline.additions).collect()
+        std::iter::once(create).chain(Difference::in_order([attach, inline])).collect()
     }
 
     /// What makes a role that exists as specified. The boundary comes first: the operator may change the rights of bounded

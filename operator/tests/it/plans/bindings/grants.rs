@@ -382,6 +382,23 @@ fn inline_policies() {
             "+Granted -Progressing +Annotated",
         ),
         (
+            "neither a role nor an ARN, which no CRD of ours allows: the role stays",
+            |case| (case.generation, case.spec.role) = (2, None),
+            &[],
+            "False InvalidSpec Stalled",
+            "+NotRequired +NotRequired +Annotated",
+        ),
+        (
+            "the same without a grant: the role is lost",
+            |case| {
+                (case.generation, case.spec.role) = (2, None);
+                case.issuer.as_mut().unwrap().grants.clear();
+            },
+            &[],
+            "False GrantLost Stalled",
+            "+NotRequired +NotRequired +Annotated",
+        ),
+        (
             "additions of either sort before removals",
             |case| {
                 case.wants(&[QUEUE]);

@@ -110,6 +110,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
             },
             &[
                 "detach p0",
+                "attach storage",
                 "detach p1",
                 "detach p2",
                 "detach p3",
@@ -119,7 +120,6 @@ fn from_what_is_observed_to_steps_and_conditions() {
                 "detach p7",
                 "detach p8",
                 "detach p9",
-                "attach storage",
             ],
             "False Progressing Reconciling",
             "+Granted -Progressing +Annotated",
