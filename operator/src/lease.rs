@@ -2,9 +2,9 @@
 //! node's wall clock (as in client-go; no crate for this kube version does it), and every write carries the resource version,
 //! so that of two candidates one fails. The lease lowers contention; correctness rests on idempotent steps.
 //!
-//! A leader watches its lease beside the renewals: it sees at once that somebody has taken or deleted it. One that was deleted is not
-//! created by another candidate that has seen it before a holder with the same settings must have stopped; a candidate that has not seen
-//! it cannot know.
+//! A leader also watches its lease: it sees at once that another candidate has taken it, or that it was deleted. A candidate that has read
+//! a lease, and then finds it deleted, waits for the lease's duration before it creates a new one: the former holder has stopped by then,
+//! if it has the same settings. A candidate that has never read the lease does not wait.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -260,7 +260,7 @@ impl Elector {
     }
 }
 
-/// Returns once an event of the lease's watch shows another holder, or that the lease is gone.
+/// Returns once an event of the lease's watch shows another holder, or that the lease was deleted.
 async fn changed_by_others(
     events: &mut (impl Stream<Item = watcher::Result<Event<Lease>>> + Unpin),
     identity: &str,

@@ -32,8 +32,8 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// The next one that still waits. Those that wait no more do not count as a turn of their namespace. What is never finished does not
-    /// stop the others.
+    /// The next one that still waits. Those that wait no more do not count as a turn of their namespace. At most three
+    /// turns in a row are of `begun`: an object that every pass changes must not delay the others for ever.
     fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
         const MOST_IN_A_ROW: u8 = 3;
         let oldest = |queue: &mut VecDeque<oneshot::Sender<Turn>>| {
@@ -61,7 +61,7 @@ impl Turns {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// Waits for a turn of a namespace. `begun`: the pass goes on with what an earlier one has begun.
+    /// Waits for a turn of a namespace. `begun`: an earlier pass over the same object has changed something and was not the last one.
     pub async fn turn(&self, namespace: &str, begun: bool) -> Turn {
         let next = {
             let mut state = self.state();

@@ -189,7 +189,7 @@ impl Cluster {
                     let before =
                         self.index(|references| std::mem::replace(references, std::mem::take(&mut listed)));
                     self.bindings_synced.cancel();
-                    // Of what has ended while there was no watch, no event tells.
+                    // A binding that ended while there was no watch has no event.
                     let has_none =
                         |account: &&Key| self.on_service_account(&account.0, &account.1).is_empty();
                     before.service_accounts().filter(has_none).for_each(&unbound);

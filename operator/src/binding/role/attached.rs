@@ -19,7 +19,7 @@ pub fn wanted(policy_arns: &[String]) -> BTreeSet<String> {
 /// Attached policies by ARN, with the documents of those that were read.
 type Found = BTreeMap<String, Option<String>>;
 
-/// What makes the attached policies equal to `wanted`, those that only deny excepted.
+/// What makes the attached policies equal to `wanted`. A policy that only denies is never detached.
 #[must_use]
 pub fn diff(role: &str, found: &Found, wanted: &BTreeSet<String>) -> Difference {
     let missing = wanted.iter().filter(|arn| !found.contains_key(*arn));

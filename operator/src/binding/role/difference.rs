@@ -14,8 +14,9 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// All changes. IAM may refuse what is added, of either sort: until it is there, the role keeps what it has. Where the quota leaves no
-    /// room for an addition, no more is removed before it than it needs, and only after all additions that have room.
+    /// All changes, in their order: first the additions of both sorts that the quotas allow at once, since IAM may refuse an addition and the
+    /// role must then still have all of its policies. Then the additions that exceed a quota, each after as few removals as make it
+    /// possible. Then the other removals.
     #[must_use]
     pub fn in_order(sorts: [Self; 2]) -> Vec<Change> {
         let (mut first, mut last) = (Vec::new(), Vec::new());

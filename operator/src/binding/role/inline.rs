@@ -46,8 +46,8 @@ fn characters(document: &str) -> usize {
     document.chars().filter(|c| !c.is_whitespace()).count()
 }
 
-/// What makes the inline policies equal to `wanted`, one that only denies excepted: it is never removed. The policy of a revoked role
-/// is not one of these. Documents that become smaller come first, so that the others have room.
+/// What makes the inline policies equal to `wanted`. A policy that only denies is never removed here, so neither is the one of a
+/// revocation. Documents that become smaller are written first: IAM limits the size of all documents together.
 #[must_use]
 pub fn diff(role: &str, found: &BTreeMap<String, String>, wanted: &BTreeMap<String, Value>) -> Difference {
     let is_there =

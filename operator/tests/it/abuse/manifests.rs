@@ -1,4 +1,5 @@
-//! The manifests of a tenant that tries to reach what is not its own: what each one asks for, who refuses it, and what is done in AWS.
+//! The manifests of a tenant that asks for namespaces, policies and roles of others: the specification, whether the API server or the
+//! controller refuses it, and what is done in AWS.
 
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
-//! What a tenant can try who may write bindings, `ServiceAccount`s and pods in its own namespace, and nothing else: to reach another
-//! namespace, a policy that is not granted, another role, the boundary, the issuer's bucket. Each manifest is refused by the CRD's
-//! rules, or by the controller, or changes nothing but the tenant's own role; and what the CRD's rules refuse does no harm without them.
+//! A tenant may write bindings, `ServiceAccount`s and pods in its own namespace, and nothing else. Its manifests ask for another
+//! namespace, a policy that is not granted, another role, the boundary, and the issuer's bucket. Each manifest is refused by the CRD's
+//! rules, or by the controller, or changes nothing but the tenant's own role. Without the CRD's rules the controller refuses the same.
 
 mod manifests;
 mod poison;

@@ -119,7 +119,7 @@ async fn times_that_no_decoder_knows_hide_no_other_object() {
     tenancy.world.stop().await;
 }
 
-/// Only who may write the status can do this, a restored backup for example.
+/// This needs the right to write the status; a restored backup has it, for example.
 #[tokio::test]
 async fn a_status_that_cannot_be_decoded_hides_no_other_binding() {
     let mut tenancy = Tenancy::new(World::new().await).await;

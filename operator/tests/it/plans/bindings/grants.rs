@@ -351,29 +351,6 @@ fn the_time_of_a_revocation_is_fixed_when_the_loss_is_seen_first() {
 }
 
 #[test]
-fn without_a_role_in_the_specification_the_grants_hold_for_the_one_that_was_made() {
-    check(&[
-        (
-            "neither a role nor an ARN, which no CRD of ours allows: the role stays",
-            |case| (case.generation, case.spec.role) = (2, None),
-            &[],
-            "False InvalidSpec Stalled",
-            "+NotRequired +NotRequired +Annotated",
-        ),
-        (
-            "the same without a grant: the role is lost",
-            |case| {
-                (case.generation, case.spec.role) = (2, None);
-                case.issuer.as_mut().unwrap().grants.clear();
-            },
-            &[],
-            "False GrantLost Stalled",
-            "+NotRequired +NotRequired +Annotated",
-        ),
-    ]);
-}
-
-#[test]
 fn inline_policies() {
     check(&[
         (

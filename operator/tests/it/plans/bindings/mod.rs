@@ -350,3 +350,26 @@ fn a_role_is_reported_once_it_was_seen() {
     case.clock.started = case.clock.instant.checked_sub(Duration::from_hours(1)).unwrap();
     assert_eq!(case.plan().facts.role, Some(RoleFacts::default()), "certainly gone");
 }
+
+#[test]
+fn without_a_role_in_the_specification_the_grants_hold_for_the_one_that_was_made() {
+    check(&[
+        (
+            "neither a role nor an ARN, which no CRD of ours allows: the role stays",
+            |case| (case.generation, case.spec.role) = (2, None),
+            &[],
+            "False InvalidSpec Stalled",
+            "+NotRequired +NotRequired +Annotated",
+        ),
+        (
+            "the same without a grant: the role is lost",
+            |case| {
+                (case.generation, case.spec.role) = (2, None);
+                case.issuer.as_mut().unwrap().grants.clear();
+            },
+            &[],
+            "False GrantLost Stalled",
+            "+NotRequired +NotRequired +Annotated",
+        ),
+    ]);
+}
