@@ -22,6 +22,8 @@ use crate::world::{ACCOUNT, Reach, Replica, Sent, World};
 const LEASE_DURATION: Duration = Duration::from_secs(6);
 const LEASE_RENEW: Duration = Duration::from_secs(2);
 const LEASE_RETRY: Duration = Duration::from_millis(800);
+/// The defaults: a renewal every 2.5 s, so that only the watch of the Lease shows a change within [`STOP`].
+const DEFAULTS: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(5));
 /// All work ends at most so long after its replica is no longer the leader.
 const STOP: Duration = Duration::from_secs(1);
 /// Waiting for all bindings.
@@ -44,10 +46,10 @@ impl Work {
 
 /// The first replica leads and is in the middle of the work, and the second one waits. Everything is there before the first one
 /// starts: how long the work takes is up to IAM's delay, not to the speed of this machine.
-async fn begun(work: Work) -> (World, Replica, Replica) {
+async fn begun(work: Work, (lease_duration, lease_renew): (Duration, Duration)) -> (World, Replica, Replica) {
     let mut world = World::bootstrapped().await;
     (world.timings.lease_duration, world.timings.lease_renew, world.timings.lease_retry) =
-        (LEASE_DURATION, LEASE_RENEW, LEASE_RETRY);
+        (lease_duration, lease_renew, LEASE_RETRY);
     let allow = json!({"Version": "2012-10-17", "Statement": [
         {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::data/*"},
     ]});
@@ -70,7 +72,7 @@ async fn begun(work: Work) -> (World, Replica, Replica) {
     let first = world.replica("first").await;
     first.until_lease_is_asked_for(&Method::POST).await;
     // Nothing here is about the end of the second one's leadership: it must not end because the machine is busy.
-    (world.timings.lease_duration, world.timings.lease_renew) = (10 * LEASE_DURATION, 10 * LEASE_RENEW);
+    (world.timings.lease_duration, world.timings.lease_renew) = (10 * lease_duration, 10 * lease_renew);
     let second = world.replica("second").await;
     second.until_lease_is_asked_for(&Method::GET).await;
     world.until_called("CreateRole", 10).await;
@@ -148,7 +150,7 @@ fn assert_one_writer_at_a_time(world: &World, work: Work, first: &Replica, secon
 #[tokio::test]
 async fn a_leader_that_loses_its_lease_ends_all_work_at_once() {
     let work = Work { bindings: 64, policies: 1, delay: Duration::from_millis(300) };
-    let (world, mut first, second) = begun(work).await;
+    let (world, mut first, second) = begun(work, DEFAULTS).await;
     // Right after a renewal: the leader works on for as long as it can.
     first.until_lease_is_asked_for(&Method::PUT).await;
     let leases: Api<Lease> = Api::namespaced(world.client.clone(), &world.system);
@@ -175,7 +177,8 @@ async fn a_leader_that_loses_its_lease_ends_all_work_at_once() {
 #[tokio::test]
 async fn a_lease_that_is_deleted_changes_no_leader() {
     let work = Work { bindings: 24, policies: 1, delay: Duration::from_millis(300) };
-    let (world, first, second) = begun(work).await;
+    let (world, first, second) = begun(work, DEFAULTS).await;
+    first.until_lease_is_asked_for(&Method::PUT).await;
     let created = first.lease_requests(&Method::POST).len();
     let leases: Api<Lease> = Api::namespaced(world.client.clone(), &world.system);
     leases.delete(LEASE, &DeleteParams::default()).await.unwrap();
@@ -197,7 +200,7 @@ async fn a_lease_that_is_deleted_changes_no_leader() {
 async fn a_leader_that_is_cut_off_ends_all_work_before_its_lease_can_be_taken() {
     for reach in [Reach::Silent, Reach::Refused] {
         let work = Work { bindings: 24, policies: 10, delay: Duration::from_secs(1) };
-        let (world, mut first, second) = begun(work).await;
+        let (world, mut first, second) = begun(work, (LEASE_DURATION, LEASE_RENEW)).await;
         let renewed = first.until_lease_is_asked_for(&Method::PUT).await;
         first.gate.set(reach);
         let cut_off = world.sim.elapsed();
@@ -235,7 +238,7 @@ async fn a_leader_that_is_cut_off_ends_all_work_before_its_lease_can_be_taken() 
 #[tokio::test]
 async fn after_a_stop_the_other_replica_goes_on_at_once() {
     let work = Work { bindings: 48, policies: 1, delay: Duration::from_millis(400) };
-    let (world, mut first, second) = begun(work).await;
+    let (world, mut first, second) = begun(work, (LEASE_DURATION, LEASE_RENEW)).await;
     first.stop();
     let stopped = world.sim.elapsed();
     let (ended, at) = first.ended().await;
