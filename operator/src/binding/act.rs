@@ -1,8 +1,8 @@
-//! The steps that only bindings have: annotations on the `ServiceAccount`, the finalizer of the binding that a role is handed over to,
-//! and restarts of workloads.
+//! The steps that only bindings have: the digest in the status, annotations on the `ServiceAccount`, the finalizer of the binding that a
+//! role is handed over to, and restarts of workloads.
 
 use crds::PodIdentityBinding;
-use crds::names::{FINALIZER, MANAGER_ANNOTATION, MANAGER_FINALIZER};
+use crds::names::{FINALIZER, MANAGER_ANNOTATION, MANAGER_FINALIZER, MANAGER_STATUS};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{Patch, PatchParams};
 use kube::core::Status;
@@ -13,6 +13,19 @@ use super::model::{Annotate, Conflict, Shown, View};
 use super::role::Heir;
 use crate::pods::model::WorkloadRef;
 use crate::pods::restart;
+
+/// Takes the digest out of the status. Nothing else of the status changes: drift that is put back is no reason to be Ready no more.
+pub async fn forget_digest(client: &Client, view: &View) -> Result<(), kube::Error> {
+    let api: Api<PodIdentityBinding> = Api::namespaced(client.clone(), &view.object.namespace);
+    let parameters = PatchParams { field_manager: Some(MANAGER_STATUS.into()), ..PatchParams::default() };
+    let patch = json!({"metadata": {"uid": view.binding.uid()}, "status": {"roleDigest": null}});
+    match api.patch_status(&view.object.name, &parameters, &Patch::Merge(patch)).await {
+        Ok(_) => Ok(()),
+        // Deleted meanwhile: the changes find that out before they begin.
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
 
 /// Server-side apply, with the observed uid (it could otherwise create the `ServiceAccount`) and never forced. Returns the
 /// conflict if another field manager owns an annotation.

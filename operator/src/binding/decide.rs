@@ -50,6 +50,9 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     if steps.is_empty() && matches!(summary, Summary::Ready(_)) {
         steps.extend(observed.restarts.iter().cloned().map(|workload| Step::Own(Own::Restart(workload))));
     }
+    if steps.iter().any(|step| step.change().is_some()) && view.records_digest() {
+        steps.insert(0, Step::Own(Own::ForgetDigest));
+    }
     let in_spec =
         if steps.is_empty() { in_spec(view, observed, memory, &summary, clock, timings) } else { None };
     // There is no other reason to look again than that the role is due.

@@ -129,6 +129,14 @@ impl View {
             && digest == Some(&target.digest())
     }
 
+    /// Whether the status says that a role was read as specified, now or before, and a later process may believe that. A process that
+    /// ends between two changes leaves a role that is as specified no more.
+    #[must_use]
+    pub fn records_digest(&self) -> bool {
+        let status = self.binding.status.as_ref();
+        !self.object.deleting && status.is_some_and(|status| status.role_digest.is_some())
+    }
+
     /// Whether the binding makes a role, and is not being deleted.
     #[must_use]
     pub fn wants_role(&self) -> bool {

@@ -158,6 +158,7 @@ impl Kind for Binding {
     async fn act(step: &Own, resolved: &Resolved<Self>, context: &Context) -> Result<Shown, StepError> {
         let (client, view) = (&context.client, &resolved.view);
         Ok(match step {
+            Own::ForgetDigest => act::forget_digest(client, view).await.map(|()| Shown::Done)?,
             Own::Annotate(step) => act::annotate(client, view, step).await?,
             Own::Lock(heir) => act::lock(client, view, heir).await.map(|()| Shown::Done)?,
             Own::Restart(workload) => act::restart(client, view, workload).await,
@@ -179,7 +180,7 @@ impl Kind for Binding {
         memory.in_spec = None;
         match (written, &change.write) {
             (Written::Role(role), _) => {
-                memory.role = Some((Some(*role), clock.instant));
+                memory.role = Some((Some(role), clock.instant));
                 (memory.policies, memory.absent_since) = (None, None);
             }
             (
@@ -203,7 +204,7 @@ impl Kind for Binding {
                 let put_back = is_same.then_some(clock.instant);
                 memory.annotated = Some(Annotated { content, put_back });
             }
-            Shown::Conflict(conflict) => memory.conflict = Some(conflict),
+            Shown::Conflict(conflict) => memory.conflict = Some(Box::new(conflict)),
             Shown::NotRestarted(why) => memory.restart_refused = Some((why, clock.instant)),
         }
     }

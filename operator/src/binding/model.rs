@@ -320,7 +320,7 @@ pub struct Memory {
     /// ARN of the role that was read; that of another account is another role.
     pub role_arn: Option<String>,
     /// The role (`None`: there is none) and when it was read.
-    pub role: Option<(Option<Role>, Instant)>,
+    pub role: Option<(Option<Box<Role>>, Instant)>,
     /// Its policies and when they were read.
     pub policies: Option<(RolePolicies, Instant)>,
     /// Whether this process has had a pass that knew the role: only the first one believes the status.
@@ -330,7 +330,7 @@ pub struct Memory {
     /// Since when every read said that there is no role of this binding.
     pub absent_since: Option<Instant>,
     /// The last refused apply of annotations.
-    pub conflict: Option<Conflict>,
+    pub conflict: Option<Box<Conflict>>,
     /// The last apply of annotations.
     pub annotated: Option<Annotated>,
     /// Whether it is known that no role of this binding remains from an earlier generation of the spec.
@@ -353,6 +353,8 @@ pub struct Conflict {
 /// What only a binding's reconcile does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Own {
+    /// The status says no more that the role was read as specified: the changes that follow may end in the middle.
+    ForgetDigest,
     /// Annotations on the `ServiceAccount`.
     Annotate(Annotate),
     /// Our finalizer on the binding that the role is handed over to: from then on it is responsible for the role, and an end of

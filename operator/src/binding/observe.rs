@@ -130,7 +130,7 @@ async fn role(
         let found = inventory::role(&account.iam, &target.path, &target.name).await?.filter(|_| !deleted);
         let is_ours = found.as_ref().is_some_and(|role| target.owns(role).is_ok());
         memory.absent_since = (!is_ours).then(|| memory.absent_since.unwrap_or(clock.instant));
-        memory.role = Some((found, clock.instant));
+        memory.role = Some((found.map(Box::new), clock.instant));
         memory.in_spec = None;
     }
     let Some((role, _)) = &memory.role else { return Ok(None) };
@@ -140,7 +140,7 @@ async fn role(
         memory.policies = Some((policies(account, target).await?, clock.instant));
     }
     let policies = memory.policies.as_ref().map(|(policies, _)| policies.clone());
-    Ok(Some(RoleState::Found(role.clone(), policies)))
+    Ok(Some(RoleState::Found((**role).clone(), policies)))
 }
 
 /// What is attached to the role. A document is read only of what is not specified: it says whether the policy may stay.

@@ -3,10 +3,10 @@
 use crds::PodIdentityBinding;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::core::PartialObjectMeta;
-use kube::runtime::Controller;
+use kube::runtime::{Controller, WatchStreamExt};
 use kube::{Api, Client, ResourceExt};
 
-use crate::cluster::{Cluster, Feed};
+use crate::cluster::{Cluster, Feed, events};
 
 /// The controller of bindings.
 #[must_use]
@@ -18,10 +18,9 @@ pub fn controller(
     let service_accounts: Api<PartialObjectMeta<ServiceAccount>> = Api::all(client.clone());
     let index = cluster.clone();
     Controller::for_stream(feed.changes, cluster.bindings.clone())
-        .watches(service_accounts, process::watch::config(), move |service_account| {
+        .watches_stream(events(service_accounts).touched_objects(), move |service_account| {
             let namespace = service_account.metadata.namespace.as_deref().unwrap_or_default();
             index.on_service_account(namespace, &service_account.name_any())
         })
         .reconcile_on(feed.woken)
-        .trigger_backoff(process::watch::backoff())
 }

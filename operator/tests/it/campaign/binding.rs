@@ -1,11 +1,8 @@
 //! What happens to a binding: how each scenario begins, what is done, and how it ends.
 
-use std::time::Duration;
-
 use aws_sim::State;
 use crds::{InlinePolicies, OidcIssuerSpec, PodIdentityBinding};
 use kube::api::{DeleteParams, Patch, PatchParams};
-use operator::timings::Timings;
 use serde_json::{Value, json};
 
 use super::scenario::{Accounts, Specs};
@@ -123,12 +120,6 @@ impl Change {
 
     /// What is done once trouble may come.
     pub async fn begin(self, world: &mut World, specs: &Specs, own: &aws_credential_types::Credentials) {
-        // A process that is killed in the middle of a repair leaves the rest of it, and a status that says as before that the role is as
-        // specified: what the list of roles does not show is found when the role is read whole.
-        world.timings.role_resync = match self {
-            Self::Repair => Duration::from_secs(5),
-            _ => Timings::default().role_resync,
-        };
         match self {
             Self::Make => world.apply_binding("app", binding(&json!({}))).await,
             Self::Edit => {

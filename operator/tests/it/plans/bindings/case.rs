@@ -276,6 +276,7 @@ pub fn name(step: &Step) -> String {
     match step {
         Step::AddFinalizer => "add finalizer".into(),
         Step::RemoveFinalizer => "remove finalizer".into(),
+        Step::Own(Own::ForgetDigest) => "forget digest".into(),
         Step::Own(Own::Annotate(annotate)) => format!("annotate {}", annotate.annotations.len()),
         Step::Own(Own::Restart(workload)) => format!("restart {}", workload.name),
         Step::Own(Own::Lock(heir)) => format!("lock {}", heir.name),

@@ -4,7 +4,7 @@ use binding::due::{as_before, due};
 use binding::model::{Due, InSpec, RoleFacts, RoleState};
 use operator::aws::model::{Listed, ListedRole};
 
-use super::case::Case;
+use super::case::{Case, name};
 use super::*;
 
 const BOTH: Due = Due { role: true, policies: true };
@@ -174,6 +174,32 @@ fn what_is_not_plainly_as_specified_is_kept_and_read_again() {
         assert_eq!(plan.note.in_spec, None, "{row}");
         // The next process reads it at once.
         assert_eq!(plan.facts.digest, Some(None), "{row}");
+    }
+}
+
+#[test]
+fn before_a_role_is_changed_the_status_says_no_more_that_it_is_as_specified() {
+    let drifted = || {
+        let mut case = Case::good();
+        case.role().settings.description = "other".into();
+        case.role_digest = case.view().target.ok().map(|target| target.digest());
+        case
+    };
+    for (row, change, steps) in [
+        ("drift", (|_: &mut Case| {}) as fn(&mut Case), &["forget digest", "settings"][..]),
+        ("an edit", |case| case.was_ready = false, &["forget digest", "settings"]),
+        ("the status says nothing", |case| case.role_digest = None, &["settings"]),
+        ("nothing is changed in AWS", |case| case.spec.drift_policy = crds::DriftPolicy::ReportOnly, &[]),
+        (
+            "deletion",
+            |case| case.deleting = true,
+            &["trust Deny", "annotate 0", "detach storage", "delete", "remove finalizer"],
+        ),
+    ] {
+        let mut case = drifted();
+        change(&mut case);
+        let taken: Vec<String> = case.plan().steps.iter().map(name).collect();
+        assert_eq!(taken, steps, "{row}");
     }
 }
 

@@ -277,7 +277,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
             |case| {
                 case.service_account().annotations.insert(annotation::ROLE_ARN.into(), "x".into());
                 (case.memory.conflict, case.memory.generation) =
-                    (Some(Conflict { version: "1".into(), owner: "argocd".into() }), 1);
+                    (Some(Box::new(Conflict { version: "1".into(), owner: "argocd".into() })), 1);
             },
             &[],
             "True Ready",
