@@ -65,7 +65,7 @@ pub async fn act<K: Kind>(
                 );
                 if plan.drift {
                     context.metrics.drift(K::NAME, attribute);
-                    report::repaired(&context.recorder, object, change).await;
+                    report::repaired(&context.events, object, change).await;
                 }
                 if change.write.needs_read_back() {
                     return Ok(Acted::Begun);

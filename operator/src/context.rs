@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use k8s_openapi::jiff::Timestamp;
-use kube::runtime::events::Recorder;
 
 use crate::api_servers::endpoints::Endpoints;
 use crate::aws::accounts::Accounts;
 use crate::aws::inventory::Listings;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
+use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::pods::Pods;
 use crate::timings::Timings;
@@ -34,7 +34,7 @@ pub struct Context {
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Events.
-    pub recorder: Recorder,
+    pub events: Events,
     /// The operator's own namespace.
     pub namespace: String,
     /// When this process began to lead.

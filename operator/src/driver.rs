@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
@@ -13,19 +13,24 @@ use tokio_util::sync::CancellationToken;
 use crate::act::{Acted, act};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
+use crate::cluster::Waker;
 use crate::context::Context;
 use crate::kind::{Failure, Kind, PlanOf, Resolved, StepError};
 use crate::memory::{Memories, Memory};
 use crate::model::{Next, ObjectState};
 use crate::report::{self, report};
-use crate::turns::Turns;
+use crate::turns::{Key, Turns};
+
+/// Waits from this length on are kept in an object's memory: the controller's own timer needs a kilobyte for each.
+const LONG: Duration = Duration::from_mins(1);
 
 /// The driver of one kind.
 pub struct Driver<K: Kind> {
     context: Arc<Context>,
+    waker: Waker<K::Object>,
     backoff: Backoff,
     memories: Memories<K>,
-    turns: Turns,
+    turns: Arc<Turns>,
     stop: CancellationToken,
 }
 
@@ -34,17 +39,15 @@ pub async fn reconcile<K: Kind>(
     object: Arc<K::Object>,
     driver: Arc<Driver<K>>,
 ) -> Result<Action, Infallible> {
-    let namespace = object.namespace().unwrap_or_default();
-    let begun = driver.memories.is_in_progress(&object.uid().unwrap_or_default());
-    // What waits when the operator stops has not begun.
-    let Some(_turn) = driver.stop.run_until_cancelled(driver.turns.turn(&namespace, begun)).await else {
-        return Ok(Action::await_change());
-    };
-    // It may have changed while this waited.
-    let Some(object) = K::store(&driver.context).get(&ObjectRef::from_obj(&*object)) else {
-        return Ok(Action::await_change());
-    };
     let uid = object.uid().unwrap_or_default();
+    // What waits when the operator stops has not begun.
+    if driver.stop.is_cancelled() {
+        return Ok(Action::await_change());
+    }
+    let key = (object.namespace().unwrap_or_default(), object.name_any());
+    let Some(_turn) = driver.turns.take(&key, driver.memories.is_in_progress(&uid)) else {
+        return Ok(Action::await_change());
+    };
     // kube never runs two passes over one object at once, so no other pass misses the memory meanwhile.
     let mut memory = driver.memories.take(&uid);
     let limit = driver.context.timings.reconcile_timeout;
@@ -59,17 +62,45 @@ pub async fn reconcile<K: Kind>(
         driver.context.metrics.reconciled(K::NAME, "kubernetes");
         Some(driver.wait(&uid, &mut memory, Next::BackOff))
     });
+    let (soon, later) = (wait.filter(|wait| *wait < LONG), wait.filter(|wait| *wait >= LONG));
+    memory.due = later.map(|wait| Instant::now() + wait);
     driver.memories.put(uid, memory, K::store(&driver.context));
-    Ok(wait.map_or_else(Action::await_change, Action::requeue))
+    Ok(soon.map_or_else(Action::await_change, Action::requeue))
 }
 
 impl<K: Kind> Driver<K> {
-    /// A driver that remembers nothing. After `stop` it begins no pass.
+    /// A driver that remembers nothing. `waker` makes the controller reconcile an object whose turn it is. After `stop` it begins no pass.
     #[must_use]
-    pub fn new(context: Arc<Context>, stop: CancellationToken) -> Self {
-        let turns = Turns::new(context.accounts.passes());
+    pub fn new(context: Arc<Context>, waker: Waker<K::Object>, stop: CancellationToken) -> Self {
+        let wake_next = waker.clone();
+        let wake = move |(namespace, name): &Key| {
+            let reference = ObjectRef::new(name);
+            wake_next.wake([if namespace.is_empty() { reference } else { reference.within(namespace) }]);
+        };
+        let turns = Arc::new(Turns::new(context.accounts.passes(), wake));
         let backoff = Backoff::new(context.timings.backoff_min, context.timings.backoff_max);
-        Self { context, backoff, memories: Memories::default(), turns, stop }
+        Self { context, waker, backoff, memories: Memories::default(), turns, stop }
+    }
+
+    /// Wakes objects whose long wait ends, until it is dropped.
+    pub async fn wake_due(self: Arc<Self>) {
+        loop {
+            let now = Instant::now();
+            let mut next = now + LONG / 2;
+            for object in K::store(&self.context).state() {
+                match object.meta().uid.as_deref().and_then(|uid| self.memories.due(uid)) {
+                    Some(due) if due <= now => self.waker.wake([ObjectRef::from_obj(&*object)]),
+                    Some(due) => next = next.min(due),
+                    None => {}
+                }
+            }
+            tokio::time::sleep_until(next.into()).await;
+        }
+    }
+
+    /// The controller has found no object of that name, so no reconcile of it has begun.
+    pub fn not_found(&self, namespace: Option<&str>, name: &str) {
+        self.turns.forget(&(namespace.unwrap_or_default().to_owned(), name.to_owned()));
     }
 
     /// The first half of a pass, which changes nothing: resolve → observe → decide.
@@ -102,7 +133,7 @@ impl<K: Kind> Driver<K> {
         let (context, clock) = (&*self.context, self.context.clock());
         let (resolved, observed, mut plan) = self.plan(object, &mut memory.kind, &clock).await?;
         K::planned(&mut memory.kind, &resolved.view, &plan);
-        report::publish_findings(&context.recorder, &**object, &plan.events).await;
+        report::publish_findings(&context.events, &**object, &plan.events).await;
         let acted = act(&plan, &resolved, &mut memory.kind, context).await;
         // The last pass took the same steps: they are repeated, but not at once.
         let repeated = !plan.steps.is_empty() && memory.steps == plan.steps;

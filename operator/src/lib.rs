@@ -19,6 +19,7 @@ pub mod context;
 pub mod distribution;
 pub mod driver;
 pub mod dry_run;
+pub mod events;
 pub mod finalizer;
 pub mod grant;
 pub mod health;

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
@@ -17,12 +18,15 @@ pub struct Memory<K: Kind> {
     pub steps: Vec<Step<K::Own>>,
     /// Failures in a row.
     pub failures: u32,
+    /// When the object is looked at again, where that is later than the controller's own timer is used for.
+    pub due: Option<Instant>,
     /// Whether our finalizer was removed: the cached object may outlive it by a moment, and nothing is left to be done for it.
     pub gone: bool,
 }
 
-/// The memories of all objects of a kind, by uid: an object that was deleted and made again inherits nothing.
-pub struct Memories<K: Kind>(Mutex<HashMap<String, Memory<K>>>);
+/// The memories of all objects of a kind, by uid: an object that was deleted and made again inherits nothing. In boxes: a map has up to
+/// twice as many places as it needs.
+pub struct Memories<K: Kind>(Mutex<HashMap<String, Box<Memory<K>>>>);
 
 impl<K: Kind> Default for Memories<K> {
     fn default() -> Self {
@@ -32,8 +36,16 @@ impl<K: Kind> Default for Memories<K> {
 
 impl<K: Kind> Memories<K> {
     /// Takes an object's memory out for a pass; an empty one for an object that is new.
-    pub fn take(&self, uid: &str) -> Memory<K> {
-        let new = || Memory { kind: K::Memory::default(), steps: Vec::new(), failures: 0, gone: false };
+    pub fn take(&self, uid: &str) -> Box<Memory<K>> {
+        let new = || {
+            Box::new(Memory {
+                kind: K::Memory::default(),
+                steps: Vec::new(),
+                failures: 0,
+                due: None,
+                gone: false,
+            })
+        };
         self.lock().remove(uid).unwrap_or_else(new)
     }
 
@@ -42,9 +54,14 @@ impl<K: Kind> Memories<K> {
         self.lock().get(uid).is_some_and(|memory| memory.failures == 0 && !memory.steps.is_empty())
     }
 
+    /// When an object is looked at again, if its last pass has said so.
+    pub fn due(&self, uid: &str) -> Option<Instant> {
+        self.lock().get(uid)?.due
+    }
+
     /// Puts it back after the pass. Memories of objects that are gone are dropped once there are many: an object without
     /// our finalizer ends without a pass.
-    pub fn put(&self, uid: String, memory: Memory<K>, existing: &Store<K::Object>) {
+    pub fn put(&self, uid: String, memory: Box<Memory<K>>, existing: &Store<K::Object>) {
         const SLACK: usize = 64;
         let mut all = self.lock();
         all.insert(uid, memory);
@@ -55,7 +72,7 @@ impl<K: Kind> Memories<K> {
     }
 
     /// Every change is one insertion or removal: a panic leaves nothing half-done.
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Memory<K>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Box<Memory<K>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

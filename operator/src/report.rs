@@ -6,12 +6,13 @@ use crds::{Finding, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::events::{Event, EventType};
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 
 use crate::change::Change;
 use crate::context::Context;
+use crate::events::Events;
 use crate::kind::Kind;
 
 /// Writes the status if it says anything new, and an event if `Ready` changed.
@@ -45,13 +46,13 @@ pub async fn report<K: Kind>(
         Err(error) => return Err(error),
     }
     let after = K::observed(&status).1;
-    transition(&context.recorder, object, before, after).await;
-    warn(&context.recorder, object, before, after).await;
+    transition(&context.events, object, before, after).await;
+    warn(&context.events, object, before, after).await;
     Ok(())
 }
 
 /// Publishes an event where `Ready` changed its status or reason.
-async fn transition<K>(recorder: &Recorder, object: &K, prior: &[Condition], next: &[Condition])
+async fn transition<K>(events: &Events, object: &K, prior: &[Condition], next: &[Condition])
 where
     K: Resource<DynamicType = ()>,
 {
@@ -63,7 +64,7 @@ where
     }
     let stalled = find(next, ConditionType::Stalled).is_some();
     let type_ = if stalled { EventType::Warning } else { EventType::Normal };
-    publish(recorder, object, type_, &after.reason, "Reconcile", &after.message).await;
+    publish(events, object, type_, &after.reason, "Reconcile", &after.message).await;
 }
 
 /// Conditions that never take part in `Ready`, and what was done when they became False.
@@ -71,7 +72,7 @@ const WARNINGS: [(ConditionType, &str); 2] =
     [(ConditionType::BucketFenced, "Try the bucket's policy"), (ConditionType::PodsInjected, "Look at pods")];
 
 /// Publishes an event where one of [`WARNINGS`] became False by itself.
-async fn warn<K>(recorder: &Recorder, object: &K, prior: &[Condition], next: &[Condition])
+async fn warn<K>(events: &Events, object: &K, prior: &[Condition], next: &[Condition])
 where
     K: Resource<DynamicType = ()>,
 {
@@ -83,46 +84,41 @@ where
             && ready.is_none_or(|ready| ready.reason != broken.reason)
         {
             let (reason, message) = (&broken.reason, &broken.message);
-            publish(recorder, object, EventType::Warning, reason, action, message).await;
+            publish(events, object, EventType::Warning, reason, action, message).await;
         }
     }
 }
 
 /// Publishes that something had drifted and was put back.
-pub async fn repaired<K: Resource<DynamicType = ()>>(recorder: &Recorder, object: &K, change: &Change) {
+pub async fn repaired<K: Resource<DynamicType = ()>>(events: &Events, object: &K, change: &Change) {
     let note = format!("differed from the specification and was put back: {}", change.describe());
     // Events of one reason and one action are folded into one, whatever their notes say.
     let action = format!("Put back {}", change.attribute);
-    publish(recorder, object, EventType::Warning, Reason::DriftCorrected.as_str(), &action, &note).await;
+    publish(events, object, EventType::Warning, Reason::DriftCorrected.as_str(), &action, &note).await;
 }
 
 /// Publishes what a plan found worth an event. Before its steps: what they change is not changed yet.
 pub async fn publish_findings<K: Resource<DynamicType = ()>>(
-    recorder: &Recorder,
+    events: &Events,
     object: &K,
     findings: &[Finding],
 ) {
     for Finding { reason, message } in findings {
         // Two keys that retire at once are two events: those of one action are counted as one event.
         let action = format!("Observe: {}", &message[..message.floor_char_boundary(64)]);
-        publish(recorder, object, EventType::Normal, reason.as_str(), &action, message).await;
+        publish(events, object, EventType::Normal, reason.as_str(), &action, message).await;
     }
 }
 
 /// Publishes on its issuer that a role has no binding.
-pub async fn orphaned<K: Resource<DynamicType = ()>>(
-    recorder: &Recorder,
-    issuer: &K,
-    role: &str,
-    note: &str,
-) {
+pub async fn orphaned<K: Resource<DynamicType = ()>>(events: &Events, issuer: &K, role: &str, note: &str) {
     let action = format!("Find {role}");
-    publish(recorder, issuer, EventType::Warning, Reason::OrphanedRole.as_str(), &action, note).await;
+    publish(events, issuer, EventType::Warning, Reason::OrphanedRole.as_str(), &action, note).await;
 }
 
 /// An event never fails a pass: what it says is in the status and the log, too.
 async fn publish<K: Resource<DynamicType = ()>>(
-    recorder: &Recorder,
+    events: &Events,
     object: &K,
     type_: EventType,
     reason: &str,
@@ -138,7 +134,7 @@ async fn publish<K: Resource<DynamicType = ()>>(
         action: action.to_owned(),
         secondary: None,
     };
-    if let Err(error) = recorder.publish(&event, &object.object_ref(&())).await {
+    if let Err(error) = events.publish(&event, &object.object_ref(&())).await {
         tracing::warn!(%error, reason, "an event could not be published");
     }
 }

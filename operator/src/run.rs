@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use crds::names::CONTROLLER;
 use futures::future::BoxFuture;
 use kube::Client;
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,7 @@ use crate::cli::WebhookCertificates;
 use crate::cluster::{Cluster, Following};
 use crate::context::Context;
 use crate::driver::Driver;
+use crate::events::Events;
 use crate::health::Health;
 use crate::issuer::Issuer;
 use crate::lease::Elector;
@@ -122,10 +123,11 @@ impl Operator {
         let pods = Pods::new(self.client.clone(), self.pods.clone(), self.metrics.clone());
         let store = pods.store.clone();
         let (cluster, following) = Cluster::watch(&self.client, move |unbound| store.forget(unbound));
-        let Following { issuers, bindings, namespaces, waker } = following;
+        let Following { issuers, bindings, namespaces } = following;
+        let (wake_issuers, wake_bindings) = (issuers.waker.clone(), bindings.waker.clone());
         let issuers = issuer::watch::controller(&cluster, issuers);
         let bindings = binding::watch::controller(&self.client, &cluster, bindings);
-        let following_pods = pods::follow::follow(pods.clone(), cluster.clone(), waker.clone());
+        let following_pods = pods::follow::follow(pods.clone(), cluster.clone(), wake_bindings.clone());
         let reporter = Reporter { controller: CONTROLLER.into(), instance: Some(self.identity.clone()) };
         let context = Arc::new(Context {
             client: self.client.clone(),
@@ -140,19 +142,21 @@ impl Operator {
             pods,
             timings: self.timings.clone(),
             metrics: self.metrics.clone(),
-            recorder: Recorder::new(self.client.clone(), reporter),
+            events: Events::new(self.client.clone(), reporter),
             namespace: self.namespace.clone(),
             started: Instant::now(),
         });
-        let issuer_driver = Arc::new(Driver::<Issuer>::new(context.clone(), stop.clone()));
-        let sweeping = sweep::run(context.clone(), waker.clone());
-        let binding_driver = Arc::new(Driver::<Binding>::new(context, stop.clone()));
+        let issuer_driver = Arc::new(Driver::<Issuer>::new(context.clone(), wake_issuers, stop.clone()));
+        let sweeping = sweep::run(context.clone(), wake_bindings.clone());
+        let binding_driver = Arc::new(Driver::<Binding>::new(context, wake_bindings, stop.clone()));
         let certificates = certificates::run(
             self.client.clone(),
             self.namespace.clone(),
             self.timings.clone(),
             self.metrics.clone(),
         );
+        let (waking_issuers, waking_bindings) =
+            (issuer_driver.clone().wake_due(), binding_driver.clone().wake_due());
         let until_stopped = |task: BoxFuture<'static, ()>| -> BoxFuture<'static, ()> {
             let stop = stop.clone();
             Box::pin(async move {
@@ -162,6 +166,8 @@ impl Operator {
         let mut tasks: Vec<BoxFuture<'static, ()>> = vec![
             Box::pin(watch::run(issuers, issuer_driver, stop.clone())),
             Box::pin(watch::run(bindings, binding_driver, stop.clone())),
+            until_stopped(Box::pin(waking_issuers)),
+            until_stopped(Box::pin(waking_bindings)),
             until_stopped(Box::pin(sweeping)),
             until_stopped(namespaces),
             until_stopped(Box::pin(following_pods)),

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crds::OidcIssuer;
 use crds::names::role_path;
+use crds::{OidcIssuer, PodIdentityBinding};
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 
@@ -21,7 +21,7 @@ use crate::orphans::judge::Orphan;
 use crate::report;
 
 /// Sweeps until it is dropped.
-pub async fn run(context: Arc<Context>, waker: Waker) {
+pub async fn run(context: Arc<Context>, waker: Waker<PodIdentityBinding>) {
     context.cluster.issuers_synced().await;
     let mut orphans = Orphans::default();
     loop {
@@ -34,7 +34,9 @@ pub async fn run(context: Arc<Context>, waker: Waker) {
             .collect();
         let (listed, is_complete) = list(&context, &waker, &issuers).await;
         context.listings.begin();
-        let wait = match look(&context, &issuers, &listed).await {
+        let found = look(&context, &issuers, &listed).await;
+        drop(listed);
+        let wait = match found {
             // What was not listed is no answer.
             Ok(_) if !is_complete => context.timings.role_sweep,
             Ok(found) => orphans.say(&context, found).await,
@@ -56,7 +58,11 @@ struct Listed {
 
 /// Lists the roles of every cluster and account that the issuers name, and wakes the bindings whose role has changed. Returns whether all
 /// could be listed, too.
-async fn list(context: &Context, waker: &Waker, issuers: &[NamedIssuer]) -> (Vec<Listed>, bool) {
+async fn list(
+    context: &Context,
+    waker: &Waker<PodIdentityBinding>,
+    issuers: &[NamedIssuer],
+) -> (Vec<Listed>, bool) {
     let places: BTreeSet<(Option<String>, String)> = issuers
         .iter()
         .map(|issuer| (issuer.spec.operator_role_arn.clone(), issuer.spec.cluster_name.clone()))
@@ -86,7 +92,7 @@ async fn list(context: &Context, waker: &Waker, issuers: &[NamedIssuer]) -> (Vec
 }
 
 /// Wakes the bindings of these roles.
-fn wake(context: &Context, waker: &Waker, changed: &[String]) {
+fn wake(context: &Context, waker: &Waker<PodIdentityBinding>, changed: &[String]) {
     if changed.is_empty() {
         return;
     }
@@ -96,7 +102,7 @@ fn wake(context: &Context, waker: &Waker, changed: &[String]) {
         let name = binding.status.as_ref().and_then(|status| status.role_name.as_ref());
         name.is_some_and(|name| changed.contains(name))
     });
-    waker.bindings(concerned.map(|binding| ObjectRef::from_obj(&**binding)));
+    waker.wake(concerned.map(|binding| ObjectRef::from_obj(&**binding)));
 }
 
 /// The orphans among the listed roles.
@@ -141,7 +147,7 @@ impl Orphans {
                  again, or remove the role with `operator orphans --delete {role}`"
             );
             if let Some(issuer) = issuer_of(context, issuer) {
-                report::orphaned(&context.recorder, &*issuer, role, &note).await;
+                report::orphaned(&context.events, &*issuer, role, &note).await;
             }
         }
         context.metrics.orphans(confirmed.len());

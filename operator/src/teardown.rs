@@ -212,7 +212,7 @@ async fn refuse_while_roles_remain(
 ) -> anyhow::Result<()> {
     let path = role_path(installation.cluster_name());
     let remaining = roles_under(&account.iam, &path).await.map_err(|error| user(&error))?;
-    let mut remaining: Vec<String> = remaining.into_iter().map(|role| role.name).collect();
+    let mut remaining: Vec<String> = remaining.into_iter().map(|role| role.name.into()).collect();
     if !remaining_issuers.is_empty() {
         let mut of_others = Vec::new();
         for name in &remaining {

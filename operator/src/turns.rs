@@ -1,191 +1,233 @@
-//! How many passes run at once, and which one is next: the namespaces with waiting passes take turns, so that a thousand bindings of one
-//! tenant do not delay the one binding of another. Within a namespace three of four turns are for passes that go on with something: of a
-//! thousand bindings the first ones are Ready before the last ones are begun. Controllers are not limited themselves: a pass that waits
-//! here has not begun, and takes a few hundred bytes.
+//! How many passes run at once, and which one is next: the namespaces with waiting objects take turns, so that a thousand bindings of one
+//! tenant do not delay the one binding of another. Within a namespace three of four turns are for objects that go on with something: of a
+//! thousand bindings the first ones are Ready before the last ones are begun.
+//!
+//! The controllers are not limited: a reconcile without a turn ends at once, and its object is woken when it is next. A controller looks
+//! at every reconcile that has begun whenever one of them goes on, so thousands that wait would cost more than those that work.
 //!
 //! Not a crate: tokio's semaphore gives permits in the order of the callers, whoever they are for.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt::{self, Debug, Formatter};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
+/// An object: namespace (empty for cluster-scoped ones) and name.
+pub type Key = (String, String);
 
-/// Gives turns. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Turns(Arc<Mutex<State>>);
+/// Gives turns.
+pub struct Turns {
+    state: Mutex<State>,
+    /// Makes the controller reconcile an object.
+    wake: Box<dyn Fn(&Key) + Send + Sync>,
+}
 
 #[derive(Debug)]
 struct State {
+    /// None while any object waits.
     free: usize,
+    /// Objects that are woken, and whose reconcile has not begun.
+    given: HashSet<Key>,
     waiting: HashMap<String, Waiting>,
-    /// Namespaces with waiting passes; the first one is next.
+    /// Namespaces with waiting objects; the first one is next.
     order: VecDeque<String>,
 }
 
-/// The waiting passes of a namespace, oldest first.
+/// The waiting objects of a namespace.
 #[derive(Debug, Default)]
 struct Waiting {
-    begun: VecDeque<oneshot::Sender<Turn>>,
-    others: VecDeque<oneshot::Sender<Turn>>,
+    names: HashSet<String>,
+    /// Oldest first.
+    begun: VecDeque<String>,
+    others: VecDeque<String>,
     /// How many turns in a row were those of `begun`.
     in_a_row: u8,
 }
 
 impl Waiting {
-    /// The next one that still waits. Those that wait no more do not count as a turn of their namespace. At most three
-    /// turns in a row are of `begun`: an object that every pass changes must not delay the others for ever.
-    fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
+    /// The next one. At most three turns in a row are of `begun`: an object that every pass changes must not delay the others for ever.
+    fn next(&mut self) -> Option<String> {
         const MOST_IN_A_ROW: u8 = 3;
-        let oldest = |queue: &mut VecDeque<oneshot::Sender<Turn>>| {
-            std::iter::from_fn(|| queue.pop_front()).find(|sender| !sender.is_closed())
-        };
-        let of_begun = if self.in_a_row < MOST_IN_A_ROW { oldest(&mut self.begun) } else { None };
-        if of_begun.is_some() {
-            self.in_a_row += 1;
-            return of_begun;
-        }
-        self.in_a_row = 0;
-        oldest(&mut self.others).or_else(|| oldest(&mut self.begun))
+        let of_begun = if self.in_a_row < MOST_IN_A_ROW { self.begun.pop_front() } else { None };
+        self.in_a_row = if of_begun.is_some() { self.in_a_row + 1 } else { 0 };
+        let next = of_begun.or_else(|| self.others.pop_front()).or_else(|| self.begun.pop_front())?;
+        self.names.remove(&next);
+        Some(next)
     }
 }
 
 /// The permit to run; it ends when it is dropped.
 #[derive(Debug)]
-pub struct Turn(Option<Turns>);
+pub struct Turn(Arc<Turns>);
 
 impl Turns {
     /// So many at once.
     #[must_use]
-    pub fn new(at_once: usize) -> Self {
-        let state = State { free: at_once, waiting: HashMap::new(), order: VecDeque::new() };
-        Self(Arc::new(Mutex::new(state)))
+    pub fn new(at_once: usize, wake: impl Fn(&Key) + Send + Sync + 'static) -> Self {
+        let state =
+            State { free: at_once, given: HashSet::new(), waiting: HashMap::new(), order: VecDeque::new() };
+        Self { state: Mutex::new(state), wake: Box::new(wake) }
     }
 
-    /// Waits for a turn of a namespace. `begun`: an earlier pass over the same object has changed something and was not the last one.
-    pub async fn turn(&self, namespace: &str, begun: bool) -> Turn {
-        let next = {
-            let mut state = self.state();
-            if state.free > 0 {
-                state.free -= 1;
-                return Turn(Some(self.clone()));
-            }
-            let (sender, next) = oneshot::channel();
-            let waiting = state.waiting.entry(namespace.to_owned()).or_default();
-            let is_first = waiting.begun.is_empty() && waiting.others.is_empty();
-            if begun { &mut waiting.begun } else { &mut waiting.others }.push_back(sender);
-            if is_first {
-                state.order.push_back(namespace.to_owned());
-            }
-            next
-        };
-        // Turns are given as long as somebody has one, and whoever waits keeps this alive.
-        next.await.unwrap_or(Turn(None))
+    /// The object's turn; `None` where others are before it: then it is woken when it is next. `begun`: an earlier pass over it has changed
+    /// something and was not the last one.
+    pub fn take(self: &Arc<Self>, object: &Key, begun: bool) -> Option<Turn> {
+        let mut state = self.state();
+        if state.given.remove(object) {
+            return Some(Turn(Arc::clone(self)));
+        }
+        if state.free > 0 {
+            state.free -= 1;
+            return Some(Turn(Arc::clone(self)));
+        }
+        let (namespace, name) = object;
+        let state = &mut *state;
+        let waiting = state.waiting.entry(namespace.clone()).or_insert_with(|| {
+            state.order.push_back(namespace.clone());
+            Waiting::default()
+        });
+        if waiting.names.insert(name.clone()) {
+            if begun { &mut waiting.begun } else { &mut waiting.others }.push_back(name.clone());
+        }
+        None
     }
 
-    /// Gives a turn that has ended to the namespace that is next.
-    fn pass_on(&self) {
-        loop {
-            let mut state = self.state();
-            let Some(namespace) = state.order.pop_front() else {
-                state.free += 1;
-                return;
-            };
-            let Some(waiting) = state.waiting.get_mut(&namespace) else { continue };
-            let next = waiting.next();
-            if waiting.begun.is_empty() && waiting.others.is_empty() {
-                state.waiting.remove(&namespace);
-            } else {
-                state.order.push_back(namespace);
-            }
-            drop(state);
-            // One that does not wait any more gives it back; not by being dropped, which would come here again.
-            match next.map(|next| next.send(Turn(Some(self.clone())))) {
-                Some(Ok(())) => return,
-                Some(Err(mut turn)) => turn.0 = None,
-                None => {}
-            }
+    /// The object does not exist, so no reconcile of it begins: a turn that was given to it goes on to the next one.
+    pub fn forget(&self, object: &Key) {
+        let was_given = self.state().given.remove(object);
+        if was_given {
+            self.pass_on();
         }
     }
 
+    /// Gives a turn that has ended to the object that is next.
+    fn pass_on(&self) {
+        if let Some(next) = self.state().next() {
+            (self.wake)(&next);
+        }
+    }
+
+    /// Every change is complete before anything can panic.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn next(&mut self) -> Option<Key> {
+        while let Some(namespace) = self.order.pop_front() {
+            let Some(waiting) = self.waiting.get_mut(&namespace) else { continue };
+            let next = waiting.next();
+            if waiting.names.is_empty() {
+                self.waiting.remove(&namespace);
+            } else {
+                self.order.push_back(namespace.clone());
+            }
+            if let Some(name) = next {
+                let next = (namespace, name);
+                self.given.insert(next.clone());
+                return Some(next);
+            }
+        }
+        self.free += 1;
+        None
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(turns) = self.0.take() {
-            turns.pass_on();
-        }
+        self.0.pass_on();
+    }
+}
+
+impl Debug for Turns {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Turns").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use futures::FutureExt;
+    use std::sync::mpsc::{Receiver, channel};
 
     use super::*;
 
+    fn turns() -> (Arc<Turns>, Receiver<Key>) {
+        let (woken, next) = channel();
+        (Arc::new(Turns::new(1, move |key| woken.send(key.clone()).unwrap())), next)
+    }
+
+    fn key(namespace: &str, name: &str) -> Key {
+        (namespace.to_owned(), name.to_owned())
+    }
+
     #[test]
-    fn namespaces_take_turns_and_one_that_waits_no_more_loses_none() {
-        let turns = Turns::new(1);
-        let mut current = turns.turn("a", false).now_or_never();
-        let begun = [("c", true), ("a", true), ("a", true)];
-        let mut waiting: Vec<_> = ["a", "a", "a", "b", "c", "b"]
-            .map(|namespace| (namespace, false))
-            .into_iter()
-            .chain(begun)
-            .map(|(namespace, begun)| ((namespace, begun), Box::pin(turns.turn(namespace, begun))))
-            .collect();
-        for (_, turn) in &mut waiting {
-            assert!(turn.as_mut().now_or_never().is_none());
+    fn namespaces_take_turns_and_each_object_waits_once() {
+        let (turns, woken) = turns();
+        let mut current = turns.take(&key("a", "first"), false);
+        assert!(current.is_some());
+        let others =
+            [("a", "1"), ("a", "2"), ("b", "1"), ("c", "1"), ("b", "2")].map(|object| (object, false));
+        let begun = [("c", "2"), ("a", "3"), ("a", "4")].map(|object| (object, true));
+        // The third round: an object that is woken while it waits keeps its place.
+        for ((namespace, name), begun) in others.iter().chain(&begun).chain(&others) {
+            assert!(turns.take(&key(namespace, name), *begun).is_none());
         }
-        // The second of `a` is dropped while it waits.
-        drop(waiting.remove(1));
         let mut order = Vec::new();
-        while !waiting.is_empty() {
-            drop(current.take());
-            let ready = waiting.iter_mut().position(|(_, turn)| {
-                current = turn.as_mut().now_or_never();
-                current.is_some()
-            });
-            order.push(waiting.remove(ready.unwrap()).0);
+        while let Some(turn) = current.take() {
+            drop(turn);
+            let Ok(next) = woken.try_recv() else { break };
+            assert!(woken.try_recv().is_err(), "one at a time");
+            current = turns.take(&next, false);
+            order.push(next);
         }
-        let [a, b, c] = ["a", "b", "c"].map(|namespace| (namespace, false));
-        assert_eq!(order, [begun[1], b, begun[0], begun[2], b, c, a, a]);
-        drop(current);
-        assert_eq!(turns.state().free, 1);
-        assert!(turns.state().waiting.is_empty());
+        let expected =
+            [("a", "3"), ("b", "1"), ("c", "2"), ("a", "4"), ("b", "2"), ("c", "1"), ("a", "1"), ("a", "2")];
+        assert_eq!(order, expected.map(|(namespace, name)| key(namespace, name)));
+        let state = turns.state();
+        assert_eq!((state.free, state.given.len(), state.waiting.len(), state.order.len()), (1, 0, 0, 0));
     }
 
     #[test]
     fn what_is_never_finished_does_not_stop_the_others() {
-        let turns = Turns::new(1);
-        let mut current = turns.turn("a", false).now_or_never();
-        let mut other = Box::pin(turns.turn("a", false));
-        assert!(other.as_mut().now_or_never().is_none());
-        let mut begun: Vec<_> = (0..9).map(|_| Box::pin(turns.turn("a", true))).collect();
-        assert!(begun.iter_mut().all(|turn| turn.as_mut().now_or_never().is_none()));
-        for turn in &mut begun[..3] {
-            drop(current.take());
-            current = turn.as_mut().now_or_never();
-            assert!(current.is_some());
+        let (turns, woken) = turns();
+        let mut current = turns.take(&key("a", "0"), false);
+        turns.take(&key("a", "other"), false);
+        for name in 1..9 {
+            turns.take(&key("a", &name.to_string()), true);
         }
-        drop(current.take());
-        assert!(other.as_mut().now_or_never().is_some());
+        let mut before_other = 0;
+        loop {
+            drop(current.take());
+            let next = woken.try_recv().unwrap();
+            if next.1 == "other" {
+                break;
+            }
+            before_other += 1;
+            current = turns.take(&next, true);
+        }
+        assert_eq!(before_other, 3);
     }
 
     #[test]
-    fn a_turn_that_was_given_and_not_taken_goes_on() {
-        let turns = Turns::new(1);
-        let current = turns.turn("a", false).now_or_never();
-        let mut given = Box::pin(turns.turn("a", false));
-        assert!(given.as_mut().now_or_never().is_none());
-        let mut next = Box::pin(turns.turn("b", false));
-        assert!(next.as_mut().now_or_never().is_none());
+    fn the_turn_of_an_object_that_does_not_exist_any_more_goes_on() {
+        let (turns, woken) = turns();
+        let current = turns.take(&key("a", "0"), false);
+        for name in ["ended", "next", "last"] {
+            assert!(turns.take(&key("a", name), false).is_none());
+        }
         drop(current);
-        drop(given);
-        assert!(next.as_mut().now_or_never().is_some());
+        assert_eq!(woken.try_recv(), Ok(key("a", "ended")));
+        // It is another object's: whoever is not next waits.
+        assert!(turns.take(&key("a", "new"), false).is_none());
+        turns.forget(&key("a", "last")); // it waits: its turn comes
+        turns.forget(&key("a", "ended"));
+        assert_eq!(woken.try_recv(), Ok(key("a", "next")));
+        turns.forget(&key("a", "next"));
+        assert_eq!(woken.try_recv(), Ok(key("a", "last")));
+        drop(turns.take(&key("a", "last"), false));
+        assert_eq!(woken.try_recv(), Ok(key("a", "new")));
+        drop(turns.take(&key("a", "new"), false));
+        assert_eq!(turns.state().free, 1);
     }
 }

@@ -5,11 +5,15 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use kube::runtime::Controller;
-use kube::runtime::controller::{Action, Error};
+use kube::runtime::controller::{Action, Config, Error};
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::{Driver, reconcile};
 use crate::kind::Kind;
+
+/// Reconciles at once: more than there are turns, since those without one only end, and not thousands, since the controller keeps the space
+/// that they need.
+const AT_ONCE: u16 = 64;
 
 /// Runs until `stop`, then lets running passes end.
 pub async fn run<K: Kind>(
@@ -18,15 +22,13 @@ pub async fn run<K: Kind>(
     stop: CancellationToken,
 ) {
     controller
+        .with_config(Config::default().concurrency(AT_ONCE))
         .graceful_shutdown_on(stop.cancelled_owned())
-        .run(reconcile::<K>, never_fails::<K>, driver)
+        .run(reconcile::<K>, never_fails::<K>, driver.clone())
         .for_each(|result| async {
-            match result {
-                // An object that was deleted meanwhile needs no log line.
-                Ok(_) | Err(Error::ObjectNotFound(_) | Error::ReconcilerFailed(..)) => {}
-                Err(error) => {
-                    tracing::warn!(kind = K::NAME, %error, "the watch failed and is started again");
-                }
+            // It was deleted meanwhile. There are no other errors: a pass never fails here, nor does a watch.
+            if let Err(Error::ObjectNotFound(object)) = result {
+                driver.not_found(object.namespace.as_deref(), &object.name);
             }
         })
         .await;

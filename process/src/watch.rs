@@ -19,8 +19,8 @@ pub fn config() -> watcher::Config {
 }
 
 /// The delays between retries of a watch that failed. kube's default waits for up to 30 s after an API server was unreachable
-/// for a minute; for that long the operator's triggers, which wait for the slowest, and the webhook's copies would get no
-/// events.
+/// for a minute; for that long the operator and the webhook's copies would
+/// get no events.
 #[must_use]
 pub fn backoff() -> ExponentialBackoff {
     let waits = ExponentialBuilder::default()

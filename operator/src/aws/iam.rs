@@ -294,9 +294,9 @@ impl Iam {
         let page = call!(self, "ListRoles", path, request)?;
         let marker = page.marker.filter(|_| page.is_truncated);
         let listed = page.roles.into_iter().map(|role| {
-            let name = role.role_name.clone();
+            let name = role.role_name.as_str().into();
             let Role { trust, settings, .. } = role_from(role);
-            ListedRole { name, trust, settings }
+            ListedRole { name, digest: ListedRole::digest_of_text(&trust, &settings) }
         });
         Ok((listed.collect(), marker))
     }

@@ -67,9 +67,8 @@ impl Listings {
     /// Takes in a list that began `at`. Returns the names of the roles that differ from the list before, or are in one of both only; none
     /// for the first one.
     pub fn put(&self, place: Place, at: Instant, roles: &[ListedRole]) -> Vec<String> {
-        let digest = |role: &ListedRole| ListedRole::digest_of_text(&role.trust, &role.settings);
         let roles: HashMap<Box<str>, u64> =
-            roles.iter().map(|role| (role.name.as_str().into(), digest(role))).collect();
+            roles.iter().map(|role| (role.name.clone(), role.digest)).collect();
         let mut places = self.places();
         let before = places.remove(&place).map(|listing| listing.roles);
         let changed = before.map_or_else(Vec::new, |before| {

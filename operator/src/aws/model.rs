@@ -62,11 +62,9 @@ pub struct Role {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedRole {
     /// The name.
-    pub name: String,
-    /// The trust policy, decoded.
-    pub trust: String,
-    /// Session limit and description.
-    pub settings: RoleSettings,
+    pub name: Box<str>,
+    /// [`Self::digest`] of its trust policy and settings, which are not kept: there may be tens of thousands of roles.
+    pub digest: u64,
 }
 
 impl ListedRole {

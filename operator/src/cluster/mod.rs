@@ -1,6 +1,8 @@
 //! All issuers and bindings of the cluster, and which refers to which. One watch of each kind; the stores are written
 //! before an event wakes anything, so that whatever it wakes sees the change.
 
+mod events;
+mod kept;
 pub mod namespaces;
 mod readable;
 pub mod references;
@@ -17,10 +19,12 @@ use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store, reflector};
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
+pub use self::events::events;
+use self::kept::keep_what_is_read;
 use self::namespaces::{Labels, Namespaces};
 use self::readable::readable;
 use self::references::{Key, References};
@@ -46,18 +50,24 @@ pub struct Following {
     pub bindings: Feed<PodIdentityBinding>,
     /// The labels of namespaces.
     pub namespaces: BoxFuture<'static, ()>,
-    /// What wakes bindings besides.
-    pub waker: Waker,
 }
 
-/// Wakes bindings.
-#[derive(Debug, Clone)]
-pub struct Waker(UnboundedSender<ObjectRef<PodIdentityBinding>>);
+/// Makes the controller of a kind reconcile objects.
+#[derive(Debug)]
+pub struct Waker<K: kube::Resource<DynamicType = ()>>(UnboundedSender<ObjectRef<K>>);
 
-impl Waker {
-    /// Wakes these.
-    pub fn bindings(&self, bindings: impl IntoIterator<Item = ObjectRef<PodIdentityBinding>>) {
-        wake(&self.0, bindings);
+impl<K: kube::Resource<DynamicType = ()>> Clone for Waker<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<K: kube::Resource<DynamicType = ()>> Waker<K> {
+    /// Wakes these. Errors are ignored: the receiver is dropped only when the operator stops.
+    pub fn wake(&self, objects: impl IntoIterator<Item = ObjectRef<K>>) {
+        for object in objects {
+            let _ = self.0.unbounded_send(object);
+        }
     }
 }
 
@@ -67,6 +77,8 @@ pub struct Feed<K: kube::Resource<DynamicType = ()>> {
     pub changes: futures::stream::BoxStream<'static, Result<K, watcher::Error>>,
     /// Objects that something else concerns.
     pub woken: UnboundedReceiver<ObjectRef<K>>,
+    /// What wakes them.
+    pub waker: Waker<K>,
 }
 
 impl Cluster {
@@ -83,26 +95,26 @@ impl Cluster {
             bindings_synced: CancellationToken::new(),
             namespaces: Namespaces::default(),
         };
-        let (wake_issuers, woken_issuers) = mpsc::unbounded();
-        let (wake_bindings, woken_bindings) = mpsc::unbounded();
+        let (wake_issuers, woken_issuers) = waker();
+        let (wake_bindings, woken_bindings) = waker();
         let changes = cluster.clone().follow_issuers(
             client,
             issuer_writer,
             wake_issuers.clone(),
             wake_bindings.clone(),
         );
-        let issuers = Feed { changes: changes.boxed(), woken: woken_issuers };
+        let issuers = Feed { changes: changes.boxed(), woken: woken_issuers, waker: wake_issuers.clone() };
         let (index, wake_by_labels) = (cluster.clone(), wake_bindings.clone());
         let relabelled = move |namespace: Option<&str>| {
             let mut concerned = index.all_bindings();
             concerned.retain(|binding| namespace.is_none() || binding.namespace.as_deref() == namespace);
-            wake(&wake_by_labels, concerned);
+            wake_by_labels.wake(concerned);
         };
         let namespaces = namespaces::follow(client.clone(), cluster.namespaces.clone(), relabelled).boxed();
-        let waker = Waker(wake_bindings.clone());
+        let waker = wake_bindings.clone();
         let changes = cluster.clone().follow_bindings(client, bindings, wake_issuers, wake_bindings, unbound);
-        let bindings = Feed { changes: changes.boxed(), woken: woken_bindings };
-        (cluster, Following { issuers, bindings, namespaces, waker })
+        let bindings = Feed { changes: changes.boxed(), woken: woken_bindings, waker };
+        (cluster, Following { issuers, bindings, namespaces })
     }
 
     /// Returns once the labels of all namespaces are known.
@@ -119,7 +131,9 @@ impl Cluster {
     /// The bindings that use an issuer.
     #[must_use]
     pub fn bindings_of(&self, issuer: &str) -> Vec<Arc<PodIdentityBinding>> {
-        self.of_issuer(issuer).iter().filter_map(|reference| self.bindings.get(reference)).collect()
+        let mut all = self.bindings.state();
+        all.retain(|binding| binding.spec.issuer_name() == issuer);
+        all
     }
 
     /// Returns once the store of issuers holds what the API server has: before, an empty store is no answer.
@@ -164,8 +178,7 @@ impl Cluster {
 
     /// References to the bindings that use an issuer.
     fn of_issuer(&self, issuer: &str) -> Vec<ObjectRef<PodIdentityBinding>> {
-        let references = self.references.read().unwrap_or_else(PoisonError::into_inner);
-        references.of_issuer(issuer).map(|(namespace, name)| ObjectRef::new(name).within(namespace)).collect()
+        self.bindings_of(issuer).iter().map(|binding| ObjectRef::from_obj(&**binding)).collect()
     }
 
     /// Keeps store and index of bindings. Every change of a binding concerns the other bindings on its `ServiceAccount`; its end
@@ -175,13 +188,13 @@ impl Cluster {
         self,
         client: &Client,
         writer: Writer<PodIdentityBinding>,
-        wake_issuers: UnboundedSender<ObjectRef<OidcIssuer>>,
-        wake_bindings: UnboundedSender<ObjectRef<PodIdentityBinding>>,
+        wake_issuers: Waker<OidcIssuer>,
+        wake_bindings: Waker<PodIdentityBinding>,
         unbound: F,
     ) -> impl Stream<Item = Result<PodIdentityBinding, watcher::Error>> + use<F> {
         let mut listed = References::default();
-        let events = watcher(Api::all(client.clone()), process::watch::config());
-        reflector(writer, readable(self.bindings.clone(), events))
+        let events = events(Api::all(client.clone()));
+        reflector(writer, readable(self.bindings.clone(), events).modify(keep_what_is_read))
             .inspect_ok(move |event: &Event<PodIdentityBinding>| match event {
                 Event::Init => listed = References::default(),
                 Event::InitApply(binding) => put(&mut listed, binding),
@@ -190,16 +203,13 @@ impl Cluster {
                         self.index(|references| std::mem::replace(references, std::mem::take(&mut listed)));
                     self.bindings_synced.cancel();
                     // A binding that ended while there was no watch has no event.
-                    let has_none =
-                        |account: &&Key| self.on_service_account(&account.0, &account.1).is_empty();
-                    before.service_accounts().filter(has_none).for_each(&unbound);
+                    let has_none = |account: &Key| self.on_service_account(&account.0, &account.1).is_empty();
+                    before.service_accounts().filter(has_none).for_each(|account| unbound(&account));
                     // While the list was read, any object may have ended; and one that was listed on an earlier page was
                     // not yet in the store when that woke it.
-                    wake(
-                        &wake_issuers,
-                        self.issuers.state().iter().map(|issuer| ObjectRef::from_obj(&**issuer)),
-                    );
-                    wake(&wake_bindings, self.all_bindings());
+                    wake_issuers
+                        .wake(self.issuers.state().iter().map(|issuer| ObjectRef::from_obj(&**issuer)));
+                    wake_bindings.wake(self.all_bindings());
                 }
                 Event::Apply(binding) => {
                     self.index(|references| put(references, binding));
@@ -207,17 +217,17 @@ impl Cluster {
                     // Which binding holds the ServiceAccount, and whether it is Ready, concerns the others on it.
                     let mut others = self.on_service_account(&namespace, &binding.spec.service_account_name);
                     others.retain(|other| other.name != name);
-                    wake(&wake_bindings, others);
+                    wake_bindings.wake(others);
                 }
                 Event::Delete(binding) => {
                     let (namespace, name) = key(binding);
                     self.index(|references| references.remove(&namespace, &name));
-                    wake(&wake_issuers, [ObjectRef::new(binding.spec.issuer_name())]);
+                    wake_issuers.wake([ObjectRef::new(binding.spec.issuer_name())]);
                     let others = self.on_service_account(&namespace, &binding.spec.service_account_name);
                     if others.is_empty() {
                         unbound(&(namespace, binding.spec.service_account_name.clone()));
                     }
-                    wake(&wake_bindings, others);
+                    wake_bindings.wake(others);
                 }
             })
             .applied_objects()
@@ -231,8 +241,8 @@ impl Cluster {
         self,
         client: &Client,
         writer: Writer<OidcIssuer>,
-        wake_issuers: UnboundedSender<ObjectRef<OidcIssuer>>,
-        wake_bindings: UnboundedSender<ObjectRef<PodIdentityBinding>>,
+        wake_issuers: Waker<OidcIssuer>,
+        wake_bindings: Waker<PodIdentityBinding>,
     ) -> impl Stream<Item = Result<OidcIssuer, watcher::Error>> + use<> {
         type Version = (Option<String>, Option<i64>, [bool; 2], Option<String>);
         let version = |issuer: &OidcIssuer| {
@@ -241,7 +251,7 @@ impl Cluster {
             (issuer.uid(), issuer.metadata.generation, flags, confirmed)
         };
         let mut known: BTreeMap<String, Version> = BTreeMap::new();
-        let events = watcher(Api::all(client.clone()), process::watch::config());
+        let events = events(Api::all(client.clone()));
         reflector(writer, readable(self.issuers.clone(), events))
             .inspect_ok(move |event: &Event<OidcIssuer>| match event {
                 Event::Init | Event::InitApply(_) => {}
@@ -253,26 +263,26 @@ impl Cluster {
                         for (name, _) in
                             now.iter().filter(|(name, version)| known.get(*name) != Some(version))
                         {
-                            wake(&wake_bindings, self.of_issuer(name));
+                            wake_bindings.wake(self.of_issuer(name));
                         }
                     } else {
-                        wake(&wake_bindings, self.all_bindings());
+                        wake_bindings.wake(self.all_bindings());
                     }
                     known = now;
                     self.issuers_synced.cancel();
-                    wake(&wake_issuers, all.iter().map(|issuer| ObjectRef::from_obj(&**issuer)));
+                    wake_issuers.wake(all.iter().map(|issuer| ObjectRef::from_obj(&**issuer)));
                 }
                 Event::Apply(issuer) => {
                     let (name, version) = (issuer.name_any(), version(issuer));
                     match known.insert(name.clone(), version.clone()) {
-                        None => wake(&wake_bindings, self.all_bindings()),
-                        Some(before) if before != version => wake(&wake_bindings, self.of_issuer(&name)),
+                        None => wake_bindings.wake(self.all_bindings()),
+                        Some(before) if before != version => wake_bindings.wake(self.of_issuer(&name)),
                         Some(_) => {}
                     }
                 }
                 Event::Delete(issuer) => {
                     known.remove(&issuer.name_any());
-                    wake(&wake_bindings, self.all_bindings());
+                    wake_bindings.wake(self.all_bindings());
                 }
             })
             .applied_objects()
@@ -294,15 +304,11 @@ fn key(binding: &PodIdentityBinding) -> Key {
 }
 
 fn put(references: &mut References, binding: &PodIdentityBinding) {
-    references.put(key(binding), &binding.spec.service_account_name, binding.spec.issuer_name());
+    let (namespace, name) = key(binding);
+    references.put(&namespace, &name, &binding.spec.service_account_name);
 }
 
-/// Errors are ignored: a receiver is dropped only when the operator stops.
-fn wake<K: kube::Resource<DynamicType = ()>>(
-    sender: &UnboundedSender<ObjectRef<K>>,
-    objects: impl IntoIterator<Item = ObjectRef<K>>,
-) {
-    for object in objects {
-        let _ = sender.unbounded_send(object);
-    }
+fn waker<K: kube::Resource<DynamicType = ()>>() -> (Waker<K>, UnboundedReceiver<ObjectRef<K>>) {
+    let (sender, receiver) = mpsc::unbounded();
+    (Waker(sender), receiver)
 }

@@ -8,7 +8,5 @@ use crate::cluster::{Cluster, Feed};
 /// The controller of issuers.
 #[must_use]
 pub fn controller(cluster: &Cluster, feed: Feed<OidcIssuer>) -> Controller<OidcIssuer> {
-    Controller::for_stream(feed.changes, cluster.issuers.clone())
-        .reconcile_on(feed.woken)
-        .trigger_backoff(process::watch::backoff())
+    Controller::for_stream(feed.changes, cluster.issuers.clone()).reconcile_on(feed.woken)
 }

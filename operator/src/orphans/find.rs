@@ -76,7 +76,7 @@ pub async fn find(account: &Account, known: &Known) -> Result<Vec<Orphan>, FindE
 /// The orphans among listed roles, by role name.
 pub async fn among(account: &Account, known: &Known, roles: &[ListedRole]) -> Result<Vec<Orphan>, FindError> {
     let mut orphans = Vec::new();
-    for ListedRole { name, .. } in roles.iter().filter(|role| !known.seen.contains(&role.name)) {
+    for ListedRole { name, .. } in roles.iter().filter(|role| !known.seen.contains(&*role.name)) {
         // The list shows no tags, and may be older than the role's end.
         let role = account.iam.role(name).await?;
         orphans.extend(role.and_then(|role| known.orphan(name, &role)));

@@ -18,7 +18,7 @@ use super::{PAGE, Pods, RUNNING};
 use crate::cluster::{Cluster, Waker};
 
 /// Watches all pods, and wakes bindings whose pods have changed, until it is dropped.
-pub async fn follow(pods: Pods, cluster: Cluster, waker: Waker) {
+pub async fn follow(pods: Pods, cluster: Cluster, waker: Waker<PodIdentityBinding>) {
     if !pods.settings.watch {
         return std::future::pending().await;
     }
@@ -29,7 +29,7 @@ pub async fn follow(pods: Pods, cluster: Cluster, waker: Waker) {
             pods.store.expect(key, expected);
         }
     }
-    let wake = |key: &Key| waker.bindings(cluster.on_service_account(&key.0, &key.1));
+    let wake = |key: &Key| waker.wake(cluster.on_service_account(&key.0, &key.1));
     let api: Api<WatchedPod> = Api::all(pods.client.clone());
     let config = process::watch::config().fields(RUNNING).page_size(PAGE);
     let events = watcher(api, config).backoff(process::watch::backoff());

@@ -1,0 +1,45 @@
+//! PURE: what of a binding is kept: there may be tens of thousands, and they are in memory all the time.
+
+use crds::PodIdentityBinding;
+use crds::names::RESTART_ANNOTATION;
+
+/// Drops what nothing reads: labels, and annotations of others (`kubectl apply` keeps the whole object in one of them).
+pub fn keep_what_is_read(binding: &mut PodIdentityBinding) {
+    let metadata = &mut binding.metadata;
+    metadata.labels = None;
+    metadata.annotations = metadata.annotations.take().and_then(|mut annotations| {
+        annotations.retain(|name, _| name == RESTART_ANNOTATION);
+        (!annotations.is_empty()).then_some(annotations)
+    });
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_decisions_read_is_kept() {
+        let object = |annotations| {
+            json!({
+                "apiVersion": "podidentity.dev/v1alpha1", "kind": "PodIdentityBinding",
+                "metadata": {"name": "app", "namespace": "n", "finalizers": ["f"], "annotations": annotations},
+                "spec": {"serviceAccountName": "app", "role": {"policyARNs": ["arn:aws:iam::aws:policy/A"]}},
+                "status": {"conditions": [{
+                    "type": "Ready", "status": "True", "reason": "Ready", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z",
+                }], "roleDigest": "d"},
+            })
+        };
+        let applied =
+            json!({RESTART_ANNOTATION: "true", "kubectl.kubernetes.io/last-applied-configuration": "{}"});
+        let mut with_more = object(applied);
+        with_more["metadata"]["labels"] = json!({"team": "a"});
+        let mut binding: PodIdentityBinding = serde_json::from_value(with_more).unwrap();
+        keep_what_is_read(&mut binding);
+        let expected: PodIdentityBinding =
+            serde_json::from_value(object(json!({RESTART_ANNOTATION: "true"}))).unwrap();
+        assert_eq!(serde_json::to_value(&binding).unwrap(), serde_json::to_value(&expected).unwrap());
+    }
+}
