@@ -82,19 +82,19 @@ impl<K: Kind> Driver<K> {
         Self { context, waker, backoff, memories: Memories::default(), turns, stop }
     }
 
-    /// Wakes objects whose long wait ends, until it is dropped.
+    /// Wakes objects whose long wait ends, a second late at most, until it is dropped.
     pub async fn wake_due(self: Arc<Self>) {
         loop {
             let now = Instant::now();
-            let mut next = now + LONG / 2;
+            let (soonest, mut next) = (now + Duration::from_secs(1), now + LONG / 2);
             for object in K::store(&self.context).state() {
-                match object.meta().uid.as_deref().and_then(|uid| self.memories.due(uid)) {
+                match object.meta().uid.as_deref().and_then(|uid| self.memories.due(uid, now)) {
                     Some(due) if due <= now => self.waker.wake([ObjectRef::from_obj(&*object)]),
                     Some(due) => next = next.min(due),
                     None => {}
                 }
             }
-            tokio::time::sleep_until(next.into()).await;
+            tokio::time::sleep_until(next.max(soonest).into()).await;
         }
     }
 

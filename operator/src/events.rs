@@ -25,7 +25,7 @@ impl Events {
         Self { client, reporter, current: Mutex::new((recorder, 0)) }
     }
 
-    /// Publishes an event. One that is equal to an event before the last [`Self::REMEMBERED`] is not folded into it.
+    /// Publishes an event. Equal ones are folded until so many have been published.
     ///
     /// # Errors
     /// If the API server refuses it.

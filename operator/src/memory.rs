@@ -54,9 +54,13 @@ impl<K: Kind> Memories<K> {
         self.lock().get(uid).is_some_and(|memory| memory.failures == 0 && !memory.steps.is_empty())
     }
 
-    /// When an object is looked at again, if its last pass has said so.
-    pub fn due(&self, uid: &str) -> Option<Instant> {
-        self.lock().get(uid)?.due
+    /// When an object is looked at again, if its last pass has said so. That it is due `now` is said once.
+    pub fn due(&self, uid: &str, now: Instant) -> Option<Instant> {
+        let mut all = self.lock();
+        let memory = all.get_mut(uid)?;
+        let due = memory.due;
+        memory.due = due.filter(|due| *due > now);
+        due
     }
 
     /// Puts it back after the pass. Memories of objects that are gone are dropped once there are many: an object without
@@ -74,5 +78,30 @@ impl<K: Kind> Memories<K> {
     /// Every change is one insertion or removal: a panic leaves nothing half-done.
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Box<Memory<K>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::time::Duration;
+
+    use kube::runtime::reflector::store::Writer;
+
+    use super::*;
+    use crate::binding::Binding;
+
+    #[test]
+    fn that_an_object_is_due_is_said_once() {
+        let (memories, objects) = (Memories::<Binding>::default(), Writer::default().as_reader());
+        let now = Instant::now();
+        let soon = now + Duration::from_secs(1);
+        assert_eq!(memories.due("a", now), None);
+        let mut memory = memories.take("a");
+        memory.due = Some(soon);
+        memories.put("a".into(), memory, &objects);
+        assert_eq!(memories.due("a", now), Some(soon));
+        assert_eq!(memories.due("a", soon), Some(soon));
+        assert_eq!(memories.due("a", soon), None);
     }
 }

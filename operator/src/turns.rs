@@ -2,8 +2,8 @@
 //! tenant do not delay the one binding of another. Within a namespace three of four turns are for objects that go on with something: of a
 //! thousand bindings the first ones are Ready before the last ones are begun.
 //!
-//! The controllers are not limited: a reconcile without a turn ends at once, and its object is woken when it is next. A controller looks
-//! at every reconcile that has begun whenever one of them goes on, so thousands that wait would cost more than those that work.
+//! A reconcile without a turn ends at once, and its object is woken when it is next: a controller looks at every reconcile that has begun
+//! whenever one of them goes on, so thousands that wait would cost more than those that work.
 //!
 //! Not a crate: tokio's semaphore gives permits in the order of the callers, whoever they are for.
 

@@ -15,16 +15,17 @@ use crate::pods::model::WorkloadRef;
 use crate::pods::restart;
 
 /// Takes the digest out of the status. Nothing else of the status changes: drift that is put back is no reason to be Ready no more.
-pub async fn forget_digest(client: &Client, view: &View) -> Result<(), kube::Error> {
-    let api: Api<PodIdentityBinding> = Api::namespaced(client.clone(), &view.object.namespace);
+/// That it is refused is logged, and stops nothing: the changes that follow may take rights away. Of a binding that was made again
+/// meanwhile it costs one read.
+pub async fn forget_digest(client: &Client, view: &View) -> Shown {
+    let (name, namespace) = (&view.object.name, &view.object.namespace);
+    let api: Api<PodIdentityBinding> = Api::namespaced(client.clone(), namespace);
     let parameters = PatchParams { field_manager: Some(MANAGER_STATUS.into()), ..PatchParams::default() };
-    let patch = json!({"metadata": {"uid": view.binding.uid()}, "status": {"roleDigest": null}});
-    match api.patch_status(&view.object.name, &parameters, &Patch::Merge(patch)).await {
-        Ok(_) => Ok(()),
-        // Deleted meanwhile: the changes find that out before they begin.
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        Err(error) => Err(error),
+    let patch = json!({"status": {"roleDigest": null}});
+    if let Err(error) = api.patch_status(name, &parameters, &Patch::Merge(patch)).await {
+        tracing::warn!(%error, object = name, namespace, "the digest could not be taken out of the status");
     }
+    Shown::DigestForgotten
 }
 
 /// Server-side apply, with the observed uid (it could otherwise create the `ServiceAccount`) and never forced. Returns the

@@ -50,8 +50,10 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     if steps.is_empty() && matches!(summary, Summary::Ready(_)) {
         steps.extend(observed.restarts.iter().cloned().map(|workload| Step::Own(Own::Restart(workload))));
     }
-    if steps.iter().any(|step| step.change().is_some()) && view.records_digest() {
-        steps.insert(0, Step::Own(Own::ForgetDigest));
+    if let Some(first) = steps.iter().position(|step| step.change().is_some())
+        && view.records_digest()
+    {
+        steps.insert(first, Step::Own(Own::ForgetDigest));
     }
     let in_spec =
         if steps.is_empty() { in_spec(view, observed, memory, &summary, clock, timings) } else { None };
@@ -65,7 +67,8 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     let digest = match (&in_spec, &observed.role) {
         (Some(in_spec), _) => Some(Some(in_spec.target.clone())),
         (None, Ok(Some(RoleState::Found(..) | RoleState::Missing))) => Some(None),
-        (None, _) => None,
+        // The copy of the binding may be older than that.
+        (None, _) => memory.digest_forgotten.then_some(None),
     };
     // Pods that could not be read are read again.
     let unreadable = matches!(observed.pods, PodsState::Unreadable(_)).then(|| timings.look_again());

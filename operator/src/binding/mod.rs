@@ -158,7 +158,7 @@ impl Kind for Binding {
     async fn act(step: &Own, resolved: &Resolved<Self>, context: &Context) -> Result<Shown, StepError> {
         let (client, view) = (&context.client, &resolved.view);
         Ok(match step {
-            Own::ForgetDigest => act::forget_digest(client, view).await.map(|()| Shown::Done)?,
+            Own::ForgetDigest => act::forget_digest(client, view).await,
             Own::Annotate(step) => act::annotate(client, view, step).await?,
             Own::Lock(heir) => act::lock(client, view, heir).await.map(|()| Shown::Done)?,
             Own::Restart(workload) => act::restart(client, view, workload).await,
@@ -171,6 +171,7 @@ impl Kind for Binding {
         if plan.note.in_spec.is_some() {
             memory.in_spec.clone_from(&plan.note.in_spec);
             (memory.role, memory.policies) = (None, None);
+            memory.digest_forgotten = false;
         }
         memory.revoke_at = plan.note.revoke_at;
         memory.acted |= !plan.steps.is_empty();
@@ -199,6 +200,7 @@ impl Kind for Binding {
     fn shown(memory: &mut Memory, shown: Shown, clock: &Clock) {
         match shown {
             Shown::Done => {}
+            Shown::DigestForgotten => memory.digest_forgotten = true,
             Shown::Annotated(content) => {
                 let is_same = memory.annotated.is_some_and(|before| before.content == content);
                 let put_back = is_same.then_some(clock.instant);

@@ -312,6 +312,7 @@ impl ServiceAccountState {
 
 /// What is remembered of one binding between passes. Lost with the process, and then read again.
 #[derive(Debug, Clone, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts of one binding")]
 pub struct Memory {
     /// Whether this process has acted on the binding: a role may exist although the cached object has no finalizer yet.
     pub acted: bool,
@@ -327,6 +328,8 @@ pub struct Memory {
     pub begun: bool,
     /// That the role was read as specified; then `role` and `policies` are not kept.
     pub in_spec: Option<InSpec>,
+    /// Whether this process has taken the digest out of the status since it read the role as specified.
+    pub digest_forgotten: bool,
     /// Since when every read said that there is no role of this binding.
     pub absent_since: Option<Instant>,
     /// The last refused apply of annotations.
@@ -369,6 +372,8 @@ pub enum Own {
 pub enum Shown {
     /// It was done.
     Done,
+    /// The digest was taken out of the status.
+    DigestForgotten,
     /// Annotations were applied: [`Annotate::content`].
     Annotated(u64),
     /// The annotations were refused.

@@ -49,4 +49,5 @@ mod status;
 mod structure;
 mod terraform;
 mod transitions;
+mod waits;
 mod world;

@@ -201,6 +201,12 @@ fn before_a_role_is_changed_the_status_says_no_more_that_it_is_as_specified() {
         let taken: Vec<String> = case.plan().steps.iter().map(name).collect();
         assert_eq!(taken, steps, "{row}");
     }
+    // The next pass cannot read the role, and its copy of the binding may still have the digest.
+    let mut unread = drifted();
+    unread.observed.role = Err(aws_error(Class::Transient));
+    assert_eq!(unread.plan().facts.digest, None);
+    unread.memory.digest_forgotten = true;
+    assert_eq!(unread.plan().facts.digest, Some(None));
 }
 
 #[test]
