@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, Recorder, Reporter};
 
-/// Publishes events through a [`Recorder`], which folds equal ones. It looks at every event of the last minutes for each further one, and
-/// keeps them all: of thousands of objects that become Ready that is most of what a pass costs, and 3 kB each.
+/// Publishes events through a [`Recorder`], which folds equal ones. For each event it looks at all of the last six minutes, and it keeps
+/// them: where thousands of objects become Ready at once, each would pay for all that came before.
 pub struct Events {
     client: Client,
     reporter: Reporter,

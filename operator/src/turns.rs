@@ -218,7 +218,7 @@ mod tests {
         }
         drop(current);
         assert_eq!(woken.try_recv(), Ok(key("a", "ended")));
-        // It is another object's: whoever is not next waits.
+        // It is given to another object: one that comes now waits.
         assert!(turns.take(&key("a", "new"), false).is_none());
         turns.forget(&key("a", "last")); // it waits: its turn comes
         turns.forget(&key("a", "ended"));

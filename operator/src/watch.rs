@@ -26,7 +26,7 @@ pub async fn run<K: Kind>(
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile::<K>, never_fails::<K>, driver.clone())
         .for_each(|result| async {
-            // It was deleted meanwhile. There are no other errors: a pass never fails here, nor does a watch.
+            // It was deleted meanwhile. There are no other errors: neither a pass nor a watch fails here.
             if let Err(Error::ObjectNotFound(object)) = result {
                 driver.not_found(object.namespace.as_deref(), &object.name);
             }

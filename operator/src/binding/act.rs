@@ -14,9 +14,9 @@ use super::role::Heir;
 use crate::pods::model::WorkloadRef;
 use crate::pods::restart;
 
-/// Takes the digest out of the status. Nothing else of the status changes: drift that is put back is no reason to be Ready no more.
-/// That it is refused is logged, and stops nothing: the changes that follow may take rights away. Of a binding that was made again
-/// meanwhile it costs one read.
+/// Takes the digest out of the status, and changes nothing else there: a binding stays Ready while drift is put back. A refusal is logged
+/// and stops nothing, since the changes that follow may take rights away. If the binding was made again meanwhile, the only effect is one
+/// more read of its role.
 pub async fn forget_digest(client: &Client, view: &View) -> Shown {
     let (name, namespace) = (&view.object.name, &view.object.namespace);
     let api: Api<PodIdentityBinding> = Api::namespaced(client.clone(), namespace);

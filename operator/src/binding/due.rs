@@ -129,8 +129,8 @@ impl View {
             && digest == Some(&target.digest())
     }
 
-    /// Whether the status says that a role was read as specified, now or before, and a later process may believe that. A process that
-    /// ends between two changes leaves a role that is as specified no more.
+    /// Whether the status says that a role was read as specified, so that the next process may believe it: also after this one has
+    /// ended between two changes.
     #[must_use]
     pub fn records_digest(&self) -> bool {
         let status = self.binding.status.as_ref();

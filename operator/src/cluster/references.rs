@@ -50,7 +50,7 @@ impl References {
         from_first.take_while(move |(account, _)| **account == *service_account).map(|(_, name)| &**name)
     }
 
-    /// The `ServiceAccount`s with a binding, once for each.
+    /// The `ServiceAccount` of each binding.
     pub fn service_accounts(&self) -> impl Iterator<Item = Key> {
         self.0.iter().flat_map(|(namespace, all)| {
             all.on.iter().map(|(account, _)| (namespace.to_string(), account.to_string()))
