@@ -2,11 +2,12 @@
 
 mod case;
 mod deletion;
+mod fence;
 
 use crds::{DeletionPolicy, Management, ProviderSettings};
 
 use case::{Case, api, keys, name, other_keys, records, refused, unreachable};
-use issuer::model::{AwsState, Evidence, Fence};
+use issuer::model::{AwsState, Evidence};
 use operator::api_servers::model::NoAnswer;
 
 use super::*;
@@ -136,66 +137,6 @@ fn from_what_is_observed_to_steps_and_conditions() {
             &["JWKS"],
             "True Ready",
             "+Verified -Publishing +Verified =NotVerified =NotVerified =NotVerified",
-        ),
-        (
-            "a session of this issuer wrote to the bucket: reported, and Ready does not change",
-            |case| case.evidence().fence = Some(Fence::Ineffective),
-            &[],
-            "True Ready",
-            "+Verified +Verified +Verified +Verified +Verified -FenceIneffective",
-        ),
-        (
-            "a session of this issuer wrote to the bucket right after a write: not yet",
-            |case| {
-                case.evidence().fence = Some(Fence::Ineffective);
-                case.memory.last_write = Some(case.clock.instant);
-            },
-            &[],
-            "True Ready",
-            "+Verified +Verified +Verified +Verified +Verified ?Propagating",
-        ),
-        (
-            "what was seen right after a write stays \"not yet\" until it is tried again",
-            |case| {
-                case.evidence().fence = Some(Fence::Ineffective);
-                case.memory.last_write = Some(case.clock.instant);
-                case.clock.instant += Duration::from_secs(119);
-            },
-            &[],
-            "True Ready",
-            "+Verified +Verified +Verified +Verified +Verified ?Propagating",
-        ),
-        (
-            "and it is tried again although the window is closed then",
-            |case| {
-                case.evidence().fence = Some(Fence::Ineffective);
-                case.memory.last_write = Some(case.clock.instant);
-                case.clock.instant += Duration::from_secs(121);
-            },
-            &["exchange"],
-            "True Ready",
-            "+Verified +Verified +Verified +Verified +Verified ?Propagating",
-        ),
-        (
-            "another policy than the one that was tried",
-            |case| case.bucket().policy = Some("{}".into()),
-            &["bucket policy"],
-            "True Ready",
-            "+Verified -Publishing +Verified =NotVerified =NotVerified ?Publishing",
-        ),
-        (
-            "no canary",
-            |case| case.evidence().fence = Some(Fence::NoCanary),
-            &[],
-            "True Ready",
-            "+Verified +Verified +Verified +Verified +Verified ?CanaryMissing",
-        ),
-        (
-            "the bucket's policy could not be tried",
-            |case| case.evidence().fence = Some(Fence::NotProved("time-out".into())),
-            &[],
-            "True Ready",
-            "+Verified +Verified +Verified +Verified +Verified ?FenceNotProved",
         ),
         (
             "another issuer for two minutes, and none of the published keys",
@@ -471,9 +412,6 @@ fn from_what_is_observed_to_steps_and_conditions() {
             (true, Some("credentials")) => Next::At(Duration::from_secs(10)),
             (true, Some(_)) => Next::BackOff,
             // "Not yet" is tried again after a time that grows.
-            (true, None) if name.starts_with("what was seen right after a write stays") => {
-                Next::At(Duration::from_secs(1))
-            }
             (true, None) if name == "refused right after a write: not yet" => {
                 Next::At(Duration::from_secs(2))
             }
