@@ -7,8 +7,8 @@ use crds::PodIdentityBinding;
 use crds::condition::{ConditionType, is_true};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::Api;
-use kube::api::{ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::{Api, ResourceExt};
 use operator::aws::limit::Limits;
 use serde_json::json;
 
@@ -61,4 +61,34 @@ async fn calls_stay_within_the_rate_with_the_sdk_s_retries_and_one_tenant_does_n
     assert!(elapsed >= least, "{iam} calls in {elapsed:?}, at least {least:?}");
     // What waits for a turn has not begun: it does not delay the end.
     world.stop().await;
+}
+
+#[tokio::test]
+async fn an_object_that_ends_while_it_waits_for_its_turn_does_not_keep_the_turn() {
+    let mut world = World::bootstrapped().await;
+    world.apply_issuer(&world.spec()).await;
+    // One pass at once.
+    world.limits = Limits::per_service(1.0, 1000);
+    world.start().await;
+    world.issuer_is("Ready").await;
+    world.sim.clear_calls();
+    world.sim.inject(Fault::on("iam", "CreateRole", FaultKind::Delay { milliseconds: 4000 }).times(1));
+    let spec = |name: &str| json!({"serviceAccountName": name, "role": {"policyARNs": [STORAGE]}});
+    world.apply_binding("first", spec("first")).await;
+    world
+        .until(&world.bindings(), "first", "its pass", |b| b.is_some_and(|b| !b.finalizers().is_empty()))
+        .await;
+    // They wait for the first one's turn to end, without a finalizer, and end before.
+    let names: Vec<String> = (0..20).map(|n| format!("ends-{n}")).collect();
+    join_all(names.iter().map(|name| world.apply_binding(name, spec(name)))).await;
+    for name in &names {
+        world.bindings().delete(name, &DeleteParams::default()).await.unwrap();
+    }
+    world.apply_binding("last", spec("last")).await;
+    for name in ["first", "last"] {
+        world.binding_is(name, "Ready").await;
+    }
+    let roles = world.sim.calls().iter().filter(|call| call.action == "CreateRole").count();
+    assert_eq!(roles, 2, "none was begun");
+    world.assert_nothing_denied();
 }
