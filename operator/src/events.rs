@@ -7,7 +7,7 @@ use kube::Client;
 use kube::runtime::events::{Event, Recorder, Reporter};
 
 /// Publishes events through a [`Recorder`], which folds equal ones. For each event it looks at all of the last six minutes, and it keeps
-/// them: where thousands of objects become Ready at once, each would pay for all that came before.
+/// them: if thousands of objects become Ready at once, the CPU time of an event grows with the number of events before it.
 pub struct Events {
     client: Client,
     reporter: Reporter,

@@ -2,8 +2,8 @@
 //! tenant do not delay the one binding of another. Within a namespace three of four turns are for objects that go on with something: of a
 //! thousand bindings the first ones are Ready before the last ones are begun.
 //!
-//! A reconcile without a turn ends at once, and its object is woken when it is next: a controller looks at every reconcile that has begun
-//! whenever one of them goes on, so thousands that wait would cost more than those that work.
+//! A reconcile without a turn ends at once, and its object is woken when its turn comes. If the reconcile waited instead, kube's controller
+//! would poll it whenever any other one continues, and its CPU time would grow with the number of waiting objects.
 //!
 //! Not a crate: tokio's semaphore gives permits in the order of the callers, whoever they are for.
 
@@ -91,7 +91,7 @@ impl Turns {
         None
     }
 
-    /// The object does not exist, so no reconcile of it begins: a turn that was given to it goes on to the next one.
+    /// No object of that name exists, so no reconcile of it begins. If it has been given a turn, the next object gets that turn.
     pub fn forget(&self, object: &Key) {
         let was_given = self.state().given.remove(object);
         if was_given {

@@ -26,9 +26,14 @@ pub async fn run<K: Kind>(
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile::<K>, never_fails::<K>, driver.clone())
         .for_each(|result| async {
-            // It was deleted meanwhile. There are no other errors: neither a pass nor a watch fails here.
-            if let Err(Error::ObjectNotFound(object)) = result {
-                driver.not_found(object.namespace.as_deref(), &object.name);
+            match result {
+                Ok(_) => {}
+                // It was deleted meanwhile.
+                Err(Error::ObjectNotFound(object)) => {
+                    driver.not_found(object.namespace.as_deref(), &object.name);
+                }
+                // Neither a pass nor a watch is expected to fail here.
+                Err(error) => tracing::error!(kind = K::NAME, %error, "the controller failed"),
             }
         })
         .await;

@@ -67,7 +67,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     let digest = match (&in_spec, &observed.role) {
         (Some(in_spec), _) => Some(Some(in_spec.target.clone())),
         (None, Ok(Some(RoleState::Found(..) | RoleState::Missing))) => Some(None),
-        // The copy of the binding may be older than that.
+        // This copy of the binding may still have the digest that was taken out.
         (None, _) => memory.digest_forgotten.then_some(None),
     };
     // Pods that could not be read are read again.

@@ -129,8 +129,8 @@ impl View {
             && digest == Some(&target.digest())
     }
 
-    /// Whether the status says that a role was read as specified, so that the next process may believe it: also after this one has
-    /// ended between two changes.
+    /// Whether the status has a digest, which the next process believes although this one may have ended between two changes. The digest
+    /// of a binding that is being deleted is never used.
     #[must_use]
     pub fn records_digest(&self) -> bool {
         let status = self.binding.status.as_ref();

@@ -356,7 +356,7 @@ pub struct Conflict {
 /// What only a binding's reconcile does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Own {
-    /// The status says no more that the role was read as specified: the changes that follow may end in the middle.
+    /// The digest is taken out of the status before the role is changed: this process may end between two changes.
     ForgetDigest,
     /// Annotations on the `ServiceAccount`.
     Annotate(Annotate),

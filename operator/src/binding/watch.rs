@@ -6,7 +6,7 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::{Controller, WatchStreamExt};
 use kube::{Api, Client, ResourceExt};
 
-use crate::cluster::{Cluster, Feed, events};
+use crate::cluster::{Cluster, Feed, retried_watch};
 
 /// The controller of bindings.
 #[must_use]
@@ -18,7 +18,7 @@ pub fn controller(
     let service_accounts: Api<PartialObjectMeta<ServiceAccount>> = Api::all(client.clone());
     let index = cluster.clone();
     Controller::for_stream(feed.changes, cluster.bindings.clone())
-        .watches_stream(events(service_accounts).touched_objects(), move |service_account| {
+        .watches_stream(retried_watch(service_accounts).touched_objects(), move |service_account| {
             let namespace = service_account.metadata.namespace.as_deref().unwrap_or_default();
             index.on_service_account(namespace, &service_account.name_any())
         })

@@ -1,11 +1,11 @@
 //! All issuers and bindings of the cluster, and which refers to which. One watch of each kind; the stores are written
 //! before an event wakes anything, so that whatever it wakes sees the change.
 
-mod events;
 mod kept;
 pub mod namespaces;
 mod readable;
 pub mod references;
+mod retried;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -23,11 +23,11 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
-pub use self::events::events;
 use self::kept::keep_what_is_read;
 use self::namespaces::{Labels, Namespaces};
 use self::readable::readable;
 use self::references::{Key, References};
+pub use self::retried::retried_watch;
 
 /// What the cluster holds. Cheap to clone.
 #[derive(Clone)]
@@ -193,7 +193,7 @@ impl Cluster {
         unbound: F,
     ) -> impl Stream<Item = Result<PodIdentityBinding, watcher::Error>> + use<F> {
         let mut listed = References::default();
-        let events = events(Api::all(client.clone()));
+        let events = retried_watch(Api::all(client.clone()));
         reflector(writer, readable(self.bindings.clone(), events).modify(keep_what_is_read))
             .inspect_ok(move |event: &Event<PodIdentityBinding>| match event {
                 Event::Init => listed = References::default(),
@@ -251,7 +251,7 @@ impl Cluster {
             (issuer.uid(), issuer.metadata.generation, flags, confirmed)
         };
         let mut known: BTreeMap<String, Version> = BTreeMap::new();
-        let events = events(Api::all(client.clone()));
+        let events = retried_watch(Api::all(client.clone()));
         reflector(writer, readable(self.issuers.clone(), events))
             .inspect_ok(move |event: &Event<OidcIssuer>| match event {
                 Event::Init | Event::InitApply(_) => {}

@@ -1,4 +1,4 @@
-//! The events of a watch that never ends.
+//! A watch that is begun again after a failure.
 
 use std::fmt::Debug;
 use std::future::ready;
@@ -9,9 +9,9 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
-/// The events. A failure is logged here and the watch begun again after a wait, so that no other watch of the same controller waits, too:
-/// no item is an error.
-pub fn events<K>(api: Api<K>) -> impl Stream<Item = watcher::Result<Event<K>>>
+/// The events of a watch. After a failure, which is logged here, the watch is begun again. No item of the stream is an error: kube's
+/// controller would stop reading all its watches for a while.
+pub fn retried_watch<K>(api: Api<K>) -> impl Stream<Item = watcher::Result<Event<K>>>
 where
     K: Resource<DynamicType: Default> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
