@@ -1,12 +1,13 @@
 //! `PodIdentityBinding`: one `ServiceAccount` and the one role it may assume.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value};
 
+use crate::conditions::Conditions;
 use crate::lenient;
 use crate::names::DEFAULT_ISSUER;
 
@@ -288,9 +289,9 @@ pub struct PodIdentityBindingStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Conditions by type.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Conditions::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
-    pub conditions: Vec<Condition>,
+    pub conditions: Conditions,
     /// ARN of the role, once it was seen to exist; of `spec.roleARN`, that ARN.
     #[serde(default, rename = "roleARN", skip_serializing_if = "Option::is_none")]
     pub role_arn: Option<String>,
@@ -384,7 +385,11 @@ mod tests {
         let status =
             json!({"roleName": "r", "revokeAt": "9999-12-31T23:59:59Z", "conditions": [{"type": "Ready"}]});
         let status: PodIdentityBindingStatus = serde_json::from_value(status).unwrap();
-        assert_eq!(status, PodIdentityBindingStatus { role_name: Some("r".into()), ..Default::default() });
+        assert!(status.conditions.is_empty() && status.conditions.has_others(), "{status:?}");
+        let conditions = status.conditions.clone();
+        let expected =
+            PodIdentityBindingStatus { role_name: Some("r".into()), conditions, ..Default::default() };
+        assert_eq!(status, expected);
     }
 
     #[test]

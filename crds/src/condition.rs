@@ -1,15 +1,14 @@
-//! The closed sets of condition types and reasons, and the rule by which conditions are merged into a status.
+//! The closed sets of condition types and reasons, and what a condition is decided from. The list of a status is in [`conditions`](crate::conditions).
 //!
 //! The rules are those that kstatus (Flux, Helm, kubectl) and Argo CD read: `Ready` is always present, `Reconciling` and
 //! `Stalled` exist only while True and never both, and every condition carries the generation that it was computed for.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::names;
 
 /// The condition types of both kinds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ConditionType {
     /// The summary that users wait for.
     Ready,
@@ -71,7 +70,7 @@ impl ConditionType {
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// Every reason a condition or event may carry. docs/reasons.md explains each; a test compares the two.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
 
         impl Reason {
@@ -345,115 +344,5 @@ impl Summary {
             Self::Ready(_) => None,
             Self::Reconciling(finding) | Self::Stalled(finding) => Some(finding),
         }
-    }
-}
-
-/// Longer messages are cut, in bytes. The API server accepts 32,768 (`metav1.Condition`); people do not read that much.
-const MESSAGE_LIMIT: usize = 1024;
-
-/// The new list of conditions of a status: exactly `wanted`, each with `generation`. `lastTransitionTime` is `now` where the
-/// status changed.
-#[must_use]
-pub fn merge(prior: &[Condition], wanted: Vec<Wanted>, generation: i64, now: &Time) -> Vec<Condition> {
-    let merged = |Wanted { type_, holds, finding }: Wanted| {
-        let before = prior.iter().find(|condition| condition.type_ == type_.as_str());
-        let status = match holds {
-            Holds::True => "True",
-            Holds::False => "False",
-            Holds::Unknown | Holds::AsBefore => "Unknown",
-        };
-        if let (Holds::AsBefore, Some(before)) = (holds, before) {
-            return Condition { observed_generation: Some(generation), ..before.clone() };
-        }
-        let Finding { reason, mut message } = finding;
-        let is_failure = type_ == ConditionType::Ready && status == "False" && !reason.passes_by_itself();
-        let url = if is_failure { format!(". See {}", reason.url()) } else { String::new() };
-        message.truncate(message.floor_char_boundary(MESSAGE_LIMIT - url.len()));
-        message.push_str(&url);
-        let unchanged = before.filter(|before| before.status == status);
-        Condition {
-            type_: type_.as_str().into(),
-            status: status.into(),
-            reason: reason.as_str().into(),
-            message,
-            observed_generation: Some(generation),
-            last_transition_time: unchanged
-                .map_or_else(|| now.clone(), |before| before.last_transition_time.clone()),
-        }
-    };
-    wanted.into_iter().map(merged).collect()
-}
-
-/// The condition of that type, if the list has one.
-#[must_use]
-pub fn find(conditions: &[Condition], type_: ConditionType) -> Option<&Condition> {
-    conditions.iter().find(|c| c.type_ == type_.as_str())
-}
-
-/// Whether the condition of that type is True.
-#[must_use]
-pub fn is_true(conditions: &[Condition], type_: ConditionType) -> bool {
-    find(conditions, type_).is_some_and(|c| c.status == "True")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(second: i64) -> Time {
-        Time(k8s_openapi::jiff::Timestamp::from_second(second).expect("a time"))
-    }
-
-    fn not_ready(reason: Reason, message: &str) -> Wanted {
-        Wanted::no(ConditionType::Ready, Finding::new(reason, message))
-    }
-
-    #[test]
-    fn transition_time_changes_only_with_the_status() {
-        let first = merge(&[], vec![not_ready(Reason::Progressing, "a")], 1, &at(1));
-        let second = merge(&first, vec![not_ready(Reason::Throttled, "b")], 2, &at(2));
-        assert_eq!(second[0].last_transition_time, at(1));
-        assert_eq!((second[0].reason.as_str(), second[0].observed_generation), ("Throttled", Some(2)));
-        let third = merge(&second, vec![Wanted::yes(ConditionType::Ready, Reason::Ready, "c")], 2, &at(3));
-        assert_eq!(third[0].last_transition_time, at(3));
-    }
-
-    #[test]
-    fn a_condition_that_was_not_observed_does_not_change_while_the_object_is_ready() {
-        let read = Wanted::yes(ConditionType::Published, Reason::Verified, "read");
-        let prior = merge(&[], vec![read], 1, &at(1));
-        let later = |was_ready| {
-            let finding = Finding::new(Reason::NotVerified, "not read");
-            merge(&prior, vec![Wanted::not_observed(ConditionType::Published, was_ready, finding)], 1, &at(2))
-        };
-        assert_eq!(later(true), prior);
-        let unknown = &later(false)[0];
-        assert_eq!((unknown.status.as_str(), unknown.reason.as_str()), ("Unknown", "NotVerified"));
-        let finding = Finding::new(Reason::NotVerified, "never read");
-        let never =
-            merge(&[], vec![Wanted::not_observed(ConditionType::Published, true, finding)], 1, &at(2));
-        assert_eq!(never[0].status, "Unknown");
-    }
-
-    #[test]
-    fn reconciling_and_stalled_exclude_each_other_and_are_present_only_when_true() {
-        for summary in [
-            Summary::ready("r"),
-            Summary::Reconciling(Finding::new(Reason::Throttled, "t")),
-            Summary::Stalled(Finding::new(Reason::NotGranted, "n")),
-        ] {
-            let conditions = summary.conditions();
-            let of = |t| conditions.iter().filter(|w: &&Wanted| w.type_ == t).count();
-            assert_eq!(of(ConditionType::Ready), 1);
-            assert!(of(ConditionType::Reconciling) + of(ConditionType::Stalled) <= 1);
-            assert!(conditions.iter().skip(1).all(|w| w.holds == Holds::True));
-        }
-    }
-
-    #[test]
-    fn a_long_message_is_cut_between_characters() {
-        let long = "ä".repeat(2000);
-        let merged = merge(&[], vec![Wanted::yes(ConditionType::Ready, Reason::Ready, long)], 1, &at(1));
-        assert_eq!(merged[0].message.len(), MESSAGE_LIMIT);
     }
 }

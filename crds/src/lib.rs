@@ -3,10 +3,12 @@
 
 #![allow(clippy::duplicated_attributes, reason = "each printcolumn has its own `type_`")]
 
+pub mod audience;
 // `KubeSchema` makes copies of the types for their schemas, and nothing uses those of types with `serde(remote)`.
 #[allow(dead_code, reason = "of these copies; the types themselves are public")]
 pub mod binding;
 pub mod condition;
+pub mod conditions;
 pub mod duration;
 pub mod generate;
 pub mod glob;

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use crds::condition::Wanted;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use crds::conditions::{Condition, Conditions};
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, Resource};
 use serde::Serialize;
@@ -59,7 +59,7 @@ pub trait Kind: Sized + Send + Sync + 'static {
     fn next_status(
         prior: &Self::Status,
         facts: Self::Facts,
-        conditions: Vec<Condition>,
+        conditions: Conditions,
         generation: i64,
     ) -> Self::Status;
 

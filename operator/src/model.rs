@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crds::Finding;
-use crds::condition::{ConditionType, Wanted, is_true};
+use crds::condition::{ConditionType, Wanted};
+use crds::conditions::{Condition, is_true};
 use crds::names::FINALIZER;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::change::Change;

@@ -1,9 +1,10 @@
 //! The only place that writes status and events, for both kinds.
 
-use crds::condition::{ConditionType, Wanted, find, merge};
+use crds::condition::{ConditionType, Wanted};
+use crds::conditions::{Condition, Status, find, merge};
 use crds::names::MANAGER_STATUS;
 use crds::{Finding, Reason};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType};
@@ -64,7 +65,7 @@ where
     }
     let stalled = find(next, ConditionType::Stalled).is_some();
     let type_ = if stalled { EventType::Warning } else { EventType::Normal };
-    publish(events, object, type_, &after.reason, "Reconcile", &after.message).await;
+    publish(events, object, type_, after.reason.as_str(), "Reconcile", &after.message).await;
 }
 
 /// Conditions that never take part in `Ready`, and what was done when they became False.
@@ -78,12 +79,13 @@ where
 {
     let ready = find(next, ConditionType::Ready);
     for (type_, action) in WARNINGS {
-        let is_false =
-            |conditions| find(conditions, type_).filter(|condition: &&Condition| condition.status == "False");
+        let is_false = |conditions| {
+            find(conditions, type_).filter(|condition: &&Condition| condition.status == Status::False)
+        };
         if let (None, Some(broken)) = (is_false(prior), is_false(next))
             && ready.is_none_or(|ready| ready.reason != broken.reason)
         {
-            let (reason, message) = (&broken.reason, &broken.message);
+            let (reason, message) = (broken.reason.as_str(), &broken.message);
             publish(events, object, EventType::Warning, reason, action, message).await;
         }
     }

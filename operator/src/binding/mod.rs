@@ -16,12 +16,12 @@ pub mod watch;
 
 use std::sync::Arc;
 
-use crds::condition::Wanted;
-use crds::condition::{ConditionType, find, is_true};
+use crds::condition::{ConditionType, Wanted};
+use crds::conditions::{Condition, Conditions, find, is_true};
 use crds::holder::Claim;
 use crds::names::OPERATOR_SERVICE_ACCOUNT;
 use crds::{Finding, OidcIssuer, PodIdentityBinding, PodIdentityBindingStatus, Reason};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, ResourceExt};
 
@@ -74,7 +74,7 @@ impl Kind for Binding {
     fn next_status(
         prior: &PodIdentityBindingStatus,
         Facts { role, revoke_at, missing, digest }: Facts,
-        conditions: Vec<Condition>,
+        conditions: Conditions,
         generation: i64,
     ) -> PodIdentityBindingStatus {
         // A role that exists keeps its name in the status while a bad edit is refused.
@@ -289,8 +289,8 @@ fn losses(issuer: &OidcIssuer, cluster: &Cluster) -> Losses {
 
 /// Whether its status says that the role is revoked.
 fn is_revoked(binding: &PodIdentityBinding) -> bool {
-    let conditions = binding.status.as_ref().map_or(&[][..], |status| &status.conditions);
-    find(conditions, ConditionType::Ready).is_some_and(|ready| ready.reason == Reason::Revoked.as_str())
+    let conditions = binding.status.as_ref().map_or(&[][..], |status| &*status.conditions);
+    find(conditions, ConditionType::Ready).is_some_and(|ready| ready.reason == Reason::Revoked)
 }
 
 /// Another binding on the same `ServiceAccount`, as `own` sees it. It can take the role over if it makes the same one, and
@@ -303,7 +303,7 @@ fn sibling(
 ) -> Sibling {
     let cluster = &context.cluster;
     let (namespace, name) = (other.namespace().unwrap_or_default(), other.name_any());
-    let conditions = other.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let conditions = other.status.as_ref().map_or(&[][..], |status| &*status.conditions);
     let heir = target.zip(cluster.issuer(other.spec.issuer_name())).and_then(|(target, issuer)| {
         let labels = cluster.labels(&namespace);
         let is_accepted = granted::check_grant(&namespace, labels.as_deref(), &other.spec, Ok(&issuer))

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crds::binding::DEFAULT_TOKEN_EXPIRATION_SECONDS;
-use crds::condition::{ConditionType, Summary, find, is_true};
+use crds::condition::{ConditionType, Summary};
+use crds::conditions::{find, is_true};
 use crds::names::{self, Partition, annotation};
 use crds::{Finding, MissingPods, OidcIssuer, PodIdentityBinding, PodIdentityBindingSpec, Reason};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -134,7 +135,7 @@ impl View {
         const LONGEST_RETENTION: SignedDuration = SignedDuration::from_hours(8760);
         let retention = self.issuer.as_ref().map_or(Duration::ZERO, |issuer| issuer.spec.key_retention());
         let status = self.issuer.as_ref().and_then(|issuer| issuer.status.as_ref());
-        let conditions = status.map_or(&[][..], |status| &status.conditions);
+        let conditions = status.map_or(&[][..], |status| &*status.conditions);
         Moves {
             is_in_use: !is_true(conditions, ConditionType::IssuerMatches),
             now: self.now,
@@ -157,8 +158,7 @@ impl View {
     #[must_use]
     pub fn ready_reason(&self) -> Option<Reason> {
         let status = self.binding.status.as_ref()?;
-        let ready = find(&status.conditions, ConditionType::Ready)?;
-        Reason::ALL.iter().copied().find(|reason| reason.as_str() == ready.reason)
+        find(&status.conditions, ConditionType::Ready).map(|ready| ready.reason)
     }
 
     /// Whether somebody else has caused the difference between role and specification: the role was as specified for this generation

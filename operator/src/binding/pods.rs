@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crds::condition::{ConditionType, find};
-use crds::names::{self, RESTART_ANNOTATION};
+use crds::audience::{Annotated, audience};
+use crds::condition::ConditionType;
+use crds::conditions::find;
+use crds::holder::Claim;
+use crds::names::{self, RESTART_ANNOTATION, annotation};
 use crds::{MissingPods, Reason};
 
-use super::model::{Observed, View};
+use super::model::{Observed, ServiceAccountState, View};
 use crate::pods::model::{Expected, PodsState};
 
 impl View {
     /// What the pods of the `ServiceAccount` should have; `None` where that is not known, or where the webhook gives them nothing.
     #[must_use]
-    pub fn expected(&self) -> Option<Expected> {
+    pub fn expected(&self, service_account: Option<&ServiceAccountState>) -> Option<Expected> {
         let is_excluded = |labels: &Arc<BTreeMap<String, String>>| {
             labels.get(names::label::INJECTION).is_some_and(|value| value == "disabled")
         };
@@ -30,9 +33,14 @@ impl View {
         {
             return None;
         }
-        let issuer = self.issuer.as_ref()?;
-        let audience = self.spec().audience.as_deref().unwrap_or(issuer.spec.audience()).into();
-        Some(Expected { role_arn: self.role_arn()?.into(), audience })
+        let (issuer, role_arn) = (self.issuer.as_ref()?, self.role_arn()?);
+        let annotated = service_account
+            .map(|account| &account.annotations)
+            .filter(|_| self.spec().role_arn.is_none() && self.binding.has_role())
+            .filter(|all| all.get(annotation::ROLE_ARN).is_some_and(|named| named == role_arn))
+            .map(|all| Annotated(all.get(annotation::AUDIENCE).map(String::as_str)));
+        let audience = audience(self.spec().audience.as_deref(), &issuer.spec.audiences, annotated);
+        Some(Expected { role_arn: role_arn.into(), audience: audience.into() })
     }
 
     /// Whether workloads whose pods run without the identity are restarted.
@@ -52,7 +60,9 @@ pub fn missing(view: &View, observed: &Observed) -> Option<MissingPods> {
             names: found.named.iter().map(|(name, _)| name.clone()).collect(),
         }),
         // Nothing is expected of them.
-        PodsState::NotKnown if view.expected().is_none() => Some(MissingPods::default()),
+        PodsState::NotKnown if view.expected(observed.service_account.as_ref()).is_none() => {
+            Some(MissingPods::default())
+        }
         PodsState::NotWatched | PodsState::Unreadable(_) => Some(MissingPods::default()),
         PodsState::NotKnown => None,
     }

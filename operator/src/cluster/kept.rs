@@ -1,10 +1,15 @@
 //! PURE: what of a binding is kept: there may be tens of thousands, and they are in memory all the time.
 
 use crds::PodIdentityBinding;
+use crds::conditions::Messages;
 use crds::names::RESTART_ANNOTATION;
 
-/// Drops what nothing reads: labels, and annotations of others (`kubectl apply` keeps the whole object in one of them).
-pub fn keep_what_is_read(binding: &mut PodIdentityBinding) {
+/// Drops what nothing reads: labels, and annotations of others (`kubectl apply` keeps the whole object in one of them). Messages that
+/// another binding has, too, are kept once.
+pub fn keep_what_is_read(binding: &mut PodIdentityBinding, messages: &mut Messages) {
+    if let Some(status) = &mut binding.status {
+        status.conditions.share(messages);
+    }
     let metadata = &mut binding.metadata;
     metadata.labels = None;
     metadata.annotations = metadata.annotations.take().and_then(|mut annotations| {
@@ -16,6 +21,8 @@ pub fn keep_what_is_read(binding: &mut PodIdentityBinding) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
 
     use super::*;
@@ -36,8 +43,17 @@ mod tests {
             json!({RESTART_ANNOTATION: "true", "kubectl.kubernetes.io/last-applied-configuration": "{}"});
         let mut with_more = object(applied);
         with_more["metadata"]["labels"] = json!({"team": "a"});
-        let mut binding: PodIdentityBinding = serde_json::from_value(with_more).unwrap();
-        keep_what_is_read(&mut binding);
+        let mut messages = Messages::default();
+        let mut keep = || {
+            let mut binding: PodIdentityBinding = serde_json::from_value(with_more.clone()).unwrap();
+            keep_what_is_read(&mut binding, &mut messages);
+            binding
+        };
+        let (binding, second) = (keep(), keep());
+        let message = |binding: &PodIdentityBinding| {
+            Arc::clone(&binding.status.as_ref().unwrap().conditions[0].message)
+        };
+        assert!(Arc::ptr_eq(&message(&binding), &message(&second)), "one message in memory");
         let expected: PodIdentityBinding =
             serde_json::from_value(object(json!({RESTART_ANNOTATION: "true"}))).unwrap();
         assert_eq!(serde_json::to_value(&binding).unwrap(), serde_json::to_value(&expected).unwrap());

@@ -10,7 +10,9 @@ mod retried;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crds::condition::{ConditionType, find};
+use crds::condition::ConditionType;
+use crds::conditions::Messages;
+use crds::conditions::find;
 use crds::names::CONFIRM_ANNOTATION;
 use crds::{OidcIssuer, PodIdentityBinding};
 use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -194,7 +196,10 @@ impl Cluster {
     ) -> impl Stream<Item = Result<PodIdentityBinding, watcher::Error>> + use<F> {
         let mut listed = References::default();
         let events = retried_watch(Api::all(client.clone()));
-        reflector(writer, readable(self.bindings.clone(), events).modify(keep_what_is_read))
+        let mut messages = Messages::default();
+        let kept = readable(self.bindings.clone(), events)
+            .modify(move |binding| keep_what_is_read(binding, &mut messages));
+        reflector(writer, kept)
             .inspect_ok(move |event: &Event<PodIdentityBinding>| match event {
                 Event::Init => listed = References::default(),
                 Event::InitApply(binding) => put(&mut listed, binding),
@@ -295,7 +300,7 @@ impl Cluster {
 
 /// Whether its status says that calls to AWS fail.
 fn is_unreachable(issuer: &OidcIssuer) -> bool {
-    let conditions = issuer.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let conditions = issuer.status.as_ref().map_or(&[][..], |status| &*status.conditions);
     find(conditions, ConditionType::AWSReachable).is_some()
 }
 

@@ -16,9 +16,9 @@ pub mod watch;
 
 use std::sync::Arc;
 
-use crds::condition::{Wanted, find};
+use crds::condition::Wanted;
+use crds::conditions::{Condition, Conditions, Status, find};
 use crds::{ConditionType, KeyState, OidcIssuer, OidcIssuerStatus, PublishedKey};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::Store;
 use kube::{Api, Client};
@@ -70,7 +70,7 @@ impl Kind for Issuer {
     fn next_status(
         prior: &OidcIssuerStatus,
         facts: Facts,
-        conditions: Vec<Condition>,
+        conditions: Conditions,
         generation: i64,
     ) -> OidcIssuerStatus {
         let Facts { issuer_url, jwks_uri, partition, account, provider_arn, digest, keys, keys_complete } =
@@ -199,8 +199,8 @@ impl Kind for Issuer {
     fn measure(name: &str, status: &OidcIssuerStatus, metrics: &Metrics) {
         // What is not known now takes an alert neither back nor on.
         let fenced = find(&status.conditions, ConditionType::BucketFenced);
-        if let Some(fenced) = fenced.filter(|condition| condition.status != "Unknown") {
-            metrics.fence(name, fenced.status == "False");
+        if let Some(fenced) = fenced.filter(|condition| condition.status != Status::Unknown) {
+            metrics.fence(name, fenced.status == Status::False);
         }
         for state in [KeyState::Active, KeyState::Pending, KeyState::Retired] {
             metrics.signing_keys(name, state, status.keys.iter().filter(|key| key.state == state).count());

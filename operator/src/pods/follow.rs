@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use crds::condition::{ConditionType, find, is_true};
+use crds::condition::ConditionType;
+use crds::conditions::{find, is_true};
 use crds::{PodIdentityBinding, Reason};
 use futures::{StreamExt, pin_mut};
 use kube::runtime::WatchStreamExt;
@@ -130,10 +131,15 @@ fn key(binding: &PodIdentityBinding) -> Key {
 /// What an earlier process has reported of a binding; the next pass compares it with what is expected now.
 fn expected(binding: &PodIdentityBinding, cluster: &Cluster) -> Option<(Key, Expected)> {
     let status = binding.status.as_ref().filter(|_| binding.metadata.deletion_timestamp.is_none())?;
-    let revoked = find(&status.conditions, ConditionType::Ready)
-        .is_some_and(|ready| ready.reason == Reason::Revoked.as_str());
+    let revoked =
+        find(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.reason == Reason::Revoked);
     let role_arn = status.role_arn.as_deref().filter(|_| !revoked)?.into();
     let issuer = cluster.issuer(binding.spec.issuer_name())?;
-    let audience = binding.spec.audience.as_deref().unwrap_or(issuer.spec.audience()).into();
+    // One that the issuer does not have is refused; which one the role trusts instead, the pass finds out.
+    let specified = binding.spec.audience.as_deref();
+    if specified.is_some_and(|audience| !issuer.spec.audiences.iter().any(|known| known == audience)) {
+        return None;
+    }
+    let audience = specified.unwrap_or(issuer.spec.audience()).into();
     Some((key(binding), Expected { role_arn, audience }))
 }

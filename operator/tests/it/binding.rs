@@ -240,8 +240,8 @@ async fn a_role_of_somebody_else_is_never_touched() {
     world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "NotOwned").await;
     let stalled = |b: Option<&PodIdentityBinding>| {
-        let conditions = b.and_then(|b| b.status.as_ref()).map(|s| s.conditions.as_slice());
-        conditions.is_some_and(|c| crds::condition::is_true(c, C::Stalled))
+        let conditions = b.and_then(|b| b.status.as_ref()).map(|s| &s.conditions[..]);
+        conditions.is_some_and(|c| crds::conditions::is_true(c, C::Stalled))
     };
     world.until(&world.bindings(), "app", "Stalled", stalled).await;
     let (_, _, message) = world.condition("app", C::Stalled).await;
@@ -264,8 +264,8 @@ async fn a_role_of_somebody_else_is_never_touched() {
     assert_ne!(before, before_named);
     world.bind("app", &[]).await; // an edit makes it look again
     let named = |b: Option<&PodIdentityBinding>| {
-        let conditions = b.and_then(|b| b.status.as_ref()).map(|s| s.conditions.as_slice());
-        let stalled = conditions.and_then(|c| crds::condition::find(c, C::Stalled));
+        let conditions = b.and_then(|b| b.status.as_ref()).map(|s| &s.conditions[..]);
+        let stalled = conditions.and_then(|c| crds::conditions::find(c, C::Stalled));
         stalled.is_some_and(|c| c.message.contains("PodIdentityBinding shop/cart of cluster other"))
     };
     world.until(&world.bindings(), "app", "the owner's name", named).await;
@@ -347,8 +347,8 @@ async fn the_oldest_binding_holds_the_service_account_and_the_next_gets_it_then(
     world.bind("b-second", &[QUEUE]).await;
     world.binding_is("b-second", "ServiceAccountAlreadyBound").await;
     let stalled = |b: Option<&PodIdentityBinding>| {
-        let conditions = b.and_then(|b| b.status.as_ref()).map(|s| s.conditions.as_slice());
-        conditions.is_some_and(|c| crds::condition::is_true(c, C::Stalled))
+        let conditions = b.and_then(|b| b.status.as_ref()).map(|s| &s.conditions[..]);
+        conditions.is_some_and(|c| crds::conditions::is_true(c, C::Stalled))
     };
     world.until(&world.bindings(), "b-second", "Stalled", stalled).await;
     let (_, _, message) = world.condition("b-second", C::Ready).await;
@@ -405,9 +405,9 @@ async fn a_service_account_may_come_later_and_somebody_elses_annotation_stays() 
     world.bind("app", &[]).await;
     world.binding_is("app", "Ready").await;
     let conflict = |b: Option<&PodIdentityBinding>| {
-        let conditions = b.and_then(|b| b.status.as_ref()).map(|s| s.conditions.as_slice());
-        let found = conditions.and_then(|c| crds::condition::find(c, C::ServiceAccountAnnotated));
-        found.is_some_and(|c| c.reason == "AnnotationOwnedByOther" && c.message.contains("argocd"))
+        let conditions = b.and_then(|b| b.status.as_ref()).map(|s| &s.conditions[..]);
+        let found = conditions.and_then(|c| crds::conditions::find(c, C::ServiceAccountAnnotated));
+        found.is_some_and(|c| c.reason == Reason::AnnotationOwnedByOther && c.message.contains("argocd"))
     };
     world.until(&world.bindings(), "app", "the conflict", conflict).await;
     world.binding_is("app", "Ready").await;
@@ -488,9 +488,9 @@ async fn a_binding_that_cannot_be_made_says_why() {
     let spec = json!({"serviceAccountName": "podidentity-operator", "role": {"policyARNs": []}});
     apply(&own, "self", spec).await.unwrap();
     let refused = |b: Option<&PodIdentityBinding>| {
-        let conditions = b.and_then(|b| b.status.as_ref()).map(|s| s.conditions.as_slice());
-        let stalled = conditions.and_then(|c| crds::condition::find(c, C::Stalled));
-        stalled.is_some_and(|c| c.reason == "ReservedServiceAccount")
+        let conditions = b.and_then(|b| b.status.as_ref()).map(|s| &s.conditions[..]);
+        let stalled = conditions.and_then(|c| crds::conditions::find(c, C::Stalled));
+        stalled.is_some_and(|c| c.reason == Reason::ReservedServiceAccount)
     };
     world.until(&own, "self", "ReservedServiceAccount", refused).await;
     own.delete("self", &DeleteParams::default()).await.unwrap();

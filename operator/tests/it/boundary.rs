@@ -1,6 +1,7 @@
 //! `spec.permissionsBoundary`: a boundary that an organisation keeps itself.
 
 use aws_sim::State;
+use crds::Reason;
 use crds::names::boundary_arn;
 use crds::{OidcIssuerSpec, PodIdentityBinding};
 use serde_json::{Value, json};
@@ -52,7 +53,9 @@ async fn roles_get_the_boundary_of_the_organisation_and_lose_it_again() {
     world.apply_issuer(&with(Some(&one))).await;
     let denied = |binding: Option<&PodIdentityBinding>| {
         let status = binding.and_then(|binding| binding.status.as_ref());
-        status.is_some_and(|status| status.conditions.iter().any(|c| c.reason == "OperatorPermissionMissing"))
+        status.is_some_and(|status| {
+            status.conditions.iter().any(|c| c.reason == Reason::OperatorPermissionMissing)
+        })
     };
     world.until(&world.bindings(), "app", "the missing permission", denied).await;
     assert_eq!(boundary(&world), Some(default.clone()));

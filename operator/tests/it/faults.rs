@@ -2,7 +2,9 @@
 
 use aws_sim::{Fault, FaultKind};
 use crds::PodIdentityBinding;
-use crds::condition::{ConditionType as C, find, is_true};
+use crds::Reason;
+use crds::condition::ConditionType as C;
+use crds::conditions::{find, is_true};
 use crds::names::{self, OPERATOR_SERVICE_ACCOUNT};
 use kube::Api;
 
@@ -63,14 +65,14 @@ async fn a_ready_binding_stays_ready_while_aws_fails() {
     world.binding_is("app", "Ready").await;
     world.sim.inject(Fault::on("iam", "", FaultKind::server_error()));
     let unavailable = |b: Option<&PodIdentityBinding>| {
-        let conditions = b.and_then(|b| b.status.as_ref()).map(|s| s.conditions.as_slice());
-        conditions.and_then(|c| find(c, C::AWSReachable)).is_some_and(|c| c.reason == "AWSUnavailable")
+        let conditions = b.and_then(|b| b.status.as_ref()).map(|s| &s.conditions[..]);
+        conditions.and_then(|c| find(c, C::AWSReachable)).is_some_and(|c| c.reason == Reason::AWSUnavailable)
     };
     world.until(&world.bindings(), "app", "AWSUnavailable", unavailable).await;
     assert_eq!(world.condition("app", C::Ready).await.0, "True");
     world.sim.clear_faults();
     let available = |b: Option<&PodIdentityBinding>| {
-        let conditions = b.and_then(|b| b.status.as_ref()).map(|s| s.conditions.as_slice());
+        let conditions = b.and_then(|b| b.status.as_ref()).map(|s| &s.conditions[..]);
         conditions.is_some_and(|c| find(c, C::AWSReachable).is_none())
     };
     world.until(&world.bindings(), "app", "the end of the failure", available).await;
@@ -186,7 +188,7 @@ async fn an_edit_of_grants_neither_asks_aws_nor_takes_ready_during_an_outage() {
     world.sim.inject(Fault::on("s3", "", FaultKind::server_error()));
     world.sim.inject(Fault::on("iam", "", FaultKind::server_error()));
     let failing = |i: Option<&crds::OidcIssuer>| {
-        let conditions = i.and_then(|i| i.status.as_ref()).map(|s| s.conditions.as_slice());
+        let conditions = i.and_then(|i| i.status.as_ref()).map(|s| &s.conditions[..]);
         conditions.is_some_and(|c| find(c, C::AWSReachable).is_some())
     };
     world.until(&world.issuers(), "default", "AWSReachable=False", failing).await;

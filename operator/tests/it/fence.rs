@@ -5,6 +5,7 @@ use aws_config::Region;
 use aws_credential_types::Credentials;
 use aws_sim::FederatedProviderForm;
 use crds::condition::ConditionType as C;
+use crds::conditions::Status;
 use crds::{OidcIssuer, Reason};
 use serde_json::json;
 
@@ -116,9 +117,9 @@ async fn without_a_canary_the_fence_is_unknown_and_bootstrap_brings_it_back() {
     world.issuers().patch_status("default", &kube::api::PatchParams::default(), &patch).await.unwrap();
     world.start().await;
     let missing = |i: Option<&OidcIssuer>| {
-        let conditions = i.and_then(|i| i.status.as_ref()).map(|s| s.conditions.as_slice());
-        let fenced = conditions.and_then(|c| crds::condition::find(c, C::BucketFenced));
-        fenced.is_some_and(|c| c.reason == "CanaryMissing")
+        let conditions = i.and_then(|i| i.status.as_ref()).map(|s| &s.conditions[..]);
+        let fenced = conditions.and_then(|c| crds::conditions::find(c, C::BucketFenced));
+        fenced.is_some_and(|c| c.reason == Reason::CanaryMissing)
     };
     world.until(&world.issuers(), "default", "CanaryMissing", missing).await;
     world.stop().await;
@@ -126,8 +127,10 @@ async fn without_a_canary_the_fence_is_unknown_and_bootstrap_brings_it_back() {
     world.bootstrap(&world.spec()).await.unwrap();
     world.start().await;
     let fenced = |i: Option<&OidcIssuer>| {
-        let conditions = i.and_then(|i| i.status.as_ref()).map(|s| s.conditions.as_slice());
-        conditions.and_then(|c| crds::condition::find(c, C::BucketFenced)).is_some_and(|c| c.status == "True")
+        let conditions = i.and_then(|i| i.status.as_ref()).map(|s| &s.conditions[..]);
+        conditions
+            .and_then(|c| crds::conditions::find(c, C::BucketFenced))
+            .is_some_and(|c| c.status == Status::True)
     };
     world.until(&world.issuers(), "default", "BucketFenced=True", fenced).await;
     assert_eq!(world.issuer_condition(C::Ready).await.0, "True");

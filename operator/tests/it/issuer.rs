@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use aws_sim::{Fault, FaultKind, State};
 use crds::OidcIssuer;
+use crds::Reason;
 use crds::condition::ConditionType as C;
+use crds::conditions::Status;
 use kube::ResourceExt;
 use kube::api::DeleteParams;
 use serde_json::json;
@@ -104,11 +106,11 @@ async fn an_issuer_mismatch_names_the_flags_of_the_api_server() {
     let invalid = aws_credential_types::Credentials::new("AKIAINVALID", "invalid", None, None, "invalid");
     world.start_as(invalid).await;
     let flags = |i: Option<&OidcIssuer>| {
-        let conditions = i.and_then(|i| i.status.as_ref()).map(|s| s.conditions.as_slice());
-        let found = conditions.and_then(|c| crds::condition::find(c, C::IssuerMatches));
+        let conditions = i.and_then(|i| i.status.as_ref()).map(|s| &s.conditions[..]);
+        let found = conditions.and_then(|c| crds::conditions::find(c, C::IssuerMatches));
         found.is_some_and(|c| {
-            c.status == "False"
-                && c.reason == "IssuerMismatch"
+            c.status == Status::False
+                && c.reason == Reason::IssuerMismatch
                 && c.message.contains(&format!("--service-account-issuer={}", spec.issuer_url()))
                 && c.message.contains(&format!("--service-account-issuer=https://{HOST}/homelab"))
         })
@@ -140,10 +142,10 @@ async fn a_ready_issuer_is_not_ready_only_after_two_refusals() {
     world.sim.inject(Fault::on("sts", "AssumeRoleWithWebIdentity", refused).times(1));
     let exchange = |status: &'static str| {
         move |i: Option<&OidcIssuer>| {
-            let conditions = i.and_then(|i| i.status.as_ref()).map(|s| s.conditions.as_slice());
+            let conditions = i.and_then(|i| i.status.as_ref()).map(|s| &s.conditions[..]);
             conditions
-                .and_then(|c| crds::condition::find(c, C::TokenExchangeVerified))
-                .is_some_and(|c| c.status == status)
+                .and_then(|c| crds::conditions::find(c, C::TokenExchangeVerified))
+                .is_some_and(|c| c.status.as_str() == status)
         }
     };
     world.until(&world.issuers(), "default", "TokenExchangeVerified=False", exchange("False")).await;
@@ -210,7 +212,7 @@ async fn deletion_waits_for_bindings_and_retains_everything_in_aws() {
 
     world.unbind("app").await;
     let waits_for_late = |issuer: Option<&OidcIssuer>| {
-        let conditions = issuer.and_then(|i| i.status.as_ref()).map(|s| s.conditions.as_slice());
+        let conditions = issuer.and_then(|i| i.status.as_ref()).map(|s| &s.conditions[..]);
         conditions.is_some_and(|c| c.iter().any(|c| c.message.contains("1 PodIdentityBinding(s)")))
             && conditions.is_some_and(|c| c.iter().any(|c| c.message.contains("/late.")))
     };

@@ -113,7 +113,7 @@ async fn what_others_own_stays_and_what_they_put_into_the_bucket_is_named() {
     let named = |issuer: Option<&OidcIssuer>| {
         let conditions =
             issuer.and_then(|issuer| issuer.status.as_ref()).map(|status| &status.conditions[..]);
-        let ready = crds::condition::find(conditions.unwrap_or_default(), C::Ready);
+        let ready = crds::conditions::find(conditions.unwrap_or_default(), C::Ready);
         ready.is_some_and(|ready| ready.message.contains("not empty"))
     };
     world.until(&world.issuers(), "default", "the bucket that is not empty", named).await;

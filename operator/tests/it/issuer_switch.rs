@@ -89,9 +89,8 @@ async fn two_api_servers_are_switched_in_two_steps_and_no_token_is_refused() {
     assert_eq!(use_tokens().await.len(), 2, "one of them issues under the new URL");
     let named = format!("1 of 2 API servers use this issuer; {} still issues", cluster.address_of(1));
     let says = |i: Option<&crds::OidcIssuer>| {
-        let conditions =
-            i.and_then(|i| i.status.as_ref()).map(|s| s.conditions.as_slice()).unwrap_or_default();
-        crds::condition::find(conditions, C::IssuerMatches).is_some_and(|c| c.message.contains(&named))
+        let conditions = i.and_then(|i| i.status.as_ref()).map(|s| &s.conditions[..]).unwrap_or_default();
+        crds::conditions::find(conditions, C::IssuerMatches).is_some_and(|c| c.message.contains(&named))
     };
     world.until(&world.issuers(), "next", "the API server that is left", says).await;
     cluster.restart_api_server(1, &issued_by([&new_url, &old_url])).await.unwrap();

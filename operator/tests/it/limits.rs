@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use aws_sim::{Fault, FaultKind};
 use crds::PodIdentityBinding;
-use crds::condition::{ConditionType, is_true};
+use crds::condition::ConditionType;
+use crds::conditions::is_true;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DeleteParams, ListParams, PostParams};

@@ -7,6 +7,7 @@ use aws_credential_types::Credentials;
 use aws_sim::{Provider, State, Tags};
 use cluster::{ControlPlane, Options, Tokens};
 use crds::condition::ConditionType as C;
+use crds::conditions::Status;
 use crds::{OidcIssuer, OidcIssuerSpec};
 use kube::api::DeleteParams;
 use operator::cli::{Mode, Output};
@@ -208,8 +209,8 @@ async fn without_a_bucket_the_issuer_is_registered_and_verified() {
         let named = |issuer: Option<&OidcIssuer>| {
             let conditions =
                 issuer.and_then(|issuer| issuer.status.as_ref()).map(|status| &status.conditions[..]);
-            let found = crds::condition::find(conditions.unwrap_or_default(), C::PubliclyReachable);
-            found.is_some_and(|found| found.status == "False" && found.message.contains(says))
+            let found = crds::conditions::find(conditions.unwrap_or_default(), C::PubliclyReachable);
+            found.is_some_and(|found| found.status == Status::False && found.message.contains(says))
         };
         world.until(&world.issuers(), "default", says, named).await;
         world.stop().await;

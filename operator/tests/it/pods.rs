@@ -1,7 +1,8 @@
 //! Pods that run without their identity. No webhook and no node is here: pods are created as they would be while the webhook is out of
 //! reach, and stay Pending.
 
-use crds::condition::{ConditionType, find};
+use crds::condition::ConditionType;
+use crds::conditions::{Status, find};
 use crds::names::{self, RESTART_ANNOTATION, RESTARTED_AT_ANNOTATION, RESTARTED_FOR_ANNOTATION};
 use crds::{MissingPods, PodIdentityBinding, Reason};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -53,7 +54,8 @@ impl World {
         let counts = |binding: Option<&PodIdentityBinding>| {
             let status = binding.and_then(|binding| binding.status.as_ref());
             status.is_some_and(|status| {
-                find(&status.conditions, ConditionType::PodsInjected).is_some_and(|c| c.status != "Unknown")
+                find(&status.conditions, ConditionType::PodsInjected)
+                    .is_some_and(|c| c.status != Status::Unknown)
                     && status.missing.as_ref().map_or(0, |missing| missing.count) == count
             })
         };

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use aws_sim::{Call, Fault, FaultKind};
 use crds::PodIdentityBinding;
-use crds::condition::{ConditionType, is_true};
+use crds::condition::ConditionType;
+use crds::conditions::is_true;
 use crds::names::LEASE;
 use http::Method;
 use k8s_openapi::api::coordination::v1::Lease;

@@ -174,6 +174,6 @@ async fn the_status_names_no_role_that_was_never_made() {
 /// What the webhook reads of a status: Stalled without a role, and with one.
 fn webhook_facts(binding: crds::PodIdentityBinding) -> (bool, bool) {
     let status = binding.status.unwrap_or_default();
-    let stalled = crds::condition::is_true(&status.conditions, C::Stalled);
+    let stalled = crds::conditions::is_true(&status.conditions, C::Stalled);
     (stalled && status.role_arn.is_none(), status.role_name.is_some())
 }

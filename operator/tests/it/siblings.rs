@@ -77,7 +77,7 @@ async fn a_role_is_handed_over_under_lag_without_a_moment_that_is_not_ready() {
 /// When Ready changed its status last.
 fn transition(binding: &PodIdentityBinding) -> String {
     let conditions = &binding.status.as_ref().unwrap().conditions;
-    crds::condition::find(conditions, C::Ready).unwrap().last_transition_time.0.to_string()
+    crds::conditions::find(conditions, C::Ready).unwrap().last_transition_time.0.to_string()
 }
 
 #[tokio::test]
@@ -244,5 +244,5 @@ async fn the_one_that_made_the_role_keeps_it_although_the_other_sorts_first() {
 async fn reason(world: &World, name: &str) -> String {
     let binding = world.binding(name).await;
     let conditions = binding.status.unwrap_or_default().conditions;
-    crds::condition::find(&conditions, C::Ready).map_or_else(String::new, |c| c.reason.clone())
+    crds::conditions::find(&conditions, C::Ready).map_or_else(String::new, |c| c.reason.as_str().to_owned())
 }

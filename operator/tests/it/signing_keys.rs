@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use aws_sim::Sim;
 use cluster::{ControlPlane, KeyType, Options, Tokens};
-use crds::condition::{ConditionType as C, find};
+use crds::condition::ConditionType as C;
+use crds::conditions::{Status, find};
 use crds::{KeyState, OidcIssuer, OidcIssuerSpec};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -170,7 +171,7 @@ async fn a_rotation_of_one_api_server_after_the_other_refuses_no_token() {
     let named = |issuer: Option<&OidcIssuer>| {
         let conditions = issuer.and_then(|issuer| issuer.status.as_ref()).map(|status| &status.conditions);
         let found = conditions.and_then(|conditions| find(conditions, C::IssuerMatches));
-        found.is_some_and(|found| found.status == "True" && found.message.contains(&address))
+        found.is_some_and(|found| found.status == Status::True && found.message.contains(&address))
     };
     world.until(&world.issuers(), "default", "the API server without an answer", named).await;
     world.issuer_is("Ready").await;

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crds::condition::{ConditionType as C, find};
+use crds::Reason;
+use crds::condition::ConditionType as C;
+use crds::conditions::{Condition, find};
 use crds::{OidcIssuer, PodIdentityBinding};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
@@ -23,7 +24,7 @@ fn foreign() -> serde_json::Value {
     json!({"status": {"conditions": entries}})
 }
 
-fn types(conditions: &[Condition]) -> Vec<&str> {
+fn types(conditions: &[Condition]) -> Vec<&'static str> {
     conditions.iter().map(|condition| condition.type_.as_str()).collect()
 }
 
@@ -54,12 +55,14 @@ async fn entries_of_other_writers_are_removed_from_the_conditions() {
 
     let own = types(&before);
     let clean = |b: Option<&PodIdentityBinding>| {
-        b.and_then(|b| b.status.as_ref()).is_some_and(|s| types(&s.conditions) == own)
+        let status = b.and_then(|b| b.status.as_ref());
+        status.is_some_and(|s| types(&s.conditions) == own && !s.conditions.has_others())
     };
     world.until(&world.bindings(), "app", "its own conditions alone", clean).await;
     let own = types(&issuer_before);
     let clean = |i: Option<&OidcIssuer>| {
-        i.and_then(|i| i.status.as_ref()).is_some_and(|s| types(&s.conditions) == own)
+        let status = i.and_then(|i| i.status.as_ref());
+        status.is_some_and(|s| types(&s.conditions) == own && !s.conditions.has_others())
     };
     world.until(&world.issuers(), "default", "its own conditions alone", clean).await;
 
@@ -69,6 +72,6 @@ async fn entries_of_other_writers_are_removed_from_the_conditions() {
     world.bind("app", &["arn:aws:iam::111122223333:policy/not-granted"]).await;
     world.binding_is("app", "NotGranted").await;
     let conditions = world.binding("app").await.status.unwrap().conditions;
-    assert!(find(&conditions, C::Stalled).is_some_and(|c| c.reason == "NotGranted"), "{conditions:?}");
+    assert!(find(&conditions, C::Stalled).is_some_and(|c| c.reason == Reason::NotGranted), "{conditions:?}");
     world.unbind("app").await;
 }

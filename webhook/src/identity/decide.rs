@@ -3,12 +3,13 @@
 //! Order: the container-credentials file, the `PodIdentityBinding` that holds the `ServiceAccount`, the `ServiceAccount`'s
 //! annotations, the ConfigMap. The first that gives one decides alone: later ones add nothing to it.
 //!
-//! Issuers: a binding takes account, partition, cluster name, region and audience from the issuer that it names. All others
-//! take region and account from the cluster's default issuer.
+//! Issuers: a binding takes account, partition, cluster name, region and audience from the issuer that it names, or, if that one
+//! cannot have its role, from the one that has. All others take region and account from the cluster's default issuer.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use crds::audience::{Annotated, audience};
 use crds::binding::{DEFAULT_TOKEN_EXPIRATION_SECONDS, NO_REGION};
 use crds::holder::{heir, holder};
 use crds::names;
@@ -40,8 +41,8 @@ pub fn decide<'a>(
     let mut identity = None;
     let mut unusable_role = None;
     if let Some(binding) = serving(bindings, namespace, issuers) {
-        let issuer = issuers.get(binding.issuer_name());
-        match from_binding(binding, namespace, issuer, settings) {
+        let issuer = issuer_of(binding, namespace, issuers, annotations);
+        match from_binding(binding, namespace, issuer, annotations, settings) {
             Ok(found) => identity = Some(found),
             Err(reason) => {
                 warnings
@@ -113,11 +114,41 @@ fn serving<'a>(
     heir.or(Some(holder))
 }
 
+/// The issuer of a binding. The operator refuses an edit to one that cannot have the role that was made, and the role stays as it is:
+/// so does what new pods get. Which role was made is in the operator's annotation.
+fn issuer_of<'a>(
+    binding: &BindingFacts,
+    namespace: &str,
+    issuers: &'a Issuers,
+    annotations: Option<&Annotations>,
+) -> Option<&'a IssuerFacts> {
+    let named = issuers.get(binding.issuer_name());
+    let has_role = |issuer: &&IssuerFacts| {
+        annotated(binding, annotations, &role_arn(binding, namespace, Some(issuer))).is_some()
+    };
+    if named.as_ref().is_some_and(has_role) {
+        return named;
+    }
+    issuers.readable().find(has_role).or(named)
+}
+
+/// The audience of the annotations, where they name the role that was made for the binding.
+fn annotated<'a, E>(
+    binding: &BindingFacts,
+    annotations: Option<&'a Annotations>,
+    role: &Result<Cow<'_, str>, E>,
+) -> Option<Annotated<'a>> {
+    let annotations = annotations.filter(|_| binding.has_role && binding.role_arn.is_none())?;
+    let is_named = annotations.role().zip(role.as_deref().ok()).is_some_and(|(named, role)| named == role);
+    is_named.then(|| Annotated(not_empty(annotations.audience.as_deref())))
+}
+
 /// The identity a binding gives, or why it gives none.
 fn from_binding<'a>(
     binding: &'a BindingFacts,
     namespace: &str,
     issuer: Option<&'a IssuerFacts>,
+    annotations: Option<&'a Annotations>,
     settings: &'a Settings,
 ) -> Result<Identity<'a>, Cow<'static, str>> {
     if binding.deleting {
@@ -133,11 +164,16 @@ fn from_binding<'a>(
     if issuer.is_none() && binding.issuer.is_some() {
         return Err(format!("OidcIssuer {} does not exist", binding.issuer_name()).into());
     }
-    let audience = binding.audience.as_deref().or(issuer.map(|issuer| &*issuer.audience));
+    let role = role_arn(binding, namespace, issuer);
+    let specified = binding.audience.as_deref();
+    let audience = match issuer {
+        Some(issuer) => audience(specified, &issuer.audiences, annotated(binding, annotations, &role)),
+        None => specified.unwrap_or(&settings.audience),
+    };
     Ok(Identity {
         source: IdentitySource::Binding,
-        method: CredentialMethod::Role(role_arn(binding, namespace, issuer)?),
-        audience: audience.unwrap_or(&settings.audience),
+        method: CredentialMethod::Role(role?),
+        audience,
         // The CRD's default, not the flag's: the same binding means the same token in every cluster.
         expiration_seconds: in_range(binding.expiration_seconds.unwrap_or(DEFAULT_TOKEN_EXPIRATION_SECONDS)),
         region: match binding.region.as_deref() {

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crds::condition::{ConditionType, find};
+use crds::condition::ConditionType;
+use crds::conditions::{Condition, Status, find};
 use crds::holder::Claim;
 use crds::names::DEFAULT_ISSUER;
 use crds::pod::annotation::{Place, UnreadAnnotation, unread_annotation};
 use crds::{OidcIssuer, PodIdentityBinding, Reason};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
 /// The annotations of a `ServiceAccount` that count, not yet interpreted.
@@ -137,12 +137,11 @@ impl From<PodIdentityBinding> for BindingFacts {
         // One that waits for another binding's end is not refused: the role is handed over to it.
         let refused = |conditions: &[Condition]| {
             find(conditions, ConditionType::Stalled).is_some_and(|stalled| {
-                stalled.status == "True" && stalled.reason != Reason::ServiceAccountAlreadyBound.as_str()
+                stalled.status == Status::True && stalled.reason != Reason::ServiceAccountAlreadyBound
             })
         };
         let revoked = |conditions: &[Condition]| {
-            find(conditions, ConditionType::Ready)
-                .is_some_and(|ready| ready.reason == Reason::Revoked.as_str())
+            find(conditions, ConditionType::Ready).is_some_and(|ready| ready.reason == Reason::Revoked)
         };
         let stalled_without_role = binding
             .status
@@ -211,8 +210,8 @@ pub struct IssuerFacts {
     pub partition: Box<str>,
     /// The region of its bucket; an issuer that somebody else publishes has none.
     pub region: Option<Box<str>>,
-    /// Its first audience.
-    pub audience: Box<str>,
+    /// Its audiences.
+    pub audiences: Box<[Box<str>]>,
     /// Whether it exists in a form that this program cannot read: then only its name is known.
     pub unreadable: bool,
 }
@@ -238,7 +237,7 @@ impl From<OidcIssuer> for IssuerFacts {
                 .unwrap_or("aws")
                 .into(),
             region: spec.s3.as_ref().map(|s3| s3.region.as_str().into()),
-            audience: spec.audience().into(),
+            audiences: spec.audiences.iter().map(|audience| audience.as_str().into()).collect(),
             unreadable: false,
         }
     }

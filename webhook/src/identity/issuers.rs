@@ -48,6 +48,11 @@ impl Issuers {
         self.by_name.get(name).map(AsRef::as_ref).filter(|issuer| !issuer.unreadable)
     }
 
+    /// Those that can be read, by name.
+    pub fn readable(&self) -> impl Iterator<Item = &IssuerFacts> {
+        self.by_name.values().map(AsRef::as_ref).filter(|issuer| !issuer.unreadable)
+    }
+
     /// The cluster's default issuer.
     #[must_use]
     pub fn default_issuer(&self) -> Option<&IssuerFacts> {

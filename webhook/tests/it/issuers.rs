@@ -87,6 +87,83 @@ fn a_binding_takes_account_region_and_audience_from_its_issuer() {
     }
 }
 
+/// The operator refuses such edits and leaves the role as it is: pods that start now get what running ones have.
+#[test]
+fn an_edit_that_the_operator_refuses_changes_nothing_for_new_pods() {
+    let settings = Settings::new("eks.amazonaws.com");
+    let mut default = first("default");
+    default["spec"]["audiences"] = json!(["sts.amazonaws.com", "vault"]);
+    let issuers = [default, other("second")];
+    // Name, the edit, the annotations' role and audience, whether the status has a role; role, region and audience of a pod.
+    let vault = ("eu-central-1", "vault");
+    let moved = ("cn-north-1", "other.example");
+    type Row<'a> = (&'a str, Value, (Option<&'a str>, Option<&'a str>), bool, (&'a str, &'a str));
+    let rows: [Row; 9] = [
+        ("an audience of the issuer", json!({"audience": "vault"}), (Some(FIRST_ROLE), None), true, vault),
+        ("another one", json!({"audience": "x"}), (Some(FIRST_ROLE), Some("vault")), true, vault),
+        (
+            "… and the former is the default",
+            json!({"audience": "x"}),
+            (Some(FIRST_ROLE), None),
+            true,
+            ("eu-central-1", "sts.amazonaws.com"),
+        ),
+        (
+            "… and there is no role yet",
+            json!({"audience": "x"}),
+            (Some(FIRST_ROLE), None),
+            false,
+            ("eu-central-1", "x"),
+        ),
+        (
+            "… and Git has annotated another role",
+            json!({"audience": "x"}),
+            (Some("arn:aws:iam::111122223333:role/git"), None),
+            true,
+            ("eu-central-1", "x"),
+        ),
+        (
+            "an issuer of another account",
+            json!({"issuerRef": {"name": "second"}}),
+            (Some(FIRST_ROLE), None),
+            true,
+            ("eu-central-1", "sts.amazonaws.com"),
+        ),
+        (
+            "… and there is no role yet",
+            json!({"issuerRef": {"name": "second"}}),
+            (Some(FIRST_ROLE), None),
+            false,
+            moved,
+        ),
+        ("… and no annotation", json!({"issuerRef": {"name": "second"}}), (None, None), true, moved),
+        (
+            "an issuer that does not exist",
+            json!({"issuerRef": {"name": "typo"}}),
+            (Some(FIRST_ROLE), Some("vault")),
+            true,
+            ("eu-central-1", "sts.amazonaws.com"),
+        ),
+    ];
+    for (row, edit, (annotated, audience), has_role, expected) in rows {
+        let mut edited = bound("vault", "default");
+        edited["spec"].as_object_mut().unwrap().extend(edit.as_object().unwrap().clone());
+        if has_role {
+            edited["status"] = json!({"roleName": "homelab.vault.vault-bno5n7ilbuky"});
+        }
+        let mut facts = facts(&[edited], &issuers, annotated);
+        if let Some(annotations) = facts.annotations.as_mut() {
+            Arc::make_mut(annotations).audience = audience.map(Into::into);
+        }
+        let decision = decide("vault", "vault", &facts, &settings);
+        let identity = decision.identity.unwrap();
+        assert_eq!(identity.source, IdentitySource::Binding, "{row}");
+        assert_eq!((identity.region.unwrap(), identity.audience), expected, "{row}");
+        assert_eq!(role(&identity).starts_with(FIRST_ROLE), expected != moved, "{row}: {identity:?}");
+        assert!(decision.warnings.is_empty(), "{row}: {:?}", decision.warnings);
+    }
+}
+
 #[test]
 fn of_several_bindings_the_issuer_of_the_one_that_holds_the_service_account_counts() {
     let settings = Settings::new("eks.amazonaws.com");

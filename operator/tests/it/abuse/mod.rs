@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use aws_sim::{Call, State};
 use cluster::{ControlPlane, Options};
-use crds::condition::{ConditionType as C, find};
+use crds::condition::ConditionType as C;
+use crds::conditions::find;
 use crds::names::{self, tag};
 use crds::{OidcIssuerSpec, PodIdentityBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -193,7 +194,7 @@ fn reason(binding: Option<&PodIdentityBinding>) -> Option<String> {
     let binding = binding?;
     let status = binding.status.as_ref()?;
     let ready = find(&status.conditions, C::Ready)?;
-    (status.observed_generation == binding.metadata.generation).then(|| ready.reason.clone())
+    (status.observed_generation == binding.metadata.generation).then(|| ready.reason.as_str().to_owned())
 }
 
 /// A client of a user who may do everything with bindings, `ServiceAccount`s and pods of the test's namespace.

@@ -1,6 +1,7 @@
 //! What a tenant can try in several steps: another status, annotations, finalizers, labels, hand-overs.
 
 use crds::PodIdentityBinding;
+use crds::condition::ConditionType as C;
 use crds::names::{ABANDON_ANNOTATION, CONFIRM_ANNOTATION, FINALIZER};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::jiff::Timestamp;
@@ -77,8 +78,8 @@ async fn a_status_that_names_the_neighbours_role_moves_nothing() {
         world.bindings().patch_status("try", &parameters, &merge(&forged)).await.unwrap();
         let rewritten = |binding: Option<&PodIdentityBinding>| {
             let ready =
-                binding.and_then(|b| b.status.as_ref()?.conditions.iter().find(|c| c.type_ == "Ready"));
-            ready.is_some_and(|ready| ready.message != "forged")
+                binding.and_then(|b| b.status.as_ref()?.conditions.iter().find(|c| c.type_ == C::Ready));
+            ready.is_some_and(|ready| &*ready.message != "forged")
         };
         world.until(&world.bindings(), "try", "the operator's own status", rewritten).await;
         assert_eq!(tenancy.others().await, others);

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use aws_sim::{Sim, State};
-use crds::condition::{ConditionType as C, is_true};
+use crds::condition::ConditionType as C;
+use crds::conditions::is_true;
 use crds::names::ABANDON_ANNOTATION;
 use crds::{DeletionPolicy, KeyState, OidcIssuer, OidcIssuerSpec, PublishedKey};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use crds::condition::{ConditionType, find};
+use crds::condition::ConditionType;
+use crds::conditions::{Condition, find};
 use crds::names::FINALIZER;
 use crds::{OidcIssuer, OidcIssuerSpec, PodIdentityBinding, Reason};
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use k8s_openapi::api::events::v1::Event;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Resource};
@@ -200,12 +200,12 @@ pub fn has_finalizer<K: Resource>(object: &K) -> bool {
 
 /// Whether Ready has that reason.
 fn ready_has(conditions: &[Condition], reason: &str) -> bool {
-    find(conditions, ConditionType::Ready).is_some_and(|c| c.reason == reason)
+    find(conditions, ConditionType::Ready).is_some_and(|c| c.reason.as_str() == reason)
 }
 
 /// Status, reason and message of a condition.
 fn texts(conditions: &[Condition], type_: ConditionType) -> (String, String, String) {
     let found = find(conditions, type_);
     let found = found.unwrap_or_else(|| panic!("no condition {}: {conditions:#?}", type_.as_str()));
-    (found.status.clone(), found.reason.clone(), found.message.clone())
+    (found.status.as_str().to_owned(), found.reason.as_str().to_owned(), found.message.to_string())
 }

@@ -7,7 +7,7 @@ use binding::model::{
 };
 use binding::role::{Heir, target};
 use crds::PodIdentityBindingStatus;
-use crds::condition::merge;
+use crds::conditions::merge;
 use k8s_openapi::jiff::SignedDuration;
 use operator::aws::model::RoleChange;
 use operator::pods;

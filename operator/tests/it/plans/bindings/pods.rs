@@ -181,12 +181,20 @@ fn pods_without_identity_are_named_with_what_to_do_and_never_take_part_in_ready(
 #[test]
 fn what_the_webhook_gives_is_what_is_expected_of_pods() {
     let mut case = Case::good();
-    let expected =
-        |case: &Case| case.view().expected().map(|e| (e.role_arn.into_string(), e.audience.into_string()));
+    let expected = |case: &Case| {
+        let expected = case.view().expected(case.observed.service_account.as_ref());
+        expected.map(|e| (e.role_arn.into_string(), e.audience.into_string()))
+    };
     let arn = names::role_arn("aws", "111122223333", "homelab", "vault", "vault");
     assert_eq!(expected(&case), Some((arn.clone(), "sts.amazonaws.com".into())));
+    case.issuer.as_mut().unwrap().audiences.push("vault".into());
     case.spec.audience = Some("vault".into());
-    assert_eq!(expected(&case), Some((arn, "vault".into())));
+    assert_eq!(expected(&case), Some((arn.clone(), "vault".into())));
+    // Refused: the role trusts the former one, unless there is none yet.
+    case.spec.audience = Some("unknown".into());
+    assert_eq!(expected(&case), Some((arn.clone(), "sts.amazonaws.com".into())));
+    case.has_role = false;
+    assert_eq!(expected(&case), Some((arn, "unknown".into())));
     for (row, change) in [
         ("being deleted", (|case: &mut Case| case.deleting = true) as fn(&mut Case)),
         ("revoked", |case| case.ready_reason = Some(Reason::Revoked)),
