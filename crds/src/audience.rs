@@ -1,60 +1,79 @@
 //! The audience of the tokens that the pods of a binding get. Operator and webhook share the rule, so that the operator expects of a
 //! pod what the webhook gives it.
 
+use crate::PodIdentityBinding;
+use crate::condition::ConditionType;
+use crate::conditions::is_true;
 use crate::names::DEFAULT_AUDIENCE;
 
-/// The audience for the pods of a binding that makes its role.
+/// The audience for the pods of a binding: the specified one, or the first of its issuer.
 ///
-/// The operator refuses an audience that the issuer does not have, and leaves the trust policy as it is. While `annotations` say that
-/// the binding has a role, its new pods get the audience that the operator has annotated before: the role trusts that one. Without
-/// a role there is nothing to keep, and pods that start before the issuer has the audience are to have the right one.
+/// While a binding has a role and its specification is not [in effect](is_in_effect), pods get the audience that the operator has
+/// annotated before: it writes the annotation after the trust policy, so the role trusts that one. A specification that the operator
+/// refuses, for whatever reason, changes nothing for new pods.
 ///
-/// `issuer`: the audiences of the issuer; without any, the specified or the default one.
+/// `annotated` is the audience in the `ServiceAccount`'s annotations, where that counts and they name the role of the binding.
 #[must_use]
-pub fn audience<'a>(
-    specified: Option<&'a str>,
-    issuer: &'a [impl AsRef<str>],
-    annotated: Option<Annotated<'a>>,
-) -> &'a str {
-    let has = |audience: &&str| issuer.iter().any(|known| known.as_ref() == *audience);
-    let first = || issuer.first().map_or(DEFAULT_AUDIENCE, AsRef::as_ref);
-    match (specified, annotated) {
-        (Some(specified), None) => specified,
-        (Some(specified), Some(_)) if has(&specified) => specified,
-        (Some(_), Some(Annotated(audience))) => {
-            Some(audience.unwrap_or(DEFAULT_AUDIENCE)).filter(has).unwrap_or_else(first)
-        }
-        (None, _) => first(),
+pub fn audience<'a>(specified: Option<&'a str>, first: &'a str, annotated: Option<Annotated<'a>>) -> &'a str {
+    match annotated {
+        Some(Annotated(audience)) => audience.unwrap_or(DEFAULT_AUDIENCE),
+        None => specified.unwrap_or(first),
     }
 }
 
-/// The audience in the annotations of a `ServiceAccount` that name the role of its binding. `None` is the default one, for which
-/// the operator writes no annotation.
+/// The audience in the annotations of a `ServiceAccount`. `None` is the default one, for which the operator writes no annotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Annotated<'a>(pub Option<&'a str>);
 
+impl<'a> Annotated<'a> {
+    /// From the value of the annotation, which is `None` or empty where there is no audience.
+    #[must_use]
+    pub fn new(value: Option<&'a str>) -> Self {
+        Self(value.filter(|audience| !audience.is_empty()))
+    }
+}
+
+/// Whether the operator has brought the specification, as it is now, into effect.
+#[must_use]
+pub fn is_in_effect(binding: &PodIdentityBinding) -> bool {
+    binding.status.as_ref().is_some_and(|status| {
+        status.observed_generation == binding.metadata.generation
+            && is_true(&status.conditions, ConditionType::Ready)
+    })
+}
+
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
-    fn an_audience_that_the_issuer_does_not_have_changes_nothing_for_a_role_that_exists() {
-        let issuer = ["first", DEFAULT_AUDIENCE, "vault"];
+    fn the_annotation_of_the_role_comes_before_the_specification() {
         for (specified, annotated, expected) in [
             (None, None, "first"),
-            (None, Some(Annotated(Some("vault"))), "first"),
             (Some("vault"), None, "vault"),
-            (Some("vault"), Some(Annotated(None)), "vault"),
-            // Refused.
-            (Some("other"), Some(Annotated(Some("vault"))), "vault"),
-            (Some("other"), Some(Annotated(None)), DEFAULT_AUDIENCE),
-            // The issuer does not have the former one either.
-            (Some("other"), Some(Annotated(Some("gone"))), "first"),
-            // There is no role yet.
-            (Some("other"), None, "other"),
+            (Some("refused"), Some(Annotated::new(Some("vault"))), "vault"),
+            (Some("refused"), Some(Annotated::new(None)), DEFAULT_AUDIENCE),
+            (Some("refused"), Some(Annotated::new(Some(""))), DEFAULT_AUDIENCE),
+            (None, Some(Annotated::new(Some("vault"))), "vault"),
         ] {
-            assert_eq!(audience(specified, &issuer, annotated), expected, "{specified:?} {annotated:?}");
+            assert_eq!(audience(specified, "first", annotated), expected, "{specified:?} {annotated:?}");
         }
-        assert_eq!(audience(None, &[] as &[&str], None), DEFAULT_AUDIENCE);
+    }
+
+    #[test]
+    fn a_specification_is_in_effect_once_the_binding_is_ready_with_it() {
+        for (ready, generation, expected) in [("True", 2, true), ("True", 1, false), ("False", 2, false)] {
+            let binding: PodIdentityBinding = serde_json::from_value(json!({
+                "metadata": {"name": "app", "generation": 2}, "spec": {"serviceAccountName": "app", "role": {}},
+                "status": {"observedGeneration": generation, "conditions": [{
+                    "type": "Ready", "status": ready, "reason": "Ready", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+                }]},
+            }))
+            .unwrap();
+            assert_eq!(is_in_effect(&binding), expected, "{ready} {generation}");
+        }
     }
 }

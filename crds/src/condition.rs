@@ -70,8 +70,12 @@ impl ConditionType {
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// Every reason a condition or event may carry. docs/reasons.md explains each; a test compares the two.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $name,)+
+            /// One that this version does not know: read from a status that another version wrote, and never written.
+            Other,
+        }
 
         impl Reason {
             /// All reasons, in the order of the documentation.
@@ -96,7 +100,10 @@ macro_rules! reasons {
             /// The reason's name in a condition.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$name => stringify!($name),)+ }
+                match self {
+                    $(Self::$name => stringify!($name),)+
+                    Self::Other => "Other",
+                }
             }
         }
     };

@@ -25,6 +25,7 @@ pub struct Condition {
     /// Whether it holds.
     pub status: Status,
     /// Why.
+    #[serde(deserialize_with = "read_reason")]
     pub reason: Reason,
     /// For users.
     #[serde(serialize_with = "write_text", deserialize_with = "read_text")]
@@ -64,7 +65,12 @@ fn write_text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S:
 }
 
 fn read_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
-    Cow::<str>::deserialize(deserializer).map(Into::into)
+    String::deserialize(deserializer).map(Into::into)
+}
+
+fn read_reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Reason, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Ok(Reason::ALL.iter().copied().find(|reason| reason.as_str() == text).unwrap_or(Reason::Other))
 }
 
 /// The conditions of a status, by type.
@@ -125,7 +131,11 @@ impl<'de> Deserialize<'de> for Conditions {
             Other(IgnoredAny),
         }
         let entries = Vec::<Entry>::deserialize(deserializer)?;
-        let has_others = entries.iter().any(|entry| matches!(entry, Entry::Other(_)));
+        let is_other = |entry: &Entry| match entry {
+            Entry::Known(condition) => condition.reason == Reason::Other,
+            Entry::Other(_) => true,
+        };
+        let has_others = entries.iter().any(is_other);
         let known = entries.into_iter().filter_map(|entry| match entry {
             Entry::Known(condition) => Some(condition),
             Entry::Other(_) => None,
@@ -182,7 +192,8 @@ pub fn merge(prior: &[Condition], wanted: Vec<Wanted>, generation: i64, now: &Ti
             Holds::False => Status::False,
             Holds::Unknown | Holds::AsBefore => Status::Unknown,
         };
-        if let (Holds::AsBefore, Some(before)) = (holds, before) {
+        let known = before.filter(|before| before.reason != Reason::Other);
+        if let (Holds::AsBefore, Some(before)) = (holds, known) {
             return Condition { observed_generation: generation, ..before.clone() };
         }
         let Finding { reason, mut message } = finding;
@@ -288,7 +299,6 @@ mod tests {
         let mut written = serde_json::to_value(&conditions).unwrap();
         written[1].as_object_mut().unwrap().remove("observedGeneration");
         assert_eq!((&written, conditions.has_others()), (&list, false));
-        // As text, too: the decoder borrows what it can.
         assert_eq!(serde_json::from_str::<Conditions>(&list.to_string()).unwrap(), conditions);
         for (name, other) in [
             ("type", json!("Healthy")),
@@ -300,11 +310,25 @@ mod tests {
             let mut foreign = list.clone();
             foreign[1][name] = other;
             let with_other = read(&foreign);
-            assert_eq!((with_other.len(), with_other.has_others()), (1, true), "{name}");
-            let own: Conditions = conditions.iter().take(1).cloned().collect();
+            // Of another version's reason the rest counts: a binding that is Stalled stays so.
+            let kept = if name == "reason" { 2 } else { 1 };
+            assert_eq!((with_other.len(), with_other.has_others()), (kept, true), "{name}");
+            let own: Conditions = with_other.iter().cloned().collect();
             assert_ne!(with_other, own, "{name}: it is replaced");
         }
         assert!(serde_json::from_value::<Conditions>(json!("x")).is_err());
+    }
+
+    #[test]
+    fn a_reason_of_another_version_is_never_written() {
+        let list = json!([{"type": "Published", "status": "True", "reason": "New", "message": "",
+            "lastTransitionTime": "1970-01-01T00:00:01Z"}]);
+        let prior: Conditions = serde_json::from_value(list).unwrap();
+        assert_eq!(prior[0].reason, Reason::Other);
+        let finding = Finding::new(Reason::NotVerified, "not read");
+        let wanted = Wanted::not_observed(ConditionType::Published, true, finding);
+        let next = merge(&prior, vec![wanted], 1, &at(2));
+        assert_eq!((next[0].status, next[0].reason), (Status::Unknown, Reason::NotVerified));
     }
 
     #[test]

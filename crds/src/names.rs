@@ -2,6 +2,7 @@
 //! keys, and the AWS names and ARNs, which are computed from the names of objects.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use data_encoding::BASE32_NOPAD;
 use sha2::{Digest, Sha256};
@@ -58,6 +59,14 @@ pub const LEASE: &str = "podidentity-operator";
 pub const DEFAULT_ISSUER: &str = "default";
 /// The audience AWS's own documentation uses; any string works where token, provider and trust policy agree.
 pub const DEFAULT_AUDIENCE: &str = "sts.amazonaws.com";
+
+/// A hash for comparisons within one process, where the text itself would need memory for each of many objects.
+#[must_use]
+pub fn hash_of(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
 
 /// Labels with which users configure the webhook for pods; the selectors of the chart's webhook configuration contain them.
 pub mod label {

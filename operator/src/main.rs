@@ -28,6 +28,13 @@ use operator::{dry_run, issuer_file, kubeconfig, policy};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// It keeps what is small and long-lived together, and gives free memory back: with thousands of bindings the process has less memory than
+/// with glibc's allocator (docs/performance.md). Its settings are in `.cargo/config.toml`. Not on other architectures: a program that was
+/// built where pages are small does not run where they are large.
+#[cfg(target_arch = "x86_64")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     // If a dependency adds a second rustls provider, rustls cannot choose one itself and panics.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use crds::PodIdentityBinding;
-use crds::condition::{ConditionType, is_true};
+use crds::condition::ConditionType;
+use crds::conditions::is_true;
 use futures::StreamExt;
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client, ResourceExt};

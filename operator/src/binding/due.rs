@@ -44,7 +44,10 @@ pub fn due(view: &View, memory: &Memory, listed: Option<Listed>, clock: &Clock, 
         })
     };
     let role = may_have_role && old(memory.role.as_ref().map(|(_, at)| *at));
-    Due { role, policies: may_have_role && (role || old(memory.policies.as_ref().map(|(_, at)| *at))) }
+    Due {
+        role,
+        policies: may_have_role && (role || old(memory.policies.as_ref().map(|policies| policies.1))),
+    }
 }
 
 /// Whether a list shows something else than what was read.

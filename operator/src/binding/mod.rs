@@ -105,12 +105,14 @@ impl Kind for Binding {
             cluster.namespaces_synced().await;
         }
         let service_account = &object.spec.service_account_name;
+        let own_namespace = state.namespace == context.namespace;
         let mut view = View {
             object: state.clone(),
             binding: Arc::clone(object),
             issuer: cluster.issuer(object.spec.issuer_name()),
             siblings: Vec::new(),
-            reserved: state.namespace == context.namespace && service_account == OPERATOR_SERVICE_ACCOUNT,
+            own_namespace,
+            reserved: own_namespace && service_account == OPERATOR_SERVICE_ACCOUNT,
             target: Err(Unresolved::NotNeeded),
             now: context.clock().wall,
             labels: cluster.labels(&state.namespace),
@@ -132,7 +134,8 @@ impl Kind for Binding {
         let account = view.issuer.as_ref().map(|issuer| context.accounts.of(&issuer.spec));
         let on_account = cluster.bindings_on(&state.namespace, service_account);
         let others = on_account.iter().filter(|other| other.uid() != object.uid());
-        let siblings = others.map(|other| sibling(other, object, view.target.as_ref().ok(), context));
+        let own = (view.issuer.as_deref(), view.target.as_ref().ok());
+        let siblings = others.map(|other| sibling(other, object, own, context));
         view.siblings = siblings.collect();
         (view, account)
     }
@@ -207,7 +210,7 @@ impl Kind for Binding {
                 memory.annotated = Some(Annotated { content, put_back });
             }
             Shown::Conflict(conflict) => memory.conflict = Some(Box::new(conflict)),
-            Shown::NotRestarted(why) => memory.restart_refused = Some((why, clock.instant)),
+            Shown::NotRestarted(why) => memory.restart_refused = Some(Box::new((why, clock.instant))),
         }
     }
 
@@ -298,7 +301,7 @@ fn is_revoked(binding: &PodIdentityBinding) -> bool {
 fn sibling(
     other: &PodIdentityBinding,
     own: &PodIdentityBinding,
-    target: Option<&Target>,
+    (own_issuer, target): (Option<&OidcIssuer>, Option<&Target>),
     context: &Context,
 ) -> Sibling {
     let cluster = &context.cluster;
@@ -313,7 +316,6 @@ fn sibling(
         let urls = cluster.issuers.state().into_iter().map(|issuer| issuer.spec.issuer_url());
         let made = role::target(&namespace, &name, &other.spec, &issuer.spec, urls, &target.identity);
         // Under an issuer in another account it makes another role, whose ARN differs in the account.
-        let own_issuer = cluster.issuer(own.spec.issuer_name());
         let same_account =
             own_issuer.is_some_and(|own| own.spec.role_account() == issuer.spec.role_account());
         let takes_over = other.can_take_over() && is_accepted && same_account && made.arn == target.arn;

@@ -33,6 +33,8 @@ pub struct View {
     pub issuer: Option<Arc<OidcIssuer>>,
     /// The other bindings on the `ServiceAccount`.
     pub siblings: Vec<Sibling>,
+    /// Whether it is in the operator's own namespace.
+    pub own_namespace: bool,
     /// Whether the `ServiceAccount` is the operator's own.
     pub reserved: bool,
     /// The time of the pass.
@@ -318,12 +320,12 @@ pub struct Memory {
     pub acted: bool,
     /// Generation of the spec that the reads were made for.
     pub generation: i64,
-    /// ARN of the role that was read; that of another account is another role.
-    pub role_arn: Option<String>,
+    /// Hash of the ARN of the role that was read; that of another account is another role.
+    pub role_arn: Option<u64>,
     /// The role (`None`: there is none) and when it was read.
     pub role: Option<(Option<Box<Role>>, Instant)>,
     /// Its policies and when they were read.
-    pub policies: Option<(RolePolicies, Instant)>,
+    pub policies: Option<Box<(RolePolicies, Instant)>>,
     /// Whether this process has had a pass that knew the role: only the first one believes the status.
     pub begun: bool,
     /// That the role was read as specified; then `role` and `policies` are not kept.
@@ -341,7 +343,7 @@ pub struct Memory {
     /// When the role is revoked, as this process decided it first: a status that says a later time is not believed.
     pub revoke_at: Option<Timestamp>,
     /// Why workloads could not be restarted, and when that was tried.
-    pub restart_refused: Option<(String, Instant)>,
+    pub restart_refused: Option<Box<(String, Instant)>>,
 }
 
 /// An apply of annotations that was refused because another field manager owns them.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crds::names::MANAGER_ANNOTATION;
+use crds::names::{self, MANAGER_ANNOTATION};
 use crds::rules::is_subdomain;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::GetParams;
@@ -36,8 +36,9 @@ pub async fn observe(
     let Context { client, timings, pods, listings, .. } = context;
     let mut listed = None;
     if let Ok(target) = &view.target {
-        if memory.role_arn.as_ref() != Some(&target.arn) {
-            memory.role_arn = Some(target.arn.clone());
+        let arn = names::hash_of(&target.arn);
+        if memory.role_arn != Some(arn) {
+            memory.role_arn = Some(arn);
             (memory.role, memory.policies, memory.absent_since, memory.in_spec) = (None, None, None, None);
         }
         let place = view.place(target);
@@ -97,7 +98,7 @@ async fn restarts(
         memory.restart_refused = None;
         return Vec::new();
     }
-    if memory.restart_refused.as_ref().is_some_and(|(_, at)| clock.since(*at) < timings.look_again()) {
+    if memory.restart_refused.as_ref().is_some_and(|refused| clock.since(refused.1) < timings.look_again()) {
         return Vec::new();
     }
     memory.restart_refused = None;
@@ -108,7 +109,7 @@ async fn restarts(
         match restart::state(client, namespace, account, workload, &uid).await {
             Ok(Restart::Due) => restarts.push(workload.clone()),
             Ok(Restart::Done | Restart::NotConcerned) => {}
-            Err(error) => memory.restart_refused = Some((restart::refusal(&error), clock.instant)),
+            Err(error) => memory.restart_refused = Some(Box::new((restart::refusal(&error), clock.instant))),
         }
     }
     restarts
@@ -137,9 +138,9 @@ async fn role(
     let Some(role) = role else { return Ok(Some(RoleState::Missing)) };
     // The policies of a role that has another owner are not read.
     if due.policies && target.owns(role).is_ok() {
-        memory.policies = Some((policies(account, target).await?, clock.instant));
+        memory.policies = Some(Box::new((policies(account, target).await?, clock.instant)));
     }
-    let policies = memory.policies.as_ref().map(|(policies, _)| policies.clone());
+    let policies = memory.policies.as_ref().map(|policies| policies.0.clone());
     Ok(Some(RoleState::Found((**role).clone(), policies)))
 }
 

@@ -1,9 +1,6 @@
 //! PURE: the pods of a binding's `ServiceAccount`: which identity they should have, and what the status says of those without it.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use crds::audience::{Annotated, audience};
+use crds::audience::{Annotated, audience, is_in_effect};
 use crds::condition::ConditionType;
 use crds::conditions::find;
 use crds::holder::Claim;
@@ -17,9 +14,6 @@ impl View {
     /// What the pods of the `ServiceAccount` should have; `None` where that is not known, or where the webhook gives them nothing.
     #[must_use]
     pub fn expected(&self, service_account: Option<&ServiceAccountState>) -> Option<Expected> {
-        let is_excluded = |labels: &Arc<BTreeMap<String, String>>| {
-            labels.get(names::label::INJECTION).is_some_and(|value| value == "disabled")
-        };
         let status = self.binding.status.as_ref();
         // As the webhook decides.
         let is_refused = status.is_some_and(|status| {
@@ -29,7 +23,7 @@ impl View {
             || self.reserved
             || is_refused
             || self.ready_reason() == Some(Reason::Revoked)
-            || self.labels.as_ref().is_some_and(is_excluded)
+            || self.left_out().is_some()
         {
             return None;
         }
@@ -37,10 +31,27 @@ impl View {
         let annotated = service_account
             .map(|account| &account.annotations)
             .filter(|_| self.spec().role_arn.is_none() && self.binding.has_role())
-            .filter(|all| all.get(annotation::ROLE_ARN).is_some_and(|named| named == role_arn))
-            .map(|all| Annotated(all.get(annotation::AUDIENCE).map(String::as_str)));
-        let audience = audience(self.spec().audience.as_deref(), &issuer.spec.audiences, annotated);
+            .filter(|all| {
+                !is_in_effect(&self.binding)
+                    && all.get(annotation::ROLE_ARN).is_some_and(|named| named == role_arn)
+            })
+            .map(|all| Annotated::new(all.get(annotation::AUDIENCE).map(String::as_str)));
+        let audience = audience(self.spec().audience.as_deref(), issuer.spec.audience(), annotated);
         Some(Expected { role_arn: role_arn.into(), audience: audience.into() })
+    }
+
+    /// Why the webhook gives nothing to any pod of the namespace, if that is so.
+    #[must_use]
+    pub fn left_out(&self) -> Option<&'static str> {
+        let injection = self.labels.as_ref().and_then(|labels| labels.get(names::label::INJECTION));
+        if injection.is_some_and(|value| value == "disabled") {
+            return Some(
+                "the namespace has the label podidentity.dev/injection=disabled: its pods get no identity",
+            );
+        }
+        self.own_namespace.then_some(
+            "the webhook leaves out the namespace in which it runs itself: pods there get no identity",
+        )
     }
 
     /// Whether workloads whose pods run without the identity are restarted.

@@ -191,12 +191,15 @@ fn pods_injected(case: &Case<'_>) -> Wanted {
     if let Some(finding) = blocking(case).filter(gives_none) {
         return Wanted::no(TYPE, finding.clone());
     }
+    if let Some(why) = view.left_out() {
+        return Wanted::unknown(TYPE, Finding::new(Reason::PodsNotWatched, why));
+    }
     match &observed.pods {
         PodsState::Known(found) if found.count == 0 => {
             Wanted::yes(TYPE, Reason::PodsInjected, "no pod of the ServiceAccount runs without the identity")
         }
         PodsState::Known(found) => {
-            let refused = memory.restart_refused.as_ref().map(|(why, _)| why.as_str());
+            let refused = memory.restart_refused.as_ref().map(|refused| refused.0.as_str());
             let message = message(&view.object.namespace, found, view.restarts_workloads(), refused);
             Wanted::no(TYPE, Finding::new(Reason::PodsWithoutIdentity, message))
         }

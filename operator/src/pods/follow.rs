@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use crds::audience::{audience, is_in_effect};
 use crds::condition::ConditionType;
 use crds::conditions::{find, is_true};
 use crds::{PodIdentityBinding, Reason};
@@ -135,11 +136,10 @@ fn expected(binding: &PodIdentityBinding, cluster: &Cluster) -> Option<(Key, Exp
         find(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.reason == Reason::Revoked);
     let role_arn = status.role_arn.as_deref().filter(|_| !revoked)?.into();
     let issuer = cluster.issuer(binding.spec.issuer_name())?;
-    // One that the issuer does not have is refused; which one the role trusts instead, the pass finds out.
-    let specified = binding.spec.audience.as_deref();
-    if specified.is_some_and(|audience| !issuer.spec.audiences.iter().any(|known| known == audience)) {
+    // Otherwise the annotations count, which the pass reads.
+    if binding.spec.role_arn.is_none() && !is_in_effect(binding) {
         return None;
     }
-    let audience = specified.unwrap_or(issuer.spec.audience()).into();
+    let audience = audience(binding.spec.audience.as_deref(), issuer.spec.audience(), None).into();
     Some((key(binding), Expected { role_arn, audience }))
 }

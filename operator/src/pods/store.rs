@@ -19,7 +19,7 @@ pub struct Store {
 struct State {
     /// All pods that run without their identity.
     total: usize,
-    accounts: HashMap<Key, Account>,
+    accounts: HashMap<Key, Box<Account>>,
     /// How many lists the watch has begun.
     lists: u64,
     /// Whether the watch has shown all pods once.
@@ -69,7 +69,7 @@ impl Store {
         let mut state = self.state();
         let since = state.lists;
         let account = Account { expected, missing: BTreeMap::new(), progress: Progress::ByWatch, since };
-        state.accounts.entry(key).or_insert(account);
+        state.accounts.entry(key).or_insert_with(|| Box::new(account));
     }
 
     /// The pods that run without what is expected. Where that has changed, or was not known before, they have to be listed: the caller does
@@ -91,7 +91,7 @@ impl Store {
         let progress = Progress::Listing(BTreeSet::new());
         let since = state.lists;
         let account = Account { expected: expected.clone(), missing: BTreeMap::new(), progress, since };
-        let former = state.accounts.insert(key.clone(), account);
+        let former = state.accounts.insert(key.clone(), Box::new(account));
         self.change(&mut state, former.map_or(0, |former| former.missing.len()), 0);
         Asked::List
     }

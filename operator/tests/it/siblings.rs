@@ -52,6 +52,29 @@ async fn a_renamed_binding_takes_the_role_over() {
     world.stop().await;
 }
 
+/// What the message of a refused edit recommends: a new binding, and then the end of the old one.
+#[tokio::test]
+async fn a_binding_whose_issuer_was_mistyped_hands_its_role_over() {
+    let world = World::ready().await;
+    world.bind("old", &[STORAGE]).await;
+    world.binding_is("old", "Ready").await;
+    let role = world.role().unwrap();
+    let spec = |issuer: &str| json!({"serviceAccountName": "app", "issuerRef": {"name": issuer}, "role": {"policyARNs": [STORAGE]}});
+    world.apply_binding("old", spec("typo")).await;
+    world.binding_is("old", "InvalidSpec").await;
+    world.sim.clear_calls();
+    world.apply_binding("new", spec("default")).await;
+    world.binding_is("new", "ServiceAccountAlreadyBound").await;
+    world.unbind("old").await;
+    world.binding_is("new", "Ready").await;
+    assert_eq!(world.role().unwrap().id, role.id, "the same role: its sessions live on");
+    let counts = world.counts();
+    assert_eq!((counts.get("iam:DeleteRole"), counts.get("iam:CreateRole")), (None, None));
+    assert_eq!(counts["iam:TagRole"], 1);
+    world.unbind("new").await;
+    assert!(world.role().is_none());
+}
+
 #[tokio::test]
 async fn a_role_is_handed_over_under_lag_without_a_moment_that_is_not_ready() {
     let world = World::ready_with(|t| {

@@ -41,7 +41,7 @@ pub fn decide<'a>(
     let mut identity = None;
     let mut unusable_role = None;
     if let Some(binding) = serving(bindings, namespace, issuers) {
-        let issuer = issuer_of(binding, namespace, issuers, annotations);
+        let issuer = issuer_of(binding, namespace, issuers);
         match from_binding(binding, namespace, issuer, annotations, settings) {
             Ok(found) => identity = Some(found),
             Err(reason) => {
@@ -107,7 +107,7 @@ fn serving<'a>(
         return Some(holder);
     }
     let role = |binding: &BindingFacts| {
-        let role = role_arn(binding, namespace, issuers.get(binding.issuer_name()));
+        let role = role_arn(binding, namespace, issuer_of(binding, namespace, issuers));
         role.ok().map(Cow::into_owned)
     };
     let heir = heir(claims()).filter(|heir| role(heir) == role(holder));
@@ -115,32 +115,26 @@ fn serving<'a>(
 }
 
 /// The issuer of a binding. The operator refuses an edit to one that cannot have the role that was made, and the role stays as it is:
-/// so does what new pods get. Which role was made is in the operator's annotation.
-fn issuer_of<'a>(
-    binding: &BindingFacts,
-    namespace: &str,
-    issuers: &'a Issuers,
-    annotations: Option<&Annotations>,
-) -> Option<&'a IssuerFacts> {
+/// so does what new pods get.
+fn issuer_of<'a>(binding: &BindingFacts, namespace: &str, issuers: &'a Issuers) -> Option<&'a IssuerFacts> {
     let named = issuers.get(binding.issuer_name());
+    let Some(made) = binding.role.filter(|_| binding.role_arn.is_none()) else { return named };
     let has_role = |issuer: &&IssuerFacts| {
-        annotated(binding, annotations, &role_arn(binding, namespace, Some(issuer))).is_some()
+        role_arn(binding, namespace, Some(issuer)).is_ok_and(|arn| names::hash_of(&arn) == made)
     };
-    if named.as_ref().is_some_and(has_role) {
-        return named;
-    }
-    issuers.readable().find(has_role).or(named)
+    named.filter(has_role).or_else(|| issuers.readable().find(has_role)).or(named)
 }
 
-/// The audience of the annotations, where they name the role that was made for the binding.
-fn annotated<'a, E>(
+/// The audience of the annotations, while the specification is not in effect. Where they name another role, they are not the
+/// operator's.
+fn annotated<'a>(
     binding: &BindingFacts,
     annotations: Option<&'a Annotations>,
-    role: &Result<Cow<'_, str>, E>,
+    role: &str,
 ) -> Option<Annotated<'a>> {
-    let annotations = annotations.filter(|_| binding.has_role && binding.role_arn.is_none())?;
-    let is_named = annotations.role().zip(role.as_deref().ok()).is_some_and(|(named, role)| named == role);
-    is_named.then(|| Annotated(not_empty(annotations.audience.as_deref())))
+    let keeps_role = binding.has_role && binding.role_arn.is_none() && !binding.is_in_effect;
+    let annotations = annotations.filter(|annotations| keeps_role && annotations.role() == Some(role))?;
+    Some(Annotated::new(annotations.audience.as_deref()))
 }
 
 /// The identity a binding gives, or why it gives none.
@@ -164,16 +158,12 @@ fn from_binding<'a>(
     if issuer.is_none() && binding.issuer.is_some() {
         return Err(format!("OidcIssuer {} does not exist", binding.issuer_name()).into());
     }
-    let role = role_arn(binding, namespace, issuer);
-    let specified = binding.audience.as_deref();
-    let audience = match issuer {
-        Some(issuer) => audience(specified, &issuer.audiences, annotated(binding, annotations, &role)),
-        None => specified.unwrap_or(&settings.audience),
-    };
+    let role = role_arn(binding, namespace, issuer)?;
+    let first = issuer.map_or(settings.audience.as_str(), |issuer| &issuer.audience);
     Ok(Identity {
         source: IdentitySource::Binding,
-        method: CredentialMethod::Role(role?),
-        audience,
+        audience: audience(binding.audience.as_deref(), first, annotated(binding, annotations, &role)),
+        method: CredentialMethod::Role(role),
         // The CRD's default, not the flag's: the same binding means the same token in every cluster.
         expiration_seconds: in_range(binding.expiration_seconds.unwrap_or(DEFAULT_TOKEN_EXPIRATION_SECONDS)),
         region: match binding.region.as_deref() {

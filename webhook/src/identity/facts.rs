@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crds::audience::is_in_effect;
 use crds::condition::ConditionType;
 use crds::conditions::{Condition, Status, find};
 use crds::holder::Claim;
-use crds::names::DEFAULT_ISSUER;
+use crds::names::{self, DEFAULT_ISSUER};
 use crds::pod::annotation::{Place, UnreadAnnotation, unread_annotation};
 use crds::{OidcIssuer, PodIdentityBinding, Reason};
 use k8s_openapi::jiff::Timestamp;
@@ -77,6 +78,10 @@ pub struct BindingFacts {
     pub deleting: bool,
     /// Whether the operator has seen a role of its own (`status.roleName`).
     pub has_role: bool,
+    /// Hash of the ARN of that role: the ARN itself follows from the issuer.
+    pub role: Option<u64>,
+    /// Whether the operator has brought the specification into effect.
+    pub is_in_effect: bool,
     /// Whether it has the operator's finalizer.
     pub is_acted_on: bool,
     /// Whether it is Stalled and never had a role. One that had a role keeps it while it is Stalled: running pods use it.
@@ -148,6 +153,8 @@ impl From<PodIdentityBinding> for BindingFacts {
             .as_ref()
             .is_some_and(|status| status.role_arn.is_none() && refused(&status.conditions));
         let revoked = binding.status.as_ref().is_some_and(|status| revoked(&status.conditions));
+        let status = binding.status.as_ref().filter(|status| status.role_name.is_some());
+        let role = status.and_then(|status| status.role_arn.as_deref());
         let spec = &binding.spec;
         Self {
             name: binding.metadata.name.as_deref().unwrap_or_default().into(),
@@ -155,6 +162,8 @@ impl From<PodIdentityBinding> for BindingFacts {
             created: binding.metadata.creation_timestamp.as_ref().map(|time| time.0),
             deleting: binding.metadata.deletion_timestamp.is_some(),
             has_role: binding.has_role(),
+            role: role.map(names::hash_of),
+            is_in_effect: is_in_effect(&binding),
             is_acted_on: binding.is_acted_on(),
             stalled_without_role,
             revoked,
@@ -210,8 +219,8 @@ pub struct IssuerFacts {
     pub partition: Box<str>,
     /// The region of its bucket; an issuer that somebody else publishes has none.
     pub region: Option<Box<str>>,
-    /// Its audiences.
-    pub audiences: Box<[Box<str>]>,
+    /// Its first audience.
+    pub audience: Box<str>,
     /// Whether it exists in a form that this program cannot read: then only its name is known.
     pub unreadable: bool,
 }
@@ -237,7 +246,7 @@ impl From<OidcIssuer> for IssuerFacts {
                 .unwrap_or("aws")
                 .into(),
             region: spec.s3.as_ref().map(|s3| s3.region.as_str().into()),
-            audiences: spec.audiences.iter().map(|audience| audience.as_str().into()).collect(),
+            audience: spec.audience().into(),
             unreadable: false,
         }
     }

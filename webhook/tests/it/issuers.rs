@@ -87,80 +87,76 @@ fn a_binding_takes_account_region_and_audience_from_its_issuer() {
     }
 }
 
+/// A binding of `vault/vault` that has the role of the default issuer and was Ready; `generation` is that of its specification now, the
+/// status is of the first.
+fn with_role(spec: &Value, generation: i64, ready: &str) -> Value {
+    let mut binding = bound("vault", "default");
+    binding["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    binding["metadata"]["generation"] = json!(generation);
+    binding["status"] = json!({
+        "roleARN": FIRST_ROLE, "roleName": "homelab.vault.vault-bno5n7ilbuky", "observedGeneration": 1,
+        "conditions": [{
+            "type": "Ready", "status": ready, "reason": "Ready", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }],
+    });
+    binding
+}
+
 /// The operator refuses such edits and leaves the role as it is: pods that start now get what running ones have.
 #[test]
 fn an_edit_that_the_operator_refuses_changes_nothing_for_new_pods() {
     let settings = Settings::new("eks.amazonaws.com");
-    let mut default = first("default");
-    default["spec"]["audiences"] = json!(["sts.amazonaws.com", "vault"]);
-    let issuers = [default, other("second")];
-    // Name, the edit, the annotations' role and audience, whether the status has a role; role, region and audience of a pod.
-    let vault = ("eu-central-1", "vault");
-    let moved = ("cn-north-1", "other.example");
-    type Row<'a> = (&'a str, Value, (Option<&'a str>, Option<&'a str>), bool, (&'a str, &'a str));
-    let rows: [Row; 9] = [
-        ("an audience of the issuer", json!({"audience": "vault"}), (Some(FIRST_ROLE), None), true, vault),
-        ("another one", json!({"audience": "x"}), (Some(FIRST_ROLE), Some("vault")), true, vault),
+    let issuers = [first("default"), other("second")];
+    let (audience, moved) =
+        (|name: &str| json!({"audience": name}), |name: &str| json!({"issuerRef": {"name": name}}));
+    let both = json!({"audience": "vault", "issuerRef": {"name": "second"}});
+    // Name, the binding, role and audience of the annotations, and the audience of a pod.
+    type Row<'a> = (&'a str, Value, (&'a str, Option<&'a str>), &'a str);
+    let sts = "sts.amazonaws.com";
+    let git = "arn:aws:iam::111122223333:role/git";
+    let rows: [Row; 10] = [
+        ("in effect", with_role(&audience("vault"), 1, "True"), (FIRST_ROLE, None), "vault"),
+        ("not looked at yet", with_role(&audience("vault"), 2, "True"), (FIRST_ROLE, None), sts),
+        ("refused", with_role(&audience("vault"), 1, "False"), (FIRST_ROLE, None), sts),
         (
-            "… and the former is the default",
-            json!({"audience": "x"}),
-            (Some(FIRST_ROLE), None),
-            true,
-            ("eu-central-1", "sts.amazonaws.com"),
+            "the former one is another",
+            with_role(&audience("x"), 1, "False"),
+            (FIRST_ROLE, Some("vault")),
+            "vault",
         ),
-        (
-            "… and there is no role yet",
-            json!({"audience": "x"}),
-            (Some(FIRST_ROLE), None),
-            false,
-            ("eu-central-1", "x"),
-        ),
-        (
-            "… and Git has annotated another role",
-            json!({"audience": "x"}),
-            (Some("arn:aws:iam::111122223333:role/git"), None),
-            true,
-            ("eu-central-1", "x"),
-        ),
-        (
-            "an issuer of another account",
-            json!({"issuerRef": {"name": "second"}}),
-            (Some(FIRST_ROLE), None),
-            true,
-            ("eu-central-1", "sts.amazonaws.com"),
-        ),
-        (
-            "… and there is no role yet",
-            json!({"issuerRef": {"name": "second"}}),
-            (Some(FIRST_ROLE), None),
-            false,
-            moved,
-        ),
-        ("… and no annotation", json!({"issuerRef": {"name": "second"}}), (None, None), true, moved),
-        (
-            "an issuer that does not exist",
-            json!({"issuerRef": {"name": "typo"}}),
-            (Some(FIRST_ROLE), Some("vault")),
-            true,
-            ("eu-central-1", "sts.amazonaws.com"),
-        ),
+        ("the edit takes it out", with_role(&json!({}), 1, "False"), (FIRST_ROLE, Some("vault")), "vault"),
+        ("Git has annotated another role", with_role(&audience("x"), 1, "False"), (git, Some("vault")), "x"),
+        ("another account", with_role(&moved("second"), 1, "False"), (FIRST_ROLE, None), sts),
+        ("… and another audience", with_role(&both, 2, "True"), (FIRST_ROLE, Some("former")), "former"),
+        ("… and Git's annotation is gone", with_role(&moved("second"), 2, "True"), ("", None), sts),
+        ("no such issuer", with_role(&moved("typo"), 1, "False"), (FIRST_ROLE, Some("vault")), "vault"),
     ];
-    for (row, edit, (annotated, audience), has_role, expected) in rows {
-        let mut edited = bound("vault", "default");
-        edited["spec"].as_object_mut().unwrap().extend(edit.as_object().unwrap().clone());
-        if has_role {
-            edited["status"] = json!({"roleName": "homelab.vault.vault-bno5n7ilbuky"});
-        }
-        let mut facts = facts(&[edited], &issuers, annotated);
-        if let Some(annotations) = facts.annotations.as_mut() {
-            Arc::make_mut(annotations).audience = audience.map(Into::into);
-        }
+    for (row, edited, (role_annotation, audience), expected) in rows {
+        let mut facts = facts(&[edited], &issuers, Some(role_annotation));
+        Arc::make_mut(facts.annotations.as_mut().unwrap()).audience = audience.map(Into::into);
         let decision = decide("vault", "vault", &facts, &settings);
         let identity = decision.identity.unwrap();
-        assert_eq!(identity.source, IdentitySource::Binding, "{row}");
-        assert_eq!((identity.region.unwrap(), identity.audience), expected, "{row}");
-        assert_eq!(role(&identity).starts_with(FIRST_ROLE), expected != moved, "{row}: {identity:?}");
+        assert_eq!((role(&identity), identity.region), (FIRST_ROLE, Some("eu-central-1")), "{row}");
+        assert_eq!((identity.source, identity.audience), (IdentitySource::Binding, expected), "{row}");
         assert!(decision.warnings.is_empty(), "{row}: {:?}", decision.warnings);
+    }
+}
+
+/// An annotation gives no other role than the binding's, whichever issuer could make it.
+#[test]
+fn an_annotation_does_not_move_a_binding_to_another_issuer() {
+    let settings = Settings::new("eks.amazonaws.com");
+    let issuers = [first("default"), other("second")];
+    let second = facts(&[bound("vault", "second")], &issuers, None);
+    let of_second = role(&decide("vault", "vault", &second, &settings).identity.unwrap()).to_owned();
+    for (generation, ready) in [(1, "True"), (1, "False"), (2, "True")] {
+        let facts = facts(&[with_role(&json!({}), generation, ready)], &issuers, Some(&of_second));
+        let identity = decide("vault", "vault", &facts, &settings).identity.unwrap();
+        assert_eq!(
+            (role(&identity), identity.audience),
+            (FIRST_ROLE, "sts.amazonaws.com"),
+            "{generation} {ready}"
+        );
     }
 }
 

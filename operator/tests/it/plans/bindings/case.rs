@@ -86,13 +86,15 @@ impl Case {
         };
         let mut binding = PodIdentityBinding::new("vault", self.spec.clone());
         binding.metadata.annotations = Some(self.annotations.clone());
+        binding.metadata.generation = Some(self.generation);
         binding.metadata.creation_timestamp = Some(Time(object.created));
         binding.metadata.finalizers = self.finalizer.then(|| vec![names::FINALIZER.to_owned()]);
         let role_name = self.has_role.then(|| "homelab.vault.vault-x".to_owned());
         let computed =
             names::role_arn("aws", self.account.as_ref().unwrap_or(&ACCOUNT), "homelab", "vault", "vault");
         let role_arn = role_name.as_ref().map(|_| self.named_arn.map_or(computed, str::to_owned));
-        let ready = self.ready_reason.map(|reason| Wanted::no(C::Ready, Finding::new(reason, "")));
+        let not_ready = self.ready_reason.map(|reason| Wanted::no(C::Ready, Finding::new(reason, "")));
+        let ready = not_ready.or_else(|| self.was_ready.then(|| Wanted::yes(C::Ready, Reason::Ready, "")));
         let stalled = self.is_stalled.then(|| Wanted::yes(C::Stalled, Reason::NotGranted, ""));
         let ready = ready.into_iter().chain(stalled).collect();
         binding.status = Some(PodIdentityBindingStatus {
@@ -122,6 +124,7 @@ impl Case {
             losses: self.losses,
             invalid: self.spec.check().err().map(|why| Finding::new(Reason::InvalidSpec, why)),
             refused: None,
+            own_namespace: false,
             reserved: self.namespace == "podidentity-system",
             binding: Arc::new(binding),
             issuer: issuer.map(Arc::new),

@@ -17,7 +17,7 @@ fn aws_is_read_when_there_is_a_reason() {
         let at = case.clock.instant.checked_sub(age).unwrap();
         case.memory.generation = case.generation;
         case.memory.role = Some((None, at));
-        case.memory.policies = Some((RolePolicies::default(), at));
+        case.memory.policies = Some(Box::new((RolePolicies::default(), at)));
     };
     let table: &[(&str, Edit, u64, Due)] = &[
         ("read a minute ago", |_| {}, 60, NONE),

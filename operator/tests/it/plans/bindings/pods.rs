@@ -95,7 +95,7 @@ fn pods_without_identity_are_named_with_what_to_do_and_never_take_part_in_ready(
             |case| {
                 restart(case);
                 case.observed.pods = found(&[("web-1", None)], 1, &["web"]);
-                case.memory.restart_refused = Some(("forbidden".into(), case.clock.instant));
+                case.memory.restart_refused = Some(Box::new(("forbidden".into(), case.clock.instant)));
             },
             &[],
             (False, Reason::PodsWithoutIdentity),
@@ -138,6 +138,17 @@ fn pods_without_identity_are_named_with_what_to_do_and_never_take_part_in_ready(
             &[],
             (Unknown, Reason::PodsNotWatched),
             "pods cannot be listed: forbidden",
+            Some(0),
+        ),
+        (
+            "in a namespace without injection",
+            |case| {
+                case.labels.insert(names::label::INJECTION.to_owned(), "disabled".into());
+                case.observed.pods = PodsState::NotKnown;
+            },
+            &[],
+            (Unknown, Reason::PodsNotWatched),
+            "the label podidentity.dev/injection=disabled: its pods get no identity",
             Some(0),
         ),
         (
@@ -187,14 +198,13 @@ fn what_the_webhook_gives_is_what_is_expected_of_pods() {
     };
     let arn = names::role_arn("aws", "111122223333", "homelab", "vault", "vault");
     assert_eq!(expected(&case), Some((arn.clone(), "sts.amazonaws.com".into())));
-    case.issuer.as_mut().unwrap().audiences.push("vault".into());
     case.spec.audience = Some("vault".into());
     assert_eq!(expected(&case), Some((arn.clone(), "vault".into())));
-    // Refused: the role trusts the former one, unless there is none yet.
-    case.spec.audience = Some("unknown".into());
+    // Not in effect: the role trusts the former one, unless there is none yet.
+    case.was_ready = false;
     assert_eq!(expected(&case), Some((arn.clone(), "sts.amazonaws.com".into())));
     case.has_role = false;
-    assert_eq!(expected(&case), Some((arn, "unknown".into())));
+    assert_eq!(expected(&case), Some((arn, "vault".into())));
     for (row, change) in [
         ("being deleted", (|case: &mut Case| case.deleting = true) as fn(&mut Case)),
         ("revoked", |case| case.ready_reason = Some(Reason::Revoked)),
@@ -211,4 +221,8 @@ fn what_the_webhook_gives_is_what_is_expected_of_pods() {
         change(&mut case);
         assert_eq!(expected(&case), None, "{row}");
     }
+    // Of another workload in the namespace of the webhook.
+    let mut view = Case::good().view();
+    view.own_namespace = true;
+    assert_eq!(view.expected(None), None);
 }
