@@ -102,6 +102,8 @@ fn with_role(spec: &Value, generation: i64, ready: &str) -> Value {
     binding
 }
 
+type Refused<'a> = (&'a str, Value, (&'a str, Option<&'a str>), &'a str);
+
 /// The operator refuses such edits and leaves the role as it is: pods that start now get what running ones have.
 #[test]
 fn an_edit_that_the_operator_refuses_changes_nothing_for_new_pods() {
@@ -111,10 +113,9 @@ fn an_edit_that_the_operator_refuses_changes_nothing_for_new_pods() {
         (|name: &str| json!({"audience": name}), |name: &str| json!({"issuerRef": {"name": name}}));
     let both = json!({"audience": "vault", "issuerRef": {"name": "second"}});
     // Name, the binding, role and audience of the annotations, and the audience of a pod.
-    type Row<'a> = (&'a str, Value, (&'a str, Option<&'a str>), &'a str);
     let sts = "sts.amazonaws.com";
     let git = "arn:aws:iam::111122223333:role/git";
-    let rows: [Row; 10] = [
+    let rows: [Refused; 10] = [
         ("in effect", with_role(&audience("vault"), 1, "True"), (FIRST_ROLE, None), "vault"),
         ("not looked at yet", with_role(&audience("vault"), 2, "True"), (FIRST_ROLE, None), sts),
         ("refused", with_role(&audience("vault"), 1, "False"), (FIRST_ROLE, None), sts),
