@@ -11,8 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crds::condition::ConditionType;
-use crds::conditions::Messages;
-use crds::conditions::find;
+use crds::conditions::{Messages, find};
 use crds::names::CONFIRM_ANNOTATION;
 use crds::{OidcIssuer, PodIdentityBinding};
 use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};

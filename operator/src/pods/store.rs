@@ -19,6 +19,7 @@ pub struct Store {
 struct State {
     /// All pods that run without their identity.
     total: usize,
+    /// In boxes: a map has up to twice as many places as it needs.
     accounts: HashMap<Key, Box<Account>>,
     /// How many lists the watch has begun.
     lists: u64,
