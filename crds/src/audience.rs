@@ -4,38 +4,26 @@
 use crate::PodIdentityBinding;
 use crate::condition::ConditionType;
 use crate::conditions::is_true;
+use crate::holder::Claim;
 use crate::names::DEFAULT_AUDIENCE;
 
-/// The audience for the pods of a binding: the specified one, or the first of its issuer.
+/// The audience for the pods of a binding; `None` is the first one of its issuer.
 ///
-/// While a binding has a role and its specification is not [in effect](is_in_effect), pods get the audience that the operator has
-/// annotated before: it writes the annotation after the trust policy, so the role trusts that one. A specification that the operator
-/// refuses, for whatever reason, changes nothing for new pods.
-///
-/// `annotated` is the audience in the `ServiceAccount`'s annotations, where that counts and they name the role of the binding.
+/// While a binding has a role and its specification is not in effect, pods get the audience that the role trusts
+/// (`status.audience`): a specification that the operator refuses, for whatever reason, changes nothing for new pods.
 #[must_use]
-pub fn audience<'a>(specified: Option<&'a str>, first: &'a str, annotated: Option<Annotated<'a>>) -> &'a str {
-    match annotated {
-        Some(Annotated(audience)) => audience.unwrap_or(DEFAULT_AUDIENCE),
-        None => specified.unwrap_or(first),
-    }
-}
-
-/// The audience in the annotations of a `ServiceAccount`. `None` is the default one, for which the operator writes no annotation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Annotated<'a>(pub Option<&'a str>);
-
-impl<'a> Annotated<'a> {
-    /// From the value of the annotation, which is `None` or empty where there is no audience.
-    #[must_use]
-    pub fn new(value: Option<&'a str>) -> Self {
-        Self(value.filter(|audience| !audience.is_empty()))
+pub fn audience(binding: &PodIdentityBinding) -> Option<&str> {
+    let makes_role = binding.spec.role_arn.is_none();
+    match &binding.status {
+        Some(status) if makes_role && binding.has_role() && !is_in_effect(binding) => {
+            Some(status.audience.as_deref().unwrap_or(DEFAULT_AUDIENCE))
+        }
+        _ => binding.spec.audience.as_deref(),
     }
 }
 
 /// Whether the operator has brought the specification, as it is now, into effect.
-#[must_use]
-pub fn is_in_effect(binding: &PodIdentityBinding) -> bool {
+fn is_in_effect(binding: &PodIdentityBinding) -> bool {
     binding.status.as_ref().is_some_and(|status| {
         status.observed_generation == binding.metadata.generation
             && is_true(&status.conditions, ConditionType::Ready)
@@ -45,35 +33,38 @@ pub fn is_in_effect(binding: &PodIdentityBinding) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
     #[test]
-    fn the_annotation_of_the_role_comes_before_the_specification() {
-        for (specified, annotated, expected) in [
-            (None, None, "first"),
-            (Some("vault"), None, "vault"),
-            (Some("refused"), Some(Annotated::new(Some("vault"))), "vault"),
-            (Some("refused"), Some(Annotated::new(None)), DEFAULT_AUDIENCE),
-            (Some("refused"), Some(Annotated::new(Some(""))), DEFAULT_AUDIENCE),
-            (None, Some(Annotated::new(Some("vault"))), "vault"),
+    fn what_the_role_trusts_counts_until_the_binding_is_ready_with_its_specification() {
+        let role = json!({"serviceAccountName": "app", "audience": "vault", "role": {}});
+        let first = json!({"serviceAccountName": "app", "role": {}});
+        let used = json!({"serviceAccountName": "app", "audience": "vault", "roleARN": "arn"});
+        for (spec, ready, generation, role_name, trusted, expected) in [
+            (&role, "True", 2, Some("r"), Some("former"), Some("vault")),
+            (&role, "True", 1, Some("r"), Some("former"), Some("former")),
+            (&role, "False", 2, Some("r"), Some("former"), Some("former")),
+            (&role, "False", 2, Some("r"), None, Some(DEFAULT_AUDIENCE)),
+            (&first, "False", 2, Some("r"), Some("former"), Some("former")),
+            (&first, "True", 2, Some("r"), Some("former"), None),
+            // There is no role yet, or it is somebody else's.
+            (&role, "False", 2, None, None, Some("vault")),
+            (&used, "False", 2, None, None, Some("vault")),
+            (&used, "False", 2, Some("r"), Some("former"), Some("vault")),
         ] {
-            assert_eq!(audience(specified, "first", annotated), expected, "{specified:?} {annotated:?}");
-        }
-    }
-
-    #[test]
-    fn a_specification_is_in_effect_once_the_binding_is_ready_with_it() {
-        for (ready, generation, expected) in [("True", 2, true), ("True", 1, false), ("False", 2, false)] {
-            let binding: PodIdentityBinding = serde_json::from_value(json!({
-                "metadata": {"name": "app", "generation": 2}, "spec": {"serviceAccountName": "app", "role": {}},
-                "status": {"observedGeneration": generation, "conditions": [{
-                    "type": "Ready", "status": ready, "reason": "Ready", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
-                }]},
-            }))
-            .unwrap();
-            assert_eq!(is_in_effect(&binding), expected, "{ready} {generation}");
+            let ready = json!([{
+                "type": "Ready", "status": ready, "reason": "Ready", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }]);
+            let object: Value = json!({
+                "metadata": {"name": "app", "generation": 2}, "spec": spec,
+                "status": {
+                    "observedGeneration": generation, "roleName": role_name, "audience": trusted, "conditions": ready,
+                },
+            });
+            let binding: PodIdentityBinding = serde_json::from_value(object.clone()).unwrap();
+            assert_eq!(audience(&binding), expected, "{object}");
         }
     }
 }

@@ -73,19 +73,21 @@ impl Kind for Binding {
 
     fn next_status(
         prior: &PodIdentityBindingStatus,
-        Facts { role, revoke_at, missing, digest }: Facts,
+        Facts { role, audience, revoke_at, missing, digest }: Facts,
         conditions: Conditions,
         generation: i64,
     ) -> PodIdentityBindingStatus {
         // A role that exists keeps its name in the status while a bad edit is refused.
         let (role_arn, role_name) = role
             .map_or_else(|| (prior.role_arn.clone(), prior.role_name.clone()), |role| (role.arn, role.name));
+        let audience = audience.unwrap_or_else(|| prior.audience.clone()).filter(|_| role_name.is_some());
         let revoke_at = revoke_at.map(Time);
         PodIdentityBindingStatus {
             observed_generation: Some(generation),
             conditions,
             role_arn,
             role_name,
+            audience,
             revoke_at,
             role_digest: digest.unwrap_or_else(|| prior.role_digest.clone()),
             missing: missing

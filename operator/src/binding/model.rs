@@ -420,6 +420,8 @@ impl Annotate {
 pub struct Facts {
     /// The role; `None` leaves it as it is.
     pub role: Option<RoleFacts>,
+    /// The audience that the role was read to trust, `None` for the default one; `None` leaves it as it is.
+    pub audience: Option<Option<String>>,
     /// When the role is revoked.
     pub revoke_at: Option<Timestamp>,
     /// Pods that run without the identity; `None` leaves them as they are.

@@ -74,7 +74,7 @@ pub async fn observe(
     // The pods of a `ServiceAccount` that another binding holds are compared with that one.
     if other_holder(view, &observed).is_none() {
         let key = (view.object.namespace.clone(), view.spec().service_account_name.clone());
-        if let Some(expected) = view.expected(observed.service_account.as_ref()) {
+        if let Some(expected) = view.expected() {
             observed.pods = pods.of(&key, &expected).await;
             observed.restarts = restarts(client, view, &observed.pods, memory, clock, timings).await;
         } else {

@@ -1,19 +1,18 @@
 //! PURE: the pods of a binding's `ServiceAccount`: which identity they should have, and what the status says of those without it.
 
-use crds::audience::{Annotated, audience, is_in_effect};
+use crds::audience::audience;
 use crds::condition::ConditionType;
 use crds::conditions::find;
-use crds::holder::Claim;
-use crds::names::{self, RESTART_ANNOTATION, annotation};
+use crds::names::{self, RESTART_ANNOTATION};
 use crds::{MissingPods, Reason};
 
-use super::model::{Observed, ServiceAccountState, View};
+use super::model::{Observed, RoleState, View};
 use crate::pods::model::{Expected, PodsState};
 
 impl View {
     /// What the pods of the `ServiceAccount` should have; `None` where that is not known, or where the webhook gives them nothing.
     #[must_use]
-    pub fn expected(&self, service_account: Option<&ServiceAccountState>) -> Option<Expected> {
+    pub fn expected(&self) -> Option<Expected> {
         let status = self.binding.status.as_ref();
         // As the webhook decides.
         let is_refused = status.is_some_and(|status| {
@@ -28,16 +27,24 @@ impl View {
             return None;
         }
         let (issuer, role_arn) = (self.issuer.as_ref()?, self.role_arn()?);
-        let annotated = service_account
-            .map(|account| &account.annotations)
-            .filter(|_| self.spec().role_arn.is_none() && self.binding.has_role())
-            .filter(|all| {
-                !is_in_effect(&self.binding)
-                    && all.get(annotation::ROLE_ARN).is_some_and(|named| named == role_arn)
-            })
-            .map(|all| Annotated::new(all.get(annotation::AUDIENCE).map(String::as_str)));
-        let audience = audience(self.spec().audience.as_deref(), issuer.spec.audience(), annotated);
+        let audience = audience(&self.binding).unwrap_or(issuer.spec.audience());
         Some(Expected { role_arn: role_arn.into(), audience: audience.into() })
+    }
+
+    /// The audience of the specification, where the role was read and trusts it; the default one is `None`.
+    #[must_use]
+    pub fn trusted_audience(&self, observed: &Observed) -> Option<Option<String>> {
+        let target = self.target.as_ref().ok().filter(|_| self.spec().role.is_some())?;
+        let trusts = match observed.role.as_ref().ok()?.as_ref()? {
+            RoleState::AsSpecified => true,
+            RoleState::Found(role, _) => target.owns(role).is_ok() && target.trust.lets_in(role),
+            RoleState::Missing => false,
+        };
+        let first = self.issuer.as_ref()?.spec.audience();
+        let audience = self.spec().audience.as_deref().unwrap_or(first);
+        trusts.then(|| {
+            Some(audience).filter(|audience| *audience != names::DEFAULT_AUDIENCE).map(str::to_owned)
+        })
     }
 
     /// Why the webhook gives nothing to any pod of the namespace, if that is so.
@@ -71,9 +78,7 @@ pub fn missing(view: &View, observed: &Observed) -> Option<MissingPods> {
             names: found.named.iter().map(|(name, _)| name.clone()).collect(),
         }),
         // Nothing is expected of them.
-        PodsState::NotKnown if view.expected(observed.service_account.as_ref()).is_none() => {
-            Some(MissingPods::default())
-        }
+        PodsState::NotKnown if view.expected().is_none() => Some(MissingPods::default()),
         PodsState::NotWatched | PodsState::Unreadable(_) => Some(MissingPods::default()),
         PodsState::NotKnown => None,
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use crds::audience::{audience, is_in_effect};
+use crds::audience::audience;
 use crds::condition::ConditionType;
 use crds::conditions::{find, is_true};
 use crds::{PodIdentityBinding, Reason};
@@ -136,10 +136,6 @@ fn expected(binding: &PodIdentityBinding, cluster: &Cluster) -> Option<(Key, Exp
         find(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.reason == Reason::Revoked);
     let role_arn = status.role_arn.as_deref().filter(|_| !revoked)?.into();
     let issuer = cluster.issuer(binding.spec.issuer_name())?;
-    // Otherwise the annotations count, which the pass reads.
-    if binding.spec.role_arn.is_none() && !is_in_effect(binding) {
-        return None;
-    }
-    let audience = audience(binding.spec.audience.as_deref(), issuer.spec.audience(), None).into();
+    let audience = audience(binding).unwrap_or(issuer.spec.audience()).into();
     Some((key(binding), Expected { role_arn, audience }))
 }

@@ -9,7 +9,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crds::audience::{Annotated, audience};
 use crds::binding::{DEFAULT_TOKEN_EXPIRATION_SECONDS, NO_REGION};
 use crds::holder::{heir, holder};
 use crds::names;
@@ -42,7 +41,7 @@ pub fn decide<'a>(
     let mut unusable_role = None;
     if let Some(binding) = serving(bindings, namespace, issuers) {
         let issuer = issuer_of(binding, namespace, issuers);
-        match from_binding(binding, namespace, issuer, annotations, settings) {
+        match from_binding(binding, namespace, issuer, settings) {
             Ok(found) => identity = Some(found),
             Err(reason) => {
                 warnings
@@ -125,24 +124,11 @@ fn issuer_of<'a>(binding: &BindingFacts, namespace: &str, issuers: &'a Issuers) 
     named.filter(has_role).or_else(|| issuers.readable().find(has_role)).or(named)
 }
 
-/// The audience of the annotations, while the specification is not in effect. Where they name another role, they are not the
-/// operator's.
-fn annotated<'a>(
-    binding: &BindingFacts,
-    annotations: Option<&'a Annotations>,
-    role: &str,
-) -> Option<Annotated<'a>> {
-    let keeps_role = binding.has_role && binding.role_arn.is_none() && !binding.is_in_effect;
-    let annotations = annotations.filter(|annotations| keeps_role && annotations.role() == Some(role))?;
-    Some(Annotated::new(annotations.audience.as_deref()))
-}
-
 /// The identity a binding gives, or why it gives none.
 fn from_binding<'a>(
     binding: &'a BindingFacts,
     namespace: &str,
     issuer: Option<&'a IssuerFacts>,
-    annotations: Option<&'a Annotations>,
     settings: &'a Settings,
 ) -> Result<Identity<'a>, Cow<'static, str>> {
     if binding.deleting {
@@ -158,12 +144,11 @@ fn from_binding<'a>(
     if issuer.is_none() && binding.issuer.is_some() {
         return Err(format!("OidcIssuer {} does not exist", binding.issuer_name()).into());
     }
-    let role = role_arn(binding, namespace, issuer)?;
-    let first = issuer.map_or(settings.audience.as_str(), |issuer| &issuer.audience);
+    let audience = binding.audience.as_deref().or(issuer.map(|issuer| &*issuer.audience));
     Ok(Identity {
         source: IdentitySource::Binding,
-        audience: audience(binding.audience.as_deref(), first, annotated(binding, annotations, &role)),
-        method: CredentialMethod::Role(role),
+        method: CredentialMethod::Role(role_arn(binding, namespace, issuer)?),
+        audience: audience.unwrap_or(&settings.audience),
         // The CRD's default, not the flag's: the same binding means the same token in every cluster.
         expiration_seconds: in_range(binding.expiration_seconds.unwrap_or(DEFAULT_TOKEN_EXPIRATION_SECONDS)),
         region: match binding.region.as_deref() {

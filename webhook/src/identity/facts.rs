@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crds::audience::is_in_effect;
+use crds::audience::audience;
 use crds::condition::ConditionType;
 use crds::conditions::{Condition, Status, find};
 use crds::holder::Claim;
@@ -80,8 +80,6 @@ pub struct BindingFacts {
     pub has_role: bool,
     /// Hash of the ARN of that role: the ARN itself follows from the issuer.
     pub role: Option<u64>,
-    /// Whether the operator has brought the specification into effect.
-    pub is_in_effect: bool,
     /// Whether it has the operator's finalizer.
     pub is_acted_on: bool,
     /// Whether it is Stalled and never had a role. One that had a role keeps it while it is Stalled: running pods use it.
@@ -92,7 +90,7 @@ pub struct BindingFacts {
     pub issuer: Option<Box<str>>,
     /// `spec.roleARN`: an existing role.
     pub role_arn: Option<Box<str>>,
-    /// `spec.audience`.
+    /// The audience of its pods, where that is not the issuer's first one.
     pub audience: Option<Box<str>>,
     /// `spec.tokenExpirationSeconds`.
     pub expiration_seconds: Option<i64>,
@@ -163,13 +161,12 @@ impl From<PodIdentityBinding> for BindingFacts {
             deleting: binding.metadata.deletion_timestamp.is_some(),
             has_role: binding.has_role(),
             role: role.map(names::hash_of),
-            is_in_effect: is_in_effect(&binding),
             is_acted_on: binding.is_acted_on(),
             stalled_without_role,
             revoked,
             issuer: Some(spec.issuer_name()).filter(|name| *name != DEFAULT_ISSUER).map(Into::into),
             role_arn: spec.role_arn.as_deref().map(Into::into),
-            audience: spec.audience.as_deref().map(Into::into),
+            audience: audience(&binding).map(Into::into),
             expiration_seconds: spec.token_expiration_seconds,
             sts_regional_endpoints: spec.sts_regional_endpoints,
             region: spec.region.as_deref().map(Into::into),

@@ -72,7 +72,7 @@ impl Wanted {
         let both = || of_statements(statements(&self.policy).into_iter().chain(formers.clone()));
         let change =
             |wanted: &Value| (!equivalent(&found.trust, wanted)).then(|| put(role, found, wanted, None));
-        let is_current = statements(&parse(&found.trust)).iter().any(|one| same(one, &self.policy));
+        let is_current = self.lets_in(found);
         match until {
             // A role that let nothing in has no former statement, and its issuer may be another one now.
             _ if formers.is_empty() => {
@@ -93,6 +93,12 @@ impl Wanted {
                 [Some(begin(role, tags, now + retention)), change(&both())].into_iter().flatten().collect()
             }
         }
+    }
+
+    /// Whether a role's trust policy has the specified statement, whatever else it has.
+    #[must_use]
+    pub fn lets_in(&self, found: &Role) -> bool {
+        statements(&parse(&found.trust)).iter().any(|one| same(one, &self.policy))
     }
 
     /// The statements of a trust policy that let the same `ServiceAccount` in with tokens of an issuer of this cluster, beside the

@@ -269,7 +269,8 @@ impl Subject {
             anyhow::ensure!(passes >= 100, "{passes} passes");
             Ok(())
         };
-        cluster::until("100 passes", LIMIT, hundred).await.unwrap();
+        // On a machine with other work a pass takes longer than all the rest here.
+        cluster::until("100 passes", 4 * LIMIT, hundred).await.unwrap();
         assert_eq!(self.world.writes(), [""; 0]);
         assert_eq!(json!(self.world.sim.state()), state);
         let reads = self.world.operators().len();

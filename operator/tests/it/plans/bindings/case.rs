@@ -107,6 +107,7 @@ impl Case {
             conditions: merge(&[], ready, self.generation, &Time(self.clock.wall)),
             missing: None,
             role_digest: self.role_digest.clone(),
+            audience: None,
         });
         let labels = Some(Arc::new(self.labels.clone()));
         let grant = check_grant(

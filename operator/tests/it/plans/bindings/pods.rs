@@ -193,7 +193,7 @@ fn pods_without_identity_are_named_with_what_to_do_and_never_take_part_in_ready(
 fn what_the_webhook_gives_is_what_is_expected_of_pods() {
     let mut case = Case::good();
     let expected = |case: &Case| {
-        let expected = case.view().expected(case.observed.service_account.as_ref());
+        let expected = case.view().expected();
         expected.map(|e| (e.role_arn.into_string(), e.audience.into_string()))
     };
     let arn = names::role_arn("aws", "111122223333", "homelab", "vault", "vault");
@@ -224,5 +224,5 @@ fn what_the_webhook_gives_is_what_is_expected_of_pods() {
     // Of another workload in the namespace of the webhook.
     let mut view = Case::good().view();
     view.own_namespace = true;
-    assert_eq!(view.expected(None), None);
+    assert_eq!(view.expected(), None);
 }
