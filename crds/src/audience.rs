@@ -49,7 +49,7 @@ mod tests {
             (&role, "False", 2, Some("r"), None, Some(DEFAULT_AUDIENCE)),
             (&first, "False", 2, Some("r"), Some("former"), Some("former")),
             (&first, "True", 2, Some("r"), Some("former"), None),
-            // There is no role yet, or it is somebody else's.
+            // The binding has no role yet, or uses one that the operator does not make.
             (&role, "False", 2, None, None, Some("vault")),
             (&used, "False", 2, None, None, Some("vault")),
             (&used, "False", 2, Some("r"), Some("former"), Some("vault")),

@@ -281,7 +281,7 @@ fn policy_document(_: &mut SchemaGenerator) -> Schema {
 /// How long a session of a role may last where nothing else is specified (IAM's own default).
 pub const DEFAULT_SESSION: std::time::Duration = std::time::Duration::from_hours(1);
 
-/// What was observed. Never read back to decide what to do.
+/// What was observed. Only the operator writes it.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "camelCase", remote = "Self")]
 pub struct PodIdentityBindingStatus {

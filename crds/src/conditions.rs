@@ -30,7 +30,7 @@ pub struct Condition {
     /// For users.
     #[serde(serialize_with = "write_text", deserialize_with = "read_text")]
     pub message: Arc<str>,
-    /// Generation of the specification that it was computed for; 0 where somebody else wrote it without.
+    /// Generation of the specification that it was computed for; 0 where the entry has none.
     #[serde(default)]
     pub observed_generation: i64,
     /// When the status changed last.
@@ -77,7 +77,7 @@ fn read_reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Reason, D::
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Conditions {
     known: Box<[Condition]>,
-    /// They are not kept: a list that has any differs from the one that replaces it.
+    /// See [`Conditions::has_others`]. It makes such a list unequal to the one that the operator writes in its place.
     has_others: bool,
 }
 
@@ -88,7 +88,7 @@ impl Conditions {
         self.known.is_empty()
     }
 
-    /// Whether the list had conditions that this program does not write, or not so.
+    /// Whether the list had entries that this version cannot decode, or with a reason that it does not know.
     #[must_use]
     pub fn has_others(&self) -> bool {
         self.has_others

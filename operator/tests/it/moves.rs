@@ -137,6 +137,12 @@ async fn after_another_audience_tokens_of_both_are_exchanged() {
     exchange_token(&world.sim, tokens("vault").await, &role).await.unwrap();
     let refused = exchange_token(&world.sim, tokens("sts.amazonaws.com").await, &role).await;
     assert_eq!(refused.unwrap_err(), "AccessDenied");
+    // The webhook gives the recorded one to new pods while an edit is refused.
+    world.apply_binding("app", bound(&json!({"audience": "unknown"}))).await;
+    world.binding_is("app", "InvalidSpec").await;
+    let status = world.binding("app").await.status.unwrap();
+    assert_eq!(status.audience.as_deref(), Some("vault"));
+    exchange_token(&world.sim, tokens("vault").await, &role).await.unwrap();
     world.unbind("app").await;
     world.stop().await;
 }

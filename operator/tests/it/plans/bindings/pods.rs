@@ -226,3 +226,25 @@ fn what_the_webhook_gives_is_what_is_expected_of_pods() {
     view.own_namespace = true;
     assert_eq!(view.expected(), None);
 }
+
+/// What the webhook gives to new pods while a specification is not in effect.
+#[test]
+fn the_status_has_the_audience_that_the_role_was_read_to_trust() {
+    let recorded = |case: &Case| case.plan().facts.audience;
+    let mut case = Case::good();
+    assert_eq!(recorded(&case), Some(None), "the default one");
+    case.spec.audience = Some("vault".into());
+    assert_eq!(recorded(&case), None, "refused: the role does not trust it");
+    case.issuer.as_mut().unwrap().audiences.push("vault".into());
+    assert_eq!(recorded(&case), None, "the trust policy is changed only now");
+    let trust = case.view().target.unwrap().trust.policy.to_string();
+    case.role().trust = trust;
+    assert_eq!(recorded(&case), Some(Some("vault".into())));
+    // Another right may still be refused: pods must not wait for it.
+    case.wants(&["arn:aws:iam::111122223333:policy/not-granted"]);
+    assert_eq!(recorded(&case), Some(Some("vault".into())));
+    case.role().tags.clear();
+    assert_eq!(recorded(&case), None, "of another owner");
+    case.observed.role = Ok(Some(RoleState::Missing));
+    assert_eq!(recorded(&case), None);
+}
