@@ -102,6 +102,8 @@ impl Kind for Binding {
     ) -> (View, Option<Account>) {
         let cluster = &context.cluster;
         cluster.issuers_synced().await;
+        // They say whether pods get an identity.
+        cluster.namespaces_asked().await;
         // Of any issuer: another binding on the ServiceAccount may use it.
         if cluster.issuers.state().iter().any(|issuer| issuer.spec.selects_namespaces()) {
             cluster.namespaces_synced().await;

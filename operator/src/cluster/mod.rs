@@ -123,6 +123,11 @@ impl Cluster {
         self.namespaces.synced.cancelled().await;
     }
 
+    /// Returns once the labels of all namespaces are known, or could not be listed.
+    pub async fn namespaces_asked(&self) {
+        self.namespaces.asked.cancelled().await;
+    }
+
     /// The labels of a namespace; `None` where they are not known.
     #[must_use]
     pub fn labels(&self, namespace: &str) -> Option<Labels> {

@@ -20,6 +20,8 @@ pub struct Namespaces {
     labels: Arc<RwLock<HashMap<String, Labels>>>,
     /// Cancelled once all namespaces were listed.
     pub(super) synced: CancellationToken,
+    /// Cancelled once they were listed, or that has failed.
+    pub(super) asked: CancellationToken,
 }
 
 impl Namespaces {
@@ -35,8 +37,8 @@ impl Namespaces {
     }
 }
 
-/// Keeps the labels. `changed` is called with the name of a namespace whose labels have changed; and with `None` after a further list,
-/// because the labels of any namespace may have changed before it.
+/// Keeps the labels. `changed` is called with the name of a namespace whose labels have changed; and with `None` after a list that
+/// is not the first attempt, because passes have not waited for it: the labels of any namespace may have changed.
 pub(super) async fn follow(client: Client, namespaces: Namespaces, changed: impl Fn(Option<&str>) + Send) {
     let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
     let events = watcher(api, process::watch::config()).backoff(process::watch::backoff());
@@ -52,10 +54,11 @@ pub(super) async fn follow(client: Client, namespaces: Namespaces, changed: impl
             Ok(Event::InitDone) => {
                 *namespaces.labels.write().unwrap_or_else(PoisonError::into_inner) =
                     std::mem::take(&mut listed);
-                if namespaces.synced.is_cancelled() {
+                namespaces.synced.cancel();
+                if namespaces.asked.is_cancelled() {
                     changed(None);
                 }
-                namespaces.synced.cancel();
+                namespaces.asked.cancel();
             }
             Ok(Event::Apply(namespace)) => {
                 if namespaces.put(&namespace) {
@@ -68,6 +71,7 @@ pub(super) async fn follow(client: Client, namespaces: Namespaces, changed: impl
             }
             Err(error) => {
                 tracing::warn!(%error, "namespaces cannot be watched: grants that select by labels wait");
+                namespaces.asked.cancel();
             }
         }
     }

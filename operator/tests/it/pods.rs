@@ -6,11 +6,12 @@ use crds::conditions::{Status, find};
 use crds::names::{self, RESTART_ANNOTATION, RESTARTED_AT_ANNOTATION, RESTARTED_FOR_ANNOTATION};
 use crds::{MissingPods, PodIdentityBinding, Reason};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::world::{ACCOUNT, CLUSTER, STORAGE, World};
 
@@ -266,6 +267,44 @@ async fn a_restart_without_the_right_says_which_value_gives_it_and_fails_nothing
     world.until(&world.bindings(), "app", "the missing right", says).await;
     world.binding_is("app", "Ready").await;
     assert_eq!(world.deployments().get("web").await.unwrap().metadata.generation, Some(1));
+    world.unbind("app").await;
+}
+
+/// The operator starts, and the namespaces are listed later than bindings and pods.
+#[tokio::test]
+async fn pods_of_a_namespace_that_is_left_out_are_not_named_while_its_labels_are_not_known() {
+    let mut world = World::ready().await;
+    let namespaces: Api<Namespace> = Api::all(world.client.clone());
+    let labels = json!({"metadata": {"labels": {(names::label::INJECTION): "disabled"}}});
+    namespaces
+        .patch_metadata(&world.namespace, &PatchParams::default(), &Patch::Merge(labels))
+        .await
+        .unwrap();
+    world.pod("web-1", "app", json!({}), json!({})).await;
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    let left_out = |binding: Option<&PodIdentityBinding>| {
+        let status = binding.and_then(|binding| binding.status.as_ref());
+        let pods = status.and_then(|status| find(&status.conditions, ConditionType::PodsInjected));
+        pods.is_some_and(|pods| pods.message.contains("injection=disabled"))
+    };
+    world.until(&world.bindings(), "app", "the reason why no pod gets it", left_out).await;
+    world.stop().await;
+    let listed = CancellationToken::new();
+    world.hold.arm(None);
+    world.hold.hold_namespaces(listed.clone());
+    world.start().await;
+    let others = || async {
+        let is_reconciled = world.metrics.text().contains("{kind=\"OidcIssuer\",outcome=\"ok\"}");
+        anyhow::ensure!(is_reconciled && !world.hold.pod_lists().is_empty());
+        Ok(())
+    };
+    cluster::until("all but the namespaces", std::time::Duration::from_secs(15), others).await.unwrap();
+    listed.cancel();
+    world.until_reconciled().await;
+    assert_eq!((world.hold.writes(), world.writes()), (vec![], vec![]));
+    let lists = world.hold.pod_lists();
+    assert!(!lists.iter().any(|list| list.contains("serviceAccountName")), "{lists:?}");
     world.unbind("app").await;
 }
 

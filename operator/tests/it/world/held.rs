@@ -1,5 +1,5 @@
 //! A client of the operator whose n-th write to the cluster is held: before the API server gets it, or before its response arrives.
-//! There the operator is killed. And one that sees an old list of bindings, and no event after it.
+//! There the operator is killed. And one that sees an old list of bindings, and no event after it, or no list of namespaces yet.
 
 use std::future::{Future, pending};
 use std::pin::Pin;
@@ -11,6 +11,7 @@ use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use kube::client::{Body, ClientBuilder, DynBody};
 use kube::{Client, Config};
+use tokio_util::sync::CancellationToken;
 use tower::{Layer, Service};
 
 /// Where a write is held.
@@ -35,6 +36,8 @@ struct State {
     pod_lists: Vec<String>,
     /// What lists of bindings are answered with.
     bindings: Option<String>,
+    /// Until when no list of namespaces is answered.
+    namespaces: Option<CancellationToken>,
     at: Option<(usize, Side)>,
     is_reached: bool,
 }
@@ -48,6 +51,17 @@ impl Hold {
     /// From now on lists of all bindings are answered with this, and watches show nothing.
     pub fn show_bindings(&self, list: Option<String>) {
         self.0.lock().unwrap().bindings = list;
+    }
+
+    /// From now on lists of namespaces are answered only once `until` is cancelled.
+    pub fn hold_namespaces(&self, until: CancellationToken) {
+        self.0.lock().unwrap().namespaces = Some(until);
+    }
+
+    /// Until when a request is not answered.
+    fn unanswered(&self, request: &Request<Body>) -> Option<CancellationToken> {
+        let is_of_namespaces = request.uri().path() == "/api/v1/namespaces";
+        self.0.lock().unwrap().namespaces.clone().filter(|_| is_of_namespaces)
     }
 
     /// The old answer to a request, if it gets one.
@@ -157,9 +171,13 @@ where
                 unreachable!("a held write never goes on")
             });
         }
+        let unanswered = self.hold.unanswered(&request);
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await;
+            if let Some(until) = unanswered {
+                until.cancelled().await;
+            }
             if side == Some(Side::After) {
                 hold.hold().await;
             }
