@@ -214,6 +214,8 @@ reasons! {
     ServiceAccountNotFound,
     /// Another field manager owns the annotation on the `ServiceAccount`.
     AnnotationOwnedByOther,
+    /// The API server refuses the annotations on the `ServiceAccount`.
+    AnnotationRefused,
     /// The `ServiceAccount` has the annotations.
     Annotated,
     /// No pod of the `ServiceAccount` runs without the identity.

@@ -1,15 +1,15 @@
 //! The steps that only bindings have: the digest in the status, annotations on the `ServiceAccount`, the finalizer of the binding that a
 //! role is handed over to, and restarts of workloads.
 
-use crds::PodIdentityBinding;
 use crds::names::{FINALIZER, MANAGER_ANNOTATION, MANAGER_FINALIZER, MANAGER_STATUS};
+use crds::{Finding, PodIdentityBinding, Reason};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{Patch, PatchParams};
 use kube::core::Status;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
-use super::model::{Annotate, Conflict, Shown, View};
+use super::model::{Annotate, Refusal, Shown, View};
 use super::role::Heir;
 use crate::pods::model::WorkloadRef;
 use crate::pods::restart;
@@ -28,8 +28,8 @@ pub async fn forget_digest(client: &Client, view: &View) -> Shown {
     Shown::DigestForgotten
 }
 
-/// Server-side apply, with the observed uid (it could otherwise create the `ServiceAccount`) and never forced. Returns the
-/// conflict if another field manager owns an annotation.
+/// Server-side apply, with the observed uid (it could otherwise create the `ServiceAccount`) and never forced. What is refused stops
+/// nothing else, except where the annotations are to be removed for good: nobody would do that later.
 pub async fn annotate(client: &Client, view: &View, step: &Annotate) -> Result<Shown, kube::Error> {
     let (namespace, name) = (&view.object.namespace, &view.spec().service_account_name);
     let Annotate { uid, version, annotations } = step;
@@ -45,10 +45,16 @@ pub async fn annotate(client: &Client, view: &View, step: &Annotate) -> Result<S
         // Without an owner in the answer it is another uid: the ServiceAccount was deleted, and perhaps made anew. Its
         // watch wakes the binding.
         Err(kube::Error::Api(status)) if status.is_conflict() => {
-            let conflict = field_owner(&status).map(|owner| Conflict { version: version.clone(), owner });
-            Ok(conflict.map_or(Shown::Done, Shown::Conflict))
+            let refusal =
+                owned_by_other(&status).map(|finding| Refusal { version: version.clone(), finding });
+            Ok(refusal.map_or(Shown::Done, Shown::Refused))
         }
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Shown::Done),
+        // An admission policy, missing rights, or annotations that are too long together.
+        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) && !view.object.deleting => {
+            tracing::warn!(service_account = name, namespace, error = status.message, "not annotated");
+            Ok(Shown::Refused(Refusal { version: version.clone(), finding: not_allowed(&status) }))
+        }
         Err(error) => Err(error),
     }
 }
@@ -78,11 +84,22 @@ pub async fn restart(client: &Client, view: &View, workload: &WorkloadRef) -> Sh
 }
 
 /// The owner of the fields that an apply was refused for.
-fn field_owner(status: &Status) -> Option<String> {
+fn owned_by_other(status: &Status) -> Option<Finding> {
     let causes = &status.details.as_ref()?.causes;
     let cause = causes.iter().find(|cause| cause.reason == "FieldManagerConflict")?;
-    Some(format!(
+    let message = format!(
         "{} on {}: remove the annotation there, or leave it; pods get the binding's role either way",
         cause.message, cause.field
-    ))
+    );
+    Some(Finding::new(Reason::AnnotationOwnedByOther, message))
+}
+
+/// What the API server says against the annotations.
+fn not_allowed(status: &Status) -> Finding {
+    let message = format!(
+        "the API server refuses the annotations: {}. Allow the operator to patch the ServiceAccount, or leave it; pods get the binding's \
+         role either way",
+        status.message
+    );
+    Finding::new(Reason::AnnotationRefused, message)
 }

@@ -409,8 +409,9 @@ fn use_existing_role<'a>(
 }
 
 /// The annotations, where they are not in place, or how long they have to wait. They never take part in Ready: the webhook takes the
-/// binding first. An apply that was refused is not repeated on the same version of the `ServiceAccount`; and what somebody removes again
-/// and again is put back at most once in `annotation_retry`.
+/// binding first. An apply that was refused because of another owner is not repeated on the same version of the `ServiceAccount`: the
+/// owner changes it. One that the API server does not allow may be allowed at any time. What somebody removes again and again is put back
+/// at most once in `annotation_retry`.
 fn annotate(
     view: &View,
     observed: &Observed,
@@ -421,9 +422,16 @@ fn annotate(
 ) -> (Option<Step>, Option<Duration>) {
     let Some(service_account) = &observed.service_account else { return (None, None) };
     let annotations = view.annotations(role_arn);
-    let refused = verdict::refused(view, memory, service_account).is_some();
-    if refused || service_account.has_exactly(&annotations) {
+    if service_account.has_exactly(&annotations) {
         return (None, None);
+    }
+    if let Some((refused, at)) = verdict::refused(view, memory, service_account) {
+        let left = timings.look_again().saturating_sub(clock.since(at));
+        if refused.reason == Reason::AnnotationOwnedByOther {
+            return (None, None);
+        } else if !left.is_zero() {
+            return (None, Some(left));
+        }
     }
     let (uid, version) = (service_account.uid.clone(), service_account.version.clone());
     let step = Annotate { uid, version, annotations };

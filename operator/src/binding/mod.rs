@@ -213,7 +213,7 @@ impl Kind for Binding {
                 let put_back = is_same.then_some(clock.instant);
                 memory.annotated = Some(Annotated { content, put_back });
             }
-            Shown::Conflict(conflict) => memory.conflict = Some(Box::new(conflict)),
+            Shown::Refused(refusal) => memory.refused = Some(Box::new((refusal, clock.instant))),
             Shown::NotRestarted(why) => memory.restart_refused = Some(Box::new((why, clock.instant))),
         }
     }

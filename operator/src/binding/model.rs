@@ -334,8 +334,8 @@ pub struct Memory {
     pub digest_forgotten: bool,
     /// Since when every read said that there is no role of this binding.
     pub absent_since: Option<Instant>,
-    /// The last refused apply of annotations.
-    pub conflict: Option<Box<Conflict>>,
+    /// The last refused apply of annotations, and when that was.
+    pub refused: Option<Box<(Refusal, Instant)>>,
     /// The last apply of annotations.
     pub annotated: Option<Annotated>,
     /// Whether it is known that no role of this binding remains from an earlier generation of the spec.
@@ -346,13 +346,13 @@ pub struct Memory {
     pub restart_refused: Option<Box<(String, Instant)>>,
 }
 
-/// An apply of annotations that was refused because another field manager owns them.
+/// An apply of annotations that was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Conflict {
+pub struct Refusal {
     /// The `ServiceAccount`'s version.
     pub version: String,
-    /// For the user: the owner, and what to do.
-    pub owner: String,
+    /// Why, and what to do.
+    pub finding: Finding,
 }
 
 /// What only a binding's reconcile does.
@@ -379,7 +379,7 @@ pub enum Shown {
     /// Annotations were applied: [`Annotate::content`].
     Annotated(u64),
     /// The annotations were refused.
-    Conflict(Conflict),
+    Refused(Refusal),
     /// A workload could not be restarted: why.
     NotRestarted(String),
 }

@@ -1,6 +1,8 @@
 //! PURE: the conditions of a binding, each a function of what was observed. All of them are always present, except
 //! `AWSReachable`, which is present only when False.
 
+use std::time::Instant;
+
 use crds::condition::{ConditionType as C, Holds, Summary, Wanted};
 use crds::{Finding, Reason};
 
@@ -169,8 +171,8 @@ fn service_account_annotated(case: &Case<'_>) -> Wanted {
     if steps.iter().any(|step| matches!(step, Step::Own(Own::Annotate(_)))) {
         return Wanted::no(TYPE, Finding::new(Reason::Progressing, "to be done: annotations"));
     }
-    if let Some(refused) = refused(view, memory, service_account) {
-        return Wanted::no(TYPE, refused);
+    if let Some((refused, _)) = refused(view, memory, service_account) {
+        return Wanted::no(TYPE, refused.clone());
     }
     if memory.annotated.is_some_and(|annotated| annotated.put_back.is_some()) && blocking(case).is_none() {
         let message = "something has removed the annotations again after they were put back, which is done once a minute at most: \
@@ -227,13 +229,17 @@ pub fn aws_unreachable(error: &AwsError) -> Wanted {
     Wanted::no(C::AWSReachable, error.finding())
 }
 
-/// The refusal that the last apply of annotations met, if it was on this version of the `ServiceAccount` and for this
+/// The refusal that the last apply of annotations met, and when, if it was on this version of the `ServiceAccount` and for this
 /// specification.
 #[must_use]
-pub fn refused(view: &View, memory: &Memory, service_account: &ServiceAccountState) -> Option<Finding> {
-    let conflict = memory.conflict.as_ref()?;
-    let same = conflict.version == service_account.version && memory.generation == view.object.generation;
-    same.then(|| Finding::new(Reason::AnnotationOwnedByOther, &conflict.owner))
+pub fn refused<'a>(
+    view: &View,
+    memory: &'a Memory,
+    service_account: &ServiceAccountState,
+) -> Option<(&'a Finding, Instant)> {
+    let (refusal, at) = &**memory.refused.as_ref()?;
+    let same = refusal.version == service_account.version && memory.generation == view.object.generation;
+    same.then_some((&refusal.finding, *at))
 }
 
 /// What keeps the binding from being Ready and is not its own progress.

@@ -1,6 +1,9 @@
-//! Who wrote which field: each kind of our writes has a name of its own in `managedFields`.
+//! Which of our writes wrote which field: each kind has a name of its own in `managedFields`. And annotations that the API server refuses.
 
-use kube::Resource;
+use crds::condition::ConditionType as C;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::api::{Patch, PatchParams};
+use kube::{Resource, ResourceExt};
 use serde_json::json;
 
 use crate::world::World;
@@ -21,6 +24,32 @@ async fn finalizers_are_written_under_a_name_of_their_own() {
     assert_eq!(finalizer_managers(&world.binding("app").await), ["podidentity-operator-finalizer"]);
     let issuer = world.issuers().get("default").await.unwrap();
     assert_eq!(finalizer_managers(&issuer), ["podidentity-operator-finalizer"]);
+    world.unbind("app").await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn annotations_that_the_api_server_refuses_keep_nothing_else_from_being_done() {
+    const LIMIT: usize = 256 * 1024; // of all annotations of an object together
+    let mut world = World::ready().await;
+    let annotate = async |value: Option<String>| {
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {"large": value}}}));
+        world.accounts().patch_metadata("app", &PatchParams::default(), &patch).await.unwrap();
+    };
+    annotate(Some("x".repeat(LIMIT - "large".len()))).await;
+    world.bind("app", &[]).await;
+    world.binding_is("app", "Ready").await;
+    let (status, reason, message) = world.condition("app", C::ServiceAccountAnnotated).await;
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "AnnotationRefused"));
+    assert!(message.contains("may not be more than 262144 bytes"), "{message}");
+    let refused = world.metrics.text().contains("outcome=\"kubernetes\"");
+    assert!(!refused, "no pass has failed: {}", world.metrics.text());
+    // The ServiceAccount's change is a reason to try again.
+    annotate(None).await;
+    let annotated = |a: Option<&ServiceAccount>| {
+        a.is_some_and(|a| a.annotations().contains_key(crds::names::annotation::ROLE_ARN))
+    };
+    world.until(&world.accounts(), "app", "the annotations", annotated).await;
     world.unbind("app").await;
     world.stop().await;
 }

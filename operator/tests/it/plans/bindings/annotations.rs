@@ -1,6 +1,6 @@
-//! Annotations that somebody removes again and again.
+//! Annotations that somebody removes again and again, or that are refused.
 
-use binding::model::{Annotate, Annotated, Own, Step};
+use binding::model::{Annotate, Annotated, Own, Refusal, Step};
 
 use super::case::{Case, name};
 use super::*;
@@ -40,4 +40,43 @@ fn what_is_removed_again_is_put_back_once_a_minute_and_the_condition_says_why() 
     let of =
         |uid: &str| Annotate { uid: uid.into(), version: "1".into(), annotations: BTreeMap::new() }.content();
     assert_ne!(of("a"), of("b"));
+}
+
+impl Case {
+    /// The annotation has another value, and its apply was refused so long ago.
+    pub fn refused(&mut self, reason: Reason, ago: Duration) {
+        self.service_account().annotations.insert(annotation::ROLE_ARN.into(), "x".into());
+        let refusal = Refusal { version: "1".into(), finding: Finding::new(reason, "test") };
+        let at = self.clock.instant.checked_sub(ago).unwrap();
+        (self.memory.refused, self.memory.generation) = (Some(Box::new((refusal, at))), 1);
+    }
+}
+
+/// Another owner lets go by a change of the `ServiceAccount`. What an admission policy refuses may be allowed without one.
+#[test]
+fn what_the_api_server_refuses_is_tried_again_at_a_role_s_age() {
+    const AGE: Duration = Duration::from_mins(10);
+    const READ_AGAIN: Duration = Duration::from_hours(6);
+    let (owned, denied) = (Reason::AnnotationOwnedByOther, Reason::AnnotationRefused);
+    let minute = Duration::from_mins(1);
+    for (reason, ago, annotates, next) in [
+        (owned, minute, false, READ_AGAIN),
+        (owned, AGE, false, READ_AGAIN),
+        (denied, minute, false, Duration::from_mins(9)),
+        (denied, AGE, true, Duration::ZERO),
+    ] {
+        let mut case = Case::good();
+        case.refused(reason, ago);
+        let plan = case.plan();
+        let steps: Vec<String> = plan.steps.iter().map(name).collect();
+        assert_eq!(steps, if annotates { vec!["annotate 2"] } else { vec![] }, "{reason:?} {ago:?}");
+        if !annotates {
+            assert!(matches!(plan.next, Next::At(at) if at <= next), "{reason:?} {ago:?}: {:?}", plan.next);
+            let condition = plan.conditions.iter().find(|c| c.type_ == C::ServiceAccountAnnotated).unwrap();
+            assert_eq!((condition.holds, condition.finding.reason), (Holds::False, reason));
+        }
+        let mut changed = case;
+        changed.service_account().version = "2".into();
+        assert_eq!(changed.plan().steps.iter().map(name).collect::<Vec<_>>(), ["annotate 2"]);
+    }
 }

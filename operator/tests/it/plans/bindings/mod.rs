@@ -9,7 +9,7 @@ mod pods;
 mod removal;
 mod siblings;
 
-use binding::model::{Conflict, RoleFacts, RoleState};
+use binding::model::{RoleFacts, RoleState};
 use case::{Case, check};
 
 use super::*;
@@ -276,8 +276,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
             "somebody else owns the annotation: no retry on this version",
             |case| {
                 case.service_account().annotations.insert(annotation::ROLE_ARN.into(), "x".into());
-                (case.memory.conflict, case.memory.generation) =
-                    (Some(Box::new(Conflict { version: "1".into(), owner: "argocd".into() })), 1);
+                case.refused(Reason::AnnotationOwnedByOther, Duration::from_hours(7));
             },
             &[],
             "True Ready",
