@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use super::model::{Memory, Observed};
+use crds::holder::Claim;
+
+use super::model::{Memory, Observed, RoleFacts, RoleState, View};
 use crate::aws::model::RoleChange;
 use crate::clock::Clock;
 use crate::timings::Timings;
@@ -29,4 +31,23 @@ pub fn unconfirmed(
     }
     let first = memory.absent_since.unwrap_or(clock.instant);
     Some(timings.role_confirmation.saturating_sub(clock.since(first))).filter(|left| !left.is_zero())
+}
+
+/// What the status says of the role; `None` leaves that as it is. Only what was seen is reported. A role that was seen before keeps its
+/// name until it is certain that it is gone; then it ties the binding to its issuer no longer, and the webhook may not give it to pods.
+#[must_use]
+pub fn known_role(
+    view: &View,
+    observed: &Observed,
+    memory: &Memory,
+    clock: &Clock,
+    timings: &Timings,
+) -> Option<RoleFacts> {
+    let is_gone = || unconfirmed(observed, memory, clock, timings).is_none();
+    match observed.role.as_ref().ok()? {
+        Some(RoleState::Found(..)) => view.own_role(observed),
+        Some(RoleState::AsSpecified) => view.target.as_ref().ok().map(RoleFacts::of),
+        Some(RoleState::Missing) if is_gone() => Some(RoleFacts::default()),
+        None | Some(RoleState::Missing) => (!view.binding.has_role()).then(RoleFacts::default),
+    }
 }

@@ -7,7 +7,7 @@ use crds::holder::Claim;
 use crds::names::{OPERATOR_SERVICE_ACCOUNT, REVOKED_POLICY};
 use crds::{DriftPolicy, Finding, OidcIssuer, PodIdentityBindingSpec, Reason};
 
-use super::absence::unconfirmed;
+use super::absence::{known_role, unconfirmed};
 use super::due::in_spec;
 use super::granted;
 use super::holder::{other_holder, owner};
@@ -156,7 +156,6 @@ fn own_role<'a>(
     clock: &Clock,
     timings: &Timings,
 ) -> Decision<'a> {
-    let lost = granted::lost_rights(view, observed);
     let audience = view.issuer().ok().and_then(|issuer| check_audience(view.spec(), issuer).err());
     let refused = view
         .invalid
@@ -164,6 +163,7 @@ fn own_role<'a>(
         .or_else(|| view.refused.clone())
         .or(audience)
         .or_else(|| too_long(view, observed));
+    let lost = granted::lost_rights(view, observed, refused.as_ref());
     match (lost, &view.grant, refused) {
         (Some(lost), Err(_), _) | (Some(lost), Ok(()), Some(_)) => {
             granted::grant_lost(view, observed, memory, &lost, clock, timings)
@@ -171,7 +171,7 @@ fn own_role<'a>(
         (None, Err(finding), None) => granted::without_grant(view, observed, memory, finding, clock, timings),
         (None, _, Some(finding)) => {
             let revoke_at = granted::known_revocation(view, memory).filter(|_| observed.role.is_err());
-            let facts = view.own_role(observed);
+            let facts = known_role(view, observed, memory, clock, timings);
             Decision { facts, revoke_at, ..Decision::nothing(Summary::Stalled(finding), timings) }
         }
         (lost, Ok(()), None) => make_role(view, observed, memory, lost.is_some(), clock, timings),
@@ -307,16 +307,7 @@ fn make_role<'a>(
     let mut steps: Vec<Step> = finalizer.into_iter().chain(changes).collect();
     let (annotations, wait) = annotate(view, observed, memory, &target.arn, clock, timings);
     steps.extend(annotations);
-    // Only what was seen is reported. A role that was seen before keeps its name until it is certain that it is gone.
-    let gone =
-        matches!(state, Some(RoleState::Missing)) && unconfirmed(observed, memory, clock, timings).is_none();
-    let facts = match found {
-        Some(_) => view.own_role(observed),
-        None if state == Some(&RoleState::AsSpecified) => {
-            Some(RoleFacts { arn: Some(target.arn.clone()), name: Some(target.name.clone()) })
-        }
-        None => (gone || !view.binding.has_role()).then(RoleFacts::default),
-    };
+    let facts = known_role(view, observed, memory, clock, timings);
     let next = Next::read_back(&steps, Next::At(timings.look_again())).no_later_than(wait);
     Decision { steps, facts, next, ..Decision::nothing(summary, timings) }
 }

@@ -9,6 +9,7 @@ use crds::names::CONFIRM_ANNOTATION;
 use crds::{Finding, OidcIssuer, PodIdentityBindingSpec, Reason};
 use k8s_openapi::jiff::Timestamp;
 
+use super::absence::known_role;
 use super::model::{Decision, Losses, Memory, Observed, RoleState, Step, View};
 use super::removal;
 use super::role::{Target, revocation};
@@ -36,8 +37,13 @@ pub fn check_grant(
     grant::check(spec.issuer_name(), &issuer?.spec.grants, request)
 }
 
-/// The role, where it is this binding's and has rights that no grant covers any more, with what is not covered.
-pub(super) fn lost_rights<'a>(view: &'a View, observed: &'a Observed) -> Option<Lost<'a>> {
+/// The role, where it is this binding's and has rights that no grant covers any more, with what is not covered. A role whose
+/// revocation has begun counts, too, until a specification is accepted that it can be restored to.
+pub(super) fn lost_rights<'a>(
+    view: &'a View,
+    observed: &'a Observed,
+    refused: Option<&Finding>,
+) -> Option<Lost<'a>> {
     let (Ok(target), Ok(Some(RoleState::Found(role, Some(policies))))) = (&view.target, &observed.role)
     else {
         return None;
@@ -53,9 +59,9 @@ pub(super) fn lost_rights<'a>(view: &'a View, observed: &'a Observed) -> Option<
     let name = issuer.metadata.name.as_deref().unwrap_or_default();
     let covered = grant::check(name, &issuer.spec.grants, request);
     let begun = revocation::has_begun(role, &policies.inline, &target.trust);
-    let why = match (covered, &view.grant) {
+    let why = match (covered, view.grant.as_ref().err().or(refused)) {
         (Err(finding), _) => finding.message,
-        (Ok(()), Err(finding)) if begun => finding.message.clone(),
+        (Ok(()), Some(finding)) if begun => finding.message.clone(),
         (Ok(()), _) => return None,
     };
     Some(Lost { target, role, policies, why })
@@ -77,7 +83,7 @@ pub(super) fn without_grant<'a>(
         Some(reason) => (Summary::Stalled(Finding::new(reason, &finding.message)), Next::BackOff),
         None => not_granted(view, finding, clock, timings),
     };
-    let facts = view.own_role(observed);
+    let facts = known_role(view, observed, memory, clock, timings);
     Decision { facts, next, revoke_at, ..Decision::nothing(summary, timings) }
 }
 
@@ -145,7 +151,7 @@ pub(super) fn grant_lost<'a>(
     steps.extend(removal::unannotate(view, observed));
     let message = format!(
         "{why}. The role is revoked: no session of it can do anything, and none can begin. It is restored once a grant covers the \
-         binding"
+         binding and its specification is accepted"
     );
     let next = Next::read_back(&steps, later);
     let revoke_at = (!steps.is_empty()).then_some(revoke_at);

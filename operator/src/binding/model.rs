@@ -152,8 +152,7 @@ impl View {
         let (Ok(target), Ok(Some(RoleState::Found(role, _)))) = (&self.target, &observed.role) else {
             return None;
         };
-        let facts = || RoleFacts { arn: Some(target.arn.clone()), name: Some(target.name.clone()) };
-        (self.spec().role.is_some() && target.owns(role).is_ok()).then(facts)
+        (self.spec().role.is_some() && target.owns(role).is_ok()).then(|| RoleFacts::of(target))
     }
 
     /// The reason of Ready in the status.
@@ -437,6 +436,14 @@ pub struct RoleFacts {
     pub arn: Option<String>,
     /// The name; absent for a role made elsewhere.
     pub name: Option<String>,
+}
+
+impl RoleFacts {
+    /// Those of a role that the operator makes.
+    #[must_use]
+    pub fn of(target: &Target) -> Self {
+        Self { arn: Some(target.arn.clone()), name: Some(target.name.clone()) }
+    }
 }
 
 /// What a pass leaves for the next.

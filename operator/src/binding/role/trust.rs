@@ -127,10 +127,13 @@ impl Wanted {
         (!self.is_revoked(found)).then(|| put(role, found, &self.revoked, Some(self.closed.clone())))
     }
 
-    /// Whether a role's trust policy lets nothing in.
+    /// Whether a role's trust policy lets nothing in: what no statement allows is denied (IAM user guide, "Policy evaluation logic"). The
+    /// audience of the revocation may be a former one.
     #[must_use]
     pub fn is_revoked(&self, found: &Role) -> bool {
-        [&self.revoked, &self.closed].iter().any(|wanted| equivalent(&found.trust, wanted))
+        let statements = statements(&parse(&found.trust));
+        let only_denies = statements.iter().all(|statement| statement["Effect"] == "Deny");
+        (only_denies && !statements.is_empty()) || equivalent(&found.trust, &self.closed)
     }
 }
 

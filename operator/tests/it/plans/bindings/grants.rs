@@ -103,6 +103,16 @@ fn a_grant_that_is_taken_away() {
             "+Granted -Progressing -Progressing",
         ),
         (
+            "the grant is back, and the specification is not accepted: the role stays revoked",
+            |case| {
+                case.revoked();
+                case.spec.audience = Some("unknown".into());
+            },
+            &[],
+            "False Revoked Stalled",
+            "+Granted -Revoked -Revoked",
+        ),
+        (
             "the specification asks for more: the role stays as it is",
             |case| case.wants(&[STORAGE, "arn:aws:iam::111122223333:policy/admin"]),
             &[],

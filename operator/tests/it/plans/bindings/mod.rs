@@ -348,6 +348,19 @@ fn a_role_is_reported_once_it_was_seen() {
     case.has_role = true;
     case.clock.started = case.clock.instant.checked_sub(Duration::from_hours(1)).unwrap();
     assert_eq!(case.plan().facts.role, Some(RoleFacts::default()), "certainly gone");
+    // What is refused ties no binding to a role that is gone: it could never be accepted.
+    for edit in [
+        (|case| case.spec.audience = Some("unknown".into())) as fn(&mut Case),
+        |case| (case.generation, case.spec.role) = (2, None),
+        |case| case.issuer.as_mut().unwrap().grants.clear(),
+    ] {
+        let mut case = Case::good();
+        edit(&mut case);
+        case.observed.role = Ok(Some(RoleState::Missing));
+        assert_eq!(case.plan().facts.role, Some(RoleFacts::default()));
+        case.just_started();
+        assert_eq!(case.plan().facts.role, None);
+    }
 }
 
 #[test]
