@@ -298,7 +298,10 @@ pub struct PodIdentityBindingStatus {
     /// Name of the role that was made for this binding, once it was seen to exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role_name: Option<String>,
-    /// Audience that the trust policy of that role has for new pods, as it was last read; absent where that is `sts.amazonaws.com`.
+    /// `OidcIssuer` whose tokens that role trusts for new pods, as it was last read; absent where that is `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// Audience of those tokens; absent where that is `sts.amazonaws.com`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audience: Option<String>,
     /// When the role is revoked, because no grant covers its rights any more. Absent while one does.

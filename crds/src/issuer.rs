@@ -307,6 +307,12 @@ fn default_audiences() -> Vec<String> {
 }
 
 impl OidcIssuer {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
+    }
+
     /// Whether an administrator has said that its AWS account is lost ([`ABANDON_ANNOTATION`]). It has an effect on deletions only.
     #[must_use]
     pub fn is_abandoned(&self) -> bool {

@@ -3,7 +3,6 @@
 
 #![allow(clippy::duplicated_attributes, reason = "each printcolumn has its own `type_`")]
 
-pub mod audience;
 // `KubeSchema` makes copies of the types for their schemas, and nothing uses those of types with `serde(remote)`.
 #[allow(dead_code, reason = "of these copies; the types themselves are public")]
 pub mod binding;
@@ -13,6 +12,7 @@ pub mod duration;
 pub mod generate;
 pub mod glob;
 pub mod holder;
+pub mod in_effect;
 pub mod issuer;
 pub mod keys;
 pub mod lenient;

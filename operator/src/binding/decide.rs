@@ -74,7 +74,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     let unreadable = matches!(observed.pods, PodsState::Unreadable(_)).then(|| timings.look_again());
     let next = next.no_later_than(unreadable);
     let case = Case { view, observed, memory, holder, steps: &steps, summary: &summary, unreachable };
-    let audience = view.trusted_audience(observed);
+    let trusted = view.trusted(observed);
     Plan {
         conditions: verdict::conditions(&case),
         note: Note {
@@ -87,7 +87,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
             && view.spec().role.is_some()
             && !steps.iter().filter_map(Step::change).any(is_of_move),
         steps,
-        facts: Facts { role: facts, audience, revoke_at, missing: missing(view, observed), digest },
+        facts: Facts { role: facts, trusted, revoke_at, missing: missing(view, observed), digest },
         next,
         events: removal::abandoned(view).filter(|_| view.object.finalizer).into_iter().collect(),
     }

@@ -34,7 +34,8 @@ pub fn check_grant(
         inline: !role.inline_policies.is_empty(),
         session: role.max_session_duration.map_or(DEFAULT_SESSION, Duration::from),
     };
-    grant::check(spec.issuer_name(), &issuer?.spec.grants, request)
+    let issuer = issuer?;
+    grant::check(issuer.name(), &issuer.spec.grants, request)
 }
 
 /// The role, where it is this binding's and has rights that no grant covers any more, with what is not covered. A role whose
@@ -56,8 +57,7 @@ pub(super) fn lost_rights<'a>(
         inline,
         session: Duration::from_secs(u64::try_from(role.settings.max_session_seconds).unwrap_or(u64::MAX)),
     };
-    let name = issuer.metadata.name.as_deref().unwrap_or_default();
-    let covered = grant::check(name, &issuer.spec.grants, request);
+    let covered = grant::check(issuer.name(), &issuer.spec.grants, request);
     let begun = revocation::has_begun(role, &policies.inline, &target.trust);
     let why = match (covered, view.grant.as_ref().err().or(refused)) {
         (Err(finding), _) => finding.message,
@@ -134,7 +134,7 @@ pub(super) fn grant_lost<'a>(
     if !begun && view.losses.is_suspicious() && !is_confirmed(view) {
         let Losses { lost, roles } = view.losses;
         let issuer = view.issuer.as_ref();
-        let name = issuer.and_then(|issuer| issuer.metadata.name.as_deref()).unwrap_or_default();
+        let name = issuer.map(|issuer| issuer.name()).unwrap_or_default();
         let generation = issuer.and_then(|issuer| issuer.metadata.generation).unwrap_or_default();
         let message = format!(
             "{lost} of {roles} roles of OidcIssuer {name} would be revoked at once, so none is. If that is meant: kubectl annotate \

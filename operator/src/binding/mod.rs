@@ -19,6 +19,7 @@ use std::sync::Arc;
 use crds::condition::{ConditionType, Wanted};
 use crds::conditions::{Condition, Conditions, find, is_true};
 use crds::holder::Claim;
+use crds::in_effect;
 use crds::names::OPERATOR_SERVICE_ACCOUNT;
 use crds::{Finding, OidcIssuer, PodIdentityBinding, PodIdentityBindingStatus, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -26,7 +27,7 @@ use kube::runtime::reflector::Store;
 use kube::{Api, Client, ResourceExt};
 
 use self::model::{
-    Annotated, Facts, Losses, Memory, Note, Observed, Own, Plan, Shown, Sibling, Unresolved, View,
+    Annotated, Facts, Losses, Memory, Note, Observed, Own, Plan, Shown, Sibling, Trusted, Unresolved, View,
 };
 use self::role::{Heir, Target};
 use crate::aws::accounts::Account;
@@ -73,21 +74,23 @@ impl Kind for Binding {
 
     fn next_status(
         prior: &PodIdentityBindingStatus,
-        Facts { role, audience, revoke_at, missing, digest }: Facts,
+        Facts { role, trusted, revoke_at, missing, digest }: Facts,
         conditions: Conditions,
         generation: i64,
     ) -> PodIdentityBindingStatus {
         // A role that exists keeps its name in the status while a bad edit is refused.
         let (role_arn, role_name) = role
             .map_or_else(|| (prior.role_arn.clone(), prior.role_name.clone()), |role| (role.arn, role.name));
-        let audience = audience.unwrap_or_else(|| prior.audience.clone()).filter(|_| role_name.is_some());
+        let before = || Trusted { issuer: prior.issuer.clone(), audience: prior.audience.clone() };
+        let trusted = role_name.as_ref().map(|_| trusted.unwrap_or_else(before)).unwrap_or_default();
         let revoke_at = revoke_at.map(Time);
         PodIdentityBindingStatus {
             observed_generation: Some(generation),
             conditions,
             role_arn,
             role_name,
-            audience,
+            issuer: trusted.issuer,
+            audience: trusted.audience,
             revoke_at,
             role_digest: digest.unwrap_or_else(|| prior.role_digest.clone()),
             missing: missing
@@ -263,12 +266,13 @@ async fn stay_with_role(view: &mut View, object: &PodIdentityBinding, context: &
             candidates.push((found, issuer));
         }
     }
-    // Of several, one that grants what the binding asks for: its specification may name that one.
+    // Of several, the one under which it was made; if that has ended, one that grants what the binding asks for.
+    let recorded = in_effect::issuer(object);
     let labels = view.labels.as_deref();
     let grants = |issuer: &OidcIssuer| {
         granted::check_grant(&view.object.namespace, labels, &object.spec, Ok(issuer)).is_ok()
     };
-    candidates.sort_by_key(|(_, issuer)| (!grants(issuer), issuer.name_any()));
+    candidates.sort_by_key(|(_, issuer)| (issuer.name_any() != recorded, !grants(issuer), issuer.name_any()));
     let Some((found, issuer)) = candidates.into_iter().next() else { return };
     let message = format!(
         "the binding has role {arn}. OidcIssuer {}, which spec.issuerRef names, does not exist, or is of another AWS account or \

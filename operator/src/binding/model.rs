@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 use crds::binding::DEFAULT_TOKEN_EXPIRATION_SECONDS;
 use crds::condition::{ConditionType, Summary};
 use crds::conditions::{find, is_true};
-use crds::names::{self, Partition, annotation};
+use crds::names::{self, annotation};
 use crds::{Finding, MissingPods, OidcIssuer, PodIdentityBinding, PodIdentityBindingSpec, Reason};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
 
 use super::role::trust::Moves;
 use super::role::{Heir, Target};
@@ -19,7 +18,6 @@ use crate::aws::error::AwsError;
 use crate::aws::model::{Role, RoleChange, RolePolicies};
 use crate::model::{self, Next, ObjectState};
 use crate::pods::model::{PodsState, WorkloadRef};
-use crate::policy::trust::{Trust, statements};
 use crate::timings::Timings;
 
 /// The binding and what it refers to, resolved once a pass.
@@ -112,22 +110,6 @@ impl View {
     #[must_use]
     pub fn spec(&self) -> &PodIdentityBindingSpec {
         &self.binding.spec
-    }
-
-    /// The statement that lets the `ServiceAccount` assume the role of `spec.roleARN`, in that role's account.
-    #[must_use]
-    pub fn needed_statement(&self) -> Option<Value> {
-        let arn = self.spec().role_arn.as_deref()?;
-        let (partition, account) = (Partition::of_arn(arn)?, names::account_of_arn(arn)?);
-        let issuer = self.issuer.as_ref()?;
-        let issuer_url = issuer.spec.issuer_url();
-        let trust = Trust {
-            provider_arn: &names::provider_arn(partition.id, account, &issuer_url),
-            issuer_url: &issuer_url,
-            audience: self.spec().audience.as_deref().unwrap_or(issuer.spec.audience()),
-            subject: &names::subject(&self.object.namespace, &self.spec().service_account_name),
-        };
-        statements(&trust.policy()).pop()
     }
 
     /// What decides on a former statement of the role's trust policy.
@@ -419,14 +401,23 @@ impl Annotate {
 pub struct Facts {
     /// The role; `None` leaves it as it is.
     pub role: Option<RoleFacts>,
-    /// The audience that the role was read to trust, `None` for the default one; `None` leaves it as it is.
-    pub audience: Option<Option<String>>,
+    /// What the role was read to trust; `None` leaves it as it is.
+    pub trusted: Option<Trusted>,
     /// When the role is revoked.
     pub revoke_at: Option<Timestamp>,
     /// Pods that run without the identity; `None` leaves them as they are.
     pub missing: Option<MissingPods>,
     /// [`Target::digest`] of a role that was read as specified, or that it was read and differs; `None` leaves it as it is.
     pub digest: Option<Option<String>>,
+}
+
+/// What a role trusts of the specification.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Trusted {
+    /// The issuer; `None` for the one named `default`.
+    pub issuer: Option<String>,
+    /// The audience; `None` for `sts.amazonaws.com`.
+    pub audience: Option<String>,
 }
 
 /// Name and ARN of a role that was seen.

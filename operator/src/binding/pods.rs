@@ -1,12 +1,12 @@
 //! PURE: the pods of a binding's `ServiceAccount`: which identity they should have, and what the status says of those without it.
 
-use crds::audience::audience;
 use crds::condition::ConditionType;
 use crds::conditions::find;
+use crds::in_effect;
 use crds::names::{self, RESTART_ANNOTATION};
 use crds::{MissingPods, Reason};
 
-use super::model::{Observed, RoleState, View};
+use super::model::{Observed, RoleState, Trusted, View};
 use crate::pods::model::{Expected, PodsState};
 
 impl View {
@@ -27,23 +27,25 @@ impl View {
             return None;
         }
         let (issuer, role_arn) = (self.issuer.as_ref()?, self.role_arn()?);
-        let audience = audience(&self.binding).unwrap_or(issuer.spec.audience());
+        let audience = in_effect::audience(&self.binding).unwrap_or(issuer.spec.audience());
         Some(Expected { role_arn: role_arn.into(), audience: audience.into() })
     }
 
-    /// The audience of the specification, where the role was read and trusts it; the default one is `None`.
+    /// Issuer and audience of the specification, where the role was read and trusts them.
     #[must_use]
-    pub fn trusted_audience(&self, observed: &Observed) -> Option<Option<String>> {
+    pub fn trusted(&self, observed: &Observed) -> Option<Trusted> {
         let target = self.target.as_ref().ok().filter(|_| self.spec().role.is_some())?;
         let trusts = match observed.role.as_ref().ok()?.as_ref()? {
             RoleState::AsSpecified => true,
             RoleState::Found(role, _) => target.owns(role).is_ok() && target.trust.lets_in(role),
             RoleState::Missing => false,
         };
-        let first = self.issuer.as_ref()?.spec.audience();
-        let audience = self.spec().audience.as_deref().unwrap_or(first);
-        trusts.then(|| {
-            Some(audience).filter(|audience| *audience != names::DEFAULT_AUDIENCE).map(str::to_owned)
+        let issuer = self.issuer.as_ref()?;
+        let audience = self.spec().audience.as_deref().unwrap_or(issuer.spec.audience());
+        let other_than = |default: &str, found: &str| (found != default).then(|| found.to_owned());
+        trusts.then(|| Trusted {
+            issuer: other_than(names::DEFAULT_ISSUER, issuer.name()),
+            audience: other_than(names::DEFAULT_AUDIENCE, audience),
         })
     }
 

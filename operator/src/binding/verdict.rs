@@ -4,7 +4,9 @@
 use std::time::Instant;
 
 use crds::condition::{ConditionType as C, Holds, Summary, Wanted};
-use crds::{Finding, Reason};
+use crds::names::{self, Partition};
+use crds::{Finding, OidcIssuer, Reason};
+use serde_json::Value;
 
 use super::model::{Memory, Observed, Own, RoleState, ServiceAccountState, Sibling, Step, Unresolved, View};
 use super::role::Target;
@@ -13,6 +15,7 @@ use crate::aws::model::RolePolicies;
 use crate::change::{Change, attributes};
 use crate::pods::message::message;
 use crate::pods::model::PodsState;
+use crate::policy::trust::{Trust, statements};
 
 /// What the conditions are decided from.
 pub struct Case<'a> {
@@ -81,7 +84,8 @@ fn granted(case: &Case<'_>) -> Wanted {
     match (&spec.role, &case.view.grant) {
         (None, _) => Wanted::yes(C::Granted, Reason::NotRequired, "a role made elsewhere needs no grant"),
         (Some(_), Ok(())) => {
-            let message = format!("covered by a grant of OidcIssuer {}", spec.issuer_name());
+            let issuer = case.view.issuer.as_deref().map_or(spec.issuer_name(), OidcIssuer::name);
+            let message = format!("covered by a grant of OidcIssuer {issuer}");
             Wanted::yes(C::Granted, Reason::Granted, message)
         }
         (Some(_), Err(missing)) if missing.reason == Reason::DependencyNotReady => {
@@ -101,7 +105,7 @@ fn role_ready(case: &Case<'_>) -> Wanted {
         return Wanted::no(C::RoleReady, finding.clone());
     }
     if view.spec().role.is_none() {
-        let statement = view.needed_statement().map_or_else(String::new, |statement| {
+        let statement = needed_statement(view).map_or_else(String::new, |statement| {
             format!(
                 ". Its trust policy needs this statement, and its account the OIDC provider that it names: {statement}"
             )
@@ -139,6 +143,21 @@ fn role_ready(case: &Case<'_>) -> Wanted {
             Ok(()) => to_be_done(),
         },
     }
+}
+
+/// The statement that lets the `ServiceAccount` assume the role of `spec.roleARN`, in that role's account.
+fn needed_statement(view: &View) -> Option<Value> {
+    let arn = view.spec().role_arn.as_deref()?;
+    let (partition, account) = (Partition::of_arn(arn)?, names::account_of_arn(arn)?);
+    let issuer = view.issuer.as_ref()?;
+    let issuer_url = issuer.spec.issuer_url();
+    let trust = Trust {
+        provider_arn: &names::provider_arn(partition.id, account, &issuer_url),
+        issuer_url: &issuer_url,
+        audience: view.spec().audience.as_deref().unwrap_or(issuer.spec.audience()),
+        subject: &names::subject(&view.object.namespace, &view.spec().service_account_name),
+    };
+    statements(&trust.policy()).pop()
 }
 
 fn service_account_annotated(case: &Case<'_>) -> Wanted {

@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crds::condition::ConditionType;
 use crds::conditions::{Messages, find};
 use crds::names::CONFIRM_ANNOTATION;
-use crds::{OidcIssuer, PodIdentityBinding};
+use crds::{OidcIssuer, PodIdentityBinding, in_effect};
 use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
@@ -134,11 +134,11 @@ impl Cluster {
         self.namespaces.labels(namespace)
     }
 
-    /// The bindings that use an issuer.
+    /// The bindings that use an issuer, or ask for it.
     #[must_use]
     pub fn bindings_of(&self, issuer: &str) -> Vec<Arc<PodIdentityBinding>> {
         let mut all = self.bindings.state();
-        all.retain(|binding| binding.spec.issuer_name() == issuer);
+        all.retain(|binding| in_effect::uses_issuer(binding, issuer));
         all
     }
 
@@ -231,7 +231,8 @@ impl Cluster {
                 Event::Delete(binding) => {
                     let (namespace, name) = key(binding);
                     self.index(|references| references.remove(&namespace, &name));
-                    wake_issuers.wake([ObjectRef::new(binding.spec.issuer_name())]);
+                    let issuers = [binding.spec.issuer_name(), in_effect::issuer(binding)];
+                    wake_issuers.wake(issuers.map(ObjectRef::new));
                     let others = self.on_service_account(&namespace, &binding.spec.service_account_name);
                     if others.is_empty() {
                         unbound(&(namespace, binding.spec.service_account_name.clone()));

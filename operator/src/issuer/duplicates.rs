@@ -9,7 +9,7 @@ pub fn duplicate<'a>(issuer: &OidcIssuer, all: impl IntoIterator<Item = &'a Oidc
     let older = all.into_iter().filter(|other| age(other) < age(issuer));
     let shared = |other: &'a OidcIssuer| Some((other, shared(&issuer.spec, &other.spec)?));
     let (other, what) = older.filter_map(shared).min_by_key(|(other, _)| age(other))?;
-    let name = other.metadata.name.as_deref().unwrap_or_default();
+    let name = other.name();
     let message = format!(
         "OidcIssuer {name} is older and has {what}: this one changes nothing. Delete one of them, or give this one another {}",
         if what == SAME_URL {
@@ -26,7 +26,7 @@ const SAME_URL: &str = "the same issuer URL in the same AWS account";
 /// The order of two issuers: by their creation, then by name.
 fn age(issuer: &OidcIssuer) -> (Timestamp, &str) {
     let created = issuer.metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |time| time.0);
-    (created, issuer.metadata.name.as_deref().unwrap_or_default())
+    (created, issuer.name())
 }
 
 /// What two issuers have in common that only one may have.

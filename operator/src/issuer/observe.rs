@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crds::{DeletionPolicy, Finding, Management, OidcIssuerSpec, PodIdentityBinding, Reason};
+use crds::{DeletionPolicy, Finding, Management, OidcIssuerSpec, PodIdentityBinding, Reason, in_effect};
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
@@ -91,7 +91,7 @@ async fn dependents(client: &Client, issuer: &str) -> Result<Vec<String>, kube::
         let parameters = ListParams { continue_token: next, ..ListParams::default().limit(PAGE) };
         let page = bindings.list(&parameters).await?;
         let uses = |binding: &&DeserializeGuard<PodIdentityBinding>| {
-            binding.0.as_ref().is_ok_and(|binding| binding.spec.issuer_name() == issuer) || binding.0.is_err()
+            binding.0.as_ref().map_or(true, |binding| in_effect::uses_issuer(binding, issuer))
         };
         names.extend(
             page.iter()

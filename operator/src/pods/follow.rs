@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use crds::audience::audience;
 use crds::condition::ConditionType;
 use crds::conditions::{find, is_true};
-use crds::{PodIdentityBinding, Reason};
+use crds::{PodIdentityBinding, Reason, in_effect};
 use futures::{StreamExt, pin_mut};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Event, watcher};
@@ -135,7 +134,7 @@ fn expected(binding: &PodIdentityBinding, cluster: &Cluster) -> Option<(Key, Exp
     let revoked =
         find(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.reason == Reason::Revoked);
     let role_arn = status.role_arn.as_deref().filter(|_| !revoked)?.into();
-    let issuer = cluster.issuer(binding.spec.issuer_name())?;
-    let audience = audience(binding).unwrap_or(issuer.spec.audience()).into();
+    let issuer = cluster.issuer(in_effect::issuer(binding))?;
+    let audience = in_effect::audience(binding).unwrap_or(issuer.spec.audience()).into();
     Some((key(binding), Expected { role_arn, audience }))
 }

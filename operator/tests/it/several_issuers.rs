@@ -74,7 +74,10 @@ async fn each_issuer_has_its_own_bindings_whatever_its_name() {
     let [_, _, boundary] = unions(&world);
     assert!(boundary.contains(BUCKET) && boundary.contains(SECOND_BUCKET), "{boundary}");
 
-    // An issuer waits for its own bindings only, and is woken by the end of the last.
+    // An issuer waits for its own bindings only, also for one whose edit is refused, and is woken by the end of the last.
+    assert_eq!(world.binding("web").await.status.unwrap().issuer.as_deref(), Some("second"));
+    bind("web", "nowhere").await;
+    world.binding_is("web", "InvalidSpec").await;
     world.issuers().delete("second", &DeleteParams::default()).await.unwrap();
     world.issuer_named_is("second", "DeletionBlocked").await;
     let (_, _, message) = world.issuer_named_condition("second", C::Ready).await;

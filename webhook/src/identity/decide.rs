@@ -113,8 +113,8 @@ fn serving<'a>(
     heir.or(Some(holder))
 }
 
-/// The issuer of a binding. The operator refuses an edit to one that cannot have the role that was made, and the role stays as it is:
-/// so does what new pods get.
+/// The issuer of a binding; where that one has ended or cannot have the role that was made, another one that has it: the operator leaves
+/// the role as it is, and so does what new pods get.
 fn issuer_of<'a>(binding: &BindingFacts, namespace: &str, issuers: &'a Issuers) -> Option<&'a IssuerFacts> {
     let named = issuers.get(binding.issuer_name());
     let Some(made) = binding.role.filter(|_| binding.role_arn.is_none()) else { return named };

@@ -4,13 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crds::audience::audience;
 use crds::condition::ConditionType;
 use crds::conditions::{Condition, Status, find};
 use crds::holder::Claim;
 use crds::names::{self, DEFAULT_ISSUER};
 use crds::pod::annotation::{Place, UnreadAnnotation, unread_annotation};
-use crds::{OidcIssuer, PodIdentityBinding, Reason};
+use crds::{OidcIssuer, PodIdentityBinding, Reason, in_effect};
 use k8s_openapi::jiff::Timestamp;
 
 /// The annotations of a `ServiceAccount` that count, not yet interpreted.
@@ -86,7 +85,7 @@ pub struct BindingFacts {
     pub stalled_without_role: bool,
     /// Whether its role is revoked.
     pub revoked: bool,
-    /// `spec.issuerRef.name` where it is not `default`, which is what almost all bindings use.
+    /// Name of its issuer where it is not `default`, which is what almost all bindings use.
     pub issuer: Option<Box<str>>,
     /// `spec.roleARN`: an existing role.
     pub role_arn: Option<Box<str>>,
@@ -164,9 +163,9 @@ impl From<PodIdentityBinding> for BindingFacts {
             is_acted_on: binding.is_acted_on(),
             stalled_without_role,
             revoked,
-            issuer: Some(spec.issuer_name()).filter(|name| *name != DEFAULT_ISSUER).map(Into::into),
+            issuer: Some(in_effect::issuer(&binding)).filter(|name| *name != DEFAULT_ISSUER).map(Into::into),
             role_arn: spec.role_arn.as_deref().map(Into::into),
-            audience: audience(&binding).map(Into::into),
+            audience: in_effect::audience(&binding).map(Into::into),
             expiration_seconds: spec.token_expiration_seconds,
             sts_regional_endpoints: spec.sts_regional_endpoints,
             region: spec.region.as_deref().map(Into::into),

@@ -132,6 +132,31 @@ fn an_edit_that_the_operator_refuses_changes_nothing_for_new_pods() {
     }
 }
 
+/// Of two issuers that can make the role, of other regions: the one under which it was made, until another is in effect.
+#[test]
+fn a_refused_edit_of_the_issuer_changes_no_region() {
+    let settings = Settings::new("eks.amazonaws.com");
+    let in_region = |name: &str, region: &str| {
+        let mut issuer = first(name);
+        issuer["spec"]["s3"]["region"] = json!(region);
+        issuer
+    };
+    let issuers = [in_region("a", "eu-west-1"), in_region("b", "eu-west-2"), other("second")];
+    for (row, named, generation, ready, region) in [
+        ("in effect", "a", 1, "True", "eu-west-1"),
+        ("not looked at yet", "a", 2, "True", "eu-west-2"),
+        ("refused for another reason", "a", 1, "False", "eu-west-2"),
+        ("cannot have the role", "second", 1, "False", "eu-west-2"),
+        ("does not exist", "nowhere", 1, "False", "eu-west-2"),
+    ] {
+        let mut edited = with_role(&json!({"issuerRef": {"name": named}}), generation, ready, None);
+        edited["status"]["issuer"] = json!("b");
+        let facts = facts(&[edited], &issuers, None);
+        let identity = decide("vault", "vault", &facts, &settings).identity.unwrap();
+        assert_eq!((role(&identity), identity.region), (FIRST_ROLE, Some(region)), "{row}");
+    }
+}
+
 /// An annotation gives no other role than the binding's, whichever issuer could make it.
 #[test]
 fn an_annotation_does_not_move_a_binding_to_another_issuer() {

@@ -107,6 +107,7 @@ impl Case {
             conditions: merge(&[], ready, self.generation, &Time(self.clock.wall)),
             missing: None,
             role_digest: self.role_digest.clone(),
+            issuer: None,
             audience: None,
         });
         let labels = Some(Arc::new(self.labels.clone()));

@@ -4,6 +4,8 @@ use crds::MissingPods;
 use crds::condition::Holds;
 use operator::pods::model::{Found, PodsState, WorkloadKind, WorkloadRef};
 
+use binding::model::Trusted;
+
 use super::case::name;
 use super::*;
 
@@ -229,20 +231,22 @@ fn what_the_webhook_gives_is_what_is_expected_of_pods() {
 
 /// What the webhook gives to new pods while a specification is not in effect.
 #[test]
-fn the_status_has_the_audience_that_the_role_was_read_to_trust() {
-    let recorded = |case: &Case| case.plan().facts.audience;
+fn the_status_has_issuer_and_audience_that_the_role_was_read_to_trust() {
+    let recorded = |case: &Case| case.plan().facts.trusted;
+    let default_issuer =
+        |audience: Option<&str>| Some(Trusted { issuer: None, audience: audience.map(str::to_owned) });
     let mut case = Case::good();
-    assert_eq!(recorded(&case), Some(None), "the default one");
+    assert_eq!(recorded(&case), default_issuer(None), "the default ones");
     case.spec.audience = Some("vault".into());
     assert_eq!(recorded(&case), None, "refused: the role does not trust it");
     case.issuer.as_mut().unwrap().audiences.push("vault".into());
     assert_eq!(recorded(&case), None, "the trust policy is changed only now");
     let trust = case.view().target.unwrap().trust.policy.to_string();
     case.role().trust = trust;
-    assert_eq!(recorded(&case), Some(Some("vault".into())));
+    assert_eq!(recorded(&case), default_issuer(Some("vault")));
     // Another right may still be refused: pods must not wait for it.
     case.wants(&["arn:aws:iam::111122223333:policy/not-granted"]);
-    assert_eq!(recorded(&case), Some(Some("vault".into())));
+    assert_eq!(recorded(&case), default_issuer(Some("vault")));
     case.role().tags.clear();
     assert_eq!(recorded(&case), None, "of another owner");
     case.observed.role = Ok(Some(RoleState::Missing));
