@@ -16,6 +16,7 @@ mod certificates;
 mod crash;
 mod crd_rules;
 mod credentials;
+mod deletion;
 mod documents;
 mod escalation;
 mod faults;
