@@ -13,6 +13,7 @@ use kube::runtime::reflector::ObjectRef;
 use crate::aws::accounts::Account;
 use crate::aws::inventory::{Place, roles_under};
 use crate::aws::model::ListedRole;
+use crate::backoff::Backoff;
 use crate::cluster::Waker;
 use crate::context::Context;
 use crate::installation::NamedIssuer;
@@ -24,6 +25,7 @@ use crate::report;
 pub async fn run(context: Arc<Context>, waker: Waker<PodIdentityBinding>) {
     context.cluster.issuers_synced().await;
     let mut orphans = Orphans::default();
+    let spread = Backoff::new(context.timings.backoff_min, context.timings.backoff_max);
     loop {
         let issuers: Vec<NamedIssuer> = context
             .cluster
@@ -45,7 +47,8 @@ pub async fn run(context: Arc<Context>, waker: Waker<PodIdentityBinding>) {
                 context.timings.role_sweep
             }
         };
-        tokio::time::sleep(wait).await;
+        // Operators of several clusters in one account that began together do not list together for ever.
+        tokio::time::sleep(spread.spread("sweep", wait)).await;
     }
 }
 
