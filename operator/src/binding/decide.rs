@@ -278,7 +278,7 @@ fn make_role<'a>(
         Some(RoleState::Found(_, policies)) => Some(policies.as_ref()),
         None | Some(RoleState::Missing | RoleState::AsSpecified) => None,
     };
-    if let Some(too_long) = changes.iter().find_map(trust_too_long) {
+    if let Some(too_long) = changes.iter().find_map(trust::too_long) {
         let facts = view.own_role(observed);
         let steps: Vec<Step> = changes
             .into_iter()
@@ -330,20 +330,6 @@ fn takes_rights(change: &Change) -> bool {
 fn taking_first(changes: Vec<Change>) -> Vec<Change> {
     let (first, rest): (Vec<Change>, Vec<Change>) = changes.into_iter().partition(takes_rights);
     [first, rest].concat()
-}
-
-/// A trust policy that IAM would refuse: it has several statements while the binding moves.
-fn trust_too_long(change: &Change) -> Option<Finding> {
-    let Write::Iam(IamWrite::PutTrust { document, .. }) = &change.write else { return None };
-    let length = document.to_string().len();
-    (length > trust::QUOTA).then(|| {
-        let message = format!(
-            "the trust policy would have {length} characters with the former issuer, and IAM allows {}: wait until an earlier move \
-             has ended, or make a new binding",
-            trust::QUOTA
-        );
-        Finding::new(Reason::QuotaExceeded, message)
-    })
 }
 
 /// A role of that name that belongs to somebody else. It is read again on every wake: a person may remove it, and a role that

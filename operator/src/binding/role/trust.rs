@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use crds::names::{account_of_arn, tag};
+use crds::{Finding, Reason};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
@@ -135,6 +136,20 @@ impl Wanted {
         let only_denies = statements.iter().all(|statement| statement["Effect"] == "Deny");
         (only_denies && !statements.is_empty()) || equivalent(&found.trust, &self.closed)
     }
+}
+
+/// A trust policy that IAM would refuse: it has several statements while the binding moves.
+#[must_use]
+pub fn too_long(change: &Change) -> Option<Finding> {
+    let Write::Iam(IamWrite::PutTrust { document, .. }) = &change.write else { return None };
+    let length = document.to_string().len();
+    (length > QUOTA).then(|| {
+        let message = format!(
+            "the trust policy would have {length} characters with the former issuer, and IAM allows {QUOTA}: wait until an earlier \
+             move has ended, or make a new binding"
+        );
+        Finding::new(Reason::QuotaExceeded, message)
+    })
 }
 
 /// Whether a change is one that a move makes.

@@ -1,11 +1,12 @@
 //! The trust policy while a binding moves to another audience.
 
+use binding::model::Plan;
 use binding::role::trust::{Moves, Wanted, wanted};
 use crds::names::tag;
 use k8s_openapi::jiff::SignedDuration;
 use operator::policy::trust::{Trust, of_statements, statements};
 
-use super::case::Case;
+use super::case::{Case, name};
 use super::*;
 
 const URL: &str = "https://oidc.example.com/homelab";
@@ -133,4 +134,30 @@ fn a_statement_of_another_subject_or_account_is_put_back() {
         let described: Vec<String> = changes.iter().map(|change| describe(change, now)).collect();
         assert_eq!(described, ["trust b", "end"], "{to}");
     }
+}
+
+/// Each further move within the retention adds a statement.
+#[test]
+fn a_trust_policy_that_iam_would_refuse_is_not_written() {
+    let moving = |audiences: usize| {
+        let mut case = Case::good();
+        let trust = case.view().target.unwrap().trust.policy.to_string();
+        let former =
+            |number: usize| trust.replace(names::DEFAULT_AUDIENCE, &format!("former-audience-{number}"));
+        let all =
+            (0..audiences).flat_map(|number| statements(&serde_json::from_str(&former(number)).unwrap()));
+        case.role().trust = of_statements(all).to_string();
+        let until = (case.clock.wall + DAY).as_second().to_string();
+        case.role().tags.insert(tag::FORMER_UNTIL.into(), until);
+        case.was_ready = false;
+        case.plan()
+    };
+    let steps = |plan: &Plan| plan.steps.iter().map(name).collect::<Vec<_>>();
+    let few = moving(3);
+    assert_eq!((steps(&few).len(), summary(&few.conditions).as_str()), (2, "False Progressing Reconciling"));
+    let many = moving(8);
+    assert_eq!(
+        (steps(&many), summary(&many.conditions).as_str()),
+        (Vec::new(), "False QuotaExceeded Stalled")
+    );
 }
