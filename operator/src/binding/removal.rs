@@ -75,9 +75,8 @@ pub(super) fn decide<'a>(
                 _ if keeps_role && policy != RoleDeletionPolicy::Release => (Vec::new(), Vec::new()),
                 // No new session begins while the rest is removed.
                 RoleDeletionPolicy::Delete => (target.revocation(role), target.removal(policies.as_ref())),
-                RoleDeletionPolicy::Retain | RoleDeletionPolicy::Release => {
-                    (Vec::new(), target.give_up(policy, role, policies.as_ref()))
-                }
+                RoleDeletionPolicy::Retain => (target.give_up(policy, role, policies.as_ref()), Vec::new()),
+                RoleDeletionPolicy::Release => (Vec::new(), target.give_up(policy, role, policies.as_ref())),
             };
             if let Some(added) = added(view, target, policies.as_ref()).filter(|_| delete && !keeps_role) {
                 // It is not used any more, whatever is decided about the policies.

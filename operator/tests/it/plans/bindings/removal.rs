@@ -45,7 +45,7 @@ fn how_a_role_ends() {
                 case.deleting = true;
                 case.spec.deletion_policy = RoleDeletionPolicy::Retain;
             },
-            &["annotate 0", "put podidentity-revoked", "trust Deny", "mark as retained", "remove finalizer"],
+            &["put podidentity-revoked", "trust Deny", "mark as retained", "annotate 0", "remove finalizer"],
             "False Deleting Reconciling",
             "+Granted -Deleting -Deleting",
         ),
