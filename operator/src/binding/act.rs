@@ -50,8 +50,11 @@ pub async fn annotate(client: &Client, view: &View, step: &Annotate) -> Result<S
             Ok(refusal.map_or(Shown::Done, Shown::Refused))
         }
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Shown::Done),
-        // An admission policy, missing rights, or annotations that are too long together.
-        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) && !view.object.deleting => {
+        // An admission policy or webhook (400 where it gives no code of its own), missing rights, or annotations that are too long
+        // together.
+        Err(kube::Error::Api(status))
+            if matches!(status.code, 400 | 403 | 413 | 422) && !view.object.deleting =>
+        {
             tracing::warn!(service_account = name, namespace, error = status.message, "not annotated");
             Ok(Shown::Refused(Refusal { version: version.clone(), finding: not_allowed(&status) }))
         }

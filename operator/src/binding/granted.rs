@@ -13,6 +13,7 @@ use super::absence::known_role;
 use super::model::{Decision, Losses, Memory, Observed, RoleState, Step, View};
 use super::removal;
 use super::role::{Target, revocation};
+use super::verdict;
 use crate::aws::model::{Role, RolePolicies};
 use crate::clock::Clock;
 use crate::grant;
@@ -148,7 +149,10 @@ pub(super) fn grant_lost<'a>(
         };
     }
     let mut steps: Vec<Step> = target.revoke(role, policies).into_iter().map(Step::Change).collect();
-    steps.extend(removal::unannotate(view, observed));
+    let refused =
+        observed.service_account.as_ref().and_then(|account| verdict::refused(view, memory, account));
+    let waits = refused.is_some_and(|(_, at)| clock.since(at) < timings.look_again());
+    steps.extend(removal::unannotate(view, observed).filter(|_| !waits));
     let message = format!(
         "{why}. The role is revoked: no session of it can do anything, and none can begin. It is restored once a grant covers the \
          binding and its specification is accepted"

@@ -181,17 +181,19 @@ fn service_account_annotated(case: &Case<'_>) -> Wanted {
             _ => Wanted::unknown(TYPE, no_target(view)),
         };
     };
+    let refused = refused(view, memory, service_account).map(|(refused, _)| refused);
     if let Some(revoked) = blocking(case).filter(|finding| finding.reason == Reason::Revoked) {
-        return Wanted::no(TYPE, revoked.clone());
+        let stays = refused.filter(|_| !service_account.ours.is_empty());
+        return Wanted::no(TYPE, stays.unwrap_or(revoked).clone());
     }
     if service_account.has_exactly(&view.annotations(role_arn)) {
         return Wanted::yes(TYPE, Reason::Annotated, "the annotations are in place");
     }
+    if let Some(refused) = refused {
+        return Wanted::no(TYPE, refused.clone());
+    }
     if steps.iter().any(|step| matches!(step, Step::Own(Own::Annotate(_)))) {
         return Wanted::no(TYPE, Finding::new(Reason::Progressing, "to be done: annotations"));
-    }
-    if let Some((refused, _)) = refused(view, memory, service_account) {
-        return Wanted::no(TYPE, refused.clone());
     }
     if memory.annotated.is_some_and(|annotated| annotated.put_back.is_some()) && blocking(case).is_none() {
         let message = "something has removed the annotations again after they were put back, which is done once a minute at most: \
