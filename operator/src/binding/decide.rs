@@ -17,7 +17,7 @@ use super::model::{
 };
 use super::pods::missing;
 use super::removal;
-use super::role::{inline, trust};
+use super::role::{boundary, inline, trust};
 use super::verdict::{self, Case, READY};
 use crate::aws::error::{AwsError, Class};
 use crate::aws::model::{IamWrite, Write};
@@ -66,6 +66,8 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     };
     let digest = match (&in_spec, &observed.role) {
         (Some(in_spec), _) => Some(Some(in_spec.target.clone())),
+        // What is only reported is a difference from the same specification after the next edit, too.
+        (None, _) if summary.finding().is_some_and(|finding| finding.reason == Reason::DriftDetected) => None,
         (None, Ok(Some(RoleState::Found(..) | RoleState::Missing))) => Some(None),
         // This copy of the binding may still have the digest that was taken out.
         (None, _) => memory.digest_forgotten.then_some(None),
@@ -83,7 +85,8 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
             revoke_at,
         },
         // A role that the binding does not want any more is removed, not put back; and a former trust changes by time.
-        drift: view.object.was_ready
+        drift: view.shows_drift()
+            && view.was_read_as_target() != Some(false)
             && view.spec().role.is_some()
             && !steps.iter().filter_map(Step::change).any(is_of_move),
         steps,
@@ -292,7 +295,10 @@ fn make_role<'a>(
         view.spec().drift_policy == DriftPolicy::ReportOnly && view.shows_drift() && !has_lost_rights;
     // The changes of a move depend on time: nobody else has caused them.
     let moves = changes.iter().any(is_of_move);
-    let is_reported = |change: &Change| reports && !(moves && trust::is_of_move(change));
+    // The boundary is the administrator's: it is put in place whatever a tenant's specification says.
+    let is_reported = |change: &Change| {
+        reports && !(moves && trust::is_of_move(change)) && change.attribute != boundary::BOUNDARY
+    };
     let drifted: Vec<&Change> = changes.iter().filter(|change| is_reported(change)).collect();
     let summary = if changes.is_empty() {
         Summary::Ready(verdict::as_specified(target, found.flatten()))

@@ -68,7 +68,7 @@ pub fn as_before(
 ) -> Option<InSpec> {
     let digest = ListedRole::digest(&target.trust.policy, &target.settings);
     let is_listed = listed.is_some_and(|listed| listed.digest == Some(digest));
-    (is_listed && view.was_in_spec(target)).then(|| InSpec {
+    (is_listed && view.was_in_spec()).then(|| InSpec {
         target: target.digest(),
         listed: digest,
         read: None,
@@ -122,14 +122,21 @@ impl View {
 
     /// Whether the status says that the role was read as it is specified now.
     #[must_use]
-    pub fn was_in_spec(&self, target: &Target) -> bool {
-        let digest = self.binding.status.as_ref().and_then(|status| status.role_digest.as_ref());
+    pub fn was_in_spec(&self) -> bool {
         self.wants_role()
             && self.object.finalizer
             && self.object.was_ready
             && self.binding.has_role()
             && self.ready_reason() == Some(Reason::Ready)
-            && digest == Some(&target.digest())
+            && self.was_read_as_target() == Some(true)
+    }
+
+    /// Whether the role was read as what is specified now, and not as something else; `None` where the status does not say that. An edit
+    /// of the issuer, such as another boundary, changes what is specified, too.
+    #[must_use]
+    pub fn was_read_as_target(&self) -> Option<bool> {
+        let digest = self.binding.status.as_ref()?.role_digest.as_ref()?;
+        self.target.as_ref().ok().map(|target| *digest == target.digest())
     }
 
     /// Whether the status has a digest, which the next process believes although this one may have ended between two changes. The digest

@@ -144,15 +144,15 @@ impl View {
         find(&status.conditions, ConditionType::Ready).map(|ready| ready.reason)
     }
 
-    /// Whether somebody else has caused the difference between role and specification: the role was as specified for this generation
-    /// before, or the difference was reported before.
+    /// Whether somebody else has caused the difference between role and specification: the role was read as what is specified now, or
+    /// was as specified for this generation, or the difference was reported before.
     #[must_use]
     pub fn shows_drift(&self) -> bool {
         let status = self.binding.status.as_ref();
         let is_of_generation =
             status.is_some_and(|status| status.observed_generation == Some(self.object.generation));
         let reported = is_of_generation && self.ready_reason() == Some(Reason::DriftDetected);
-        self.object.was_ready || reported
+        self.object.was_ready || reported || self.was_read_as_target() == Some(true)
     }
 
     /// Whether `spec.roleARN` is the role that this binding makes or made: then it stays as it is.

@@ -43,7 +43,7 @@ pub async fn observe(
         }
         let place = view.place(target);
         // The first pass of this process: an earlier one has read the role, and the list shows whether it has changed.
-        let begins = !memory.begun && memory.in_spec.is_none() && view.was_in_spec(target);
+        let begins = !memory.begun && memory.in_spec.is_none() && view.was_in_spec();
         memory.begun = true;
         if begins {
             // Without a list the roles are read.

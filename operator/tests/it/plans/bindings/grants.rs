@@ -1,9 +1,9 @@
-//! Grants that are missing, that are taken away and that come back; inline policies; what is only reported.
+//! Grants that are missing, that are taken away and that come back; inline policies.
 
 use binding::model::Losses;
 use binding::role::inline;
 use crds::names::{CONFIRM_ANNOTATION, REVOKED_POLICY};
-use crds::{DriftPolicy, InlinePolicies, InlinePolicy};
+use crds::{InlinePolicies, InlinePolicy};
 use k8s_openapi::jiff::SignedDuration;
 
 use super::case::{Case, check};
@@ -32,10 +32,6 @@ impl Case {
         self.issuer.as_mut().unwrap().grants[0].inline_policies = Some(InlinePolicies::Allow);
         let document = document.as_object().unwrap().clone();
         self.spec.role.as_mut().unwrap().inline_policies.push(InlinePolicy { name: name.into(), document });
-    }
-
-    fn only_report(&mut self) {
-        self.spec.drift_policy = DriftPolicy::ReportOnly;
     }
 }
 
@@ -457,45 +453,6 @@ fn inline_policies() {
             &[],
             "False InvalidSpec Stalled",
             "+Granted -InvalidSpec +Annotated",
-        ),
-    ]);
-}
-
-#[test]
-fn drift_that_is_only_reported() {
-    check(&[
-        (
-            "only reported",
-            |case| {
-                case.only_report();
-                case.role().trust = "{}".into();
-                case.policies().attached.clear();
-            },
-            &[],
-            "False DriftDetected Stalled",
-            "+Granted -DriftDetected +Annotated",
-        ),
-        (
-            "reported before: it stays so",
-            |case| {
-                case.only_report();
-                (case.was_ready, case.ready_reason) = (false, Some(Reason::DriftDetected));
-                case.role().trust = "{}".into();
-            },
-            &[],
-            "False DriftDetected Stalled",
-            "+Granted -DriftDetected +Annotated",
-        ),
-        (
-            "an edit of the specification is no drift",
-            |case| {
-                case.only_report();
-                case.was_ready = false;
-                case.wants(&[QUEUE]);
-            },
-            &["attach queue", "detach storage"],
-            "False Progressing Reconciling",
-            "+Granted -Progressing +Annotated",
         ),
     ]);
 }

@@ -2,6 +2,7 @@
 
 mod annotations;
 mod case;
+mod drift;
 mod due;
 mod grants;
 mod moves;
