@@ -298,7 +298,7 @@ pub struct PodIdentityBindingStatus {
     /// Name of the role that was made for this binding, once it was seen to exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role_name: Option<String>,
-    /// `OidcIssuer` whose tokens that role trusts for new pods, as it was last read; absent where that is `default`.
+    /// `OidcIssuer` whose tokens that role trusts for new pods, as it was last read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
     /// Audience of those tokens; absent where that is `sts.amazonaws.com`.

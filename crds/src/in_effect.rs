@@ -7,7 +7,7 @@
 use crate::condition::ConditionType;
 use crate::conditions::is_true;
 use crate::holder::Claim;
-use crate::names::{DEFAULT_AUDIENCE, DEFAULT_ISSUER};
+use crate::names::DEFAULT_AUDIENCE;
 use crate::{PodIdentityBinding, PodIdentityBindingStatus};
 
 /// The audience for the pods of a binding; `None` is the first one of its issuer.
@@ -19,12 +19,12 @@ pub fn audience(binding: &PodIdentityBinding) -> Option<&str> {
     }
 }
 
-/// Name of the `OidcIssuer` that the role of a binding trusts, and whose region its pods get.
+/// Name of the `OidcIssuer` under which the role of a binding was made: its grants hold for the role, and pods get its region.
 #[must_use]
 pub fn issuer(binding: &PodIdentityBinding) -> &str {
     match trusted(binding) {
-        Some(status) => status.issuer.as_deref().unwrap_or(DEFAULT_ISSUER),
-        None => binding.spec.issuer_name(),
+        Some(PodIdentityBindingStatus { issuer: Some(issuer), .. }) => issuer,
+        Some(_) | None => binding.spec.issuer_name(),
     }
 }
 
@@ -82,9 +82,9 @@ mod tests {
             assert_eq!(audience(&binding), expected, "{object}");
             // The issuer follows the same rule.
             let counts = matches!(expected, Some("former" | DEFAULT_AUDIENCE));
-            let former = if trusted.is_some() { "former" } else { DEFAULT_ISSUER };
-            assert_eq!(issuer(&binding), if counts { former } else { "next" }, "{object}");
-            assert_eq!((uses_issuer(&binding, "next"), uses_issuer(&binding, former)), (true, counts));
+            let counts = counts && trusted.is_some();
+            assert_eq!(issuer(&binding), if counts { "former" } else { "next" }, "{object}");
+            assert_eq!((uses_issuer(&binding, "next"), uses_issuer(&binding, "former")), (true, counts));
         }
     }
 }

@@ -34,7 +34,8 @@ pub fn unconfirmed(
 }
 
 /// What the status says of the role; `None` leaves that as it is. Only what was seen is reported. A role that was seen before keeps its
-/// name until it is certain that it is gone; then it ties the binding to its issuer no longer, and the webhook may not give it to pods.
+/// name until it is certain that it is gone: then it ties the binding to its issuer no longer. Not where another role was looked for, and
+/// not where no issuer would be left that says where the role would be.
 #[must_use]
 pub fn known_role(
     view: &View,
@@ -47,7 +48,9 @@ pub fn known_role(
     match observed.role.as_ref().ok()? {
         Some(RoleState::Found(..)) => view.own_role(observed),
         Some(RoleState::AsSpecified) => view.target.as_ref().ok().map(RoleFacts::of),
-        Some(RoleState::Missing) if is_gone() => Some(RoleFacts::default()),
+        Some(RoleState::Missing) if is_gone() && view.knows_issuer && view.former_role().is_none() => {
+            Some(RoleFacts::default())
+        }
         None | Some(RoleState::Missing) => (!view.binding.has_role()).then(RoleFacts::default),
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn lost_rights<'a>(
     else {
         return None;
     };
-    let issuer = view.issuer().ok().filter(|_| view.object.finalizer && target.owns(role).is_ok())?;
+    let issuer = view.granting.as_ref().filter(|_| view.object.finalizer && target.owns(role).is_ok())?;
     let (policy_arns, inline) = target.rights(policies);
     let request = grant::Request {
         namespace: grant::Namespace { name: &view.object.namespace, labels: view.labels.as_deref() },
@@ -134,7 +134,7 @@ pub(super) fn grant_lost<'a>(
     }
     if !begun && view.losses.is_suspicious() && !is_confirmed(view) {
         let Losses { lost, roles } = view.losses;
-        let issuer = view.issuer.as_ref();
+        let issuer = view.granting.as_ref();
         let name = issuer.map(|issuer| issuer.name()).unwrap_or_default();
         let generation = issuer.and_then(|issuer| issuer.metadata.generation).unwrap_or_default();
         let message = format!(
@@ -177,7 +177,7 @@ pub(super) fn known_revocation(view: &View, memory: &Memory) -> Option<Timestamp
 /// Whether an administrator has confirmed that so many roles are revoked after this change of grants.
 fn is_confirmed(view: &View) -> bool {
     let confirmed = || {
-        let metadata = &view.issuer.as_ref()?.metadata;
+        let metadata = &view.granting.as_ref()?.metadata;
         let (generation, number) = metadata.annotations.as_ref()?.get(CONFIRM_ANNOTATION)?.split_once(':')?;
         let is_this = generation.parse().ok() == metadata.generation;
         is_this.then(|| number.parse::<usize>().ok())?

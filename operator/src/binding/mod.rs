@@ -20,7 +20,7 @@ use crds::condition::{ConditionType, Wanted};
 use crds::conditions::{Condition, Conditions, find, is_true};
 use crds::holder::Claim;
 use crds::in_effect;
-use crds::names::OPERATOR_SERVICE_ACCOUNT;
+use crds::names::{self, OPERATOR_SERVICE_ACCOUNT};
 use crds::{Finding, OidcIssuer, PodIdentityBinding, PodIdentityBindingStatus, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::reflector::Store;
@@ -116,7 +116,9 @@ impl Kind for Binding {
         let mut view = View {
             object: state.clone(),
             binding: Arc::clone(object),
+            knows_issuer: false,
             issuer: cluster.issuer(object.spec.issuer_name()),
+            granting: None,
             siblings: Vec::new(),
             own_namespace,
             reserved: own_namespace && service_account == OPERATOR_SERVICE_ACCOUNT,
@@ -128,14 +130,16 @@ impl Kind for Binding {
             refused: None,
             losses: Losses::default(),
         };
+        view.knows_issuer = view.issuer.is_some();
         if !view.never_had_role() {
             view.target = target(object, state, view.issuer.as_ref(), context).await;
             stay_with_role(&mut view, object, context).await;
         }
+        view.granting = granting(&view, cluster).or_else(|| view.issuer.clone());
         view.grant =
             granted::check_grant(&state.namespace, view.labels.as_deref(), &object.spec, view.issuer());
         let is_to_be_revoked = object.status.as_ref().is_some_and(|status| status.revoke_at.is_some());
-        if let Some(issuer) = view.issuer.as_ref().filter(|_| is_to_be_revoked) {
+        if let Some(issuer) = view.granting.as_ref().filter(|_| is_to_be_revoked) {
             view.losses = losses(issuer, cluster);
         }
         let account = view.issuer.as_ref().map(|issuer| context.accounts.of(&issuer.spec));
@@ -259,6 +263,11 @@ async fn stay_with_role(view: &mut View, object: &PodIdentityBinding, context: &
     if !cannot_have_it {
         return;
     }
+    let made_under = context.cluster.issuer(in_effect::issuer(object));
+    if let Some(abandoned) = made_under.filter(|issuer| view.object.deleting && issuer.is_abandoned()) {
+        (view.target, view.issuer) = (Err(Unresolved::Abandoned), Some(abandoned));
+        return;
+    }
     let mut candidates = Vec::new();
     for issuer in context.cluster.issuers.state() {
         let found = target(object, &view.object, Some(&issuer), context).await;
@@ -283,12 +292,27 @@ async fn stay_with_role(view: &mut View, object: &PodIdentityBinding, context: &
     (view.target, view.issuer) = (found, Some(issuer));
 }
 
+/// The issuer under which the role was made, where the specification is not in effect and that issuer still stands for the role.
+fn granting(view: &View, cluster: &Cluster) -> Option<Arc<OidcIssuer>> {
+    let status = view.binding.status.as_ref()?;
+    let issuer = cluster.issuer(in_effect::issuer(&view.binding))?;
+    let account = &view.spec().service_account_name;
+    let name = names::role_name(&issuer.spec.cluster_name, &view.object.namespace, account);
+    (status.role_name.as_ref() == Some(&name)).then_some(issuer)
+}
+
 /// How many roles of an issuer are to be revoked, by the status: an edit that asks for more than is granted is no loss, and must not
 /// keep a role from being revoked.
 fn losses(issuer: &OidcIssuer, cluster: &Cluster) -> Losses {
     let mut losses = Losses::default();
-    for binding in cluster.bindings_of(&issuer.name_any()) {
-        if binding.spec.role.is_none() || !binding.has_role() || binding.deleting() || is_revoked(&binding) {
+    for binding in cluster.bindings_of(issuer.name()) {
+        let is_other = in_effect::issuer(&binding) != issuer.name();
+        if is_other
+            || binding.spec.role.is_none()
+            || !binding.has_role()
+            || binding.deleting()
+            || is_revoked(&binding)
+        {
             continue;
         }
         losses.roles += 1;

@@ -27,8 +27,13 @@ pub struct View {
     pub object: ObjectState,
     /// The binding.
     pub binding: Arc<PodIdentityBinding>,
-    /// The issuer it names, if that exists.
+    /// The issuer it names, if that exists; or another one, under which its role stays (`refused`).
     pub issuer: Option<Arc<OidcIssuer>>,
+    /// Whether the issuer that it names exists.
+    pub knows_issuer: bool,
+    /// The issuer whose grants hold for what the role has: the one under which it was made, until a specification with another one is
+    /// in effect.
+    pub granting: Option<Arc<OidcIssuer>>,
     /// The other bindings on the `ServiceAccount`.
     pub siblings: Vec<Sibling>,
     /// Whether it is in the operator's own namespace.
@@ -414,7 +419,7 @@ pub struct Facts {
 /// What a role trusts of the specification.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Trusted {
-    /// The issuer; `None` for the one named `default`.
+    /// Name of the issuer; `None` where that was never read.
     pub issuer: Option<String>,
     /// The audience; `None` for `sts.amazonaws.com`.
     pub audience: Option<String>,

@@ -42,10 +42,11 @@ impl View {
         };
         let issuer = self.issuer.as_ref()?;
         let audience = self.spec().audience.as_deref().unwrap_or(issuer.spec.audience());
-        let other_than = |default: &str, found: &str| (found != default).then(|| found.to_owned());
         trusts.then(|| Trusted {
-            issuer: other_than(names::DEFAULT_ISSUER, issuer.name()),
-            audience: other_than(names::DEFAULT_AUDIENCE, audience),
+            issuer: Some(issuer.name().to_owned()),
+            audience: Some(audience)
+                .filter(|audience| *audience != names::DEFAULT_AUDIENCE)
+                .map(str::to_owned),
         })
     }
 

@@ -11,6 +11,7 @@ use super::absence::unconfirmed;
 use super::holder::{heir, other_holder};
 use super::model::{Annotate, Decision, Memory, Observed, Own, RoleState, Step, Unresolved, View};
 use super::role::Target;
+use super::verdict::issuer_name;
 use crate::aws::error::AwsError;
 use crate::aws::model::RolePolicies;
 use crate::clock::Clock;
@@ -146,7 +147,7 @@ pub(super) fn abandoned(view: &View) -> Option<Finding> {
     };
     let message = format!(
         "annotation {ABANDON_ANNOTATION} of OidcIssuer {} is true: AWS is not asked, and this stays there: {}",
-        view.spec().issuer_name(),
+        issuer_name(view),
         known.or_else(computed).map_or_else(|| "nothing".to_owned(), |role| format!("role {role}"))
     );
     Some(Finding::new(Reason::Abandoned, message))
@@ -158,7 +159,7 @@ fn unresolved(view: &View, target: &Target, state: Option<&RoleState>) -> Option
         return Some(format!(
             "the binding has role {arn}, and OidcIssuer {} now stands for {}: restore the OidcIssuer as it was, or remove that role \
              in AWS and then our finalizer (docs/install.md, section Escape)",
-            view.spec().issuer_name(),
+            issuer_name(view),
             target.arn
         ));
     }

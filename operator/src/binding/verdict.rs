@@ -84,8 +84,7 @@ fn granted(case: &Case<'_>) -> Wanted {
     match (&spec.role, &case.view.grant) {
         (None, _) => Wanted::yes(C::Granted, Reason::NotRequired, "a role made elsewhere needs no grant"),
         (Some(_), Ok(())) => {
-            let issuer = case.view.issuer.as_deref().map_or(spec.issuer_name(), OidcIssuer::name);
-            let message = format!("covered by a grant of OidcIssuer {issuer}");
+            let message = format!("covered by a grant of OidcIssuer {}", issuer_name(case.view));
             Wanted::yes(C::Granted, Reason::Granted, message)
         }
         (Some(_), Err(missing)) if missing.reason == Reason::DependencyNotReady => {
@@ -237,6 +236,11 @@ fn pods_injected(case: &Case<'_>) -> Wanted {
             Wanted { type_: TYPE, holds: Holds::AsBefore, finding }
         }
     }
+}
+
+/// Name of the issuer under which the binding is: the specification may name another one, which cannot have its role.
+pub(super) fn issuer_name(view: &View) -> &str {
+    view.issuer.as_deref().map_or(view.spec().issuer_name(), OidcIssuer::name)
 }
 
 /// Why no role is known: the issuer does not exist.

@@ -30,6 +30,10 @@ async fn an_abandoned_issuer_and_its_bindings_end_without_aws() {
     assert!(!world.annotations("app").await.is_empty());
     world.stop().await;
     let before = world.sim.state();
+    // Its last edit was refused: the role is of the former issuer.
+    let edited =
+        json!({"serviceAccountName": "app", "issuerRef": {"name": "nowhere"}, "role": {"policyARNs": []}});
+    world.apply_binding("app", edited).await;
     world.start_without_rights().await;
     world.bindings().delete("app", &DeleteParams::default()).await.unwrap();
     world.binding_is("app", "DeletionBlocked").await;

@@ -164,6 +164,7 @@ async fn a_statement_that_is_added_is_drift_and_an_issuer_of_another_cluster_nam
     world.until_aws("the specified trust", |s| s.roles[&name].trust == role.trust).await;
     assert_eq!(world.writes(), ["UpdateAssumeRolePolicy"]);
 
+    let mut two = next.clone();
     next.cluster_name = "office".into();
     next.s3.as_mut().unwrap().bucket = "office-111122223333-eu-central-1-an".into();
     world.apply_issuer_as("office", &next).await;
@@ -184,6 +185,23 @@ async fn a_statement_that_is_added_is_drift_and_an_issuer_of_another_cluster_nam
     world.apply_issuer(&spec).await;
     world.binding_is("app", "GrantLost").await;
     world.apply_issuer(&world.spec()).await;
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    // Nor does one that could have the role, and grants it, under an edit that is refused.
+    world.apply_binding("app", bound(&json!({"issuerRef": {"name": "next"}, "audience": "unknown"}))).await;
+    world.binding_is("app", "InvalidSpec").await;
+    world.apply_issuer(&spec).await;
+    world.binding_is("app", "GrantLost").await;
+    world.apply_issuer(&world.spec()).await;
+    world.binding_is("app", "InvalidSpec").await;
+    // One that does not grant it takes nothing away.
+    two.grants.clear();
+    world.apply_issuer_as("next", &two).await;
+    world.apply_binding("app", bound(&json!({"issuerRef": {"name": "next"}}))).await;
+    world.binding_is("app", "NotGranted").await;
+    let status = world.binding("app").await.status.unwrap();
+    assert_eq!((status.issuer.as_deref(), status.revoke_at), (Some("default"), None));
+    assert_eq!(json!(world.role().unwrap()), json!(role));
     world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Ready").await;
     world.unbind("app").await;

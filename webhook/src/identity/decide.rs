@@ -3,8 +3,8 @@
 //! Order: the container-credentials file, the `PodIdentityBinding` that holds the `ServiceAccount`, the `ServiceAccount`'s
 //! annotations, the ConfigMap. The first that gives one decides alone: later ones add nothing to it.
 //!
-//! Issuers: a binding takes account, partition, cluster name, region and audience from the issuer that it names, or, if that one
-//! cannot have its role, from the one that has. All others take region and account from the cluster's default issuer.
+//! Issuers: a binding takes account, partition, cluster name, region and audience from its issuer: the one that it names, and while that is
+//! not in effect the one under which its role was made. All others take region and account from the cluster's default issuer.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -20,6 +20,8 @@ use super::super::*;
 pub struct Case {
     pub issuer: Option<OidcIssuerSpec>,
     pub issuer_deleting: bool,
+    /// The one under which the role was made, where that is another one.
+    pub made_under: Option<OidcIssuerSpec>,
     /// Annotations of the issuer and of the binding.
     pub annotations: BTreeMap<String, String>,
     pub losses: Losses,
@@ -129,6 +131,13 @@ impl Case {
             own_namespace: false,
             reserved: self.namespace == "podidentity-system",
             binding: Arc::new(binding),
+            knows_issuer: issuer.is_some(),
+            granting: self
+                .made_under
+                .as_ref()
+                .map(|spec| OidcIssuer::new("former", spec.clone()))
+                .or_else(|| issuer.clone())
+                .map(Arc::new),
             issuer: issuer.map(Arc::new),
             siblings: self.siblings.clone(),
             object,
@@ -147,6 +156,7 @@ impl Case {
         let mut case = Self {
             issuer: Some(issuer_spec()),
             issuer_deleting: false,
+            made_under: None,
             annotations: BTreeMap::new(),
             losses: Losses::default(),
             revoke_in: None,

@@ -92,6 +92,39 @@ fn a_grant_that_is_taken_away() {
             "-NotGranted -Revoked -Revoked",
         ),
         (
+            "the issuer under which the role was made grants it no more, and the one of a refused edit does",
+            |case| {
+                case.made_under = case.issuer.clone();
+                case.made_under.as_mut().unwrap().grants.clear();
+                case.spec.audience = Some("unknown".into());
+            },
+            &[],
+            "False GrantLost Stalled",
+            "+Granted -GrantLost -GrantLost",
+        ),
+        (
+            "an edit to an issuer that does not grant it, while the former one does",
+            |case| {
+                case.made_under = case.issuer.clone();
+                case.issuer.as_mut().unwrap().grants.clear();
+            },
+            &[],
+            "False NotGranted Stalled",
+            "-NotGranted +Verified +Annotated",
+        ),
+        (
+            "an edit to an issuer that grants it, after the former one does not: a move",
+            |case| {
+                case.made_under = case.issuer.clone();
+                case.made_under.as_mut().unwrap().grants.clear();
+                case.was_ready = false;
+                case.revoked();
+            },
+            &["trust Allow", "remove podidentity-revoked", "annotate 2"],
+            "False Progressing Reconciling",
+            "+Granted -Progressing -Progressing",
+        ),
+        (
             "the grant is back: trust and annotations, and the denial is taken away last",
             Case::revoked,
             &["trust Allow", "remove podidentity-revoked", "annotate 2"],

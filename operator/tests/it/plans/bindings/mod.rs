@@ -359,6 +359,10 @@ fn a_role_is_reported_once_it_was_seen() {
         edit(&mut case);
         case.observed.role = Ok(Some(RoleState::Missing));
         assert_eq!(case.plan().facts.role, Some(RoleFacts::default()));
+        // Another role was looked for.
+        case.named_arn = Some("arn:aws:iam::111122223333:role/podidentity/office/office.vault.vault-x");
+        assert_eq!(case.plan().facts.role, None);
+        case.named_arn = None;
         case.just_started();
         assert_eq!(case.plan().facts.role, None);
     }

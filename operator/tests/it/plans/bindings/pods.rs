@@ -233,8 +233,9 @@ fn what_the_webhook_gives_is_what_is_expected_of_pods() {
 #[test]
 fn the_status_has_issuer_and_audience_that_the_role_was_read_to_trust() {
     let recorded = |case: &Case| case.plan().facts.trusted;
-    let default_issuer =
-        |audience: Option<&str>| Some(Trusted { issuer: None, audience: audience.map(str::to_owned) });
+    let default_issuer = |audience: Option<&str>| {
+        Some(Trusted { issuer: Some("default".into()), audience: audience.map(str::to_owned) })
+    };
     let mut case = Case::good();
     assert_eq!(recorded(&case), default_issuer(None), "the default ones");
     case.spec.audience = Some("vault".into());
