@@ -95,6 +95,9 @@ impl Campaign {
         } else {
             run_operator(scenario, world, specs, credentials, trouble).await
         };
+        for process in [&earlier, &world.sim.calls()] {
+            assert_eq!(deleted_unread(process), [""; 0], "{scenario:?} {trouble:?}");
+        }
         let (calls, writes) = ([earlier, world.sim.calls()].concat(), world.hold.writes());
         world.sim.behave(|behaviour| behaviour.lag_milliseconds = 0);
         let issuer = world.issuers().get_opt(scenario.issuer()).await.unwrap();
@@ -224,6 +227,21 @@ fn effects(calls: &[Call]) -> BTreeMap<String, usize> {
         *effects.entry(call.action.clone()).or_default() += 1;
     }
     effects
+}
+
+/// What a process deleted although it had not read before whose that is.
+fn deleted_unread(calls: &[Call]) -> Vec<String> {
+    let is_unread = |(number, call): &(usize, &Call)| {
+        let read = match call.action.as_str() {
+            "DeleteRole" => "GetRole",
+            "DeleteOpenIDConnectProvider" => "GetOpenIDConnectProvider",
+            "DeleteBucket" => "GetBucketTagging",
+            _ => return false,
+        };
+        !calls[..*number].iter().any(|earlier| earlier.action == read && earlier.resource == call.resource)
+    };
+    let deleted = calls.iter().enumerate().filter(is_unread);
+    deleted.map(|(_, call)| format!("{} {}", call.action, call.resource)).collect()
 }
 
 #[tokio::test]
