@@ -1,7 +1,12 @@
 //! Edits of a `PodIdentityBinding`.
 
-use crds::PodIdentityBinding;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use aws_sim::world::Role;
+use crds::binding::DEFAULT_SESSION;
 use crds::names::DEFAULT_AUDIENCE;
+use crds::{PodIdentityBinding, PodIdentityBindingSpec};
 use kube::Api;
 use kube::core::ApiResource;
 use serde_json::{Value, json};
@@ -166,7 +171,7 @@ async fn no_edit_of_a_binding_breaks_it_and_every_valid_one_is_reached_soon() {
     issuer.audiences.push("vault".into());
     issuer.grants[0].policy_arns.push(MISSING.into());
     issuer.grants[0].inline_policies = Some(crds::InlinePolicies::Allow);
-    issuer.grants[0].max_session_duration = Some(std::time::Duration::from_hours(2).into());
+    issuer.grants[0].max_session_duration = Some(Duration::from_hours(2).into());
     world.apply_issuer(&issuer).await;
     world.start().await;
     world.issuer_is("Ready").await;
@@ -221,6 +226,7 @@ async fn follow(subject: &mut Subject, outcome: Outcome) {
             subject.world.sim.change(|state| state.roles.remove(&name));
         }
     } else if outcome == Outcome::Applied {
+        is_as_specified(&spec, role.as_ref().unwrap(), &subject.history);
         if let (Some(before), Some(after)) = (&subject.role, &role) {
             assert_eq!(before.id, after.id, "the role was made again: {:#?}", subject.history);
         } else {
@@ -228,4 +234,20 @@ async fn follow(subject: &mut Subject, outcome: Outcome) {
         }
         subject.role = role;
     }
+}
+
+/// The role has what the specification asks for, and nothing else.
+fn is_as_specified(spec: &Value, role: &Role, history: &[String]) {
+    let spec: PodIdentityBindingSpec = serde_json::from_value(spec.clone()).unwrap();
+    let wanted = spec.role.unwrap();
+    let seconds = wanted.max_session_duration.map_or(DEFAULT_SESSION, Duration::from).as_secs();
+    let arns: BTreeSet<&String> = wanted.policy_arns.iter().collect();
+    assert_eq!(role.attached.iter().collect::<BTreeSet<_>>(), arns, "{history:#?}");
+    let names: BTreeSet<&String> = wanted.inline_policies.iter().map(|policy| &policy.name).collect();
+    assert_eq!(role.inline.keys().collect::<BTreeSet<_>>(), names, "{history:#?}");
+    for policy in &wanted.inline_policies {
+        assert_eq!(role.inline[&policy.name], json!(policy.document), "{history:#?}");
+    }
+    assert_eq!(u64::try_from(role.max_session_duration), Ok(seconds), "{history:#?}");
+    assert!(wanted.description.is_none_or(|wanted| wanted == role.description), "{history:#?}");
 }
