@@ -5,10 +5,10 @@ use crds::condition::ConditionType;
 use crds::conditions::{Status, find};
 use crds::names::{self, RESTART_ANNOTATION, RESTARTED_AT_ANNOTATION, RESTARTED_FOR_ANNOTATION};
 use crds::{MissingPods, PodIdentityBinding, Reason};
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -218,6 +218,43 @@ async fn the_annotation_restarts_each_workload_once_and_none_of_another_service_
         world.binding_is("app", "Ready").await;
     }
     assert_eq!((generation("web").await, generation("foreign").await), (Some(2), Some(1)));
+    world.unbind("app").await;
+}
+
+#[tokio::test]
+async fn the_annotation_restarts_stateful_sets_and_daemon_sets_too() {
+    let world = World::ready().await;
+    let workloads: Vec<Api<DynamicObject>> =
+        [ApiResource::erase::<StatefulSet>(&()), ApiResource::erase::<DaemonSet>(&())]
+            .map(|kind| Api::namespaced_with(world.client.clone(), &world.namespace, &kind))
+            .into();
+    let names = ["StatefulSet", "DaemonSet"];
+    for (api, kind) in workloads.iter().zip(names) {
+        let object = json!({
+            "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "db"},
+            "spec": {
+                "selector": {"matchLabels": {"app": "db"}},
+                "template": {
+                    "metadata": {"labels": {"app": "db"}},
+                    "spec": {"serviceAccountName": "app", "containers": [{"name": "app", "image": "app"}]},
+                },
+            },
+        });
+        api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+        let owner =
+            json!({"apiVersion": "apps/v1", "kind": kind, "name": "db", "uid": "u", "controller": true});
+        let pod = format!("{}-0", kind.to_lowercase());
+        world.pod(&pod, "app", json!({"ownerReferences": [owner]}), json!({})).await;
+    }
+    world.bind("app", &[STORAGE]).await;
+    world.missing("app", 2).await;
+    world.annotate_binding("app", Some("true")).await;
+    for api in &workloads {
+        let restarted = |workload: Option<&DynamicObject>| {
+            workload.is_some_and(|workload| workload.metadata.generation == Some(2))
+        };
+        world.until(api, "db", "its restart", restarted).await;
+    }
     world.unbind("app").await;
 }
 
