@@ -1,6 +1,8 @@
 //! `deletionPolicy: Delete`: the provider goes first, and the rest only after IAM has shown that it is gone. The operator has
 //! credentials that do not come from the issuer; with its own it refuses (`modes.rs`).
 
+use std::time::Duration;
+
 use aws_credential_types::Credentials;
 use aws_sim::{Call, Fault, FaultKind};
 use crds::condition::ConditionType as C;
@@ -104,6 +106,8 @@ async fn a_kill_in_any_call_of_the_deletion_strands_nothing() {
 #[tokio::test]
 async fn what_others_own_stays_and_what_they_put_into_the_bucket_is_named() {
     let mut world = World::new().await;
+    // What it waits for has no event.
+    world.timings.api_server_poll = Duration::from_millis(200);
     world.bootstrap(&deleting(&world)).await.unwrap();
     world.apply_issuer(&deleting(&world)).await;
     world.start_as_administrator().await;
