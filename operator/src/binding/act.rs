@@ -50,11 +50,7 @@ pub async fn annotate(client: &Client, view: &View, step: &Annotate) -> Result<S
             Ok(refusal.map_or(Shown::Done, Shown::Refused))
         }
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Shown::Done),
-        // An admission policy or webhook (400 where it gives no code of its own), missing rights, or annotations that are too long
-        // together.
-        Err(kube::Error::Api(status))
-            if matches!(status.code, 400 | 403 | 413 | 422) && !view.object.deleting =>
-        {
+        Err(kube::Error::Api(status)) if is_refused(&status) && !view.object.deleting => {
             tracing::warn!(service_account = name, namespace, error = status.message, "not annotated");
             Ok(Shown::Refused(Refusal { version: version.clone(), finding: not_allowed(&status) }))
         }
@@ -84,6 +80,13 @@ pub async fn restart(client: &Client, view: &View, workload: &WorkloadRef) -> Sh
         Ok(()) => Shown::Done,
         Err(error) => Shown::NotRestarted(restart::refusal(&error)),
     }
+}
+
+/// Whether the API server will not do it, although it could: an admission policy or webhook (400 where that gives no code of its own, 500
+/// where it does not answer), missing rights, or annotations that are too long together.
+fn is_refused(status: &Status) -> bool {
+    let by_webhook = || status.message.contains("failed calling webhook");
+    matches!(status.code, 400 | 403 | 413 | 422) || (status.code == 500 && by_webhook())
 }
 
 /// The owner of the fields that an apply was refused for.
