@@ -8,7 +8,7 @@ use crds::names::{OPERATOR_SERVICE_ACCOUNT, REVOKED_POLICY};
 use crds::{DriftPolicy, Finding, OidcIssuer, PodIdentityBindingSpec, Reason};
 
 use super::absence::{known_role, unconfirmed};
-use super::due::in_spec;
+use super::due::{in_spec, recorded_digest};
 use super::granted;
 use super::holder::{other_holder, owner};
 use super::model::{
@@ -64,14 +64,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         }
         _ => next,
     };
-    let digest = match (&in_spec, &observed.role) {
-        (Some(in_spec), _) => Some(Some(in_spec.target.clone())),
-        // What is only reported is a difference from the same specification after the next edit, too.
-        (None, _) if summary.finding().is_some_and(|finding| finding.reason == Reason::DriftDetected) => None,
-        (None, Ok(Some(RoleState::Found(..) | RoleState::Missing))) => Some(None),
-        // This copy of the binding may still have the digest that was taken out.
-        (None, _) => memory.digest_forgotten.then_some(None),
-    };
+    let digest = recorded_digest(view, observed, memory, &summary, in_spec.as_ref());
     // Pods that could not be read are read again.
     let unreadable = matches!(observed.pods, PodsState::Unreadable(_)).then(|| timings.look_again());
     let next = next.no_later_than(unreadable);
@@ -87,7 +80,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         // A role that the binding does not want any more is removed, not put back; and a former trust changes by time.
         drift: view.shows_drift()
             && view.was_read_as_target() != Some(false)
-            && view.spec().role.is_some()
+            && view.wants_role()
             && !steps.iter().filter_map(Step::change).any(is_of_move),
         steps,
         facts: Facts { role: facts, trusted, revoke_at, missing: missing(view, observed), digest },
@@ -475,6 +468,10 @@ pub fn after_failure(plan: &Plan, view: &View, error: &AwsError) -> Vec<Wanted> 
             error.resource
         );
         (Summary::Stalled(Finding::new(Reason::InvalidSpec, message)), None)
+    } else if is_drifted(&plan.conditions) && !error.class.stalls() {
+        // The step was the boundary's. What is reported stays so, and nothing else is Ready.
+        let unreachable = (!error.class.is_answer()).then(|| verdict::aws_unreachable(error));
+        return plan.conditions.iter().cloned().chain(unreachable).collect();
     } else {
         failure(view, error)
     };
@@ -484,4 +481,9 @@ pub fn after_failure(plan: &Plan, view: &View, error: &AwsError) -> Vec<Wanted> 
     conditions.extend(plan.conditions.iter().filter(of_plan).cloned());
     conditions.extend(unreachable.map(verdict::aws_unreachable));
     conditions
+}
+
+fn is_drifted(conditions: &[Wanted]) -> bool {
+    let ready = conditions.iter().find(|condition| condition.type_ == C::Ready);
+    ready.is_some_and(|ready| ready.finding.reason == Reason::DriftDetected)
 }

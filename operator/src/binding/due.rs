@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use crds::Reason;
 use crds::condition::Summary;
 use crds::holder::Claim;
 use crds::names::tag;
+use crds::{Finding, Reason};
 
 use super::model::{Due, InSpec, Memory, Observed, RoleState, View};
 use super::role::Target;
@@ -103,6 +103,42 @@ pub fn in_spec(
             })
         }
         RoleState::Found(..) | RoleState::Missing => None,
+    }
+}
+
+/// What the status says of the digest; `None` leaves it as it is.
+#[must_use]
+pub fn recorded_digest(
+    view: &View,
+    observed: &Observed,
+    memory: &Memory,
+    summary: &Summary,
+    in_spec: Option<&InSpec>,
+) -> Option<Option<String>> {
+    // What is shown beside the specification is so after an edit, too, that changes nothing of the role. The next process believes no
+    // digest of a binding that is not Ready by itself.
+    let is_shown = match summary {
+        Summary::Ready(finding) => finding.reason == Reason::ForeignDeny,
+        Summary::Reconciling(_) => false,
+        Summary::Stalled(finding) => finding.reason == Reason::DriftDetected,
+    };
+    // The role stays as it was.
+    let is_refused = matches!(
+        summary,
+        Summary::Stalled(Finding {
+            reason: Reason::InvalidSpec
+                | Reason::NotGranted
+                | Reason::GrantLost
+                | Reason::GrantChangeSuspicious,
+            ..
+        })
+    );
+    match (in_spec, &observed.role, &view.target) {
+        (Some(in_spec), _, _) => Some(Some(in_spec.target.clone())),
+        (None, Ok(Some(RoleState::Found(..))), Ok(target)) if is_shown => Some(Some(target.digest())),
+        (None, Ok(Some(RoleState::Found(..) | RoleState::Missing)), _) if !is_refused => Some(None),
+        // This copy of the binding may still have the digest that was taken out.
+        (None, _, _) => memory.digest_forgotten.then_some(None),
     }
 }
 

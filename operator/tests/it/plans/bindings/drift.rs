@@ -1,5 +1,6 @@
 //! What somebody else has changed: put back, or only reported.
 
+use binding::decide::after_failure;
 use crds::DriftPolicy;
 
 use super::case::{Case, check, name};
@@ -86,11 +87,48 @@ fn what_is_put_back_is_drift_only_where_the_specification_is_the_same() {
         let steps: Vec<String> = plan.steps.iter().map(name).collect();
         assert_eq!(steps.last().unwrap(), "boundary", "{digest:?}");
     }
-    // A difference that is only reported keeps the digest: the next edit may change nothing of the role.
+    // A deletion puts nothing back.
+    let mut case = Case::good();
+    case.role_digest = case.view().target.ok().map(|target| target.digest());
+    case.deleting = true;
+    assert!(!case.plan().drift);
+}
+
+/// The next edit may change nothing of the role.
+#[test]
+fn the_digest_outlives_what_is_only_reported_and_what_is_refused() {
+    let same = Case::good().view().target.unwrap().digest();
+    for (row, change, digest) in [
+        ("reported", Case::only_report as fn(&mut Case), Some(Some(same.clone()))),
+        ("put back", |_| {}, Some(None)),
+        ("refused", |case| case.spec.audience = Some("unknown".into()), None),
+        ("missing", |case| case.observed.role = Ok(Some(RoleState::Missing)), Some(None)),
+    ] {
+        let mut case = Case::good();
+        case.policies().attached.insert(QUEUE.into(), None);
+        change(&mut case);
+        assert_eq!(case.plan().facts.digest, digest, "{row}");
+    }
+    let mut denied = Case::good();
+    denied.policies().inline.insert("AWSRevokeOlderSessions".into(), REVOKE_OLDER.into());
+    assert_eq!(denied.plan().facts.digest, Some(Some(same)));
+    // What was taken out before the role was changed does not come back with an old copy of the binding.
+    let mut forgotten = Case::good();
+    forgotten.memory.digest_forgotten = true;
+    forgotten.spec.audience = Some("unknown".into());
+    assert_eq!(forgotten.plan().facts.digest, Some(None));
+}
+
+/// Nothing says Ready, beside which the next process would believe the digest.
+#[test]
+fn a_boundary_that_cannot_be_put_in_place_now_leaves_the_report() {
     let mut case = Case::good();
     case.only_report();
+    case.role().boundary = None;
     case.policies().attached.insert(QUEUE.into(), None);
-    assert_eq!(case.plan().facts.digest, None);
-    case.spec.drift_policy = DriftPolicy::Correct;
-    assert_eq!(case.plan().facts.digest, Some(None));
+    let conditions = after_failure(&case.plan(), &case.view(), &aws_error(Class::Throttled));
+    assert_eq!(summary(&conditions), "False DriftDetected Stalled");
+    let conditions = after_failure(&case.plan(), &case.view(), &aws_error(Class::Transient));
+    assert_eq!(summary(&conditions), "False DriftDetected Stalled");
+    assert!(conditions.iter().any(|condition| condition.type_ == C::AWSReachable));
 }
