@@ -112,12 +112,14 @@ impl Kind for Binding {
             cluster.namespaces_synced().await;
         }
         let service_account = &object.spec.service_account_name;
+        // A role is removed under the issuer under which it was made.
+        let (named, made_under) = (cluster.issuer(object.spec.issuer_name()), made_under(object, cluster));
         let own_namespace = state.namespace == context.namespace;
         let mut view = View {
             object: state.clone(),
             binding: Arc::clone(object),
-            knows_issuer: false,
-            issuer: cluster.issuer(object.spec.issuer_name()),
+            knows_issuer: named.is_some(),
+            issuer: made_under.clone().filter(|_| state.deleting).or(named),
             granting: None,
             siblings: Vec::new(),
             own_namespace,
@@ -130,12 +132,11 @@ impl Kind for Binding {
             refused: None,
             losses: Losses::default(),
         };
-        view.knows_issuer = view.issuer.is_some();
         if !view.never_had_role() {
             view.target = target(object, state, view.issuer.as_ref(), context).await;
             stay_with_role(&mut view, object, context).await;
         }
-        view.granting = granting(&view, cluster).or_else(|| view.issuer.clone());
+        view.granting = made_under.or_else(|| view.issuer.clone());
         view.grant =
             granted::check_grant(&state.namespace, view.labels.as_deref(), &object.spec, view.issuer());
         let is_to_be_revoked = object.status.as_ref().is_some_and(|status| status.revoke_at.is_some());
@@ -263,11 +264,6 @@ async fn stay_with_role(view: &mut View, object: &PodIdentityBinding, context: &
     if !cannot_have_it {
         return;
     }
-    let made_under = context.cluster.issuer(in_effect::issuer(object));
-    if let Some(abandoned) = made_under.filter(|issuer| view.object.deleting && issuer.is_abandoned()) {
-        (view.target, view.issuer) = (Err(Unresolved::Abandoned), Some(abandoned));
-        return;
-    }
     let mut candidates = Vec::new();
     for issuer in context.cluster.issuers.state() {
         let found = target(object, &view.object, Some(&issuer), context).await;
@@ -292,12 +288,12 @@ async fn stay_with_role(view: &mut View, object: &PodIdentityBinding, context: &
     (view.target, view.issuer) = (found, Some(issuer));
 }
 
-/// The issuer under which the role was made, where the specification is not in effect and that issuer still stands for the role.
-fn granting(view: &View, cluster: &Cluster) -> Option<Arc<OidcIssuer>> {
-    let status = view.binding.status.as_ref()?;
-    let issuer = cluster.issuer(in_effect::issuer(&view.binding))?;
-    let account = &view.spec().service_account_name;
-    let name = names::role_name(&issuer.spec.cluster_name, &view.object.namespace, account);
+/// The issuer under which the role of a binding was made, where that one still stands for the role.
+fn made_under(binding: &PodIdentityBinding, cluster: &Cluster) -> Option<Arc<OidcIssuer>> {
+    let status = binding.status.as_ref()?;
+    let issuer = cluster.issuer(in_effect::issuer(binding))?;
+    let (namespace, account) = (binding.namespace()?, &binding.spec.service_account_name);
+    let name = names::role_name(&issuer.spec.cluster_name, &namespace, account);
     (status.role_name.as_ref() == Some(&name)).then_some(issuer)
 }
 
@@ -306,7 +302,8 @@ fn granting(view: &View, cluster: &Cluster) -> Option<Arc<OidcIssuer>> {
 fn losses(issuer: &OidcIssuer, cluster: &Cluster) -> Losses {
     let mut losses = Losses::default();
     for binding in cluster.bindings_of(issuer.name()) {
-        let is_other = in_effect::issuer(&binding) != issuer.name();
+        let is_other = made_under(&binding, cluster)
+            .map_or(binding.spec.issuer_name() != issuer.name(), |other| other.name() != issuer.name());
         if is_other
             || binding.spec.role.is_none()
             || !binding.has_role()

@@ -63,6 +63,18 @@ async fn after_a_move_to_another_issuer_both_are_trusted_while_they_are_in_use_a
     assert_eq!((&moved.id, statements(&world)), (&before.id, 2));
     assert_eq!(moved.tags[tag::ISSUER], next.issuer_url());
     exchange_token(&world.sim, old_token.clone(), &moved.arn).await.unwrap();
+    // A way back that is refused changes nothing, although the former one is trusted still.
+    let mut spec = world.spec();
+    spec.grants.clear();
+    world.apply_issuer(&spec).await;
+    world.apply_binding("app", bound(&json!({}))).await;
+    world.binding_is("app", "NotGranted").await;
+    let status = world.binding("app").await.status.unwrap();
+    assert_eq!((status.issuer.as_deref(), status.revoke_at), (Some("next"), None));
+    world.apply_issuer(&world.spec()).await;
+    world.apply_binding("app", bound(&json!({"issuerRef": {"name": "next"}}))).await;
+    world.binding_is("app", "Ready").await;
+    assert_eq!(json!(world.role().unwrap()), json!(moved));
     // It stays so, over a restart of the operator, too.
     world.stop().await;
     world.start().await;

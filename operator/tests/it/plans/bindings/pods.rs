@@ -245,8 +245,13 @@ fn the_status_has_issuer_and_audience_that_the_role_was_read_to_trust() {
     let trust = case.view().target.unwrap().trust.policy.to_string();
     case.role().trust = trust;
     assert_eq!(recorded(&case), default_issuer(Some("vault")));
-    // Another right may still be refused: pods must not wait for it.
+    // What was left is still trusted for a while: an edit back to it that is refused is not in effect.
     case.wants(&["arn:aws:iam::111122223333:policy/not-granted"]);
+    assert_eq!(recorded(&case), None);
+    case.wants(&[STORAGE]);
+    case.issuer.as_mut().unwrap().audiences.pop();
+    assert_eq!(recorded(&case), None);
+    case.issuer.as_mut().unwrap().audiences.push("vault".into());
     assert_eq!(recorded(&case), default_issuer(Some("vault")));
     case.role().tags.clear();
     assert_eq!(recorded(&case), None, "of another owner");
