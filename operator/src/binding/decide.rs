@@ -69,7 +69,10 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     let unreadable = matches!(observed.pods, PodsState::Unreadable(_)).then(|| timings.look_again());
     let next = next.no_later_than(unreadable);
     let case = Case { view, observed, memory, holder, steps: &steps, summary: &summary, unreachable };
-    let trusted = view.trusted(observed);
+    let is_of = |reason| summary.finding().is_some_and(|finding| finding.reason == reason);
+    // Of a specification that is refused, nothing is in effect.
+    let is_accepted = !matches!(summary, Summary::Stalled(_)) || is_of(Reason::DriftDetected);
+    let trusted = view.trusted(observed).filter(|_| is_accepted);
     Plan {
         conditions: verdict::conditions(&case),
         note: Note {
@@ -80,6 +83,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         // A role that the binding does not want any more is removed, not put back; and a former trust changes by time.
         drift: view.shows_drift()
             && view.was_read_as_target() != Some(false)
+            && !is_of(Reason::Revoked)
             && view.wants_role()
             && !steps.iter().filter_map(Step::change).any(is_of_move),
         steps,

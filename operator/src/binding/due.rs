@@ -135,7 +135,11 @@ pub fn recorded_digest(
     );
     match (in_spec, &observed.role, &view.target) {
         (Some(in_spec), _, _) => Some(Some(in_spec.target.clone())),
-        (None, Ok(Some(RoleState::Found(..))), Ok(target)) if is_shown => Some(Some(target.digest())),
+        (None, Ok(Some(RoleState::Found(..) | RoleState::Missing)), Ok(target)) if is_shown => {
+            Some(Some(target.digest()))
+        }
+        // Ready is said then, and no more what is shown beside.
+        (None, Err(_), _) if view.ready_reason() == Some(Reason::ForeignDeny) => Some(None),
         (None, Ok(Some(RoleState::Found(..) | RoleState::Missing)), _) if !is_refused => Some(None),
         // This copy of the binding may still have the digest that was taken out.
         (None, _, _) => memory.digest_forgotten.then_some(None),
@@ -175,12 +179,13 @@ impl View {
         self.target.as_ref().ok().map(|target| *digest == target.digest())
     }
 
-    /// Whether the status has a digest, which the next process believes although this one may have ended between two changes. The digest
-    /// of a binding that is being deleted is never used.
+    /// Whether the status has a digest that the next process believes (`was_in_spec`), although this one may have ended between two changes.
+    /// One that it does not believe is not taken out: each write of the status is followed by a pass.
     #[must_use]
     pub fn records_digest(&self) -> bool {
         let status = self.binding.status.as_ref();
-        !self.object.deleting && status.is_some_and(|status| status.role_digest.is_some())
+        let has_digest = status.is_some_and(|status| status.role_digest.is_some());
+        has_digest && !self.object.deleting && self.ready_reason() == Some(Reason::Ready)
     }
 
     /// Whether the binding makes a role, and is not being deleted.

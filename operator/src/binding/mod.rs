@@ -186,8 +186,8 @@ impl Kind for Binding {
         if plan.note.in_spec.is_some() {
             memory.in_spec.clone_from(&plan.note.in_spec);
             (memory.role, memory.policies) = (None, None);
-            memory.digest_forgotten = false;
         }
+        memory.digest_forgotten &= !matches!(plan.facts.digest, Some(Some(_)));
         memory.revoke_at = plan.note.revoke_at;
         memory.acted |= !plan.steps.is_empty();
     }

@@ -31,13 +31,10 @@ impl View {
         Some(Expected { role_arn: role_arn.into(), audience: audience.into() })
     }
 
-    /// Issuer and audience of the specification, where it is accepted, and the role was read and trusts them. What was left may be
-    /// trusted still, for a while.
+    /// Issuer and audience of the specification, where the role was read and trusts them. What was left is trusted still, for a while: of
+    /// a specification that is refused, this says nothing.
     #[must_use]
     pub fn trusted(&self, observed: &Observed) -> Option<Trusted> {
-        if self.grant.is_err() || self.refused.is_some() || self.invalid.is_some() {
-            return None;
-        }
         let target = self.target.as_ref().ok().filter(|_| self.spec().role.is_some())?;
         let trusts = match observed.role.as_ref().ok()?.as_ref()? {
             RoleState::AsSpecified => true,
@@ -46,7 +43,6 @@ impl View {
         };
         let issuer = self.issuer.as_ref()?;
         let audience = self.spec().audience.as_deref().unwrap_or(issuer.spec.audience());
-        let trusts = trusts && issuer.spec.audiences.iter().any(|one| one == audience);
         trusts.then(|| Trusted {
             issuer: Some(issuer.name().to_owned()),
             audience: Some(audience)

@@ -87,11 +87,32 @@ fn what_is_put_back_is_drift_only_where_the_specification_is_the_same() {
         let steps: Vec<String> = plan.steps.iter().map(name).collect();
         assert_eq!(steps.last().unwrap(), "boundary", "{digest:?}");
     }
-    // A deletion puts nothing back.
+    // Neither a deletion nor a revocation puts anything back.
+    for change in [(|case| case.deleting = true) as fn(&mut Case), |case| {
+        case.issuer.as_mut().unwrap().grants.clear();
+        case.revoke_in = Some(-1);
+    }] {
+        let mut case = Case::good();
+        case.role_digest = case.view().target.ok().map(|target| target.digest());
+        change(&mut case);
+        let plan = case.plan();
+        assert!(!plan.drift && plan.steps.len() > 1, "{plan:?}");
+    }
+}
+
+/// Each write of the status is followed by a pass: a step that AWS refuses again and again must not write it in turns.
+#[test]
+fn a_digest_that_nothing_believes_is_not_taken_out() {
     let mut case = Case::good();
+    case.only_report();
     case.role_digest = case.view().target.ok().map(|target| target.digest());
-    case.deleting = true;
-    assert!(!case.plan().drift);
+    case.role().boundary = None;
+    case.policies().attached.insert(QUEUE.into(), None);
+    let steps = |case: &Case| case.plan().steps.iter().map(name).collect::<Vec<_>>();
+    assert_eq!(steps(&case), ["forget digest", "boundary"], "Ready");
+    (case.was_ready, case.ready_reason) = (false, Some(Reason::DriftDetected));
+    assert_eq!(steps(&case), ["boundary"]);
+    assert_eq!(case.plan().facts.digest, Some(case.role_digest.clone()), "nothing is written");
 }
 
 /// The next edit may change nothing of the role.
@@ -103,12 +124,26 @@ fn the_digest_outlives_what_is_only_reported_and_what_is_refused() {
         ("put back", |_| {}, Some(None)),
         ("refused", |case| case.spec.audience = Some("unknown".into()), None),
         ("missing", |case| case.observed.role = Ok(Some(RoleState::Missing)), Some(None)),
+        (
+            "missing, and reported",
+            |case| {
+                case.only_report();
+                case.observed.role = Ok(Some(RoleState::Missing));
+            },
+            Some(Some(same.clone())),
+        ),
     ] {
         let mut case = Case::good();
         case.policies().attached.insert(QUEUE.into(), None);
         change(&mut case);
         assert_eq!(case.plan().facts.digest, digest, "{row}");
     }
+    // Ready is said while the role cannot be read, without the policy that only denies: it is read at the next start.
+    let mut unread = Case::good();
+    unread.observed.role = Err(aws_error(Class::Throttled));
+    assert_eq!(unread.plan().facts.digest, None);
+    unread.ready_reason = Some(Reason::ForeignDeny);
+    assert_eq!(unread.plan().facts.digest, Some(None));
     let mut denied = Case::good();
     denied.policies().inline.insert("AWSRevokeOlderSessions".into(), REVOKE_OLDER.into());
     assert_eq!(denied.plan().facts.digest, Some(Some(same)));

@@ -185,6 +185,7 @@ fn before_a_role_is_changed_the_status_says_no_more_that_it_is_as_specified() {
         let mut case = Case::good();
         case.role().settings.description = "other".into();
         case.role_digest = case.view().target.ok().map(|target| target.digest());
+        case.ready_reason = Some(Reason::Ready);
         case
     };
     for (row, change, steps) in [
