@@ -229,7 +229,7 @@ fn effects(calls: &[Call]) -> BTreeMap<String, usize> {
     effects
 }
 
-/// What a process deleted although it had not read before whose that is.
+/// What a process deleted although it had not read before whose that is. A call that did not get as far says nothing.
 fn deleted_unread(calls: &[Call]) -> Vec<String> {
     let is_unread = |(number, call): &(usize, &Call)| {
         let read = match call.action.as_str() {
@@ -238,7 +238,10 @@ fn deleted_unread(calls: &[Call]) -> Vec<String> {
             "DeleteBucket" => "GetBucketTagging",
             _ => return false,
         };
-        !calls[..*number].iter().any(|earlier| earlier.action == read && earlier.resource == call.resource)
+        call.status < 300
+            && !calls[..*number]
+                .iter()
+                .any(|earlier| earlier.action == read && earlier.resource == call.resource)
     };
     let deleted = calls.iter().enumerate().filter(is_unread);
     deleted.map(|(_, call)| format!("{} {}", call.action, call.resource)).collect()
