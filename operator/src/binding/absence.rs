@@ -34,7 +34,7 @@ pub fn unconfirmed(
 }
 
 /// What the status says of the role; `None` leaves that as it is. Only what was seen is reported. A role that was seen before keeps its
-/// name until it is certain that it is gone: then it ties the binding to its issuer no longer. Not where another role was looked for, and
+/// name until it is certain that it is gone: then the binding may be of another issuer. Not where another role was looked for, and
 /// not where no issuer would be left that says where the role would be.
 #[must_use]
 pub fn known_role(

@@ -50,13 +50,14 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     if steps.is_empty() && matches!(summary, Summary::Ready(_)) {
         steps.extend(observed.restarts.iter().cloned().map(|workload| Step::Own(Own::Restart(workload))));
     }
+    let in_spec =
+        if steps.is_empty() { in_spec(view, observed, memory, &summary, clock, timings) } else { None };
+    let digest = recorded_digest(view, observed, memory, &summary, in_spec.as_ref());
     if let Some(first) = steps.iter().position(|step| step.change().is_some())
-        && view.records_digest()
+        && view.records_digest(digest.as_ref())
     {
         steps.insert(first, Step::Own(Own::ForgetDigest));
     }
-    let in_spec =
-        if steps.is_empty() { in_spec(view, observed, memory, &summary, clock, timings) } else { None };
     // There is no other reason to look again than that the role is due.
     let next = match &in_spec {
         Some(in_spec) if next == Next::At(timings.look_again()) => {
@@ -64,7 +65,6 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         }
         _ => next,
     };
-    let digest = recorded_digest(view, observed, memory, &summary, in_spec.as_ref());
     // Pods that could not be read are read again.
     let unreadable = matches!(observed.pods, PodsState::Unreadable(_)).then(|| timings.look_again());
     let next = next.no_later_than(unreadable);
@@ -462,8 +462,18 @@ pub fn after_failure(plan: &Plan, view: &View, error: &AwsError) -> Vec<Wanted> 
     let missing_policy = error.operation == "iam:AttachRolePolicy"
         && error.class == Class::NotFound
         && error.message.starts_with("Policy ");
+    let drifted = plan.conditions.iter().find(|condition| condition.finding.reason == Reason::DriftDetected);
     let (summary, unreachable) = if view.object.deleting {
         (removal::blocked(error), None)
+    } else if let Some(drifted) = drifted {
+        // The step was the boundary's. What is reported stays so, and nothing else is Ready.
+        let failure = missing_boundary(view, error).unwrap_or_else(|| error.finding());
+        let message = format!(
+            "{}. Besides, the boundary is not in place: {}",
+            drifted.finding.message, failure.message
+        );
+        let unreachable = (!error.class.is_answer()).then_some(error);
+        (Summary::Stalled(Finding::new(Reason::DriftDetected, message)), unreachable)
     } else if let Some(missing) = missing_boundary(view, error) {
         (Summary::Stalled(missing), None)
     } else if missing_policy {
@@ -472,10 +482,6 @@ pub fn after_failure(plan: &Plan, view: &View, error: &AwsError) -> Vec<Wanted> 
             error.resource
         );
         (Summary::Stalled(Finding::new(Reason::InvalidSpec, message)), None)
-    } else if is_drifted(&plan.conditions) && !error.class.stalls() {
-        // The step was the boundary's. What is reported stays so, and nothing else is Ready.
-        let unreachable = (!error.class.is_answer()).then(|| verdict::aws_unreachable(error));
-        return plan.conditions.iter().cloned().chain(unreachable).collect();
     } else {
         failure(view, error)
     };
@@ -485,9 +491,4 @@ pub fn after_failure(plan: &Plan, view: &View, error: &AwsError) -> Vec<Wanted> 
     conditions.extend(plan.conditions.iter().filter(of_plan).cloned());
     conditions.extend(unreachable.map(verdict::aws_unreachable));
     conditions
-}
-
-fn is_drifted(conditions: &[Wanted]) -> bool {
-    let ready = conditions.iter().find(|condition| condition.type_ == C::Ready);
-    ready.is_some_and(|ready| ready.finding.reason == Reason::DriftDetected)
 }

@@ -115,13 +115,14 @@ pub fn recorded_digest(
     summary: &Summary,
     in_spec: Option<&InSpec>,
 ) -> Option<Option<String>> {
-    // What is shown beside the specification is so after an edit, too, that changes nothing of the role. The next process believes no
-    // digest of a binding that is not Ready by itself.
+    // What is shown beside the specification is so after an edit, too, that changes nothing of the role. The next process does not believe
+    // a digest beside these reasons (`was_in_spec`).
     let is_shown = match summary {
         Summary::Ready(finding) => finding.reason == Reason::ForeignDeny,
         Summary::Reconciling(_) => false,
         Summary::Stalled(finding) => finding.reason == Reason::DriftDetected,
     };
+    let is_ready = matches!(summary, Summary::Ready(_));
     // The role stays as it was.
     let is_refused = matches!(
         summary,
@@ -139,7 +140,7 @@ pub fn recorded_digest(
             Some(Some(target.digest()))
         }
         // Ready is said then, and no more what is shown beside.
-        (None, Err(_), _) if view.ready_reason() == Some(Reason::ForeignDeny) => Some(None),
+        (None, Err(_), _) if is_ready && view.ready_reason() == Some(Reason::ForeignDeny) => Some(None),
         (None, Ok(Some(RoleState::Found(..) | RoleState::Missing)), _) if !is_refused => Some(None),
         // This copy of the binding may still have the digest that was taken out.
         (None, _, _) => memory.digest_forgotten.then_some(None),
@@ -171,21 +172,23 @@ impl View {
             && self.was_read_as_target() == Some(true)
     }
 
-    /// Whether the role was read as what is specified now, and not as something else; `None` where the status does not say that. An edit
-    /// of the issuer, such as another boundary, changes what is specified, too.
+    /// Whether the role was read, or its differences were reported, under what is specified now, and not under something else; `None` where
+    /// the status does not say that. An edit of the issuer, such as another boundary, changes what is specified, too.
     #[must_use]
     pub fn was_read_as_target(&self) -> Option<bool> {
         let digest = self.binding.status.as_ref()?.role_digest.as_ref()?;
         self.target.as_ref().ok().map(|target| *digest == target.digest())
     }
 
-    /// Whether the status has a digest that the next process believes (`was_in_spec`), although this one may have ended between two changes.
-    /// One that it does not believe is not taken out: each write of the status is followed by a pass.
+    /// Whether the status has a digest that the next process would believe although this one may have ended between two changes. Where the
+    /// pass writes it again (`next`), beside a reason with which it is not believed (`was_in_spec`), it stays: each write of the status
+    /// is followed by a pass.
     #[must_use]
-    pub fn records_digest(&self) -> bool {
+    pub fn records_digest(&self, next: Option<&Option<String>>) -> bool {
         let status = self.binding.status.as_ref();
         let has_digest = status.is_some_and(|status| status.role_digest.is_some());
-        has_digest && !self.object.deleting && self.ready_reason() == Some(Reason::Ready)
+        let stays = matches!(next, Some(Some(_))) && self.ready_reason() != Some(Reason::Ready);
+        has_digest && !self.object.deleting && !stays
     }
 
     /// Whether the binding makes a role, and is not being deleted.

@@ -412,7 +412,8 @@ pub struct Facts {
     pub revoke_at: Option<Timestamp>,
     /// Pods that run without the identity; `None` leaves them as they are.
     pub missing: Option<MissingPods>,
-    /// [`Target::digest`] of a role that was read as specified, or that it was read and differs; `None` leaves it as it is.
+    /// [`Target::digest`] under which the role was read as specified, or its differences were reported, or that it was read and differs;
+    /// `None` leaves it as it is.
     pub digest: Option<Option<String>>,
 }
 

@@ -113,6 +113,10 @@ fn a_digest_that_nothing_believes_is_not_taken_out() {
     (case.was_ready, case.ready_reason) = (false, Some(Reason::DriftDetected));
     assert_eq!(steps(&case), ["boundary"]);
     assert_eq!(case.plan().facts.digest, Some(case.role_digest.clone()), "nothing is written");
+    // A revocation must not look like somebody else's change to the process after this one.
+    case.issuer.as_mut().unwrap().grants.clear();
+    (case.revoke_in, case.ready_reason) = (Some(-1), Some(Reason::GrantLost));
+    assert_eq!(steps(&case)[..2], ["forget digest", "boundary"]);
 }
 
 /// The next edit may change nothing of the role.
@@ -165,5 +169,10 @@ fn a_boundary_that_cannot_be_put_in_place_now_leaves_the_report() {
     assert_eq!(summary(&conditions), "False DriftDetected Stalled");
     let conditions = after_failure(&case.plan(), &case.view(), &aws_error(Class::Transient));
     assert_eq!(summary(&conditions), "False DriftDetected Stalled");
+    // An administrator names one that does not exist.
+    let missing = AwsError { operation: "iam:PutRolePermissionsBoundary", ..aws_error(Class::NotFound) };
+    let found = after_failure(&case.plan(), &case.view(), &missing);
+    assert_eq!(summary(&found), "False DriftDetected Stalled");
+    assert!(found[0].finding.message.contains("run `operator bootstrap` again"), "{found:?}");
     assert!(conditions.iter().any(|condition| condition.type_ == C::AWSReachable));
 }
