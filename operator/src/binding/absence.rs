@@ -33,9 +33,10 @@ pub fn unconfirmed(
     Some(timings.role_confirmation.saturating_sub(clock.since(first))).filter(|left| !left.is_zero())
 }
 
-/// What the status says of the role; `None` leaves that as it is. Only what was seen is reported. A role that was seen before keeps its
-/// name until it is certain that it is gone: then the binding may be of another issuer. Not where another role was looked for, and
-/// not where no issuer would be left that says where the role would be.
+/// What the status says of the role; `None` leaves the status as it is. Only what was read is reported. The name of a role that was read
+/// before is taken out of the status once it is certain that the role does not exist: then the binding may use another issuer. The name
+/// stays where the pass read a role of another ARN, and where the issuer in the specification does not exist: without it, a deletion could
+/// not tell where the role would be.
 #[must_use]
 pub fn known_role(
     view: &View,

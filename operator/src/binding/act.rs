@@ -28,8 +28,9 @@ pub async fn forget_digest(client: &Client, view: &View) -> Shown {
     Shown::DigestForgotten
 }
 
-/// Server-side apply, with the observed uid (it could otherwise create the `ServiceAccount`) and never forced. What is refused stops
-/// nothing else, except where the annotations are to be removed for good: nobody would do that later.
+/// Server-side apply, with the observed uid (it could otherwise create the `ServiceAccount`) and never forced. A refusal
+/// is returned as a result, so that the pass goes on. While the binding is being deleted it is an error: the annotations have to be removed
+/// before the finalizer, because no later pass removes them.
 pub async fn annotate(client: &Client, view: &View, step: &Annotate) -> Result<Shown, kube::Error> {
     let (namespace, name) = (&view.object.namespace, &view.spec().service_account_name);
     let Annotate { uid, version, annotations } = step;

@@ -389,9 +389,9 @@ fn use_existing_role<'a>(
 }
 
 /// The annotations, where they are not in place, or how long they have to wait. They never take part in Ready: the webhook takes the
-/// binding first. An apply that was refused because of another owner is not repeated on the same version of the `ServiceAccount`: the
-/// owner changes it. One that the API server does not allow may be allowed at any time. What somebody removes again and again is put back
-/// at most once in `annotation_retry`.
+/// binding first. An apply that was refused because of another owner is not repeated on the same version of the `ServiceAccount`: only a
+/// change of it can end that. An apply that the API server does not allow is repeated every `look_again`: an admission policy may have
+/// changed. Annotations that another program removes each time are put back at most once in `annotation_retry`.
 fn annotate(
     view: &View,
     observed: &Observed,

@@ -288,7 +288,8 @@ async fn stay_with_role(view: &mut View, object: &PodIdentityBinding, context: &
     (view.target, view.issuer) = (found, Some(issuer));
 }
 
-/// The issuer under which the role of a binding was made, where that one still stands for the role.
+/// The issuer under which the role of a binding was made; `None` where it does not exist any more, or has another `clusterName` now, so that
+/// its role would have another name.
 fn made_under(binding: &PodIdentityBinding, cluster: &Cluster) -> Option<Arc<OidcIssuer>> {
     let status = binding.status.as_ref()?;
     let issuer = cluster.issuer(in_effect::issuer(binding))?;

@@ -149,8 +149,8 @@ impl View {
         find(&status.conditions, ConditionType::Ready).map(|ready| ready.reason)
     }
 
-    /// Whether somebody else has caused the difference between role and specification: the role was read as what is specified now, or
-    /// was as specified for this generation, or the difference was reported before.
+    /// Whether a difference between role and specification was made in AWS, and not by an edit. That is so where the status says that the
+    /// role was equal to this specification (Ready for this generation, or its digest), or that this difference was reported before.
     #[must_use]
     pub fn shows_drift(&self) -> bool {
         let status = self.binding.status.as_ref();

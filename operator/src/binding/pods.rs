@@ -31,8 +31,8 @@ impl View {
         Some(Expected { role_arn: role_arn.into(), audience: audience.into() })
     }
 
-    /// Issuer and audience of the specification, where the role was read and trusts them. What was left is trusted still, for a while: not to
-    /// be recorded for a specification that is refused.
+    /// Issuer and audience of the specification, where the role was read and trusts them. During the retention a role trusts the former
+    /// ones, too: the caller records nothing of a specification that is refused.
     #[must_use]
     pub fn trusted(&self, observed: &Observed) -> Option<Trusted> {
         let target = self.target.as_ref().ok().filter(|_| self.spec().role.is_some())?;

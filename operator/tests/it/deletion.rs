@@ -1,5 +1,5 @@
-//! The objects of a workload end in any order, as with `kubectl delete -f` and with their namespace; and its `ServiceAccount` comes and goes
-//! while the binding stays.
+//! Binding, `ServiceAccount` and issuer are deleted in any order, also with `kubectl delete -f` and in a namespace that is being deleted. And
+//! the `ServiceAccount` alone is deleted, created again and replaced.
 
 use crds::condition::ConditionType as C;
 use crds::names::annotation::ROLE_ARN;
@@ -20,6 +20,14 @@ impl World {
             _ => self.issuers().delete("default", &parameters).await.map(|_| ()),
         }
         .unwrap();
+    }
+
+    /// Applies the binding and waits until role and annotations are there. Clears the recorded calls.
+    async fn has_binding(&self) {
+        self.bind("app", &[STORAGE]).await;
+        self.binding_is("app", "Ready").await;
+        self.is_annotated().await;
+        self.sim.clear_calls();
     }
 
     async fn is_annotated(&self) {
@@ -63,10 +71,7 @@ async fn in_whatever_order_the_objects_are_deleted_nothing_is_left() {
         ["issuer", "binding", "account"],
         ["issuer", "account", "binding"],
     ] {
-        world.bind("app", &[STORAGE]).await;
-        world.binding_is("app", "Ready").await;
-        world.is_annotated().await;
-        world.sim.clear_calls();
+        world.has_binding().await;
         for kind in order {
             world.delete(kind).await;
         }
@@ -78,13 +83,11 @@ async fn in_whatever_order_the_objects_are_deleted_nothing_is_left() {
     world.stop().await;
 }
 
-/// What a user does who has all of it in one file.
+/// All objects are in one file.
 #[tokio::test]
 async fn kubectl_deletes_a_file_with_everything() {
     let mut world = World::ready().await;
-    world.bind("app", &[STORAGE]).await;
-    world.binding_is("app", "Ready").await;
-    world.is_annotated().await;
+    world.has_binding().await;
     let (api, namespace) = ("podidentity.dev/v1alpha1", &world.namespace);
     let all = [
         json!({"apiVersion": api, "kind": "OidcIssuer", "metadata": {"name": "default"}}),
@@ -94,7 +97,6 @@ async fn kubectl_deletes_a_file_with_everything() {
     let file = tempfile::NamedTempFile::with_suffix(".json").unwrap();
     std::fs::write(file.path(), json!({"apiVersion": "v1", "kind": "List", "items": all}).to_string())
         .unwrap();
-    world.sim.clear_calls();
     // It waits until all objects have ended.
     let output =
         kubectl(&["delete", "--timeout=60s", "-f", file.path().to_str().unwrap()]).output().await.unwrap();
@@ -107,10 +109,7 @@ async fn kubectl_deletes_a_file_with_everything() {
 #[tokio::test]
 async fn in_a_namespace_that_is_being_deleted_the_binding_ends_and_its_service_account_is_not_made_again() {
     let mut world = World::ready().await;
-    world.bind("app", &[STORAGE]).await;
-    world.binding_is("app", "Ready").await;
-    world.is_annotated().await;
-    world.sim.clear_calls();
+    world.has_binding().await;
     let namespaces: Api<Namespace> = Api::all(world.client.clone());
     namespaces.delete(&world.namespace, &DeleteParams::default()).await.unwrap();
     world.delete("account").await;
@@ -125,15 +124,12 @@ async fn in_a_namespace_that_is_being_deleted_the_binding_ends_and_its_service_a
 #[tokio::test]
 async fn a_service_account_that_is_made_anew_or_replaced_is_annotated_again() {
     let mut world = World::ready().await;
-    world.bind("app", &[STORAGE]).await;
-    world.binding_is("app", "Ready").await;
-    world.is_annotated().await;
-    world.sim.clear_calls();
+    world.has_binding().await;
     world.delete("account").await;
     world.until_account_is_missed().await;
     world.service_account(&world.namespace, "app").await;
     world.is_annotated().await;
-    // `kubectl replace`: the annotations and what owns them are gone.
+    // As `kubectl replace` does: the object is written without the annotations and without `managedFields`.
     let mut account = world.accounts().get("app").await.unwrap();
     (account.metadata.annotations, account.metadata.managed_fields) = (None, None);
     account.metadata.resource_version = None;
