@@ -1,12 +1,12 @@
 //! Takes a plan's steps. The finalizer and changes in AWS are the same for both kinds; each step is one remote call.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 
+use crate::clock::Clock;
 use crate::context::Context;
 use crate::finalizer;
 use crate::kind::{Kind, PlanOf, Resolved, StepError};
-use crate::model::Step;
+use crate::model::{Step, Version};
 use crate::report;
 
 /// How far the steps went.
@@ -16,7 +16,7 @@ pub enum Acted {
     Done,
     /// AWS has to be read again before the rest.
     Begun,
-    /// The object has changed since the plan was made: nothing was changed in AWS for its former specification.
+    /// The object, or what it refers to, has changed since the plan was made: nothing was changed in AWS for what it was before.
     Outdated,
     /// Our finalizer was removed: nothing is left to be done for the object.
     Gone,
@@ -27,10 +27,11 @@ pub async fn act<K: Kind>(
     plan: &PlanOf<K>,
     resolved: &Resolved<K>,
     memory: &mut K::Memory,
+    clock: &Clock,
     context: &Context,
 ) -> Result<Acted, StepError> {
     let object = &*resolved.object;
-    let mut is_newest = false;
+    let (mut is_newest, mut refers_to_newest) = (false, false);
     for step in &plan.steps {
         match step {
             Step::AddFinalizer => {
@@ -52,6 +53,10 @@ pub async fn act<K: Kind>(
                     return Ok(Acted::Outdated);
                 }
                 is_newest = true;
+                if !refers_to_newest && !K::refers_to_newest(resolved, clock, context).await? {
+                    return Ok(Acted::Outdated);
+                }
+                refers_to_newest = true;
                 let written = account.apply(&change.write).await?;
                 K::changed(memory, change, written, &context.clock());
                 let (attribute, description) = (change.attribute, change.describe());
@@ -79,8 +84,5 @@ pub async fn act<K: Kind>(
 /// Whether the API server has the object as it was seen here: a watch may be late, and a list may come from a cache that is.
 async fn is_newest<K: Kind>(object: &K::Object, context: &Context) -> Result<bool, kube::Error> {
     let newest = K::api(&context.client, object).get_metadata_opt(&object.name_any()).await?;
-    let essence = |metadata: &ObjectMeta| {
-        (metadata.uid.clone(), metadata.generation, metadata.deletion_timestamp.is_some())
-    };
-    Ok(newest.is_some_and(|newest| essence(&newest.metadata) == essence(object.meta())))
+    Ok(newest.is_some_and(|newest| Version::of(&newest.metadata) == Version::of(object.meta())))
 }

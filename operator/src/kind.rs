@@ -92,6 +92,15 @@ pub trait Kind: Sized + Send + Sync + 'static {
     ) -> PlanOf<Self>;
     /// The metric label of a read that failed, if one did.
     fn failed_read(observed: &Self::Observed) -> Option<&'static str>;
+    /// Whether the API server has what the object refers to as this pass, which began at `clock`, has seen it. It is asked before the first
+    /// change in AWS.
+    fn refers_to_newest(
+        _resolved: &Resolved<Self>,
+        _clock: &Clock,
+        _context: &Context,
+    ) -> impl Future<Output = Result<bool, kube::Error>> + Send {
+        async { Ok(true) }
+    }
     /// Carries out a step that only this kind has.
     fn act(
         step: &Self::Own,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crds::Finding;
 use crds::condition::{ConditionType, Wanted};
 use crds::conditions::{Condition, is_true};
-use crds::names::FINALIZER;
+use crds::names::{ABANDON_ANNOTATION, CONFIRM_ANNOTATION, FINALIZER};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 
@@ -53,6 +53,32 @@ impl ObjectState {
             was_ready: !deleting
                 && (same_effect || observed_generation == Some(generation))
                 && is_true(conditions, ConditionType::Ready),
+        }
+    }
+}
+
+/// What changes with every edit of an object that decides on AWS, and when it is deleted or made again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    uid: Option<String>,
+    generation: Option<i64>,
+    deleting: bool,
+    annotations: [Option<String>; 2],
+}
+
+impl Version {
+    /// The annotations that an administrator decides by. A copy of an object that is kept has them, too.
+    pub const ANNOTATIONS: [&str; 2] = [ABANDON_ANNOTATION, CONFIRM_ANNOTATION];
+
+    /// That of an object.
+    #[must_use]
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        let annotation = |name| metadata.annotations.as_ref()?.get(name).cloned();
+        Self {
+            uid: metadata.uid.clone(),
+            generation: metadata.generation,
+            deleting: metadata.deletion_timestamp.is_some(),
+            annotations: Self::ANNOTATIONS.map(annotation),
         }
     }
 }

@@ -9,6 +9,7 @@ mod aws;
 mod common;
 mod measurements;
 mod operator_process;
+mod pods;
 mod setup;
 mod table;
 mod watched;
@@ -51,6 +52,9 @@ struct Arguments {
     /// Latency: bindings that are applied one after the other.
     #[arg(long, default_value_t = 200)]
     samples: usize,
+    /// Pods: of each kind, for every binding.
+    #[arg(long, default_value_t = 10)]
+    pods: usize,
     /// What cargo says.
     #[arg(long, hide = true)]
     bench: bool,
@@ -70,6 +74,8 @@ enum Measurement {
     Latency,
     /// Memory with no bindings, with some, five times and ten times as many.
     Memory,
+    /// Memory with pods: of other `ServiceAccount`s, with their identity, and without.
+    Pods,
     /// All bindings deleted at once.
     Deletion,
 }

@@ -14,7 +14,7 @@ use crate::operator_process::{RunningOperator, compressed, no_limit, rate_flags}
 use crate::setup::{Setup, name};
 use crate::table::{Limit, Row, number};
 use crate::watched::State;
-use crate::{Arguments, Measurement};
+use crate::{Arguments, Measurement, pods};
 
 /// The time over the least possible under a limit of calls.
 const THROTTLED: f64 = 1.15;
@@ -46,6 +46,10 @@ pub async fn measure(measurement: Measurement, arguments: &Arguments) -> Result<
         Measurement::Restart => restart(arguments, &mut rows).await?,
         Measurement::Latency => latency(arguments, &mut rows).await?,
         Measurement::Memory => memory(arguments, &mut rows).await?,
+        Measurement::Pods => {
+            let setup = Setup::new(arguments).await?;
+            pods::measure(bindings, arguments.pods, &setup, &mut rows).await?;
+        }
         Measurement::Deletion => deletion(arguments, &mut rows).await?,
     }
     Ok(rows)

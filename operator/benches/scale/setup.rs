@@ -155,7 +155,8 @@ pub fn name(number: usize) -> String {
     format!("account-{number:06}")
 }
 
-fn namespace(number: usize) -> String {
+/// The namespace of that binding.
+pub fn namespace(number: usize) -> String {
     format!("scale-{:02}", number % NAMESPACES)
 }
 

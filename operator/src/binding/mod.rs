@@ -170,6 +170,26 @@ impl Kind for Binding {
         observed.role.as_ref().err().map(|error| error.class.label())
     }
 
+    async fn refers_to_newest(
+        resolved: &Resolved<Self>,
+        clock: &Clock,
+        context: &Context,
+    ) -> Result<bool, kube::Error> {
+        let (client, cluster, view) = (&context.client, &context.cluster, &resolved.view);
+        let mut selects = false;
+        for issuer in [&view.issuer, &view.granting].into_iter().flatten() {
+            if !cluster.is_newest(client, issuer, clock.instant).await? {
+                return Ok(false);
+            }
+            selects |= issuer.spec.selects_namespaces();
+        }
+        // A role is removed whatever its namespace is.
+        match view.labels.as_ref().filter(|_| selects && !view.object.deleting) {
+            Some(labels) => cluster.has_labels(client, &view.object.namespace, labels).await,
+            None => Ok(true),
+        }
+    }
+
     async fn act(step: &Own, resolved: &Resolved<Self>, context: &Context) -> Result<Shown, StepError> {
         let (client, view) = (&context.client, &resolved.view);
         Ok(match step {

@@ -4,6 +4,8 @@ use crds::PodIdentityBinding;
 use crds::conditions::Messages;
 use crds::names::RESTART_ANNOTATION;
 
+use crate::model::Version;
+
 /// Drops what nothing reads: labels, and annotations of others (`kubectl apply` keeps the whole object in one of them). Messages that
 /// another binding has, too, are kept once.
 pub fn keep_what_is_read(binding: &mut PodIdentityBinding, messages: &mut Messages) {
@@ -13,7 +15,8 @@ pub fn keep_what_is_read(binding: &mut PodIdentityBinding, messages: &mut Messag
     let metadata = &mut binding.metadata;
     metadata.labels = None;
     metadata.annotations = metadata.annotations.take().and_then(|mut annotations| {
-        annotations.retain(|name, _| name == RESTART_ANNOTATION);
+        annotations
+            .retain(|name, _| name == RESTART_ANNOTATION || Version::ANNOTATIONS.contains(&name.as_str()));
         (!annotations.is_empty()).then_some(annotations)
     });
 }
@@ -39,8 +42,10 @@ mod tests {
                 }], "roleDigest": "d"},
             })
         };
-        let applied =
-            json!({RESTART_ANNOTATION: "true", "kubectl.kubernetes.io/last-applied-configuration": "{}"});
+        let read =
+            json!({RESTART_ANNOTATION: "true", Version::ANNOTATIONS[0]: "a", Version::ANNOTATIONS[1]: "b"});
+        let mut applied = read.clone();
+        applied["kubectl.kubernetes.io/last-applied-configuration"] = json!("{}");
         let mut with_more = object(applied);
         with_more["metadata"]["labels"] = json!({"team": "a"});
         let mut messages = Messages::default();
@@ -54,8 +59,7 @@ mod tests {
             Arc::clone(&binding.status.as_ref().unwrap().conditions[0].message)
         };
         assert!(Arc::ptr_eq(&message(&binding), &message(&second)), "one message in memory");
-        let expected: PodIdentityBinding =
-            serde_json::from_value(object(json!({RESTART_ANNOTATION: "true"}))).unwrap();
+        let expected: PodIdentityBinding = serde_json::from_value(object(read)).unwrap();
         assert_eq!(serde_json::to_value(&binding).unwrap(), serde_json::to_value(&expected).unwrap());
     }
 }

@@ -3,12 +3,14 @@
 
 mod kept;
 pub mod namespaces;
+mod newest;
 mod readable;
 pub mod references;
 mod retried;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use crds::condition::ConditionType;
 use crds::conditions::{Messages, find};
@@ -26,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::kept::keep_what_is_read;
 use self::namespaces::{Labels, Namespaces};
+use self::newest::Newest;
 use self::readable::readable;
 use self::references::{Key, References};
 pub use self::retried::retried_watch;
@@ -41,6 +44,7 @@ pub struct Cluster {
     issuers_synced: CancellationToken,
     bindings_synced: CancellationToken,
     namespaces: Namespaces,
+    newest: Arc<Newest>,
 }
 
 /// What follows the cluster: nothing is read before it is polled.
@@ -95,6 +99,7 @@ impl Cluster {
             issuers_synced: CancellationToken::new(),
             bindings_synced: CancellationToken::new(),
             namespaces: Namespaces::default(),
+            newest: Arc::default(),
         };
         let (wake_issuers, woken_issuers) = waker();
         let (wake_bindings, woken_bindings) = waker();
@@ -156,6 +161,34 @@ impl Cluster {
     #[must_use]
     pub fn issuer(&self, name: &str) -> Option<Arc<OidcIssuer>> {
         self.issuers.get(&ObjectRef::new(name))
+    }
+
+    /// Whether the API server has an issuer as a pass has seen it that began at `began`.
+    ///
+    /// # Errors
+    ///
+    /// The API server did not answer.
+    pub async fn is_newest(
+        &self,
+        client: &Client,
+        issuer: &OidcIssuer,
+        began: Instant,
+    ) -> Result<bool, kube::Error> {
+        self.newest.has_issuer(client, issuer, began).await
+    }
+
+    /// Whether the API server has these labels of a namespace.
+    ///
+    /// # Errors
+    ///
+    /// The API server did not answer.
+    pub async fn has_labels(
+        &self,
+        client: &Client,
+        namespace: &str,
+        labels: &Labels,
+    ) -> Result<bool, kube::Error> {
+        newest::has_labels(client, namespace, labels).await
     }
 
     /// The bindings on a `ServiceAccount`.

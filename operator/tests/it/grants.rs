@@ -34,7 +34,7 @@ impl World {
         self.sim.put_object("data", "secret", "x");
     }
 
-    async fn label_namespace(&self, labels: Value) {
+    pub async fn label_namespace(&self, labels: Value) {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let patch = Patch::Merge(json!({"metadata": {"labels": labels}}));
         namespaces.patch(&self.namespace, &PatchParams::default(), &patch).await.unwrap();

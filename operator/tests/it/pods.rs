@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::world::{ACCOUNT, CLUSTER, STORAGE, World};
 
 impl World {
-    fn pods(&self) -> Api<Pod> {
+    pub fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
@@ -51,7 +51,7 @@ impl World {
     }
 
     /// Waits until the status of a binding counts so many pods without identity, and returns it.
-    async fn missing(&self, binding: &str, count: i64) -> Option<MissingPods> {
+    pub async fn missing(&self, binding: &str, count: i64) -> Option<MissingPods> {
         let counts = |binding: Option<&PodIdentityBinding>| {
             let status = binding.and_then(|binding| binding.status.as_ref());
             status.is_some_and(|status| {
@@ -64,16 +64,16 @@ impl World {
         self.binding(binding).await.status.unwrap().missing
     }
 
-    async fn annotate_binding(&self, name: &str, value: Option<&str>) {
+    pub async fn annotate_binding(&self, name: &str, value: Option<&str>) {
         let patch = Patch::Merge(json!({"metadata": {"annotations": {(RESTART_ANNOTATION): value}}}));
         self.bindings().patch_metadata(name, &PatchParams::default(), &patch).await.unwrap();
     }
 
-    fn deployments(&self) -> Api<Deployment> {
+    pub fn deployments(&self) -> Api<Deployment> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    async fn deployment(&self, name: &str, service_account: &str) {
+    pub async fn deployment(&self, name: &str, service_account: &str) {
         let deployment = json!({
             "metadata": {"name": name},
             "spec": {
@@ -92,7 +92,7 @@ impl World {
     }
 
     /// A pod that says that it is of a Deployment.
-    async fn pod_of(&self, deployment: &str, name: &str, service_account: &str) {
+    pub async fn pod_of(&self, deployment: &str, name: &str, service_account: &str) {
         let owner = json!({
             "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{deployment}-5d89"), "uid": "u",
             "controller": true,

@@ -1,12 +1,16 @@
 //! What happens to a binding: how each scenario begins, what is done, and how it ends.
 
 use aws_sim::State;
+use aws_sim::world::Role;
+use crds::names::{ABANDON_ANNOTATION, boundary_arn, tag};
 use crds::{InlinePolicies, OidcIssuerSpec, PodIdentityBinding};
-use kube::api::{DeleteParams, Patch, PatchParams};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::scenario::{Accounts, Specs};
-use crate::world::{QUEUE, STORAGE, World};
+use crate::world::{ACCOUNT, CLUSTER, Flags, QUEUE, STORAGE, World, issuer};
 
 /// What happens to a binding while its issuer is Ready.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,12 +21,28 @@ pub enum Change {
     Edit,
     /// The role was changed by somebody else in every attribute.
     Repair,
+    /// The role was changed by somebody else, and the binding says that this is only reported.
+    Report,
     /// It moves to another issuer.
     Move,
+    /// It moves to another audience.
+    MoveAudience,
+    /// The time for which the former audience is trusted is over.
+    EndMove,
+    /// It uses a role of another tool instead of its own.
+    UseRole,
+    /// It makes its own role instead of using one of another tool.
+    MakeRole,
+    /// The issuer names another permissions boundary.
+    Bound,
     /// No grant covers it any more.
     LoseGrant,
     /// A grant covers it again.
     GetGrant,
+    /// Its `ServiceAccount` is deleted and made again.
+    ReplaceAccount,
+    /// Its workload, which runs without the identity, is to be restarted.
+    Restart,
     /// It is deleted.
     Delete,
     /// It is deleted, and its role is kept.
@@ -31,23 +51,42 @@ pub enum Change {
     Release,
     /// It is deleted while another one with the same specification waits.
     HandOver,
+    /// It is deleted, but what somebody added to its role is only reported.
+    DeleteChanged,
+    /// It is deleted, and its issuer is abandoned.
+    Abandon,
 }
 
-pub const ALL: [Change; 10] = [
+pub const ALL: [Change; 20] = [
     Change::Make,
     Change::Edit,
     Change::Repair,
+    Change::Report,
     Change::Move,
+    Change::MoveAudience,
+    Change::EndMove,
+    Change::UseRole,
+    Change::MakeRole,
+    Change::Bound,
     Change::LoseGrant,
     Change::GetGrant,
+    Change::ReplaceAccount,
+    Change::Restart,
     Change::Delete,
     Change::Retain,
     Change::Release,
     Change::HandOver,
+    Change::DeleteChanged,
+    Change::Abandon,
 ];
 
+const AUDIENCE: &str = "vault";
+const WORKLOAD: &str = "web";
+/// The name of a boundary.
+const STRICT: &str = "strict";
+
 /// The issuer with a grant for everything that the bindings here ask for, or with none.
-fn issuer(specs: &Specs, granted: bool) -> OidcIssuerSpec {
+fn issuer_spec(specs: &Specs, granted: bool) -> OidcIssuerSpec {
     let mut spec = specs.default.clone();
     spec.grants[0].inline_policies = Some(InlinePolicies::Allow);
     spec.grants[0].max_session_duration = Some(std::time::Duration::from_hours(4).into());
@@ -65,6 +104,11 @@ fn binding(fields: &Value) -> Value {
     spec
 }
 
+/// It uses a role that another tool has made.
+fn with_role_of_another_tool() -> Value {
+    json!({"serviceAccountName": "app", "roleARN": format!("arn:aws:iam::{ACCOUNT}:role/other")})
+}
+
 impl Change {
     /// AWS and cluster at the beginning, with a running operator. Returns once everything before the change is done.
     pub async fn prepare(
@@ -77,42 +121,91 @@ impl Change {
         world.sim.change(|state| state.clone_from(&accounts.own));
         let no_annotations = Patch::Merge(json!({"metadata": {"annotations": null}}));
         world.accounts().patch("app", &PatchParams::default(), &no_annotations).await.unwrap();
-        world.apply_issuer(&issuer(specs, true)).await;
+        let mut default = issuer_spec(specs, true);
+        if matches!(self, Self::MoveAudience | Self::EndMove) {
+            default.audiences.push(AUDIENCE.into());
+        }
+        world.apply_issuer(&default).await;
         let mut next = specs.next.clone();
-        next.grants.clone_from(&issuer(specs, true).grants);
+        next.grants.clone_from(&default.grants);
         world.apply_issuer_as("next", &next).await;
+        if self == Self::Restart {
+            world.deployment(WORKLOAD, "app").await;
+            world.pod_of(WORKLOAD, "web-1", "app").await;
+        }
         world.start_as(own.clone()).await;
         world.issuer_is("Ready").await;
-        if self == Self::Make {
-            return;
-        }
-        let policy = match self {
-            Self::Retain => "Retain",
-            Self::Release => "Release",
-            _ => "Delete",
+        let policies = match self {
+            Self::Make => return,
+            Self::Retain => json!({"deletionPolicy": "Retain"}),
+            Self::Release => json!({"deletionPolicy": "Release"}),
+            Self::Report | Self::DeleteChanged => json!({"driftPolicy": "ReportOnly"}),
+            _ => json!({}),
         };
-        world.apply_binding("app", binding(&json!({"deletionPolicy": policy}))).await;
+        let spec = if self == Self::MakeRole { with_role_of_another_tool() } else { binding(&policies) };
+        world.apply_binding("app", spec).await;
         world.binding_is("app", "Ready").await;
+        self.prepare_role(world, specs).await;
+    }
+
+    /// What a scenario needs beside a binding that is Ready.
+    async fn prepare_role(self, world: &mut World, specs: &Specs) {
+        let name = world.role_name("app").to_lowercase();
+        let change = |sim: &aws_sim::Sim, change: fn(&mut Role)| {
+            sim.change(|state| change(state.roles.get_mut(&name).unwrap()));
+        };
         match self {
             Self::GetGrant => {
-                world.apply_issuer(&issuer(specs, false)).await;
+                world.apply_issuer(&issuer_spec(specs, false)).await;
                 world.binding_is("app", "Revoked").await;
             }
             Self::HandOver => {
                 world.apply_binding("renamed", binding(&json!({}))).await;
                 world.binding_is("renamed", "ServedByOlderBinding").await;
             }
-            Self::Repair => {
-                let name = world.role_name("app").to_lowercase();
+            // What no grant covers would be put back.
+            Self::Report => {
                 world.stop().await;
-                world.sim.change(|state| {
-                    let role = state.roles.get_mut(&name).unwrap();
+                change(&world.sim, |role| {
+                    role.attached = vec![QUEUE.into()];
+                    role.description = "x".into();
+                });
+            }
+            Self::Repair => {
+                world.stop().await;
+                change(&world.sim, |role| {
                     role.trust = json!({"Version": "2012-10-17", "Statement": []});
                     role.boundary = Some("arn:aws:iam::aws:policy/AdministratorAccess".into());
                     role.attached = vec![QUEUE.into()];
                     role.inline.clear();
                     (role.description, role.max_session_duration) = ("x".into(), 43_200);
                 });
+            }
+            Self::EndMove => {
+                world.apply_binding("app", binding(&json!({"audience": AUDIENCE}))).await;
+                world.binding_is("app", "Ready").await;
+                world.stop().await;
+                change(&world.sim, |role| {
+                    "1".clone_into(role.tags.get_mut(tag::FORMER_UNTIL).unwrap());
+                });
+            }
+            Self::DeleteChanged => {
+                world.stop().await;
+                // The list of roles shows the description, and the role is read.
+                change(&world.sim, |role| {
+                    role.attached.push(QUEUE.into());
+                    role.description = "x".into();
+                });
+                world.start().await;
+                world.binding_is("app", "DriftDetected").await;
+            }
+            Self::Bound => {
+                put_strict_boundary(world);
+                let both = bounded(specs).map(|(name, spec)| issuer(name, &spec));
+                world.bootstrap_all(&both, Flags::default(), &world.client).await.unwrap();
+            }
+            Self::Restart => {
+                world.missing("app", 1).await;
             }
             _ => {}
         }
@@ -121,7 +214,7 @@ impl Change {
     /// What is done once trouble may come.
     pub async fn begin(self, world: &mut World, specs: &Specs, own: &aws_credential_types::Credentials) {
         match self {
-            Self::Make => world.apply_binding("app", binding(&json!({}))).await,
+            Self::Make | Self::MakeRole => world.apply_binding("app", binding(&json!({}))).await,
             Self::Edit => {
                 let role = json!({
                     "policyARNs": [QUEUE], "maxSessionDuration": "4h", "description": "edited",
@@ -131,11 +224,31 @@ impl Change {
                 });
                 world.apply_binding("app", binding(&json!({"role": role}))).await;
             }
-            Self::Repair => world.start_as(own.clone()).await,
+            Self::Repair | Self::Report | Self::EndMove => world.start_as(own.clone()).await,
             Self::Move => world.apply_binding("app", binding(&json!({"issuerRef": {"name": "next"}}))).await,
-            Self::LoseGrant => world.apply_issuer(&issuer(specs, false)).await,
-            Self::GetGrant => world.apply_issuer(&issuer(specs, true)).await,
-            Self::Delete | Self::Retain | Self::Release | Self::HandOver => {
+            Self::MoveAudience => {
+                world.apply_binding("app", binding(&json!({"audience": AUDIENCE}))).await;
+            }
+            Self::UseRole => world.apply_binding("app", with_role_of_another_tool()).await,
+            Self::Bound => {
+                for (name, spec) in bounded(specs) {
+                    world.apply_issuer_as(name, &spec).await;
+                }
+            }
+            Self::LoseGrant => world.apply_issuer(&issuer_spec(specs, false)).await,
+            Self::GetGrant => world.apply_issuer(&issuer_spec(specs, true)).await,
+            Self::ReplaceAccount => {
+                world.accounts().delete("app", &DeleteParams::default()).await.unwrap();
+                world.service_account(&world.namespace, "app").await;
+            }
+            Self::Restart => world.annotate_binding("app", Some("true")).await,
+            Self::Delete | Self::Retain | Self::Release | Self::HandOver | Self::DeleteChanged => {
+                world.bindings().delete("app", &DeleteParams::default()).await.unwrap();
+            }
+            Self::Abandon => {
+                let patch =
+                    Patch::Merge(json!({"metadata": {"annotations": {(ABANDON_ANNOTATION): "true"}}}));
+                world.issuers().patch_metadata("default", &PatchParams::default(), &patch).await.unwrap();
                 world.bindings().delete("app", &DeleteParams::default()).await.unwrap();
             }
         }
@@ -144,23 +257,49 @@ impl Change {
     /// Waits for its end.
     pub async fn until_done(self, world: &World) {
         match self {
-            Self::Make | Self::Edit | Self::Move | Self::GetGrant => world.binding_is("app", "Ready").await,
+            Self::Make
+            | Self::MakeRole
+            | Self::Edit
+            | Self::Move
+            | Self::MoveAudience
+            | Self::UseRole
+            | Self::GetGrant => world.binding_is("app", "Ready").await,
             // Its status does not change.
             Self::Repair => {
-                let name = world.role_name("app");
-                let repaired = |state: &State| {
-                    let role = state.role(&name).unwrap();
-                    let documents = role.trust["Statement"].as_array().map(Vec::len) == Some(1)
-                        && role.inline.contains_key("queue");
+                let repaired = |role: &Role| {
+                    let documents = statements(role) == 1 && role.inline.contains_key("queue");
                     documents
                         && role.boundary.as_ref().is_some_and(|arn| arn.ends_with("homelab.boundary"))
                         && role.attached == [STORAGE]
                         && role.max_session_duration == 3600
                 };
-                world.until_aws("the role as specified", repaired).await;
+                until_role(world, "the role as specified", repaired).await;
             }
+            Self::EndMove => {
+                let ended = |role: &Role| statements(role) == 1 && !role.tags.contains_key(tag::FORMER_UNTIL);
+                until_role(world, "the end of the former trust", ended).await;
+            }
+            Self::Bound => {
+                let bounded = |role: &Role| role.boundary.as_ref().is_some_and(|arn| arn.ends_with(STRICT));
+                until_role(world, "the other boundary", bounded).await;
+            }
+            Self::Report => world.binding_is("app", "DriftDetected").await,
             Self::LoseGrant => world.binding_is("app", "Revoked").await,
-            Self::Delete | Self::Retain | Self::Release | Self::HandOver => {
+            Self::ReplaceAccount => {
+                let annotated = |account: Option<&ServiceAccount>| {
+                    account.is_some_and(|account| account.metadata.annotations.is_some())
+                };
+                world.until(&world.accounts(), "app", "its annotations", annotated).await;
+                world.binding_is("app", "Ready").await;
+            }
+            Self::Restart => {
+                let restarted = |deployment: Option<&Deployment>| {
+                    deployment.is_some_and(|deployment| deployment.metadata.generation == Some(2))
+                };
+                world.until(&world.deployments(), WORKLOAD, "its restart", restarted).await;
+            }
+            Self::DeleteChanged => world.binding_is("app", "DeletionBlocked").await,
+            Self::Delete | Self::Retain | Self::Release | Self::HandOver | Self::Abandon => {
                 let gone = |binding: Option<&PodIdentityBinding>| binding.is_none();
                 world.until(&world.bindings(), "app", "its end", gone).await;
             }
@@ -169,4 +308,41 @@ impl Change {
             world.binding_is("renamed", "Ready").await;
         }
     }
+}
+
+/// How often each workload was changed, itself included. Deletes all of them, and their pods.
+pub async fn remove_workloads(world: &World) -> Vec<Option<i64>> {
+    let all = world.deployments().list(&ListParams::default()).await.unwrap();
+    let everything = (DeleteParams::default().grace_period(0), ListParams::default());
+    world.deployments().delete_collection(&everything.0, &everything.1).await.unwrap();
+    world.pods().delete_collection(&everything.0, &everything.1).await.unwrap();
+    all.into_iter().map(|deployment| deployment.metadata.generation).collect()
+}
+
+/// Puts a boundary that denies what ours denies, and more.
+fn put_strict_boundary(world: &World) {
+    let default = boundary_arn("aws", ACCOUNT, CLUSTER);
+    let mut document = world.sim.state().policies[&default].document().clone();
+    let more = json!({"Effect": "Deny", "Action": "ec2:*", "Resource": "*"});
+    document["Statement"].as_array_mut().unwrap().push(more);
+    world.sim.put_managed_policy(STRICT, document);
+}
+
+/// Both issuers with that boundary.
+fn bounded(specs: &Specs) -> [(&'static str, OidcIssuerSpec); 2] {
+    let with = |spec: &OidcIssuerSpec| OidcIssuerSpec {
+        permissions_boundary: Some(format!("arn:aws:iam::{ACCOUNT}:policy/{STRICT}")),
+        grants: issuer_spec(specs, true).grants,
+        ..spec.clone()
+    };
+    [("default", with(&specs.default)), ("next", with(&specs.next))]
+}
+
+fn statements(role: &Role) -> usize {
+    role.trust["Statement"].as_array().map_or(0, Vec::len)
+}
+
+async fn until_role(world: &World, what: &str, holds: impl Fn(&Role) -> bool) {
+    let name = world.role_name("app");
+    world.until_aws(what, |state: &State| state.role(&name).is_some_and(&holds)).await;
 }

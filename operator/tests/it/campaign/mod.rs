@@ -1,6 +1,6 @@
 //! The fault campaign of issuers and bindings: every AWS call of every scenario, with every fault that AWS or the network can answer it with;
-//! IAM's reads late; and the program killed in every call of AWS, and before and after every write to the cluster. Whatever
-//! happens, the end is that of a run without trouble, with as many creations and deletions; a command is run again.
+//! IAM's reads late; the program killed in every call of AWS, and before and after every write to the cluster; and every event of its
+//! watches lost. Whatever happens, the end is that of a run without trouble, with as many creations and deletions; a command is run again.
 //!
 //! The plans are computed from the calls of a run without trouble. `cargo test` runs a sample of them, chosen by a seed
 //! (`PODIDENTITY_CAMPAIGN_SEED=7`); `PODIDENTITY_CAMPAIGN=all cargo test -p operator --test it -- campaign --nocapture` runs all,
@@ -18,8 +18,9 @@ use aws_sim::{Call, Fault, FaultKind, State};
 use crds::names::tag::FORMER_UNTIL;
 use serde_json::{Value, json};
 
+use self::binding::remove_workloads;
 use self::scenario::{Accounts, Scenario, Specs, all, command, delete, prepare, until_done};
-use self::trouble::{Plan, Trouble, chosen, plans};
+use self::trouble::{Plan, Trace, Trouble, chosen, plans};
 use crate::accounts::OTHER;
 use crate::world::{Flags, World, issuer};
 
@@ -62,8 +63,8 @@ impl Campaign {
         Self { world, specs, accounts, own, administrator }
     }
 
-    /// One run, with its calls of AWS and its writes to the cluster.
-    async fn run(&mut self, scenario: Scenario, trouble: Option<&Trouble>) -> (End, Vec<Call>, Vec<String>) {
+    /// One run.
+    async fn run(&mut self, scenario: Scenario, trouble: Option<&Trouble>) -> (End, Trace) {
         let Self { world, specs, accounts, own, administrator } = self;
         if let Scenario::Binding(change) = scenario {
             change.prepare(world, specs, accounts, own).await;
@@ -86,6 +87,7 @@ impl Campaign {
                 let silence = Fault::on(service, action, FaultKind::Silence).after(*earlier).times(1);
                 world.sim.inject(silence);
             }
+            Some(Trouble::LoseEvent(number)) => world.hold.watches.lose(Some(*number)),
             Some(Trouble::Lag(lag)) => world.sim.behave(|behaviour| behaviour.lag_milliseconds = *lag),
             None => {}
         }
@@ -98,16 +100,18 @@ impl Campaign {
         for process in [&earlier, &world.sim.calls()] {
             assert_eq!(deleted_unread(process), [""; 0], "{scenario:?} {trouble:?}");
         }
-        let (calls, writes) = ([earlier, world.sim.calls()].concat(), world.hold.writes());
+        let calls = [earlier, world.sim.calls()].concat();
+        let trace = Trace { calls, writes: world.hold.writes(), events: world.hold.watches.events() };
         world.sim.behave(|behaviour| behaviour.lag_milliseconds = 0);
         let issuer = world.issuers().get_opt(scenario.issuer()).await.unwrap();
         let keys = issuer.and_then(|issuer| issuer.status).unwrap_or_default().keys;
         let keys: Vec<Value> = keys.iter().map(|key| json!([key.kid, key.state])).collect();
         let annotations = world.annotations("app").await;
-        let state =
-            json!([normal(&world.sim.state()), normal(&world.sim.account(OTHER).state()), keys, annotations]);
+        let workloads = remove_workloads(world).await;
+        let accounts = [normal(&world.sim.state()), normal(&world.sim.account(OTHER).state())];
+        let state = json!([accounts, keys, annotations, workloads]);
         world.delete_objects().await;
-        (End { state, effects: effects(&calls) }, calls, writes)
+        (End { state, effects: effects(&trace.calls) }, trace)
     }
 }
 
@@ -134,6 +138,15 @@ async fn run_operator(
         world.sim.clear_faults();
         earlier = world.sim.calls();
         world.start_as(credentials.clone()).await;
+    }
+    if let Some(Trouble::LoseEvent(_)) = trouble {
+        // Where the operator gets fewer events this time, none is lost.
+        tokio::select! {
+            () = until_done(scenario, world) => {}
+            () = until_reached(world, trouble) => {}
+        }
+        world.until_idle().await;
+        world.hold.watches.end();
     }
     until_done(scenario, world).await;
     // A fault that comes late must not be left for the next run.
@@ -163,7 +176,7 @@ async fn run_command(scenario: Scenario, world: &World, specs: &Specs, trouble: 
     }
 }
 
-/// Waits until the program is at the point where it is killed.
+/// Waits until the program is at the point where it is killed, or has lost the event.
 async fn until_reached(world: &World, trouble: Option<&Trouble>) {
     let is_reached = || async {
         let reached = match trouble {
@@ -171,12 +184,13 @@ async fn until_reached(world: &World, trouble: Option<&Trouble>) {
                 let is_it = |call: &&Call| call.service == *service && call.action == *action;
                 world.sim.calls().iter().filter(is_it).count() > *earlier as usize
             }
+            Some(Trouble::LoseEvent(_)) => world.hold.watches.has_lost(),
             _ => world.hold.is_reached(),
         };
-        anyhow::ensure!(reached, "{:?}", world.hold.writes());
+        anyhow::ensure!(reached, "{:?} {:?}", world.hold.writes(), world.hold.watches.events());
         Ok(())
     };
-    cluster::until("the point of the kill", Duration::from_secs(30), is_reached).await.unwrap();
+    cluster::until("the point of the trouble", Duration::from_secs(30), is_reached).await.unwrap();
 }
 
 /// What is in an account, without what differs from run to run: ids, times, versions.
@@ -253,17 +267,17 @@ async fn whatever_happens_to_one_call_the_end_is_that_of_a_run_without_trouble()
     let (begun, mut computed, mut run) = (Instant::now(), 0, 0);
     let mut failed = Vec::new();
     for scenario in all() {
-        let (expected, calls, writes) = campaign.run(scenario, None).await;
-        let plans = plans(scenario, calls, &writes);
+        let (expected, trace) = campaign.run(scenario, None).await;
+        let plans = plans(scenario, trace);
         let (all, chosen) = (plans.len(), chosen(plans));
         println!("{scenario:?}: {all} plans, {} of them run", chosen.len());
         (computed, run) = (computed + all, run + chosen.len());
         for Plan { name, trouble } in chosen {
             println!("    {name}");
-            let (end, calls, _) = campaign.run(scenario, Some(&trouble)).await;
+            let (end, trace) = campaign.run(scenario, Some(&trouble)).await;
             if end != expected {
                 let calls: Vec<String> =
-                    calls.iter().map(|call| format!("{} {}", call.action, call.status)).collect();
+                    trace.calls.iter().map(|call| format!("{} {}", call.action, call.status)).collect();
                 println!("FAILED {name}\n{end:#?}\nexpected {expected:#?}\n{calls:?}");
                 failed.push(name);
             }

@@ -10,6 +10,17 @@ use crate::world::Side;
 /// How many plans of each scenario `cargo test` runs.
 const SAMPLE: usize = 5;
 
+/// What a run did and got.
+#[derive(Default)]
+pub struct Trace {
+    /// Calls of AWS.
+    pub calls: Vec<Call>,
+    /// Writes to the cluster.
+    pub writes: Vec<String>,
+    /// Events of watches.
+    pub events: Vec<String>,
+}
+
 /// What happens in a run of a scenario.
 pub struct Plan {
     pub name: String,
@@ -25,6 +36,8 @@ pub enum Trouble {
     /// The program is killed after a call of AWS took effect, before it gets the response: service, operation, and how many of
     /// them come before. A kill before a call is one after the call before it.
     KillInCall((String, String, u32)),
+    /// The operator does not get an event of one of its watches. Once it has nothing to do with what it knows, it lists again.
+    LoseEvent(usize),
     /// IAM shows everything as it was so many milliseconds ago.
     Lag(u64),
 }
@@ -66,8 +79,8 @@ fn faults(service: &str, action: &str) -> Vec<(&'static str, FaultKind, u32)> {
     all
 }
 
-/// All that can happen in a run that made these calls of AWS, and these writes to the cluster.
-pub fn plans(scenario: Scenario, calls: Vec<Call>, writes: &[String]) -> Vec<Plan> {
+/// All that can happen in a run that made these calls of AWS, and these writes to the cluster, and got these events of watches.
+pub fn plans(scenario: Scenario, Trace { calls, writes, events }: Trace) -> Vec<Plan> {
     let of_aws = calls.into_iter().filter(|call| call.principal != "anonymous").collect();
     let mut plans = Vec::new();
     let mut add = |name: String, trouble| plans.push(Plan { name: format!("{scenario:?}: {name}"), trouble });
@@ -91,6 +104,9 @@ pub fn plans(scenario: Scenario, calls: Vec<Call>, writes: &[String]) -> Vec<Pla
             let name = format!("killed {side:?} write {number} to the cluster, {write}");
             add(name, Trouble::KillInWrite(number, side));
         }
+    }
+    for (number, event) in events.iter().enumerate() {
+        add(format!("lost event {number}, {event}"), Trouble::LoseEvent(number));
     }
     plans
 }

@@ -28,7 +28,7 @@ const ALL: usize = 1200;
 /// Transitions between two returns to the working specification.
 const SERIES: usize = 5;
 /// Passes after which the specified state is there.
-const FEW: usize = 10;
+const FEW: u64 = 10;
 const LIMIT: Duration = Duration::from_secs(15);
 
 /// What became of a transition.
@@ -54,7 +54,7 @@ struct Tally {
     /// Stalled, after a part was done.
     partly: usize,
     /// The most passes that a return to the working specification took.
-    passes: usize,
+    passes: u64,
 }
 
 /// The object whose specification changes.
@@ -101,11 +101,8 @@ impl Subject {
     }
 
     /// Passes over objects of this kind since the start of the operator.
-    fn passes(&self) -> usize {
-        let prefix = format!("podidentity_operator_reconciles_total{{kind=\"{}\"", self.kind);
-        let text = self.world.metrics.text();
-        let counts = text.lines().filter(|line| line.starts_with(&prefix));
-        counts.filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok()).sum()
+    fn passes(&self) -> u64 {
+        self.world.passes(self.kind, None)
     }
 
     /// Waits until the controller has decided about the specification: the reason of Ready.

@@ -1,5 +1,6 @@
 //! A client of the operator whose n-th write to the cluster is held: before the API server gets it, or before its response arrives.
-//! There the operator is killed. And one that sees an old list of bindings, and no event after it, or no list of namespaces yet.
+//! There the operator is killed. And one that sees an old list of bindings, and no event after it, no list of namespaces yet, or not every
+//! event.
 
 use std::future::{Future, pending};
 use std::pin::Pin;
@@ -13,6 +14,8 @@ use kube::client::{Body, ClientBuilder, DynBody};
 use kube::{Client, Config};
 use tokio_util::sync::CancellationToken;
 use tower::{Layer, Service};
+
+use super::watches::Watches;
 
 /// Where a write is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +31,11 @@ pub const BINDINGS: &str = "/apis/podidentity.dev/v1alpha1/podidentitybindings";
 
 /// What is held, and what was written.
 #[derive(Debug, Clone, Default)]
-pub struct Hold(Arc<Mutex<State>>);
+pub struct Hold {
+    state: Arc<Mutex<State>>,
+    /// The events that it gets.
+    pub watches: Watches,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -45,23 +52,24 @@ struct State {
 impl Hold {
     /// From now on writes are counted, and the one of that number is held.
     pub fn arm(&self, at: Option<(usize, Side)>) {
-        *self.0.lock().unwrap() = State { at, ..State::default() };
+        *self.state.lock().unwrap() = State { at, ..State::default() };
+        self.watches.lose(None);
     }
 
     /// From now on lists of all bindings are answered with this, and watches show nothing.
     pub fn show_bindings(&self, list: Option<String>) {
-        self.0.lock().unwrap().bindings = list;
+        self.state.lock().unwrap().bindings = list;
     }
 
     /// From now on lists of namespaces are answered only once `until` is cancelled.
     pub fn hold_namespaces(&self, until: CancellationToken) {
-        self.0.lock().unwrap().namespaces = Some(until);
+        self.state.lock().unwrap().namespaces = Some(until);
     }
 
     /// Until when a request is not answered.
     fn unanswered(&self, request: &Request<Body>) -> Option<CancellationToken> {
         let is_of_namespaces = request.uri().path() == "/api/v1/namespaces";
-        self.0.lock().unwrap().namespaces.clone().filter(|_| is_of_namespaces)
+        self.state.lock().unwrap().namespaces.clone().filter(|_| is_of_namespaces)
     }
 
     /// The old answer to a request, if it gets one.
@@ -69,24 +77,24 @@ impl Hold {
         if request.method() != Method::GET || request.uri().path() != BINDINGS {
             return None;
         }
-        let list = self.0.lock().unwrap().bindings.clone()?;
+        let list = self.state.lock().unwrap().bindings.clone()?;
         let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
         Some(if is_watch { Old::Silence } else { Old::List(list) })
     }
 
     /// The writes since then: method and path.
     pub fn writes(&self) -> Vec<String> {
-        self.0.lock().unwrap().writes.clone()
+        self.state.lock().unwrap().writes.clone()
     }
 
     /// The reads of pods since then: path and query.
     pub fn pod_lists(&self) -> Vec<String> {
-        self.0.lock().unwrap().pod_lists.clone()
+        self.state.lock().unwrap().pod_lists.clone()
     }
 
     /// Whether a write is held.
     pub fn is_reached(&self) -> bool {
-        self.0.lock().unwrap().is_reached
+        self.state.lock().unwrap().is_reached
     }
 
     /// A client of the cluster.
@@ -100,21 +108,21 @@ impl Hold {
         let path = request.uri().path();
         if path.ends_with("/pods") {
             let read = request.uri().path_and_query().map(ToString::to_string);
-            self.0.lock().unwrap().pod_lists.extend(read);
+            self.state.lock().unwrap().pod_lists.extend(read);
         }
         let is_ours = path.contains("/podidentity.dev/")
             || (path.contains("/serviceaccounts/") && !path.ends_with("/token"));
         if request.method() == Method::GET || !is_ours {
             return None;
         }
-        let mut state = self.0.lock().unwrap();
+        let mut state = self.state.lock().unwrap();
         let number = state.writes.len();
         state.writes.push(format!("{} {path}", request.method()));
         state.at.filter(|(at, _)| *at == number).map(|(_, side)| side)
     }
 
     async fn hold(&self) {
-        self.0.lock().unwrap().is_reached = true;
+        self.state.lock().unwrap().is_reached = true;
         pending::<()>().await;
     }
 }
@@ -171,7 +179,7 @@ where
                 unreachable!("a held write never goes on")
             });
         }
-        let unanswered = self.hold.unanswered(&request);
+        let (unanswered, watched) = (self.hold.unanswered(&request), Watches::watched(&request));
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await;
@@ -181,7 +189,10 @@ where
             if side == Some(Side::After) {
                 hold.hold().await;
             }
-            answer
+            answer.map(|answer| match watched.filter(|_| answer.status().is_success()) {
+                Some(resource) => answer.map(|body| hold.watches.received(resource, body)),
+                None => answer,
+            })
         })
     }
 }

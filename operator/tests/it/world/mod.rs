@@ -8,6 +8,7 @@ mod operator_process;
 mod replica;
 mod sites;
 mod subcommands;
+mod watches;
 
 use std::fmt::Debug;
 use std::path::Path;

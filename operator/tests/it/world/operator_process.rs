@@ -78,6 +78,39 @@ impl World {
         leases.delete(names::LEASE, &DeleteParams::default()).await.unwrap();
     }
 
+    /// How many passes over objects of a kind have ended since the start: those that ended so, or all.
+    pub fn passes(&self, kind: &str, outcome: Option<&str>) -> u64 {
+        let of_kind = format!("podidentity_operator_reconciles_total{{kind=\"{kind}\"");
+        let so = outcome.map(|outcome| format!("outcome=\"{outcome}\""));
+        let text = self.metrics.text();
+        let lines = text.lines().filter(|line| line.starts_with(&of_kind));
+        let lines = lines.filter(|line| so.as_ref().is_none_or(|so| line.contains(so)));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
+    /// Waits until the operator has nothing to do for longer than it waits before it tries again, or has tried six times more.
+    pub async fn until_idle(&self) {
+        const TRIES: u64 = 6;
+        const SAME: usize = 6;
+        let passes = || {
+            let [issuers, bindings] =
+                ["OidcIssuer", "PodIdentityBinding"].map(|kind| self.passes(kind, None));
+            issuers + bindings
+        };
+        let (enough, mut last, mut same) = (passes() + TRIES, passes(), 0);
+        let check = || {
+            let now = passes();
+            same = if now == last { same + 1 } else { 0 };
+            last = now;
+            let is_idle = same >= SAME || now >= enough;
+            async move {
+                anyhow::ensure!(is_idle, "{now} passes");
+                Ok(())
+            }
+        };
+        cluster::until("the end of the operator's work", LIMIT, check).await.unwrap();
+    }
+
     /// Waits until both controllers have reconciled an object since the start.
     pub async fn until_reconciled(&self) {
         let check = || async {

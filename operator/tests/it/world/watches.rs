@@ -1,0 +1,110 @@
+//! The events that the operator's watches get. A test loses some of them, as an API server does that is cut off from the others; then it
+//! ends the watches, as that API server does once it is late: the operator lists again.
+
+use std::future::ready;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use kube::client::DynBody;
+use serde_json::{Value, json};
+use tokio_util::codec::{FramedRead, LinesCodec};
+use tokio_util::io::StreamReader;
+use tokio_util::sync::CancellationToken;
+
+/// The watched kinds that decide on what is in AWS.
+const RESOURCES: [&str; 4] = ["oidcissuers", "podidentitybindings", "serviceaccounts", "namespaces"];
+
+/// Which events are lost.
+#[derive(Debug, Clone, Default)]
+pub struct Watches(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    events: Vec<String>,
+    /// The number of the event that is lost.
+    lost: Option<usize>,
+    /// The kind whose events are all lost.
+    silent: Option<&'static str>,
+    has_lost: bool,
+    /// Ends all watches.
+    late: CancellationToken,
+}
+
+impl Watches {
+    /// From now on events are counted, and the one of that number is lost.
+    pub fn lose(&self, number: Option<usize>) {
+        let mut state = self.0.lock().unwrap();
+        let late = state.late.clone();
+        *state = State { lost: number, late, ..State::default() };
+    }
+
+    /// From now on all events of a kind are lost.
+    pub fn silence(&self, resource: &'static str) {
+        self.0.lock().unwrap().silent = Some(resource);
+    }
+
+    /// No more events are lost. All watches end: the operator lists again.
+    pub fn end(&self) {
+        let mut state = self.0.lock().unwrap();
+        (state.lost, state.silent) = (None, None);
+        std::mem::take(&mut state.late).cancel();
+    }
+
+    /// The events since [`Self::lose`].
+    pub fn events(&self) -> Vec<String> {
+        self.0.lock().unwrap().events.clone()
+    }
+
+    /// Whether an event was lost since then.
+    pub fn has_lost(&self) -> bool {
+        self.0.lock().unwrap().has_lost
+    }
+
+    /// The kind whose watch a request begins.
+    pub(super) fn watched<B>(request: &http::Request<B>) -> Option<&'static str> {
+        request.uri().query().filter(|query| query.contains("watch=true"))?;
+        let path = request.uri().path();
+        RESOURCES.into_iter().find(|resource| path.ends_with(&format!("/{resource}")))
+    }
+
+    /// The response of a watch without the events that are lost.
+    pub(super) fn received(&self, resource: &'static str, body: Box<DynBody>) -> Box<DynBody> {
+        let (watches, late) = (self.clone(), self.0.lock().unwrap().late.clone());
+        let bytes = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
+        let kept = FramedRead::new(bytes, LinesCodec::new())
+            .try_filter(move |line| ready(!watches.loses(resource, line)))
+            .take_until(late.clone().cancelled_owned());
+        let last = stream::once(async move { late.is_cancelled().then(|| Ok(too_old())) }).filter_map(ready);
+        let lines = kept.chain(last).map_ok(|line| Frame::data(Bytes::from(line + "\n")));
+        Box::new(StreamBody::new(Box::pin(lines.map_err(Into::into))))
+    }
+
+    /// Counts an event, and says whether it is lost.
+    fn loses(&self, resource: &str, line: &str) -> bool {
+        let event: Value = serde_json::from_str(line).unwrap();
+        let kind = event["type"].as_str().unwrap();
+        if matches!(kind, "BOOKMARK" | "ERROR") {
+            return false;
+        }
+        let mut state = self.0.lock().unwrap();
+        let number = state.events.len();
+        let name = event["object"]["metadata"]["name"].as_str().unwrap();
+        state.events.push(format!("{kind} {resource} {name}"));
+        let is_lost = state.lost == Some(number) || state.silent == Some(resource);
+        state.has_lost |= is_lost;
+        is_lost
+    }
+}
+
+/// What an API server says of a watch that it cannot go on with.
+fn too_old() -> String {
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Expired", "code": 410,
+        "message": "too old resource version",
+    });
+    json!({"type": "ERROR", "object": status}).to_string()
+}
