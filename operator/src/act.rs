@@ -1,8 +1,11 @@
 //! Takes a plan's steps. The finalizer and changes in AWS are the same for both kinds; each step is one remote call.
 
+use std::time::Instant;
+
+use kube::api::GetParams;
+use kube::core::{DeserializeGuard, Request};
 use kube::{Resource, ResourceExt};
 
-use crate::clock::Clock;
 use crate::context::Context;
 use crate::finalizer;
 use crate::kind::{Kind, PlanOf, Resolved, StepError};
@@ -22,21 +25,30 @@ pub enum Acted {
     Gone,
 }
 
-/// Takes the steps in order until one fails, and remembers what they showed.
+/// Takes the steps in order until one fails, and remembers what they showed. Where they change something in AWS, or end the object, none of
+/// them is taken for what is not the newest.
 pub async fn act<K: Kind>(
     plan: &PlanOf<K>,
     resolved: &Resolved<K>,
     memory: &mut K::Memory,
-    clock: &Clock,
     context: &Context,
 ) -> Result<Acted, StepError> {
-    let object = &*resolved.object;
-    let (mut is_newest, mut refers_to_newest) = (false, false);
+    let (object, asked) = (&*resolved.object, Instant::now());
+    let has = |is_it: fn(&Step<K::Own>) -> bool| plan.steps.iter().any(is_it);
+    let changes = has(|step| matches!(step, Step::Change(_)));
+    // The API server compares the versions where the finalizers change.
+    let is_compared = has(|step| matches!(step, Step::AddFinalizer));
+    let is_last = has(|step| matches!(step, Step::RemoveFinalizer));
+    if changes && !is_compared && !is_newest::<K>(object, context).await? {
+        return Ok(Acted::Outdated);
+    }
+    if (changes || is_last) && !K::rests_on_newest(plan, resolved, asked, context).await? {
+        return Ok(Acted::Outdated);
+    }
     for step in &plan.steps {
         match step {
             Step::AddFinalizer => {
                 finalizer::add(&K::api(&context.client, object), object).await?;
-                is_newest = true; // the API server has compared the versions
             }
             Step::RemoveFinalizer => {
                 finalizer::remove(&K::api(&context.client, object), object).await?;
@@ -49,14 +61,6 @@ pub async fn act<K: Kind>(
             Step::Change(change) => {
                 // Never without an account: a change is planned from a target, and a target needs the account.
                 let Some(account) = &resolved.account else { continue };
-                if !is_newest && !self::is_newest::<K>(object, context).await? {
-                    return Ok(Acted::Outdated);
-                }
-                is_newest = true;
-                if !refers_to_newest && !K::refers_to_newest(resolved, clock, context).await? {
-                    return Ok(Acted::Outdated);
-                }
-                refers_to_newest = true;
                 let written = account.apply(&change.write).await?;
                 K::changed(memory, change, written, &context.clock());
                 let (attribute, description) = (change.attribute, change.describe());
@@ -81,8 +85,19 @@ pub async fn act<K: Kind>(
     Ok(Acted::Done)
 }
 
-/// Whether the API server has the object as it was seen here: a watch may be late, and a list may come from a cache that is.
+/// Whether the API server has the object as it was seen here: a watch may be late, and a list may come from a cache that is. Of one that
+/// cannot be decoded, the last version that could be holds, as in the store.
 async fn is_newest<K: Kind>(object: &K::Object, context: &Context) -> Result<bool, kube::Error> {
-    let newest = K::api(&context.client, object).get_metadata_opt(&object.name_any()).await?;
-    Ok(newest.is_some_and(|newest| Version::of(&newest.metadata) == Version::of(object.meta())))
+    let (api, name) = (K::api(&context.client, object), object.name_any());
+    let Some(newest) = api.get_metadata_opt(&name).await? else { return Ok(false) };
+    if Version::of(&newest.metadata) == Version::of(object.meta()) {
+        return Ok(true);
+    }
+    if newest.metadata.uid != object.meta().uid {
+        return Ok(false);
+    }
+    let request = Request::new(api.resource_url()).get(&name, &GetParams::default());
+    let request = request.map_err(kube::Error::BuildRequest)?;
+    let newest: DeserializeGuard<K::Object> = context.client.request(request).await?;
+    Ok(newest.0.is_err())
 }

@@ -134,7 +134,7 @@ impl<K: Kind> Driver<K> {
         let (resolved, observed, mut plan) = self.plan(object, &mut memory.kind, &clock).await?;
         K::planned(&mut memory.kind, &resolved.view, &plan);
         report::publish_findings(&context.events, &**object, &plan.events).await;
-        let acted = act(&plan, &resolved, &mut memory.kind, &clock, context).await;
+        let acted = act(&plan, &resolved, &mut memory.kind, context).await;
         // The last pass took the same steps: they are repeated, but not at once.
         let repeated = !plan.steps.is_empty() && memory.steps == plan.steps;
         memory.steps.clone_from(&plan.steps);

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crds::condition::Wanted;
 use crds::conditions::{Condition, Conditions};
@@ -92,11 +93,12 @@ pub trait Kind: Sized + Send + Sync + 'static {
     ) -> PlanOf<Self>;
     /// The metric label of a read that failed, if one did.
     fn failed_read(observed: &Self::Observed) -> Option<&'static str>;
-    /// Whether the API server has what the object refers to as this pass, which began at `clock`, has seen it. It is asked before the first
-    /// change in AWS.
-    fn refers_to_newest(
+    /// Whether the API server has what the plan rests on, beside the object, as the pass has seen it. It is asked before the first step of a
+    /// plan that changes something in AWS, or ends the object. No answer is older than `asked`.
+    fn rests_on_newest(
+        _plan: &PlanOf<Self>,
         _resolved: &Resolved<Self>,
-        _clock: &Clock,
+        _asked: Instant,
         _context: &Context,
     ) -> impl Future<Output = Result<bool, kube::Error>> + Send {
         async { Ok(true) }

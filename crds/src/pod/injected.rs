@@ -45,10 +45,13 @@ mod tests {
     const ARN: &str = "arn:aws:iam::111122223333:role/app";
 
     fn found(annotations: &Value, containers: &Value, init: &Value) -> Option<String> {
-        let pod = json!({
+        found_in(&json!({
             "metadata": {"annotations": annotations},
             "spec": {"containers": containers, "initContainers": init},
-        });
+        }))
+    }
+
+    fn found_in(pod: &Value) -> Option<String> {
         let text = pod.to_string();
         let expected = ExpectedIdentity {
             source: "its PodIdentityBinding",
@@ -118,6 +121,27 @@ mod tests {
             ("no containers", json!({}), json!([]), json!([]), None),
         ] {
             assert_eq!(found(&annotations, &containers, &init).as_deref(), expected, "{row}");
+        }
+    }
+
+    /// A pod that was created before the binding moved to another audience.
+    #[test]
+    fn a_pod_with_a_token_of_another_audience_is_without_the_identity() {
+        let rows = [("sts.amazonaws.com", None), ("vault", Some("other_token")), ("", None)];
+        for (audience, expected) in rows {
+            let token = json!({"path": "token", "audience": audience});
+            let pod = json!({"metadata": {}, "spec": {
+                "volumes": [{"name": "aws-iam-token", "projected": {"sources": [{"serviceAccountToken": token}]}}],
+                "containers": [{
+                    "name": "app",
+                    "env": [
+                        {"name": "AWS_ROLE_ARN", "value": ARN},
+                        {"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": "/var/run/token"},
+                    ],
+                    "volumeMounts": [{"name": "aws-iam-token", "mountPath": "/var/run"}],
+                }],
+            }});
+            assert_eq!(found_in(&pod).as_deref(), expected, "{audience}");
         }
     }
 }

@@ -86,21 +86,22 @@ async fn create(setup: &Setup<'_>, kind: Pods, bindings: usize, count: usize) ->
 
 /// A pod of the size that pods have.
 fn object(kind: Pods, namespace: &str, account: &str, number: usize, setup: &Setup<'_>) -> Value {
-    let mut env: Vec<Value> = (0..30)
-        .map(|number| json!({"name": format!("SETTING_{number:02}"), "value": format!("{number:064}")}))
-        .collect();
-    if kind == Pods::Injected {
-        let arn = role_arn("aws", &setup.aws.sim.settings().account, CLUSTER, namespace, account);
-        env.push(json!({"name": "AWS_ROLE_ARN", "value": arn}));
-        env.push(json!({"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": "/var/run/token"}));
-    }
+    let settings = (0..30)
+        .map(|number| json!({"name": format!("SETTING_{number:02}"), "value": format!("{number:064}")}));
+    let arn = role_arn("aws", &setup.aws.sim.settings().account, CLUSTER, namespace, account);
+    let identity = [
+        json!({"name": "AWS_ROLE_ARN", "value": arn}),
+        json!({"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": "/var/run/token"}),
+    ];
+    let injected = identity.into_iter().filter(|_| kind == Pods::Injected);
+    let env: Vec<Value> = settings.chain(injected).collect();
     let account = if kind == Pods::Unbound { "default" } else { account };
     json!({
         "metadata": {"name": format!("{}-{number:06}", format!("{kind:?}").to_lowercase()), "labels": {"app": account}},
         "spec": {
             "serviceAccountName": account,
             "automountServiceAccountToken": false,
-            "containers": [{"name": "app", "image": "app", "env": env}, {"name": "proxy", "image": "proxy"}],
+            "containers": [{"name": "app", "image": "app", "env": env}, {"name": "proxy", "image": "proxy", "env": env}],
         },
     })
 }

@@ -132,7 +132,7 @@ pub(super) fn grant_lost<'a>(
             ..Decision::nothing(stalled(Reason::GrantLost, message), timings)
         };
     }
-    if !begun && view.losses.is_suspicious() && !is_confirmed(view) {
+    if !begun && !may_revoke(view, view.losses) {
         let Losses { lost, roles } = view.losses;
         let issuer = view.granting.as_ref();
         let name = issuer.map(|issuer| issuer.name()).unwrap_or_default();
@@ -174,15 +174,17 @@ pub(super) fn known_revocation(view: &View, memory: &Memory) -> Option<Timestamp
     [memory.revoke_at, in_status.map(|time| time.0)].into_iter().flatten().min()
 }
 
-/// Whether an administrator has confirmed that so many roles are revoked after this change of grants.
-fn is_confirmed(view: &View) -> bool {
+/// Whether a role may be revoked where so many have lost their grant: many are not revoked before an administrator has confirmed that after
+/// this change of grants.
+#[must_use]
+pub fn may_revoke(view: &View, losses: Losses) -> bool {
     let confirmed = || {
         let metadata = &view.granting.as_ref()?.metadata;
         let (generation, number) = metadata.annotations.as_ref()?.get(CONFIRM_ANNOTATION)?.split_once(':')?;
         let is_this = generation.parse().ok() == metadata.generation;
         is_this.then(|| number.parse::<usize>().ok())?
     };
-    confirmed().is_some_and(|number| view.losses.lost <= number)
+    !losses.is_suspicious() || confirmed().is_some_and(|number| losses.lost <= number)
 }
 
 /// Grant and binding may be applied in either order.

@@ -2,10 +2,12 @@
 
 pub mod absence;
 pub mod act;
+pub mod confirm;
 pub mod decide;
 pub mod due;
 pub mod granted;
 pub mod holder;
+pub mod losses;
 pub mod model;
 pub mod observe;
 pub mod pods;
@@ -15,16 +17,17 @@ pub mod verdict;
 pub mod watch;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crds::condition::{ConditionType, Wanted};
-use crds::conditions::{Condition, Conditions, find, is_true};
+use crds::conditions::{Condition, Conditions, is_true};
 use crds::holder::Claim;
 use crds::in_effect;
-use crds::names::{self, OPERATOR_SERVICE_ACCOUNT};
+use crds::names::OPERATOR_SERVICE_ACCOUNT;
 use crds::{Finding, OidcIssuer, PodIdentityBinding, PodIdentityBindingStatus, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::reflector::Store;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 
 use self::model::{
     Annotated, Facts, Losses, Memory, Note, Observed, Own, Plan, Shown, Sibling, Trusted, Unresolved, View,
@@ -35,10 +38,9 @@ use crate::aws::error::Class;
 use crate::aws::model::{IamWrite, Write, Written};
 use crate::change::Change;
 use crate::clock::Clock;
-use crate::cluster::Cluster;
 use crate::context::Context;
 use crate::kind::{Failure, Kind, Resolved, StepError};
-use crate::model::{Next, ObjectState};
+use crate::model::{Next, ObjectState, Version};
 use crate::timings::Timings;
 
 /// The kind `PodIdentityBinding`.
@@ -113,7 +115,8 @@ impl Kind for Binding {
         }
         let service_account = &object.spec.service_account_name;
         // A role is removed under the issuer under which it was made.
-        let (named, made_under) = (cluster.issuer(object.spec.issuer_name()), made_under(object, cluster));
+        let (named, made_under) =
+            (cluster.issuer(object.spec.issuer_name()), losses::made_under(object, cluster));
         let own_namespace = state.namespace == context.namespace;
         let mut view = View {
             object: state.clone(),
@@ -122,6 +125,7 @@ impl Kind for Binding {
             issuer: made_under.clone().filter(|_| state.deleting).or(named),
             granting: None,
             siblings: Vec::new(),
+            sibling_issuers: Vec::new(),
             own_namespace,
             reserved: own_namespace && service_account == OPERATOR_SERVICE_ACCOUNT,
             target: Err(Unresolved::NotNeeded),
@@ -141,14 +145,18 @@ impl Kind for Binding {
             granted::check_grant(&state.namespace, view.labels.as_deref(), &object.spec, view.issuer());
         let is_to_be_revoked = object.status.as_ref().is_some_and(|status| status.revoke_at.is_some());
         if let Some(issuer) = view.granting.as_ref().filter(|_| is_to_be_revoked) {
-            view.losses = losses(issuer, cluster);
+            view.losses = losses::losses(issuer, cluster);
         }
         let account = view.issuer.as_ref().map(|issuer| context.accounts.of(&issuer.spec));
         let on_account = cluster.bindings_on(&state.namespace, service_account);
         let others = on_account.iter().filter(|other| other.uid() != object.uid());
         let own = (view.issuer.as_deref(), view.target.as_ref().ok());
-        let siblings = others.map(|other| sibling(other, object, own, context));
-        view.siblings = siblings.collect();
+        let siblings = others.map(|other| {
+            let issuer = cluster.issuer(other.spec.issuer_name());
+            let sibling = sibling(other, object, issuer.as_deref(), own, context);
+            (sibling, (other.spec.issuer_name().to_owned(), issuer))
+        });
+        (view.siblings, view.sibling_issuers) = siblings.unzip();
         (view, account)
     }
 
@@ -170,24 +178,13 @@ impl Kind for Binding {
         observed.role.as_ref().err().map(|error| error.class.label())
     }
 
-    async fn refers_to_newest(
+    async fn rests_on_newest(
+        plan: &Plan,
         resolved: &Resolved<Self>,
-        clock: &Clock,
+        asked: Instant,
         context: &Context,
     ) -> Result<bool, kube::Error> {
-        let (client, cluster, view) = (&context.client, &context.cluster, &resolved.view);
-        let mut selects = false;
-        for issuer in [&view.issuer, &view.granting].into_iter().flatten() {
-            if !cluster.is_newest(client, issuer, clock.instant).await? {
-                return Ok(false);
-            }
-            selects |= issuer.spec.selects_namespaces();
-        }
-        // A role is removed whatever its namespace is.
-        match view.labels.as_ref().filter(|_| selects && !view.object.deleting) {
-            Some(labels) => cluster.has_labels(client, &view.object.namespace, labels).await,
-            None => Ok(true),
-        }
+        confirm::rests_on_newest(plan, &resolved.view, asked, context).await
     }
 
     async fn act(step: &Own, resolved: &Resolved<Self>, context: &Context) -> Result<Shown, StepError> {
@@ -308,60 +305,23 @@ async fn stay_with_role(view: &mut View, object: &PodIdentityBinding, context: &
     (view.target, view.issuer) = (found, Some(issuer));
 }
 
-/// The issuer under which the role of a binding was made; `None` where it does not exist any more, or has another `clusterName` now, so that
-/// its role would have another name.
-fn made_under(binding: &PodIdentityBinding, cluster: &Cluster) -> Option<Arc<OidcIssuer>> {
-    let status = binding.status.as_ref()?;
-    let issuer = cluster.issuer(in_effect::issuer(binding))?;
-    let (namespace, account) = (binding.namespace()?, &binding.spec.service_account_name);
-    let name = names::role_name(&issuer.spec.cluster_name, &namespace, account);
-    (status.role_name.as_ref() == Some(&name)).then_some(issuer)
-}
-
-/// How many roles of an issuer are to be revoked, by the status: an edit that asks for more than is granted is no loss, and must not
-/// keep a role from being revoked.
-fn losses(issuer: &OidcIssuer, cluster: &Cluster) -> Losses {
-    let mut losses = Losses::default();
-    for binding in cluster.bindings_of(issuer.name()) {
-        let is_other = made_under(&binding, cluster)
-            .map_or(binding.spec.issuer_name() != issuer.name(), |other| other.name() != issuer.name());
-        if is_other
-            || binding.spec.role.is_none()
-            || !binding.has_role()
-            || binding.deleting()
-            || is_revoked(&binding)
-        {
-            continue;
-        }
-        losses.roles += 1;
-        let is_lost = binding.status.as_ref().is_some_and(|status| status.revoke_at.is_some());
-        losses.lost += usize::from(is_lost);
-    }
-    losses
-}
-
-/// Whether its status says that the role is revoked.
-fn is_revoked(binding: &PodIdentityBinding) -> bool {
-    let conditions = binding.status.as_ref().map_or(&[][..], |status| &*status.conditions);
-    find(conditions, ConditionType::Ready).is_some_and(|ready| ready.reason == Reason::Revoked)
-}
-
 /// Another binding on the same `ServiceAccount`, as `own` sees it. It can take the role over if it makes the same one, and
 /// nothing keeps it from being acted on.
 fn sibling(
     other: &PodIdentityBinding,
     own: &PodIdentityBinding,
+    issuer: Option<&OidcIssuer>,
     (own_issuer, target): (Option<&OidcIssuer>, Option<&Target>),
     context: &Context,
 ) -> Sibling {
     let cluster = &context.cluster;
     let (namespace, name) = (other.namespace().unwrap_or_default(), other.name_any());
     let conditions = other.status.as_ref().map_or(&[][..], |status| &*status.conditions);
-    let heir = target.zip(cluster.issuer(other.spec.issuer_name())).and_then(|(target, issuer)| {
+    let heir = target.zip(issuer).and_then(|(target, issuer)| {
         let labels = cluster.labels(&namespace);
-        let is_accepted = granted::check_grant(&namespace, labels.as_deref(), &other.spec, Ok(&issuer))
+        let is_accepted = granted::check_grant(&namespace, labels.as_deref(), &other.spec, Ok(issuer))
             .is_ok()
-            && decide::check_audience(&other.spec, &issuer).is_ok()
+            && decide::check_audience(&other.spec, issuer).is_ok()
             && other.spec.check().is_ok();
         let urls = cluster.issuers.state().into_iter().map(|issuer| issuer.spec.issuer_url());
         let made = role::target(&namespace, &name, &other.spec, &issuer.spec, urls, &target.identity);
@@ -384,6 +344,7 @@ fn sibling(
         acted_on: other.is_acted_on(),
         ready: is_true(conditions, ConditionType::Ready)
             && other.status.as_ref().is_some_and(|s| s.observed_generation == other.metadata.generation),
+        version: Version::of(other.meta()),
         uses_role: target.zip(other.spec.role_arn.as_ref()).is_some_and(|(target, arn)| target.is(arn)),
         same_effect: own.spec.has_same_effect(&other.spec),
         heir,

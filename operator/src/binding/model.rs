@@ -16,7 +16,7 @@ use super::role::trust::Moves;
 use super::role::{Heir, Target};
 use crate::aws::error::AwsError;
 use crate::aws::model::{Role, RoleChange, RolePolicies};
-use crate::model::{self, Next, ObjectState};
+use crate::model::{self, Next, ObjectState, Version};
 use crate::pods::model::{PodsState, WorkloadRef};
 use crate::timings::Timings;
 
@@ -36,6 +36,8 @@ pub struct View {
     pub granting: Option<Arc<OidcIssuer>>,
     /// The other bindings on the `ServiceAccount`.
     pub siblings: Vec<Sibling>,
+    /// The issuers that those name, as far as they exist.
+    pub sibling_issuers: Vec<(String, Option<Arc<OidcIssuer>>)>,
     /// Whether it is in the operator's own namespace.
     pub own_namespace: bool,
     /// Whether the `ServiceAccount` is the operator's own.
@@ -72,6 +74,8 @@ pub struct Sibling {
     pub acted_on: bool,
     /// Whether it is Ready.
     pub ready: bool,
+    /// What changes with each edit of it.
+    pub version: Version,
     /// Whether its specification has the same effect as this binding's.
     pub same_effect: bool,
     /// Whether its `spec.roleARN` is the role of this binding.

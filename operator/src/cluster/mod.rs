@@ -163,7 +163,8 @@ impl Cluster {
         self.issuers.get(&ObjectRef::new(name))
     }
 
-    /// Whether the API server has an issuer as a pass has seen it that began at `began`.
+    /// Whether the API server has the issuer of that name as a pass has seen it, or none if it has seen none. The answer is not older than
+    /// `asked`.
     ///
     /// # Errors
     ///
@@ -171,13 +172,14 @@ impl Cluster {
     pub async fn is_newest(
         &self,
         client: &Client,
-        issuer: &OidcIssuer,
-        began: Instant,
+        name: &str,
+        issuer: Option<&OidcIssuer>,
+        asked: Instant,
     ) -> Result<bool, kube::Error> {
-        self.newest.has_issuer(client, issuer, began).await
+        self.newest.has_issuer(client, name, issuer, asked).await
     }
 
-    /// Whether the API server has these labels of a namespace.
+    /// Whether the API server has these labels of a namespace, or no such namespace.
     ///
     /// # Errors
     ///
@@ -186,7 +188,7 @@ impl Cluster {
         &self,
         client: &Client,
         namespace: &str,
-        labels: &Labels,
+        labels: Option<&Labels>,
     ) -> Result<bool, kube::Error> {
         newest::has_labels(client, namespace, labels).await
     }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crds::{DeletionPolicy, Finding, Management, OidcIssuerSpec, PodIdentityBinding, Reason, in_effect};
+use crds::{
+    DeletionPolicy, Finding, Management, OidcIssuer, OidcIssuerSpec, PodIdentityBinding, Reason, in_effect,
+};
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
@@ -73,13 +75,22 @@ pub async fn observe(
     };
     let (additional, distribution) = (memory.additional.clone(), memory.distribution.unwrap_or_default());
     let own_token_issuer = if deletes { own_token::issuer().await } else { None };
-    let all = if deletes { context.cluster.issuers.state() } else { Vec::new() };
-    let same_url = all
-        .iter()
-        .filter(|other| other.spec.issuer_url() == url && other.name_any() != view.object.name)
-        .map(|other| other.name_any())
-        .collect();
+    let same_url = if deletes { same_url(context, &view.object.name, &url).await? } else { Vec::new() };
     Ok(Observed { api, additional, distribution, aws, dependents, same_url, own_token_issuer })
+}
+
+/// The other issuers with that URL, by the API server's own answer. Of one that cannot be decoded, the last version that could be counts,
+/// and one that never could be may have the URL.
+async fn same_url(context: &Context, name: &str, url: &str) -> Result<Vec<String>, kube::Error> {
+    let api: Api<DeserializeGuard<OidcIssuer>> = Api::all(context.client.clone());
+    let is_of_url = |issuer: &OidcIssuer| issuer.spec.issuer_url() == url;
+    let last_is = |name: &str| context.cluster.issuer(name).is_none_or(|last| is_of_url(&last));
+    let has_url = |other: &&DeserializeGuard<OidcIssuer>| {
+        other.0.as_ref().map_or_else(|_| last_is(&other.name_any()), is_of_url)
+    };
+    let all = api.list(&ListParams::default()).await?;
+    let others = all.iter().filter(|other| other.name_any() != name);
+    Ok(others.filter(has_url).map(ResourceExt::name_any).collect())
 }
 
 /// Bindings (`namespace/name`) that use an issuer. One that cannot be read may use it.

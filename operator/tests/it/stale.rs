@@ -98,6 +98,16 @@ impl World {
         self.passes("PodIdentityBinding", Some("outdated"))
     }
 
+    /// Waits until three passes more were outdated than before.
+    async fn until_outdated(&self, row: &str, before: u64) {
+        let refused = || async {
+            let outdated = self.outdated() - before;
+            anyhow::ensure!(outdated >= 3, "{outdated} passes were outdated");
+            Ok(())
+        };
+        until(row, Duration::from_secs(15), refused).await.unwrap();
+    }
+
     /// The operator gets no event of that kind, and `change` changes what such events would show. Then somebody changes the role of `app`:
     /// the operator has a reason to write. It does not, and the account stays as it is until the operator knows what it missed.
     async fn nothing_is_written_without<F: Future<Output = ()>>(
@@ -116,12 +126,7 @@ impl World {
             }
         });
         let (state, before) = (json!(self.sim.state()), self.outdated());
-        let refused = || async {
-            let outdated = self.outdated() - before;
-            anyhow::ensure!(outdated >= 3, "{outdated} passes were outdated");
-            Ok(())
-        };
-        until(row, Duration::from_secs(15), refused).await.unwrap();
+        self.until_outdated(row, before).await;
         assert_eq!(self.writes(), [""; 0], "{row}");
         assert_eq!(json!(self.sim.state()), state, "{row}");
         self.hold.watches.end();
@@ -157,7 +162,9 @@ async fn while_the_events_of_a_binding_are_lost_its_former_specification_changes
                 world.apply_binding("app", spec(newest)).await;
             })
             .await;
-        world.binding_is("app", "Ready").await;
+        // The same role: what somebody changed is drift.
+        let is_reported = newest.get("driftPolicy").is_some() && newest["role"] == former["role"];
+        world.binding_is("app", if is_reported { "DriftDetected" } else { "Ready" }).await;
         let (role, policies) = (world.role(), newest["role"]["policyARNs"].as_array());
         assert_eq!(role.is_some(), policies.is_some(), "{row}");
         for arn in policies.into_iter().flatten().filter_map(Value::as_str) {
@@ -195,7 +202,7 @@ async fn while_the_events_of_an_issuer_are_lost_its_former_grants_and_decisions_
             world.apply_binding("late", late.clone()).await;
         })
         .await;
-    world.binding_is("late", "NotGranted").await;
+    world.binding_is("late", "WaitingForGrant").await;
     world.binding_is("app", "Ready").await;
     assert_eq!(roles(), before, "no role was made for what is granted no longer");
 
@@ -210,7 +217,142 @@ async fn while_the_events_of_an_issuer_are_lost_its_former_grants_and_decisions_
         .await;
     world.until(&world.bindings(), "app", "its end", |binding| binding.is_none()).await;
     assert_eq!(roles(), before, "the role stays");
+
+    // It was not lost.
+    world.apply_issuer(&world.spec()).await;
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    let found = json!({"metadata": {"annotations": {"podidentity.dev/abandon": null}}});
+    world
+        .nothing_is_written_without("oidcissuers", "the account is not lost", || async {
+            let patch = Patch::Merge(&found);
+            world.issuers().patch_metadata("default", &PatchParams::default(), &patch).await.unwrap();
+            world.bindings().delete("app", &DeleteParams::default()).await.unwrap();
+        })
+        .await;
+    world.until(&world.bindings(), "app", "its end", |binding| binding.is_none()).await;
+    assert!(world.role().is_none(), "it ends with its role");
     world.stop().await;
+}
+
+/// The grants of the issuer under which a role was made hold while an edit is refused.
+#[tokio::test]
+async fn a_role_is_not_revoked_while_the_event_that_gives_its_grant_back_is_lost() {
+    let mut world = World::bootstrapped().await;
+    world.timings.role_resync = Duration::from_millis(200);
+    world.timings.grant_loss = Duration::from_secs(3);
+    let mut next = world.spec();
+    next.s3.as_mut().unwrap().bucket = "next-111122223333-eu-central-1-an".into();
+    next.grants.clear();
+    let mut none = world.spec();
+    none.grants.clear();
+    world.apply_issuer(&world.spec()).await;
+    world.start().await;
+    world.issuer_is("Ready").await;
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    for refused in [false, true] {
+        if refused {
+            world.apply_issuer_as("next", &next).await;
+            let moved = json!({"issuerRef": {"name": "next"}, "role": {"policyARNs": [STORAGE]}});
+            world.apply_binding("app", spec(&moved)).await;
+            world.binding_is("app", "NotGranted").await;
+        }
+        world.apply_issuer(&none).await;
+        world.binding_is("app", "GrantLost").await;
+        let row = format!("a grant comes back, refused {refused}");
+        world
+            .nothing_is_written_without("oidcissuers", &row, || async {
+                world.apply_issuer(&world.spec()).await;
+            })
+            .await;
+        world.binding_is("app", if refused { "NotGranted" } else { "Ready" }).await;
+        assert!(world.binding("app").await.status.unwrap().revoke_at.is_none(), "{row}");
+    }
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    world.unbind("app").await;
+    world.stop().await;
+    // Issuer `next` was never bootstrapped.
+    world.sim.clear_calls();
+}
+
+/// Each of them writes its own loss into its status, and the operator does not see that.
+#[tokio::test]
+async fn many_roles_are_not_revoked_at_once_while_the_events_of_bindings_are_lost() {
+    let mut world = World::ready_with(|timings| {
+        (timings.role_resync, timings.grant_loss) = (Duration::from_millis(200), Duration::from_secs(2));
+    })
+    .await;
+    let names: Vec<String> = (0..7).map(|number| format!("app-{number}")).collect();
+    for name in &names {
+        world.service_account(&world.namespace, name).await;
+        let role = json!({"serviceAccountName": name, "role": {"policyARNs": [STORAGE]}});
+        world.apply_binding(name, role).await;
+    }
+    for name in &names {
+        world.binding_is(name, "Ready").await;
+    }
+    let mut none = world.spec();
+    none.grants.clear();
+    world
+        .nothing_is_written_without("podidentitybindings", "no grant is left", || async {
+            world.apply_issuer(&none).await;
+        })
+        .await;
+    for name in &names {
+        world.binding_is(name, "GrantChangeSuspicious").await;
+    }
+    assert_eq!(world.writes(), [""; 0]);
+    world.apply_issuer(&world.spec()).await;
+    for name in &names {
+        world.binding_is(name, "Ready").await;
+    }
+    world.stop().await;
+}
+
+/// A binding that waits takes the role over: it is neither made anew nor kept with rights that it has no grant for.
+#[tokio::test]
+async fn a_role_is_handed_over_by_the_newest_grants_only() {
+    let mut world = World::ready_with(|timings| timings.role_resync = Duration::from_millis(200)).await;
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    let before = world.role().unwrap();
+    let mut next = world.spec();
+    next.s3.as_mut().unwrap().bucket = "next-111122223333-eu-central-1-an".into();
+    let waiting = json!({"issuerRef": {"name": "next"}, "role": {"policyARNs": [STORAGE]}});
+    world.apply_binding("renamed", spec(&waiting)).await;
+    world.binding_is("renamed", "WaitingForGrant").await;
+    world
+        .nothing_is_written_without("oidcissuers", "the issuer of the one that waits", || async {
+            world.apply_issuer_as("next", &next).await;
+            world.bindings().delete("app", &DeleteParams::default()).await.unwrap();
+        })
+        .await;
+    world.until(&world.bindings(), "app", "its end", |binding| binding.is_none()).await;
+    assert_eq!(world.role().unwrap().id, before.id, "it was handed over");
+    world.binding_is("renamed", "Ready").await;
+
+    // The other way round, the one that waits is edited so that it can take over no longer.
+    world.bind("again", &[STORAGE]).await;
+    world.binding_is("again", "ServedByOlderBinding").await;
+    let mut of_other = json!({"roleARN": format!("arn:aws:iam::{ACCOUNT}:role/other")});
+    of_other["serviceAccountName"] = json!("app");
+    world.hold.watches.lose(Some(("MODIFIED podidentitybindings again".to_owned(), 0)));
+    world.apply_binding("again", of_other).await;
+    world.sim.clear_calls();
+    let before = world.outdated();
+    world.bindings().delete("renamed", &DeleteParams::default()).await.unwrap();
+    world.until_outdated("an edit of the one that waits", before).await;
+    assert!(world.hold.watches.has_lost());
+    assert_eq!(world.writes(), [""; 0]);
+    world.hold.watches.end();
+    world.until(&world.bindings(), "renamed", "its end", |binding| binding.is_none()).await;
+    world.binding_is("again", "Ready").await;
+    assert!(world.role().is_none());
+    world.stop().await;
+    // Issuer `next` was never bootstrapped.
+    world.sim.clear_calls();
 }
 
 #[tokio::test]
@@ -235,7 +377,7 @@ async fn while_the_events_of_a_namespace_are_lost_its_former_labels_change_nothi
             world.apply_binding("late", late).await;
         })
         .await;
-    world.binding_is("late", "NotGranted").await;
+    world.binding_is("late", "WaitingForGrant").await;
     world.binding_is("app", "GrantLost").await;
     assert_eq!(
         world.sim.state().roles.len(),

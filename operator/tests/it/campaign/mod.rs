@@ -87,7 +87,7 @@ impl Campaign {
                 let silence = Fault::on(service, action, FaultKind::Silence).after(*earlier).times(1);
                 world.sim.inject(silence);
             }
-            Some(Trouble::LoseEvent(number)) => world.hold.watches.lose(Some(*number)),
+            Some(Trouble::LoseEvent(event)) => world.hold.watches.lose(Some(event.clone())),
             Some(Trouble::Lag(lag)) => world.sim.behave(|behaviour| behaviour.lag_milliseconds = *lag),
             None => {}
         }
@@ -144,6 +144,9 @@ async fn run_operator(
         tokio::select! {
             () = until_done(scenario, world) => {}
             () = until_reached(world, trouble) => {}
+        }
+        if !world.hold.watches.has_lost() {
+            println!("        there was no such event this time");
         }
         world.until_idle().await;
         world.hold.watches.end();

@@ -36,8 +36,8 @@ pub enum Trouble {
     /// The program is killed after a call of AWS took effect, before it gets the response: service, operation, and how many of
     /// them come before. A kill before a call is one after the call before it.
     KillInCall((String, String, u32)),
-    /// The operator does not get an event of one of its watches. Once it has nothing to do with what it knows, it lists again.
-    LoseEvent(usize),
+    /// The operator does not get an event of one of its watches. Once it has nothing to do with what it knows, it lists again. The event, and how many of the same text come before.
+    LoseEvent((String, usize)),
     /// IAM shows everything as it was so many milliseconds ago.
     Lag(u64),
 }
@@ -105,8 +105,9 @@ pub fn plans(scenario: Scenario, Trace { calls, writes, events }: Trace) -> Vec<
             add(name, Trouble::KillInWrite(number, side));
         }
     }
-    for (number, event) in events.iter().enumerate() {
-        add(format!("lost event {number}, {event}"), Trouble::LoseEvent(number));
+    for (position, event) in events.iter().enumerate() {
+        let number = events[..position].iter().filter(|earlier| *earlier == event).count();
+        add(format!("lost event {number} of {event}"), Trouble::LoseEvent((event.clone(), number)));
     }
     plans
 }

@@ -27,7 +27,7 @@ const SAMPLE: usize = 60;
 const ALL: usize = 1200;
 /// Transitions between two returns to the working specification.
 const SERIES: usize = 5;
-/// Passes after which the specified state is there.
+/// Passes after which the specified state is there, or it is said why it is not.
 const FEW: u64 = 10;
 const LIMIT: Duration = Duration::from_secs(15);
 
@@ -53,7 +53,7 @@ struct Tally {
     reasons: BTreeMap<String, usize>,
     /// Stalled, after a part was done.
     partly: usize,
-    /// The most passes that a return to the working specification took.
+    /// The most passes until a transition was decided about, or a return to the working specification was.
     passes: u64,
 }
 
@@ -119,6 +119,7 @@ impl Subject {
     /// One transition, and what has to hold after it whatever it was.
     async fn transition(&mut self, spec: &Value, strict: bool) -> Outcome {
         let (object, account) = (self.get().await, json!(self.world.sim.state()));
+        let before = self.passes();
         self.world.sim.clear_calls();
         if let Err(code) = self.replace(spec, strict).await {
             assert!((400..500).contains(&code), "{code}: {:#?}", self.history);
@@ -135,8 +136,11 @@ impl Subject {
             return Outcome::Same;
         }
         let (outcome, reason) = self.decided().await;
+        let passes = self.passes() - before;
         let _ = write!(self.history.last_mut().unwrap(), " → {outcome:?} {reason}");
         *self.tally.reasons.entry(format!("{outcome:?} {reason}")).or_default() += 1;
+        self.tally.passes = self.tally.passes.max(passes);
+        assert!(passes <= FEW, "{passes} passes: {:#?}", self.history);
         let writes: Vec<_> =
             self.world.operators().into_iter().filter(|c| c.write && c.status == 200).collect();
         if outcome != Outcome::Applied {

@@ -25,8 +25,8 @@ pub struct Watches(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     events: Vec<String>,
-    /// The number of the event that is lost.
-    lost: Option<usize>,
+    /// The event that is lost, and how many of the same text come before.
+    lost: Option<(String, usize)>,
     /// The kind whose events are all lost.
     silent: Option<&'static str>,
     has_lost: bool,
@@ -35,11 +35,11 @@ struct State {
 }
 
 impl Watches {
-    /// From now on events are counted, and the one of that number is lost.
-    pub fn lose(&self, number: Option<usize>) {
+    /// From now on events are counted, and one is lost: the text of it, and how many of the same text come before.
+    pub fn lose(&self, lost: Option<(String, usize)>) {
         let mut state = self.0.lock().unwrap();
         let late = state.late.clone();
-        *state = State { lost: number, late, ..State::default() };
+        *state = State { lost, late, ..State::default() };
     }
 
     /// From now on all events of a kind are lost.
@@ -91,10 +91,12 @@ impl Watches {
             return false;
         }
         let mut state = self.0.lock().unwrap();
-        let number = state.events.len();
         let name = event["object"]["metadata"]["name"].as_str().unwrap();
-        state.events.push(format!("{kind} {resource} {name}"));
-        let is_lost = state.lost == Some(number) || state.silent == Some(resource);
+        let text = format!("{kind} {resource} {name}");
+        let before = state.events.iter().filter(|event| **event == text).count();
+        let is_lost = state.silent == Some(resource)
+            || state.lost.as_ref().is_some_and(|(lost, number)| *lost == text && *number == before);
+        state.events.push(text);
         state.has_lost |= is_lost;
         is_lost
     }

@@ -8,8 +8,10 @@ use binding::model::{
 use binding::role::{Heir, target};
 use crds::PodIdentityBindingStatus;
 use crds::conditions::merge;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::SignedDuration;
 use operator::aws::model::RoleChange;
+use operator::model::Version;
 use operator::pods;
 use operator::pods::model::PodsState;
 
@@ -140,6 +142,7 @@ impl Case {
                 .map(Arc::new),
             issuer: issuer.map(Arc::new),
             siblings: self.siblings.clone(),
+            sibling_issuers: Vec::new(),
             object,
             target,
         };
@@ -240,6 +243,7 @@ impl Case {
     /// Another binding on the `ServiceAccount`, made an hour before this one, with a role, Ready, with another specification.
     pub fn add_sibling(&mut self, edit: impl FnOnce(&mut Sibling)) {
         let mut sibling = Sibling {
+            version: Version::of(&ObjectMeta::default()),
             name: "older".into(),
             created: Some(self.clock.wall - self.age - Duration::from_hours(1)),
             deleting: false,

@@ -1,0 +1,56 @@
+//! How many roles of an issuer have lost their grant.
+
+use std::sync::Arc;
+
+use crds::condition::ConditionType;
+use crds::conditions::find;
+use crds::holder::Claim;
+use crds::{OidcIssuer, PodIdentityBinding, Reason, in_effect, names};
+use kube::ResourceExt;
+
+use super::model::Losses;
+use crate::cluster::Cluster;
+
+/// The issuer under which the role of a binding was made; `None` where it does not exist any more, or has another `clusterName` now, so that
+/// its role would have another name.
+pub(super) fn made_under(binding: &PodIdentityBinding, cluster: &Cluster) -> Option<Arc<OidcIssuer>> {
+    let status = binding.status.as_ref()?;
+    let issuer = cluster.issuer(in_effect::issuer(binding))?;
+    let (namespace, account) = (binding.namespace()?, &binding.spec.service_account_name);
+    let name = names::role_name(&issuer.spec.cluster_name, &namespace, account);
+    (status.role_name.as_ref() == Some(&name)).then_some(issuer)
+}
+
+/// How many roles of an issuer are to be revoked.
+pub(super) fn losses(issuer: &OidcIssuer, cluster: &Cluster) -> Losses {
+    let mut losses = Losses::default();
+    for binding in cluster.bindings_of(issuer.name()) {
+        count(&mut losses, &binding, issuer, cluster);
+    }
+    losses
+}
+
+/// Counts the role of a binding that uses an issuer, by the status: an edit that asks for more than is granted is no loss, and must not
+/// keep a role from being revoked.
+pub(super) fn count(
+    losses: &mut Losses,
+    binding: &PodIdentityBinding,
+    issuer: &OidcIssuer,
+    cluster: &Cluster,
+) {
+    let is_other = made_under(binding, cluster)
+        .map_or(binding.spec.issuer_name() != issuer.name(), |other| other.name() != issuer.name());
+    let has_role = binding.spec.role.is_some() && binding.has_role();
+    if is_other || !has_role || binding.deleting() || is_revoked(binding) {
+        return;
+    }
+    losses.roles += 1;
+    let is_lost = binding.status.as_ref().is_some_and(|status| status.revoke_at.is_some());
+    losses.lost += usize::from(is_lost);
+}
+
+/// Whether its status says that the role is revoked.
+fn is_revoked(binding: &PodIdentityBinding) -> bool {
+    let conditions = binding.status.as_ref().map_or(&[][..], |status| &*status.conditions);
+    find(conditions, ConditionType::Ready).is_some_and(|ready| ready.reason == Reason::Revoked)
+}
