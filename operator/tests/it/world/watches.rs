@@ -10,13 +10,34 @@ use futures::{StreamExt, TryStreamExt, stream};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use kube::client::DynBody;
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::json;
 use tokio_util::codec::{FramedRead, LinesCodec};
 use tokio_util::io::StreamReader;
 use tokio_util::sync::CancellationToken;
 
 /// The watched kinds that decide on what is in AWS.
 const RESOURCES: [&str; 4] = ["oidcissuers", "podidentitybindings", "serviceaccounts", "namespaces"];
+
+/// What is read of an event. A tenant can make an object that no value can hold.
+#[derive(Deserialize)]
+struct Event {
+    #[serde(rename = "type")]
+    kind: String,
+    object: Object,
+}
+
+#[derive(Deserialize)]
+struct Object {
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    /// Empty in what is no event of an object.
+    #[serde(default)]
+    name: String,
+}
 
 /// Which events are lost.
 #[derive(Debug, Clone, Default)]
@@ -27,7 +48,7 @@ struct State {
     events: Vec<String>,
     /// The event that is lost, and how many of the same text come before.
     lost: Option<(String, usize)>,
-    /// The kind whose events are all lost.
+    /// The kind, or kind and name, whose events are all lost.
     silent: Option<&'static str>,
     has_lost: bool,
     /// Ends all watches.
@@ -42,9 +63,9 @@ impl Watches {
         *state = State { lost, late, ..State::default() };
     }
 
-    /// From now on all events of a kind are lost.
-    pub fn silence(&self, resource: &'static str) {
-        self.0.lock().unwrap().silent = Some(resource);
+    /// From now on all events are lost of a kind (`namespaces`), or of one object (`namespaces app`).
+    pub fn silence(&self, objects: &'static str) {
+        self.0.lock().unwrap().silent = Some(objects);
     }
 
     /// No more events are lost. All watches end: the operator lists again.
@@ -85,17 +106,16 @@ impl Watches {
 
     /// Counts an event, and says whether it is lost.
     fn loses(&self, resource: &str, line: &str) -> bool {
-        let event: Value = serde_json::from_str(line).unwrap();
-        let kind = event["type"].as_str().unwrap();
-        if matches!(kind, "BOOKMARK" | "ERROR") {
+        let Event { kind, object } = serde_json::from_str(line).unwrap();
+        if matches!(&*kind, "BOOKMARK" | "ERROR") {
             return false;
         }
         let mut state = self.0.lock().unwrap();
-        let name = event["object"]["metadata"]["name"].as_str().unwrap();
-        let text = format!("{kind} {resource} {name}");
+        let text = format!("{kind} {resource} {}", object.metadata.name);
         let before = state.events.iter().filter(|event| **event == text).count();
-        let is_lost = state.silent == Some(resource)
-            || state.lost.as_ref().is_some_and(|(lost, number)| *lost == text && *number == before);
+        let is_lost =
+            state.silent.is_some_and(|silent| silent == resource || text.ends_with(&format!(" {silent}")))
+                || state.lost.as_ref().is_some_and(|(lost, number)| *lost == text && *number == before);
         state.events.push(text);
         state.has_lost |= is_lost;
         is_lost
