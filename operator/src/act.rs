@@ -39,7 +39,7 @@ pub async fn act<K: Kind>(
     // The API server compares the versions where the finalizers change.
     let is_compared = has(|step| matches!(step, Step::AddFinalizer));
     let is_last = has(|step| matches!(step, Step::RemoveFinalizer));
-    if changes && !is_compared && !is_newest::<K>(object, context).await? {
+    if changes && !is_compared && !is_newest(plan, resolved, context).await? {
         return Ok(Acted::Outdated);
     }
     if (changes || is_last) && !K::rests_on_newest(plan, resolved, asked, context).await? {
@@ -85,9 +85,14 @@ pub async fn act<K: Kind>(
     Ok(Acted::Done)
 }
 
-/// Whether the API server has the object as it was seen here: a watch may be late, and a list may come from a cache that is. Of one that
-/// cannot be decoded, the last version that could be holds, as in the store.
-async fn is_newest<K: Kind>(object: &K::Object, context: &Context) -> Result<bool, kube::Error> {
+/// Whether the API server has the object as it was seen here, or one for which the plan is right, too: a watch may be late, and a list may
+/// come from a cache that is. Of one that cannot be decoded, the last version that could be holds, as in the store.
+async fn is_newest<K: Kind>(
+    plan: &PlanOf<K>,
+    resolved: &Resolved<K>,
+    context: &Context,
+) -> Result<bool, kube::Error> {
+    let object = &*resolved.object;
     let (api, name) = (K::api(&context.client, object), object.name_any());
     let Some(newest) = api.get_metadata_opt(&name).await? else { return Ok(false) };
     if Version::of(&newest.metadata) == Version::of(object.meta()) {
@@ -99,5 +104,5 @@ async fn is_newest<K: Kind>(object: &K::Object, context: &Context) -> Result<boo
     let request = Request::new(api.resource_url()).get(&name, &GetParams::default());
     let request = request.map_err(kube::Error::BuildRequest)?;
     let newest: DeserializeGuard<K::Object> = context.client.request(request).await?;
-    Ok(newest.0.is_err())
+    Ok(newest.0.map_or(true, |newest| K::still_holds(plan, &resolved.view, &newest, context)))
 }

@@ -10,7 +10,9 @@ use crate::aws::accounts::Accounts;
 use crate::aws::inventory::Listings;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
+use crate::cluster::answers::Answers;
 use crate::events::Events;
+use crate::grant::Losses;
 use crate::metrics::Metrics;
 use crate::pods::Pods;
 use crate::timings::Timings;
@@ -25,6 +27,8 @@ pub struct Context {
     pub accounts: Accounts,
     /// All issuers and bindings.
     pub cluster: Cluster,
+    /// How many roles of an issuer have lost their grant, by the API server's own answer.
+    pub losses: Answers<Losses>,
     /// The roles in AWS, as the last sweep has listed them.
     pub listings: Listings,
     /// Pods that run without their identity.

@@ -32,6 +32,23 @@ pub struct Request<'a> {
     pub session: Duration,
 }
 
+/// Roles of one issuer whose bindings no grant covers any more, revoked ones not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Losses {
+    /// How many.
+    pub lost: usize,
+    /// Of how many roles.
+    pub roles: usize,
+}
+
+impl Losses {
+    /// Whether it is likely that a change of grants took away more than was meant: more than five roles and more than 10 %.
+    #[must_use]
+    pub const fn is_suspicious(self) -> bool {
+        self.lost > 5 && self.lost * 10 > self.roles
+    }
+}
+
 /// Whether one of the grants covers the request; if none does, the message says what is missing.
 pub fn check(issuer: &str, grants: &[Grant], request: Request<'_>) -> Result<(), Finding> {
     let Request { namespace, policy_arns, inline, session } = request;
@@ -72,6 +89,12 @@ pub fn check(issuer: &str, grants: &[Grant], request: Request<'_>) -> Result<(),
         )),
         _ => Ok(()),
     }
+}
+
+/// Which of the grants cover a namespace.
+#[must_use]
+pub fn covering(grants: &[Grant], namespace: Namespace<'_>) -> Vec<bool> {
+    grants.iter().map(|grant| covers_namespace(grant, namespace)).collect()
 }
 
 fn covers_namespace(grant: &Grant, namespace: Namespace<'_>) -> bool {

@@ -103,6 +103,15 @@ pub trait Kind: Sized + Send + Sync + 'static {
     ) -> impl Future<Output = Result<bool, kube::Error>> + Send {
         async { Ok(true) }
     }
+    /// Whether a plan is right for a newer version of the object, too.
+    fn still_holds(
+        _plan: &PlanOf<Self>,
+        _view: &Self::View,
+        _newest: &Self::Object,
+        _context: &Context,
+    ) -> bool {
+        false
+    }
     /// Carries out a step that only this kind has.
     fn act(
         step: &Self::Own,

@@ -57,7 +57,7 @@ impl ObjectState {
     }
 }
 
-/// What changes with every edit of an object that decides on AWS, and when it is deleted or made again.
+/// What changes with every edit of an object's specification, and when it is deleted or made again. The status is not part of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
     uid: Option<String>,

@@ -18,6 +18,7 @@ use crate::aws::accounts::Accounts;
 use crate::aws::inventory::Listings;
 use crate::binding::Binding;
 use crate::cli::WebhookCertificates;
+use crate::cluster::answers::Answers;
 use crate::cluster::{Cluster, Following};
 use crate::context::Context;
 use crate::driver::Driver;
@@ -138,6 +139,7 @@ impl Operator {
             ),
             accounts: self.accounts.clone(),
             cluster,
+            losses: Answers::default(),
             listings: Listings::default(),
             pods,
             timings: self.timings.clone(),

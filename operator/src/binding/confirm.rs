@@ -1,83 +1,129 @@
 //! Whether the API server has what a plan rests on as the pass has seen it. What is asked: the issuers that decide on the role, the labels
-//! that grants select by, the other bindings on the `ServiceAccount`, and how many roles of an issuer have lost their grant.
+//! that grants select by, and, where the role ends, the other bindings on the `ServiceAccount`; before a revocation, how many roles of the
+//! issuer have lost their grant. A tenant whose role is to end must not keep these answers from being equal by edits without an effect.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crds::names::REVOKED_POLICY;
+use crds::holder::Claim;
 use crds::{OidcIssuer, PodIdentityBinding, in_effect};
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, Resource};
 
-use super::model::{Losses, Plan, Step, View};
+use super::model::{Plan, Revocation, Sibling, View};
 use super::{granted, losses};
-use crate::aws::model::{IamWrite, Write};
 use crate::context::Context;
+use crate::grant::{Losses, Namespace, covering};
 use crate::model::Version;
 
 /// Bindings on a page of a list.
 const PAGE: u32 = 500;
 
-/// Whether nothing that the plan rests on is newer than what the pass has seen. No answer is older than `asked`.
+/// Whether nothing that the plan rests on, beside the binding itself, is newer than what the pass has seen. No answer is older than `asked`.
 pub async fn rests_on_newest(
     plan: &Plan,
     view: &View,
     asked: Instant,
     context: &Context,
 ) -> Result<bool, kube::Error> {
+    /// Other bindings on the `ServiceAccount` that are asked for: a tenant can make thousands.
+    const SIBLINGS: usize = 16;
     let (client, cluster) = (&context.client, &context.cluster);
-    let own = [&view.issuer, &view.granting].into_iter().flatten();
-    let own = own.map(|issuer| (issuer.name_any(), Some(&**issuer)));
-    let of_siblings = view.sibling_issuers.iter().map(|(name, issuer)| (name.clone(), issuer.as_deref()));
-    let mut selects = false;
-    for (name, issuer) in own.chain(of_siblings) {
-        if !cluster.is_newest(client, &name, issuer, asked).await? {
+    // Of another binding it depends only how the role ends.
+    let siblings = if view.object.deleting { SIBLINGS } else { 0 };
+    let others = view.siblings.iter().zip(&view.sibling_issuers).take(siblings);
+    let issuers: Vec<_> = view.own_issuers.iter().chain(others.clone().map(|(_, issuer)| issuer)).collect();
+    for (name, issuer) in &issuers {
+        if !cluster.is_newest(client, name, issuer.as_deref(), asked).await? {
             return Ok(false);
         }
-        selects |= issuer.is_some_and(|issuer| issuer.spec.selects_namespaces());
     }
+    let issuers: Vec<&OidcIssuer> = issuers.iter().filter_map(|(_, issuer)| issuer.as_deref()).collect();
     // A role is removed whatever the labels are, unless it can be handed over.
-    let needs_labels = selects && !(view.object.deleting && view.siblings.is_empty());
-    if needs_labels && !cluster.has_labels(client, &view.object.namespace, view.labels.as_ref()).await? {
+    let needs_labels = !view.object.deleting || !view.siblings.is_empty();
+    if needs_labels && !has_labels(view, &issuers, context).await? {
         return Ok(false);
     }
-    if !view.siblings.is_empty() && !has_siblings(client, view).await? {
-        return Ok(false);
+    for (sibling, _) in others {
+        if !is_newest_sibling(client, &view.object.namespace, sibling).await? {
+            return Ok(false);
+        }
     }
-    match view.granting.as_ref().filter(|_| begins_revocation(plan, view)) {
-        Some(issuer) => Ok(granted::may_revoke(view, lost(issuer, context).await?)),
+    match view.granting.as_ref().filter(|_| plan.note.revocation == Revocation::Begins) {
+        Some(issuer) => may_revoke(view, issuer, asked, context).await,
         None => Ok(true),
     }
 }
 
-/// Whether the plan takes a role's rights because no grant covers them.
-fn begins_revocation(plan: &Plan, view: &View) -> bool {
-    let begins = |step: &Step| {
-        let Step::Change(change) = step else { return false };
-        matches!(&change.write, Write::Iam(IamWrite::PutInline { name, .. }) if name == REVOKED_POLICY)
-    };
-    !view.object.deleting && plan.steps.iter().any(begins)
-}
-
-/// Whether the other bindings on the `ServiceAccount` are those that the pass has seen.
-async fn has_siblings(client: &Client, view: &View) -> Result<bool, kube::Error> {
-    let api: Api<DeserializeGuard<PodIdentityBinding>> =
-        Api::namespaced(client.clone(), &view.object.namespace);
-    let account = &view.spec().service_account_name;
-    let found = api.list(&ListParams::default()).await?;
-    let others = found.iter().filter_map(|found| found.0.as_ref().ok()).filter(|other| {
-        other.spec.service_account_name == *account && other.meta().uid != view.binding.meta().uid
+/// Whether a plan is right for a newer version of the binding, too: for one that is being deleted, where the edit does not decide on what
+/// becomes of the role; for a revocation, where no grant covers the newer one, either.
+pub fn still_holds(plan: &Plan, view: &View, newest: &PodIdentityBinding, context: &Context) -> bool {
+    if newest.deleting() != view.object.deleting {
+        return false;
+    }
+    let (seen, spec) = (view.spec(), &newest.spec);
+    if view.object.deleting {
+        return seen.deletion_policy == spec.deletion_policy
+            && seen.drift_policy == spec.drift_policy
+            && seen.role_arn == spec.role_arn
+            && seen.role.is_some() == spec.role.is_some()
+            && seen.issuer_name() == spec.issuer_name();
+    }
+    let issuer = context.cluster.issuer(spec.issuer_name());
+    let is_covered = issuer.is_some_and(|issuer| {
+        granted::check_grant(&view.object.namespace, view.labels.as_deref(), spec, Ok(&issuer)).is_ok()
     });
-    let found: BTreeMap<String, Version> =
-        others.map(|other| (other.name_any(), Version::of(other.meta()))).collect();
-    let seen = view.siblings.iter().map(|sibling| (sibling.name.clone(), sibling.version.clone()));
-    Ok(found == seen.collect())
+    plan.note.revocation != Revocation::None && !is_covered
 }
 
-/// How many roles of an issuer have lost their grant, by the API server's own answer. Each binding has written that itself, and a watch
-/// that is late shows fewer.
-async fn lost(issuer: &OidcIssuer, context: &Context) -> Result<Losses, kube::Error> {
+/// Whether the same grants cover the namespace by its labels now.
+async fn has_labels(view: &View, issuers: &[&OidcIssuer], context: &Context) -> Result<bool, kube::Error> {
+    if !issuers.iter().any(|issuer| issuer.spec.selects_namespaces()) {
+        return Ok(true);
+    }
+    let name = &view.object.namespace;
+    let newest = context.cluster.newest_labels(&context.client, name).await?;
+    Ok(issuers.iter().all(|issuer| {
+        let [seen, newest] =
+            [view.labels.as_deref(), newest.as_deref()].map(|labels| Namespace { name, labels });
+        covering(&issuer.spec.grants, seen) == covering(&issuer.spec.grants, newest)
+    }))
+}
+
+/// Whether another binding is the one that was seen. Of one that cannot be decoded, the last version that could be holds.
+async fn is_newest_sibling(client: &Client, namespace: &str, seen: &Sibling) -> Result<bool, kube::Error> {
+    let api: Api<DeserializeGuard<PodIdentityBinding>> = Api::namespaced(client.clone(), namespace);
+    let found = api.get_opt(&seen.name).await?;
+    Ok(found.is_some_and(|found| match found.0.as_ref() {
+        Ok(found) => Version::of(found.meta()) == seen.version,
+        Err(_) => true,
+    }))
+}
+
+/// Whether the role may be revoked by what the statuses of all bindings say now. Each binding has written its own loss itself: a watch that is
+/// late shows fewer losses, or one that has ended since.
+async fn may_revoke(
+    view: &View,
+    issuer: &OidcIssuer,
+    asked: Instant,
+    context: &Context,
+) -> Result<bool, kube::Error> {
+    let own: Api<DeserializeGuard<PodIdentityBinding>> =
+        Api::namespaced(context.client.clone(), &view.object.namespace);
+    let own = own.get_opt(&view.object.name).await?;
+    let is_lost = |binding: &PodIdentityBinding| {
+        binding.status.as_ref().is_some_and(|status| status.revoke_at.is_some())
+    };
+    let newest = own.as_ref().and_then(|own| own.0.as_ref().ok());
+    if is_lost(&view.binding) && newest.is_some_and(|own| !is_lost(own)) {
+        return Ok(false);
+    }
+    let losses = context.losses.get(issuer.name(), asked, count(issuer, context)).await?;
+    Ok(granted::may_revoke(view, losses))
+}
+
+/// How many roles of an issuer have lost their grant, by the API server's own answer.
+async fn count(issuer: &OidcIssuer, context: &Context) -> Result<Losses, kube::Error> {
     let api: Api<DeserializeGuard<PodIdentityBinding>> = Api::all(context.client.clone());
     let (mut found, mut next) = (Losses::default(), None);
     loop {

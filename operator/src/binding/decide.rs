@@ -45,7 +45,8 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     } else {
         use_existing_role(view, observed, memory, clock, timings)
     };
-    let Decision { mut steps, summary, unreachable, facts, next, no_earlier_role, revoke_at } = decision;
+    let Decision { mut steps, summary, unreachable, facts, next, no_earlier_role, revoke_at, revocation } =
+        decision;
     // Last: a workload that is restarted too early would have to be restarted again, and is not.
     if steps.is_empty() && matches!(summary, Summary::Ready(_)) {
         steps.extend(observed.restarts.iter().cloned().map(|workload| Step::Own(Own::Restart(workload))));
@@ -79,6 +80,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
             in_spec,
             no_earlier_role: no_earlier_role || (memory.no_earlier_role && view.spec().role.is_none()),
             revoke_at,
+            revocation,
         },
         // A role that the binding does not want any more is removed, not put back; and a former trust changes by time.
         drift: view.shows_drift()

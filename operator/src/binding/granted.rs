@@ -10,13 +10,13 @@ use crds::{Finding, OidcIssuer, PodIdentityBindingSpec, Reason};
 use k8s_openapi::jiff::Timestamp;
 
 use super::absence::known_role;
-use super::model::{Decision, Losses, Memory, Observed, RoleState, Step, View};
+use super::model::{Decision, Memory, Observed, Revocation, RoleState, Step, View};
 use super::removal;
 use super::role::{Target, revocation};
 use super::verdict;
 use crate::aws::model::{Role, RolePolicies};
 use crate::clock::Clock;
-use crate::grant;
+use crate::grant::{self, Losses};
 use crate::model::Next;
 use crate::timings::Timings;
 
@@ -159,11 +159,13 @@ pub(super) fn grant_lost<'a>(
     );
     let next = Next::read_back(&steps, later);
     let revoke_at = (!steps.is_empty()).then_some(revoke_at);
+    let revocation = if begun { Revocation::GoesOn } else { Revocation::Begins };
     Decision {
         steps,
         facts,
         next,
         revoke_at,
+        revocation,
         ..Decision::nothing(stalled(Reason::Revoked, message), timings)
     }
 }

@@ -8,14 +8,16 @@ use crds::holder::Claim;
 use crds::{OidcIssuer, PodIdentityBinding, Reason, in_effect, names};
 use kube::ResourceExt;
 
-use super::model::Losses;
 use crate::cluster::Cluster;
+use crate::grant::Losses;
 
-/// The issuer under which the role of a binding was made; `None` where it does not exist any more, or has another `clusterName` now, so that
-/// its role would have another name.
-pub(super) fn made_under(binding: &PodIdentityBinding, cluster: &Cluster) -> Option<Arc<OidcIssuer>> {
-    let status = binding.status.as_ref()?;
-    let issuer = cluster.issuer(in_effect::issuer(binding))?;
+/// The issuer under which the role of a binding was made, of the one that its status names; `None` where that does not exist any more, or has
+/// another `clusterName` now, so that its role would have another name.
+pub(super) fn made_under(
+    binding: &PodIdentityBinding,
+    recorded: Option<Arc<OidcIssuer>>,
+) -> Option<Arc<OidcIssuer>> {
+    let (status, issuer) = (binding.status.as_ref()?, recorded?);
     let (namespace, account) = (binding.namespace()?, &binding.spec.service_account_name);
     let name = names::role_name(&issuer.spec.cluster_name, &namespace, account);
     (status.role_name.as_ref() == Some(&name)).then_some(issuer)
@@ -38,7 +40,7 @@ pub(super) fn count(
     issuer: &OidcIssuer,
     cluster: &Cluster,
 ) {
-    let is_other = made_under(binding, cluster)
+    let is_other = made_under(binding, cluster.issuer(in_effect::issuer(binding)))
         .map_or(binding.spec.issuer_name() != issuer.name(), |other| other.name() != issuer.name());
     let has_role = binding.spec.role.is_some() && binding.has_role();
     if is_other || !has_role || binding.deleting() || is_revoked(binding) {

@@ -30,7 +30,7 @@ use kube::runtime::reflector::Store;
 use kube::{Api, Client, Resource, ResourceExt};
 
 use self::model::{
-    Annotated, Facts, Losses, Memory, Note, Observed, Own, Plan, Shown, Sibling, Trusted, Unresolved, View,
+    Annotated, Facts, Memory, Note, Observed, Own, Plan, Shown, Sibling, Trusted, Unresolved, View,
 };
 use self::role::{Heir, Target};
 use crate::aws::accounts::Account;
@@ -39,6 +39,7 @@ use crate::aws::model::{IamWrite, Write, Written};
 use crate::change::Change;
 use crate::clock::Clock;
 use crate::context::Context;
+use crate::grant::Losses;
 use crate::kind::{Failure, Kind, Resolved, StepError};
 use crate::model::{Next, ObjectState, Version};
 use crate::timings::Timings;
@@ -115,8 +116,10 @@ impl Kind for Binding {
         }
         let service_account = &object.spec.service_account_name;
         // A role is removed under the issuer under which it was made.
+        let (name, recorded) = (object.spec.issuer_name(), in_effect::issuer(object));
+        let own_issuers = [name, recorded].map(|name| (name.to_owned(), cluster.issuer(name)));
         let (named, made_under) =
-            (cluster.issuer(object.spec.issuer_name()), losses::made_under(object, cluster));
+            (own_issuers[0].1.clone(), losses::made_under(object, own_issuers[1].1.clone()));
         let own_namespace = state.namespace == context.namespace;
         let mut view = View {
             object: state.clone(),
@@ -125,6 +128,7 @@ impl Kind for Binding {
             issuer: made_under.clone().filter(|_| state.deleting).or(named),
             granting: None,
             siblings: Vec::new(),
+            own_issuers: own_issuers.into(),
             sibling_issuers: Vec::new(),
             own_namespace,
             reserved: own_namespace && service_account == OPERATOR_SERVICE_ACCOUNT,
@@ -185,6 +189,10 @@ impl Kind for Binding {
         context: &Context,
     ) -> Result<bool, kube::Error> {
         confirm::rests_on_newest(plan, &resolved.view, asked, context).await
+    }
+
+    fn still_holds(plan: &Plan, view: &View, newest: &PodIdentityBinding, context: &Context) -> bool {
+        confirm::still_holds(plan, view, newest, context)
     }
 
     async fn act(step: &Own, resolved: &Resolved<Self>, context: &Context) -> Result<Shown, StepError> {
@@ -302,6 +310,7 @@ async fn stay_with_role(view: &mut View, object: &PodIdentityBinding, context: &
         object.spec.issuer_name()
     );
     view.refused = Some(Finding::new(Reason::InvalidSpec, message));
+    view.own_issuers.push((issuer.name_any(), Some(Arc::clone(&issuer))));
     (view.target, view.issuer) = (found, Some(issuer));
 }
 

@@ -16,6 +16,7 @@ use super::role::trust::Moves;
 use super::role::{Heir, Target};
 use crate::aws::error::AwsError;
 use crate::aws::model::{Role, RoleChange, RolePolicies};
+use crate::grant::Losses;
 use crate::model::{self, Next, ObjectState, Version};
 use crate::pods::model::{PodsState, WorkloadRef};
 use crate::timings::Timings;
@@ -36,8 +37,10 @@ pub struct View {
     pub granting: Option<Arc<OidcIssuer>>,
     /// The other bindings on the `ServiceAccount`.
     pub siblings: Vec<Sibling>,
-    /// The issuers that those name, as far as they exist.
-    pub sibling_issuers: Vec<(String, Option<Arc<OidcIssuer>>)>,
+    /// The issuers that decide on the role, as far as they exist: that of the specification, and that under which it was made.
+    pub own_issuers: Vec<Named>,
+    /// The issuers that the other bindings name.
+    pub sibling_issuers: Vec<Named>,
     /// Whether it is in the operator's own namespace.
     pub own_namespace: bool,
     /// Whether the `ServiceAccount` is the operator's own.
@@ -57,6 +60,9 @@ pub struct View {
     /// The role it should have.
     pub target: Result<Target, Unresolved>,
 }
+
+/// The name of an issuer, and the issuer if it exists.
+pub type Named = (String, Option<Arc<OidcIssuer>>);
 
 /// Another binding on the same `ServiceAccount`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,23 +88,6 @@ pub struct Sibling {
     pub uses_role: bool,
     /// What makes the role its own, where it makes the same role and a grant covers it.
     pub heir: Option<Heir>,
-}
-
-/// Roles of one issuer whose bindings no grant covers any more, revoked ones not counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Losses {
-    /// How many.
-    pub lost: usize,
-    /// Of how many roles.
-    pub roles: usize,
-}
-
-impl Losses {
-    /// Whether it is likely that a change of grants took away more than was meant: more than five roles and more than 10 %.
-    #[must_use]
-    pub const fn is_suspicious(self) -> bool {
-        self.lost > 5 && self.lost * 10 > self.roles
-    }
 }
 
 /// Why the role of a binding is not known.
@@ -456,6 +445,20 @@ pub struct Note {
     pub no_earlier_role: bool,
     /// When the role is revoked.
     pub revoke_at: Option<Timestamp>,
+    /// Whether the plan revokes the role.
+    pub revocation: Revocation,
+}
+
+/// Whether a plan takes all rights of a role because no grant covers them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Revocation {
+    /// It does not.
+    #[default]
+    None,
+    /// It does.
+    Begins,
+    /// An earlier one did, and what is left of it is done.
+    GoesOn,
 }
 
 /// A plan before its conditions.
@@ -475,6 +478,8 @@ pub struct Decision<'a> {
     pub no_earlier_role: bool,
     /// When the role is revoked, because no grant covers its rights any more.
     pub revoke_at: Option<Timestamp>,
+    /// Whether it is revoked now.
+    pub revocation: Revocation,
 }
 
 impl Decision<'_> {
@@ -489,6 +494,7 @@ impl Decision<'_> {
             next: Next::At(timings.look_again()),
             no_earlier_role: false,
             revoke_at: None,
+            revocation: Revocation::None,
         }
     }
 }

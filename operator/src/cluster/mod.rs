@@ -1,6 +1,7 @@
 //! All issuers and bindings of the cluster, and which refers to which. One watch of each kind; the stores are written
 //! before an event wakes anything, so that whatever it wakes sees the change.
 
+pub mod answers;
 mod kept;
 pub mod namespaces;
 mod newest;
@@ -26,9 +27,10 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
+use self::answers::Answers;
 use self::kept::keep_what_is_read;
 use self::namespaces::{Labels, Namespaces};
-use self::newest::Newest;
+use self::newest::Found;
 use self::readable::readable;
 use self::references::{Key, References};
 pub use self::retried::retried_watch;
@@ -44,7 +46,7 @@ pub struct Cluster {
     issuers_synced: CancellationToken,
     bindings_synced: CancellationToken,
     namespaces: Namespaces,
-    newest: Arc<Newest>,
+    newest: Arc<Answers<Found>>,
 }
 
 /// What follows the cluster: nothing is read before it is polled.
@@ -176,21 +178,20 @@ impl Cluster {
         issuer: Option<&OidcIssuer>,
         asked: Instant,
     ) -> Result<bool, kube::Error> {
-        self.newest.has_issuer(client, name, issuer, asked).await
+        newest::has_issuer(&self.newest, client, name, issuer, asked).await
     }
 
-    /// Whether the API server has these labels of a namespace, or no such namespace.
+    /// The labels of a namespace by the API server's own answer; `None`: there is none of that name.
     ///
     /// # Errors
     ///
     /// The API server did not answer.
-    pub async fn has_labels(
+    pub async fn newest_labels(
         &self,
         client: &Client,
         namespace: &str,
-        labels: Option<&Labels>,
-    ) -> Result<bool, kube::Error> {
-        newest::has_labels(client, namespace, labels).await
+    ) -> Result<Option<Labels>, kube::Error> {
+        newest::labels(client, namespace).await
     }
 
     /// The bindings on a `ServiceAccount`.

@@ -1,33 +1,23 @@
 //! Whether the API server has issuers and namespaces as a pass has seen them: a watch may be late, and a list may come from a cache that
 //! is.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use crds::OidcIssuer;
 use crds::condition::ConditionType;
 use crds::conditions::is_true;
+use crds::rules::is_subdomain;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::core::DeserializeGuard;
 use kube::{Api, Client, Resource, ResourceExt};
-use tokio::sync::Mutex;
 
+use super::answers::Answers;
 use super::namespaces::Labels;
 use crate::model::Version;
 
-/// What the API server has said of issuers. One answer serves all passes that asked before it was on its way.
-#[derive(Debug, Default)]
-pub(super) struct Newest(Mutex<HashMap<String, Answer>>);
-
-#[derive(Debug)]
-struct Answer {
-    found: Found,
-    asked: Instant,
-}
-
 /// An issuer as the API server has it.
-#[derive(Debug)]
-enum Found {
+#[derive(Debug, Clone)]
+pub(super) enum Found {
     None,
     Readable {
         version: Version,
@@ -70,46 +60,35 @@ fn matches(issuer: &OidcIssuer) -> bool {
     is_true(conditions, ConditionType::IssuerMatches)
 }
 
-impl Newest {
-    /// Whether the issuer of that name is the one that a pass has seen; `None`: it has seen none. The answer is not older than `asked`.
-    ///
-    /// # Errors
-    ///
-    /// The API server did not answer.
-    pub async fn has_issuer(
-        &self,
-        client: &Client,
-        name: &str,
-        seen: Option<&OidcIssuer>,
-        asked: Instant,
-    ) -> Result<bool, kube::Error> {
-        // Held during the request: passes that wait for it need none of their own.
-        let mut answers = self.0.lock().await;
-        if let Some(answer) = answers.get(name).filter(|answer| answer.asked >= asked) {
-            return Ok(answer.found.confirms(seen));
-        }
-        let asked = Instant::now();
-        let api: Api<DeserializeGuard<OidcIssuer>> = Api::all(client.clone());
-        let found = Found::of(api.get_opt(name).await?);
-        let is_newest = found.confirms(seen);
-        answers.insert(name.to_owned(), Answer { found, asked });
-        Ok(is_newest)
-    }
-}
-
-/// Whether a namespace has these labels; `None`: none is known of that name.
+/// Whether the issuer of that name is the one that a pass has seen; `None`: it has seen none. The answer is not older than `asked`.
 ///
 /// # Errors
 ///
 /// The API server did not answer.
-pub(super) async fn has_labels(
+pub(super) async fn has_issuer(
+    answers: &Answers<Found>,
     client: &Client,
-    namespace: &str,
-    labels: Option<&Labels>,
+    name: &str,
+    seen: Option<&OidcIssuer>,
+    asked: Instant,
 ) -> Result<bool, kube::Error> {
+    // It is put into a URL, and the API server may have stored it without the rules of the CRD.
+    if !is_subdomain(name) {
+        return Ok(seen.is_none());
+    }
+    let api: Api<DeserializeGuard<OidcIssuer>> = Api::all(client.clone());
+    let ask = async { api.get_opt(name).await.map(Found::of) };
+    Ok(answers.get(name, asked, ask).await?.confirms(seen))
+}
+
+/// The labels of a namespace now; `None`: there is none of that name.
+///
+/// # Errors
+///
+/// The API server did not answer.
+pub(super) async fn labels(client: &Client, namespace: &str) -> Result<Option<Labels>, kube::Error> {
     let found = Api::<Namespace>::all(client.clone()).get_metadata_opt(namespace).await?;
-    let found = found.map(|found| found.metadata.labels.unwrap_or_default());
-    Ok(found.as_ref() == labels.map(|labels| &**labels))
+    Ok(found.map(|found| Labels::new(found.metadata.labels.unwrap_or_default())))
 }
 
 #[cfg(test)]

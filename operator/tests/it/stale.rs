@@ -333,22 +333,22 @@ async fn a_role_is_handed_over_by_the_newest_grants_only() {
     assert_eq!(world.role().unwrap().id, before.id, "it was handed over");
     world.binding_is("renamed", "Ready").await;
 
-    // The other way round, the one that waits is edited so that it can take over no longer.
-    world.bind("again", &[STORAGE]).await;
-    world.binding_is("again", "ServiceAccountAlreadyBound").await;
-    let mut of_other = json!({"roleARN": format!("arn:aws:iam::{ACCOUNT}:role/other")});
-    of_other["serviceAccountName"] = json!("app");
-    world.hold.watches.silence("podidentitybindings again");
-    world.apply_binding("again", of_other).await;
+    // Another one is edited so that it uses the role by its ARN, and the operator does not get that event.
+    let not_granted = json!({"role": {"policyARNs": [format!("arn:aws:iam::{ACCOUNT}:policy/other")]}});
+    world.apply_binding("user", spec(&not_granted)).await;
+    world.binding_is("user", "ServiceAccountAlreadyBound").await;
+    world.hold.watches.silence("podidentitybindings user");
+    let by_arn = json!({"serviceAccountName": "app", "roleARN": before.arn});
+    world.apply_binding("user", by_arn).await;
     world.sim.clear_calls();
-    let before = world.outdated();
+    let outdated = world.outdated();
     world.bindings().delete("renamed", &DeleteParams::default()).await.unwrap();
-    world.until_outdated("an edit of the one that waits", before).await;
+    world.until_outdated("an edit of the one that uses the role", outdated).await;
     assert_eq!(world.writes(), [""; 0]);
     world.hold.watches.end();
     world.until(&world.bindings(), "renamed", "its end", |binding| binding.is_none()).await;
-    world.binding_is("again", "Ready").await;
-    assert!(world.role().is_none());
+    world.binding_is("user", "Ready").await;
+    assert_eq!(world.role().unwrap().id, before.id, "the role stays for the one that uses it");
     world.stop().await;
     // Issuer `next` was never bootstrapped.
     world.sim.clear_calls();
@@ -388,5 +388,93 @@ async fn while_the_events_of_a_namespace_are_lost_its_former_labels_change_nothi
         world.binding_is(name, "Ready").await;
         world.unbind(name).await;
     }
+    world.stop().await;
+}
+
+/// A tenant edits again and again, and the operator is always a version late.
+#[tokio::test]
+async fn edits_without_an_effect_keep_no_role_from_its_end() {
+    let mut world = World::ready_with(|timings| {
+        (timings.role_resync, timings.grant_loss) = (Duration::from_millis(200), Duration::from_secs(1));
+    })
+    .await;
+    let with = |policy: &str, seconds: u32| {
+        spec(&json!({"role": {"policyARNs": [policy]}, "tokenExpirationSeconds": seconds}))
+    };
+    world.apply_binding("app", with(STORAGE, 3600)).await;
+    world.binding_is("app", "Ready").await;
+    let mut none = world.spec();
+    none.grants[0].policy_arns = vec![QUEUE.to_owned()];
+    world.apply_issuer(&none).await;
+    world.binding_is("app", "GrantLost").await;
+    world.hold.watches.silence("podidentitybindings");
+    world.apply_binding("app", with(STORAGE, 4000)).await;
+    let role = world.role_name("app");
+    let is_revoked =
+        |state: &aws_sim::State| state.role(&role).unwrap().inline.contains_key("podidentity-revoked");
+    world.until_aws("the revocation", is_revoked).await;
+    world.hold.watches.end();
+    world.binding_is("app", "Revoked").await;
+
+    // An edit that is granted has an effect: the role is restored, and not revoked again.
+    world.apply_binding("app", with(QUEUE, 3600)).await;
+    world.binding_is("app", "Ready").await;
+    world.bindings().delete("app", &DeleteParams::default()).await.unwrap();
+    world.until(&world.bindings(), "app", "its end", |binding| binding.is_none()).await;
+
+    // A deletion, seen before the edit.
+    world.apply_binding("app", with(QUEUE, 3600)).await;
+    world.binding_is("app", "Ready").await;
+    let denied =
+        aws_sim::FaultKind::Error { status: 403, code: "AccessDenied".into(), message: String::new() };
+    world.sim.inject(aws_sim::Fault::on("iam", "UpdateAssumeRolePolicy", denied));
+    world.bindings().delete("app", &DeleteParams::default()).await.unwrap();
+    world.binding_is("app", "DeletionBlocked").await;
+    world.hold.watches.silence("podidentitybindings");
+    world.apply_binding("app", with(QUEUE, 4000)).await;
+    world.sim.clear_faults();
+    world.until_aws("the end of the role", |state| state.role(&role).is_none()).await;
+    world.hold.watches.end();
+    world.until(&world.bindings(), "app", "its end", |binding| binding.is_none()).await;
+    world.stop().await;
+}
+
+/// The operator shows that a grant is lost, then that it is back, and does not see that it has shown the latter.
+#[tokio::test]
+async fn a_second_loss_has_its_own_time() {
+    let mut world = World::ready_with(|timings| {
+        (timings.role_resync, timings.grant_loss) = (Duration::from_millis(200), Duration::from_secs(2));
+    })
+    .await;
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    let mut none = world.spec();
+    none.grants.clear();
+    world.apply_issuer(&none).await;
+    world.binding_is("app", "GrantLost").await;
+    let first = world.binding("app").await.status.unwrap().revoke_at.unwrap().0;
+    world.hold.watches.silence("podidentitybindings");
+    world.apply_issuer(&world.spec()).await;
+    world
+        .until(&world.bindings(), "app", "the end of the loss", |binding| {
+            binding
+                .and_then(|binding| binding.status.as_ref())
+                .is_some_and(|status| status.revoke_at.is_none())
+        })
+        .await;
+    let is_over = || async {
+        anyhow::ensure!(k8s_openapi::jiff::Timestamp::now() > first, "not yet");
+        Ok(())
+    };
+    until("the time of the first loss", Duration::from_secs(15), is_over).await.unwrap();
+    world.sim.clear_calls();
+    let before = world.outdated();
+    world.apply_issuer(&none).await;
+    world.until_outdated("a second loss", before).await;
+    assert_eq!(world.writes(), [""; 0]);
+    world.hold.watches.end();
+    world.apply_issuer(&world.spec()).await;
+    world.binding_is("app", "Ready").await;
+    world.unbind("app").await;
     world.stop().await;
 }

@@ -145,10 +145,10 @@ async fn run_operator(
             () = until_done(scenario, world) => {}
             () = until_reached(world, trouble) => {}
         }
+        world.until_idle().await;
         if !world.hold.watches.has_lost() {
             println!("        there was no such event this time");
         }
-        world.until_idle().await;
         world.hold.watches.end();
     }
     until_done(scenario, world).await;

@@ -3,7 +3,7 @@
 use binding::decide::decide;
 use binding::granted::check_grant;
 use binding::model::{
-    Losses, Memory, Observed, Own, Plan, RoleState, ServiceAccountState, Sibling, Step, Unresolved, View,
+    Memory, Observed, Own, Plan, RoleState, ServiceAccountState, Sibling, Step, Unresolved, View,
 };
 use binding::role::{Heir, target};
 use crds::PodIdentityBindingStatus;
@@ -11,6 +11,7 @@ use crds::conditions::merge;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::SignedDuration;
 use operator::aws::model::RoleChange;
+use operator::grant::Losses;
 use operator::model::Version;
 use operator::pods;
 use operator::pods::model::PodsState;
@@ -142,6 +143,7 @@ impl Case {
                 .map(Arc::new),
             issuer: issuer.map(Arc::new),
             siblings: self.siblings.clone(),
+            own_issuers: Vec::new(),
             sibling_issuers: Vec::new(),
             object,
             target,

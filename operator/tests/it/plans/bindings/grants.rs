@@ -1,10 +1,10 @@
 //! Grants that are missing, that are taken away and that come back; inline policies.
 
-use binding::model::Losses;
 use binding::role::inline;
 use crds::names::{CONFIRM_ANNOTATION, REVOKED_POLICY};
 use crds::{InlinePolicies, InlinePolicy};
 use k8s_openapi::jiff::SignedDuration;
+use operator::grant::Losses;
 
 use super::case::{Case, check};
 use super::*;
