@@ -2,19 +2,21 @@
 //! that grants select by, and, where the role ends, the other bindings on the `ServiceAccount`; before a revocation, how many roles of the
 //! issuer have lost their grant. A tenant whose role is to end must not keep these answers from being equal by edits without an effect.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crds::holder::Claim;
 use crds::{OidcIssuer, PodIdentityBinding, in_effect};
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
-use kube::{Api, Client, Resource};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt};
 
-use super::model::{Plan, Revocation, Sibling, View};
-use super::{granted, losses};
+use super::model::{Named, Plan, Revocation, Sibling, View};
+use super::sibling::sibling;
+use super::{decide, granted, losses};
 use crate::context::Context;
 use crate::grant::{Losses, Namespace, covering};
-use crate::model::Version;
 
 /// Bindings on a page of a list.
 const PAGE: u32 = 500;
@@ -30,9 +32,11 @@ pub async fn rests_on_newest(
     const SIBLINGS: usize = 16;
     let (client, cluster) = (&context.client, &context.cluster);
     // Of another binding it depends only how the role ends.
-    let siblings = if view.object.deleting { SIBLINGS } else { 0 };
-    let others = view.siblings.iter().zip(&view.sibling_issuers).take(siblings);
-    let issuers: Vec<_> = view.own_issuers.iter().chain(others.clone().map(|(_, issuer)| issuer)).collect();
+    let ends = view.object.deleting || (view.spec().role.is_none() && !view.never_had_role());
+    let mut others: Vec<_> = view.siblings.iter().zip(&view.sibling_issuers).filter(|_| ends).collect();
+    others.sort_by_key(|(sibling, _)| sibling.heir.is_none() && !sibling.uses_role);
+    others.truncate(SIBLINGS);
+    let issuers: Vec<_> = view.own_issuers.iter().chain(others.iter().map(|(_, issuer)| *issuer)).collect();
     for (name, issuer) in &issuers {
         if !cluster.is_newest(client, name, issuer.as_deref(), asked).await? {
             return Ok(false);
@@ -44,8 +48,8 @@ pub async fn rests_on_newest(
     if needs_labels && !has_labels(view, &issuers, context).await? {
         return Ok(false);
     }
-    for (sibling, _) in others {
-        if !is_newest_sibling(client, &view.object.namespace, sibling).await? {
+    for (sibling, issuer) in others {
+        if !is_newest_sibling(view, sibling, issuer, context).await? {
             return Ok(false);
         }
     }
@@ -56,7 +60,8 @@ pub async fn rests_on_newest(
 }
 
 /// Whether a plan is right for a newer version of the binding, too: for one that is being deleted, where the edit does not decide on what
-/// becomes of the role; for a revocation, where no grant covers the newer one, either.
+/// becomes of the role; for a revocation, where the newer one is
+/// not accepted, either.
 pub fn still_holds(plan: &Plan, view: &View, newest: &PodIdentityBinding, context: &Context) -> bool {
     if newest.deleting() != view.object.deleting {
         return false;
@@ -70,10 +75,12 @@ pub fn still_holds(plan: &Plan, view: &View, newest: &PodIdentityBinding, contex
             && seen.issuer_name() == spec.issuer_name();
     }
     let issuer = context.cluster.issuer(spec.issuer_name());
-    let is_covered = issuer.is_some_and(|issuer| {
+    let is_accepted = issuer.is_some_and(|issuer| {
         granted::check_grant(&view.object.namespace, view.labels.as_deref(), spec, Ok(&issuer)).is_ok()
+            && decide::check_audience(spec, &issuer).is_ok()
+            && spec.check().is_ok()
     });
-    plan.note.revocation != Revocation::None && !is_covered
+    plan.note.revocation != Revocation::None && !is_accepted
 }
 
 /// Whether the same grants cover the namespace by its labels now.
@@ -90,14 +97,27 @@ async fn has_labels(view: &View, issuers: &[&OidcIssuer], context: &Context) -> 
     }))
 }
 
-/// Whether another binding is the one that was seen. Of one that cannot be decoded, the last version that could be holds.
-async fn is_newest_sibling(client: &Client, namespace: &str, seen: &Sibling) -> Result<bool, kube::Error> {
-    let api: Api<DeserializeGuard<PodIdentityBinding>> = Api::namespaced(client.clone(), namespace);
-    let found = api.get_opt(&seen.name).await?;
-    Ok(found.is_some_and(|found| match found.0.as_ref() {
-        Ok(found) => Version::of(found.meta()) == seen.version,
-        Err(_) => true,
-    }))
+/// Whether another binding means the same for the end of the role as the one that was seen. Of one that cannot be decoded, the last version
+/// that could be holds.
+async fn is_newest_sibling(
+    view: &View,
+    seen: &Sibling,
+    (name, issuer): &Named,
+    context: &Context,
+) -> Result<bool, kube::Error> {
+    let (namespace, cluster) = (&view.object.namespace, &context.cluster);
+    let api: Api<DeserializeGuard<PodIdentityBinding>> = Api::namespaced(context.client.clone(), namespace);
+    let means = |sibling: &Sibling| (sibling.uses_role && !sibling.deleting, sibling.heir.is_some());
+    Ok(match api.get_opt(&seen.name).await? {
+        None => means(seen) == (false, false),
+        Some(DeserializeGuard(Err(_))) => true,
+        Some(DeserializeGuard(Ok(newest))) => {
+            let other = newest.spec.issuer_name();
+            let issuer = if other == name { issuer.clone() } else { cluster.issuer(other) };
+            let own = (view.issuer.as_deref(), view.target.as_ref().ok());
+            means(&sibling(&newest, &view.binding, issuer.as_deref(), own, cluster)) == means(seen)
+        }
+    })
 }
 
 /// Whether the role may be revoked by what the statuses of all bindings say now. Each binding has written its own loss itself: a watch that is
@@ -119,7 +139,13 @@ async fn may_revoke(
         return Ok(false);
     }
     let losses = context.losses.get(issuer.name(), asked, count(issuer, context)).await?;
-    Ok(granted::may_revoke(view, losses))
+    let may_revoke = granted::may_revoke(view, losses);
+    if !may_revoke {
+        let (name, namespace) = (&view.object.name, &view.object.namespace);
+        let Losses { lost, roles } = losses;
+        tracing::warn!(object = name, namespace, lost, roles, "not revoked: the watch shows fewer losses");
+    }
+    Ok(may_revoke)
 }
 
 /// How many roles of an issuer have lost their grant, by the API server's own answer.
@@ -129,9 +155,15 @@ async fn count(issuer: &OidcIssuer, context: &Context) -> Result<Losses, kube::E
     loop {
         let parameters = ListParams { continue_token: next, ..ListParams::default().limit(PAGE) };
         let page = api.list(&parameters).await?;
-        let readable = page.iter().filter_map(|found| found.0.as_ref().ok());
-        for binding in readable.filter(|binding| in_effect::uses_issuer(binding, issuer.name())) {
-            losses::count(&mut found, binding, issuer, &context.cluster);
+        for binding in page.items {
+            // Of one that cannot be decoded, the last version that could be holds.
+            let reference =
+                ObjectRef::new(&binding.name_any()).within(&binding.namespace().unwrap_or_default());
+            let last = |_| context.cluster.bindings.get(&reference).ok_or(());
+            let Ok(binding) = binding.0.map(Arc::new).or_else(last) else { continue };
+            if in_effect::uses_issuer(&binding, issuer.name()) {
+                losses::count(&mut found, &binding, issuer, &context.cluster);
+            }
         }
         next = page.metadata.continue_.filter(|token| !token.is_empty());
         if next.is_none() {

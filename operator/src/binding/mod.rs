@@ -13,26 +13,25 @@ pub mod observe;
 pub mod pods;
 pub mod removal;
 pub mod role;
+pub mod sibling;
 pub mod verdict;
 pub mod watch;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use crds::condition::{ConditionType, Wanted};
-use crds::conditions::{Condition, Conditions, is_true};
+use crds::condition::Wanted;
+use crds::conditions::{Condition, Conditions};
 use crds::holder::Claim;
 use crds::in_effect;
 use crds::names::OPERATOR_SERVICE_ACCOUNT;
 use crds::{Finding, OidcIssuer, PodIdentityBinding, PodIdentityBindingStatus, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::reflector::Store;
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 
-use self::model::{
-    Annotated, Facts, Memory, Note, Observed, Own, Plan, Shown, Sibling, Trusted, Unresolved, View,
-};
-use self::role::{Heir, Target};
+use self::model::{Annotated, Facts, Memory, Note, Observed, Own, Plan, Shown, Trusted, Unresolved, View};
+use self::role::Target;
 use crate::aws::accounts::Account;
 use crate::aws::error::Class;
 use crate::aws::model::{IamWrite, Write, Written};
@@ -41,7 +40,7 @@ use crate::clock::Clock;
 use crate::context::Context;
 use crate::grant::Losses;
 use crate::kind::{Failure, Kind, Resolved, StepError};
-use crate::model::{Next, ObjectState, Version};
+use crate::model::{Next, ObjectState};
 use crate::timings::Timings;
 
 /// The kind `PodIdentityBinding`.
@@ -157,7 +156,7 @@ impl Kind for Binding {
         let own = (view.issuer.as_deref(), view.target.as_ref().ok());
         let siblings = others.map(|other| {
             let issuer = cluster.issuer(other.spec.issuer_name());
-            let sibling = sibling(other, object, issuer.as_deref(), own, context);
+            let sibling = sibling::sibling(other, object, issuer.as_deref(), own, cluster);
             (sibling, (other.spec.issuer_name().to_owned(), issuer))
         });
         (view.siblings, view.sibling_issuers) = siblings.unzip();
@@ -312,51 +311,4 @@ async fn stay_with_role(view: &mut View, object: &PodIdentityBinding, context: &
     view.refused = Some(Finding::new(Reason::InvalidSpec, message));
     view.own_issuers.push((issuer.name_any(), Some(Arc::clone(&issuer))));
     (view.target, view.issuer) = (found, Some(issuer));
-}
-
-/// Another binding on the same `ServiceAccount`, as `own` sees it. It can take the role over if it makes the same one, and
-/// nothing keeps it from being acted on.
-fn sibling(
-    other: &PodIdentityBinding,
-    own: &PodIdentityBinding,
-    issuer: Option<&OidcIssuer>,
-    (own_issuer, target): (Option<&OidcIssuer>, Option<&Target>),
-    context: &Context,
-) -> Sibling {
-    let cluster = &context.cluster;
-    let (namespace, name) = (other.namespace().unwrap_or_default(), other.name_any());
-    let conditions = other.status.as_ref().map_or(&[][..], |status| &*status.conditions);
-    let heir = target.zip(issuer).and_then(|(target, issuer)| {
-        let labels = cluster.labels(&namespace);
-        let is_accepted = granted::check_grant(&namespace, labels.as_deref(), &other.spec, Ok(issuer))
-            .is_ok()
-            && decide::check_audience(&other.spec, issuer).is_ok()
-            && other.spec.check().is_ok();
-        let urls = cluster.issuers.state().into_iter().map(|issuer| issuer.spec.issuer_url());
-        let made = role::target(&namespace, &name, &other.spec, &issuer.spec, urls, &target.identity);
-        // Under an issuer in another account it makes another role, whose ARN differs in the account.
-        let same_account =
-            own_issuer.is_some_and(|own| own.spec.role_account() == issuer.spec.role_account());
-        let takes_over = other.can_take_over() && is_accepted && same_account && made.arn == target.arn;
-        takes_over.then(|| Heir {
-            name: name.clone(),
-            uid: other.uid().unwrap_or_default(),
-            version: other.resource_version().unwrap_or_default(),
-            finalizers: other.finalizers().to_vec(),
-            tags: made.tags().clone(),
-        })
-    });
-    Sibling {
-        created: other.created(),
-        deleting: other.deleting(),
-        has_role: other.has_role(),
-        acted_on: other.is_acted_on(),
-        ready: is_true(conditions, ConditionType::Ready)
-            && other.status.as_ref().is_some_and(|s| s.observed_generation == other.metadata.generation),
-        version: Version::of(other.meta()),
-        uses_role: target.zip(other.spec.role_arn.as_ref()).is_some_and(|(target, arn)| target.is(arn)),
-        same_effect: own.spec.has_same_effect(&other.spec),
-        heir,
-        name,
-    }
 }

@@ -17,7 +17,7 @@ use super::role::{Heir, Target};
 use crate::aws::error::AwsError;
 use crate::aws::model::{Role, RoleChange, RolePolicies};
 use crate::grant::Losses;
-use crate::model::{self, Next, ObjectState, Version};
+use crate::model::{self, Next, ObjectState};
 use crate::pods::model::{PodsState, WorkloadRef};
 use crate::timings::Timings;
 
@@ -80,8 +80,6 @@ pub struct Sibling {
     pub acted_on: bool,
     /// Whether it is Ready.
     pub ready: bool,
-    /// What changes with each edit of it.
-    pub version: Version,
     /// Whether its specification has the same effect as this binding's.
     pub same_effect: bool,
     /// Whether its `spec.roleARN` is the role of this binding.

@@ -8,11 +8,9 @@ use binding::model::{
 use binding::role::{Heir, target};
 use crds::PodIdentityBindingStatus;
 use crds::conditions::merge;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::SignedDuration;
 use operator::aws::model::RoleChange;
 use operator::grant::Losses;
-use operator::model::Version;
 use operator::pods;
 use operator::pods::model::PodsState;
 
@@ -245,7 +243,6 @@ impl Case {
     /// Another binding on the `ServiceAccount`, made an hour before this one, with a role, Ready, with another specification.
     pub fn add_sibling(&mut self, edit: impl FnOnce(&mut Sibling)) {
         let mut sibling = Sibling {
-            version: Version::of(&ObjectMeta::default()),
             name: "older".into(),
             created: Some(self.clock.wall - self.age - Duration::from_hours(1)),
             deleting: false,
