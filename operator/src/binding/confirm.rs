@@ -31,7 +31,7 @@ pub async fn rests_on_newest(
     /// Other bindings on the `ServiceAccount` that are asked for: a tenant can make thousands.
     const SIBLINGS: usize = 16;
     let (client, cluster) = (&context.client, &context.cluster);
-    // Of another binding it depends only how the role ends.
+    // Another binding decides only on how the role ends.
     let ends = view.object.deleting || (view.spec().role.is_none() && !view.never_had_role());
     let mut others: Vec<_> = view.siblings.iter().zip(&view.sibling_issuers).filter(|_| ends).collect();
     others.sort_by_key(|(sibling, _)| sibling.heir.is_none() && !sibling.uses_role);
@@ -60,8 +60,7 @@ pub async fn rests_on_newest(
 }
 
 /// Whether a plan is right for a newer version of the binding, too: for one that is being deleted, where the edit does not decide on what
-/// becomes of the role; for a revocation, where the newer one is
-/// not accepted, either.
+/// becomes of the role; for a revocation, where the newer one is not accepted, either.
 pub fn still_holds(plan: &Plan, view: &View, newest: &PodIdentityBinding, context: &Context) -> bool {
     if newest.deleting() != view.object.deleting {
         return false;
