@@ -55,5 +55,9 @@ mod tests {
             let (exact, wait) = (doubled(min, max, failures), backoff.wait("a", failures));
             assert!((exact..=exact * 6 / 5).contains(&wait), "{failures}: {wait:?}");
         }
+        let periods: Vec<Duration> = (0..100).map(|n| backoff.spread(&format!("{n}"), max)).collect();
+        assert!(periods.iter().all(|period| (max..=max * 6 / 5).contains(period)), "{periods:?}");
+        let distinct: std::collections::BTreeSet<&Duration> = periods.iter().collect();
+        assert!(distinct.len() > 10, "{distinct:?}");
     }
 }

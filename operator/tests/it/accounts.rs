@@ -95,6 +95,18 @@ async fn an_issuer_is_registered_in_a_second_account_and_roles_are_made_there() 
     assert!(!writers.is_empty() && writers.iter().all(|principal| principal.contains(OTHER)), "{writers:?}");
     world.issuer_is("Ready").await;
 
+    // A role does not move to another account: the edit is refused, and nothing changes in either.
+    let roles_of_both = || (json!(world.sim.state().roles), json!(other.state().roles));
+    let before = roles_of_both();
+    let bound = |issuer: &str| json!({"serviceAccountName": "app", "issuerRef": {"name": issuer}, "role": {"policyARNs": [POLICY]}});
+    world.apply_binding("app", bound("default")).await;
+    world.binding_is("app", "InvalidSpec").await;
+    let message = world.condition("app", C::Ready).await.2;
+    assert!(message.contains("OidcIssuer default, which spec.issuerRef names"), "{message}");
+    assert_eq!((roles_of_both(), world.annotations("app").await), (before, annotations));
+    world.apply_binding("app", bound("second")).await;
+    world.binding_is("app", "Ready").await;
+
     // The documents are not removed while the other account's provider trusts them.
     let refused = world.teardown(&world.spec(), false).await.unwrap_err().to_string();
     assert!(refused.contains("OidcIssuer second has the same issuer URL"), "{refused}");

@@ -18,6 +18,7 @@ mod crd_rules;
 mod credentials;
 mod deletion;
 mod documents;
+mod drift;
 mod escalation;
 mod faults;
 mod fence;

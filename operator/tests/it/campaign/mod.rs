@@ -246,19 +246,21 @@ fn effects(calls: &[Call]) -> BTreeMap<String, usize> {
     effects
 }
 
-/// What a process deleted although it had not read before whose that is. A call that did not get as far says nothing.
+/// What a process deleted, or took from a role, although it had not read before whose that is. A call that did not get as far says nothing.
 fn deleted_unread(calls: &[Call]) -> Vec<String> {
     let is_unread = |(number, call): &(usize, &Call)| {
-        let read = match call.action.as_str() {
-            "DeleteRole" => "GetRole",
-            "DeleteOpenIDConnectProvider" => "GetOpenIDConnectProvider",
-            "DeleteBucket" => "GetBucketTagging",
+        let (read, of) = match call.action.as_str() {
+            "DeleteRole" | "DetachRolePolicy" | "DeleteRolePolicy" | "UntagRole" => {
+                ("GetRole", call.resource.as_str())
+            }
+            "DeleteOpenIDConnectProvider" => ("GetOpenIDConnectProvider", call.resource.as_str()),
+            "DeleteBucket" | "DeleteObject" => {
+                ("GetBucketTagging", call.resource.split('/').next().unwrap_or_default())
+            }
             _ => return false,
         };
         call.status < 300
-            && !calls[..*number]
-                .iter()
-                .any(|earlier| earlier.action == read && earlier.resource == call.resource)
+            && !calls[..*number].iter().any(|earlier| earlier.action == read && earlier.resource == of)
     };
     let deleted = calls.iter().enumerate().filter(is_unread);
     deleted.map(|(_, call)| format!("{} {}", call.action, call.resource)).collect()

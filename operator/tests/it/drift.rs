@@ -1,0 +1,78 @@
+//! Drift in two tiers: the list of all roles shows a change of what it contains within minutes, and a role is read whole every few hours.
+
+use std::time::Duration;
+
+use aws_sim::world::Role;
+use serde_json::json;
+
+use crate::world::{QUEUE, STORAGE, World};
+
+/// What is changed, how, and the writes that put it back.
+type Row = (&'static str, fn(&mut Role), &'static [&'static str]);
+
+/// With the default period for whole reads, only the list can show the changes.
+#[tokio::test]
+async fn what_the_list_of_roles_shows_is_put_back_without_a_whole_read_of_the_others() {
+    let mut world = World::ready_with(|timings| timings.role_sweep = Duration::from_millis(200)).await;
+    world.service_account(&world.namespace, "other").await;
+    world.bind("app", &[STORAGE]).await;
+    world
+        .apply_binding("other", json!({"serviceAccountName": "other", "role": {"policyARNs": [STORAGE]}}))
+        .await;
+    for name in ["app", "other"] {
+        world.binding_is(name, "Ready").await;
+    }
+    let (name, other) = (world.role_name("app"), world.role_name("other"));
+    let as_specified = world.role().unwrap();
+    let rows: [Row; 3] = [
+        ("description", |role| role.description = "changed".into(), &["UpdateRole"]),
+        ("session limit", |role| role.max_session_duration = 7200, &["UpdateRole"]),
+        (
+            "trust policy",
+            |role| role.trust = json!({"Version": "2012-10-17", "Statement": []}),
+            &["UpdateAssumeRolePolicy"],
+        ),
+    ];
+    for (row, change, writes) in rows {
+        // A list that shows the role as it is now.
+        world.sweeps(2).await;
+        world.sim.clear_calls();
+        world.sim.change(|state| change(state.roles.get_mut(&name.to_lowercase()).unwrap()));
+        let is_back = |state: &aws_sim::State| json!(state.role(&name)) == json!(as_specified);
+        world.until_aws(row, is_back).await;
+        assert_eq!(world.writes(), writes, "{row}");
+        let of_other = world.role_calls().into_iter().filter(|call| call.resource.contains(&other)).count();
+        assert_eq!(of_other, 0, "{row}: the list says nothing against the other one");
+    }
+
+    // It is made again where it is gone.
+    world.sweeps(2).await;
+    world.sim.change(|state| drop(state.roles.remove(&name.to_lowercase())));
+    world
+        .until_aws("the role", |state| state.role(&name).is_some_and(|role| role.attached == [STORAGE]))
+        .await;
+    world.binding_is("app", "Ready").await;
+
+    // The list does not show policies: they wait for the whole read.
+    world.sweeps(2).await;
+    world.sim.clear_calls();
+    world.sim.change(|state| state.roles.get_mut(&name.to_lowercase()).unwrap().attached.push(QUEUE.into()));
+    world.sweeps(3).await;
+    assert_eq!(world.role_calls().into_iter().filter(|call| call.action != "ListRoles").count(), 0);
+    world.stop().await;
+    world.timings.role_resync = Duration::from_millis(200);
+    world.start().await;
+    world.until_aws("the specified policies", |state| state.role(&name).unwrap().attached == [STORAGE]).await;
+    for name in ["app", "other"] {
+        world.unbind(name).await;
+    }
+    world.stop().await;
+}
+
+impl World {
+    /// Waits until so many more lists of roles were made.
+    async fn sweeps(&self, times: usize) {
+        let made = self.sim.calls().iter().filter(|call| call.action == "ListRoles").count();
+        self.until_called("ListRoles", made + times).await;
+    }
+}
