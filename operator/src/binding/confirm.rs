@@ -12,7 +12,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 
-use super::model::{Named, Plan, Revocation, Sibling, View};
+use super::model::{Plan, Revocation, Sibling, View};
 use super::sibling::sibling;
 use super::{decide, granted, losses};
 use crate::context::Context;
@@ -101,7 +101,7 @@ async fn has_labels(view: &View, issuers: &[&OidcIssuer], context: &Context) -> 
 async fn is_newest_sibling(
     view: &View,
     seen: &Sibling,
-    (name, issuer): &Named,
+    (name, issuer): &(String, Option<Arc<OidcIssuer>>),
     context: &Context,
 ) -> Result<bool, kube::Error> {
     let (namespace, cluster) = (&view.object.namespace, &context.cluster);

@@ -37,10 +37,10 @@ pub struct View {
     pub granting: Option<Arc<OidcIssuer>>,
     /// The other bindings on the `ServiceAccount`.
     pub siblings: Vec<Sibling>,
-    /// The issuers that decide on the role, as far as they exist: that of the specification, and that under which it was made.
-    pub own_issuers: Vec<Named>,
-    /// The issuers that the other bindings name.
-    pub sibling_issuers: Vec<Named>,
+    /// The names of the issuers that decide on the role, and those that exist: that of the specification, and the one under which it was made.
+    pub own_issuers: Vec<(String, Option<Arc<OidcIssuer>>)>,
+    /// The same of those that the other bindings name.
+    pub sibling_issuers: Vec<(String, Option<Arc<OidcIssuer>>)>,
     /// Whether it is in the operator's own namespace.
     pub own_namespace: bool,
     /// Whether the `ServiceAccount` is the operator's own.
@@ -60,9 +60,6 @@ pub struct View {
     /// The role it should have.
     pub target: Result<Target, Unresolved>,
 }
-
-/// The name of an issuer, and the issuer if it exists.
-pub type Named = (String, Option<Arc<OidcIssuer>>);
 
 /// Another binding on the same `ServiceAccount`.
 #[derive(Debug, Clone, PartialEq, Eq)]
