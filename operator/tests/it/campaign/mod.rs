@@ -11,6 +11,7 @@ mod scenario;
 mod trouble;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use aws_credential_types::Credentials;
@@ -23,6 +24,11 @@ use self::scenario::{Accounts, Scenario, Specs, all, command, delete, prepare, u
 use self::trouble::{Plan, Trace, Trouble, chosen, plans};
 use crate::accounts::OTHER;
 use crate::world::{Flags, World, issuer};
+
+/// What is printed of a plan whose trouble did not come.
+const MISSED: &str = "        it did not come to that this time";
+/// How many there were.
+static MISSES: AtomicUsize = AtomicUsize::new(0);
 
 /// The end of a run: what is in AWS, and the effects of calls.
 #[derive(Debug, PartialEq)]
@@ -131,24 +137,17 @@ async fn run_operator(
         world.start_as(credentials.clone()).await;
     }
     let mut earlier = Vec::new();
-    if let Some(Trouble::KillInWrite(..) | Trouble::KillInCall(_)) = trouble {
-        until_reached(world, trouble).await;
+    let kills = matches!(trouble, Some(Trouble::KillInWrite(..) | Trouble::KillInCall(_)));
+    let loses = matches!(trouble, Some(Trouble::LoseEvent(_)));
+    let reached = (kills || loses) && is_reached(scenario, world, trouble).await;
+    if reached && kills {
         world.kill().await;
         world.hold.arm(None);
         world.sim.clear_faults();
         earlier = world.sim.calls();
         world.start_as(credentials.clone()).await;
-    }
-    if let Some(Trouble::LoseEvent(_)) = trouble {
-        // Where the operator gets fewer events this time, none is lost.
-        tokio::select! {
-            () = until_done(scenario, world) => {}
-            () = until_reached(world, trouble) => {}
-        }
+    } else if loses {
         world.until_idle().await;
-        if !world.hold.watches.has_lost() {
-            println!("        there was no such event this time");
-        }
         world.hold.watches.end();
     }
     until_done(scenario, world).await;
@@ -177,6 +176,24 @@ async fn run_command(scenario: Scenario, world: &World, specs: &Specs, trouble: 
     if trouble.is_some() {
         command(scenario, world, &specs.default).await.unwrap();
     }
+}
+
+/// Waits until the operator is at the point where it is killed, or has lost the event. Where it has done its work without: in this run it
+/// wrote less, or got fewer events, than in the one that the plan was made from, which depends on what it sees at once.
+async fn is_reached(scenario: Scenario, world: &World, trouble: Option<&Trouble>) -> bool {
+    let idle = async {
+        until_done(scenario, world).await;
+        world.until_idle().await;
+    };
+    let reached = tokio::select! {
+        () = until_reached(world, trouble) => true,
+        () = idle => false,
+    };
+    if !reached {
+        println!("{MISSED}");
+        MISSES.fetch_add(1, Ordering::Relaxed);
+    }
+    reached
 }
 
 /// Waits until the program is at the point where it is killed, or has lost the event.
@@ -288,6 +305,8 @@ async fn whatever_happens_to_one_call_the_end_is_that_of_a_run_without_trouble()
             }
         }
     }
-    println!("{run} of {computed} plans in {:.0?}", begun.elapsed());
+    let missed = MISSES.load(Ordering::Relaxed);
+    println!("{run} of {computed} plans in {:.0?}, {missed} without their trouble", begun.elapsed());
+    assert!(missed <= 2 + run / 20, "{missed} of {run} plans had no trouble");
     assert_eq!(failed, [""; 0]);
 }
