@@ -29,7 +29,7 @@ pub async fn forget_digest(client: &Client, view: &View) -> Shown {
 }
 
 /// Server-side apply, with the observed uid (it could otherwise create the `ServiceAccount`) and never forced. A refusal
-/// is returned as a result, so that the pass goes on. While the binding is being deleted it is an error: the annotations have to be removed
+/// is returned as a result, and the pass continues with its other steps. While the binding is being deleted it is an error: the annotations have to be removed
 /// before the finalizer, because no later pass removes them.
 pub async fn annotate(client: &Client, view: &View, step: &Annotate) -> Result<Shown, kube::Error> {
     let (namespace, name) = (&view.object.namespace, &view.spec().service_account_name);

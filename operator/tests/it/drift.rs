@@ -45,7 +45,7 @@ async fn what_the_list_of_roles_shows_is_put_back_without_a_whole_read_of_the_ot
         assert_eq!(of_other, 0, "{row}: the list says nothing against the other one");
     }
 
-    // It is made again where it is gone.
+    // A role that was deleted is created again.
     world.sweeps(2).await;
     world.sim.change(|state| drop(state.roles.remove(&name.to_lowercase())));
     world

@@ -9,6 +9,7 @@ use crds::condition::ConditionType as C;
 use crds::{DeletionPolicy, Management, OidcIssuer, OidcIssuerSpec, ProviderSettings};
 use kube::api::DeleteParams;
 
+use crate::accounts::second;
 use crate::crash::{kill_in, occurrences};
 use crate::issuer::provider_arn;
 use crate::world::{BUCKET, World};
@@ -159,5 +160,25 @@ async fn what_others_own_stays_and_what_they_put_into_the_bucket_is_named() {
     world.sim.change(|state| state.providers.clear());
     world.until_issuer_is_gone().await;
     world.nothing_is_left();
+    world.stop().await;
+}
+
+/// Its provider trusts the same documents, and the operator does not know it.
+#[tokio::test]
+async fn an_issuer_with_the_same_url_whose_event_is_lost_keeps_the_documents() {
+    let mut world = World::new().await;
+    world.bootstrap(&deleting(&world)).await.unwrap();
+    world.apply_issuer(&deleting(&world)).await;
+    world.start_as_administrator().await;
+    world.issuer_is("Ready").await;
+    world.hold.watches.silence("oidcissuers second");
+    world.apply_issuer_as("second", &second(&world)).await;
+    let state = serde_json::json!(world.sim.state());
+    world.delete_issuer().await;
+    world.issuer_is("DeletionBlocked").await;
+    let message = world.issuer_condition(C::Ready).await.2;
+    assert!(message.contains("OidcIssuer second has the same issuer URL"), "{message}");
+    assert_eq!(serde_json::json!(world.sim.state()), state);
+    world.hold.watches.end();
     world.stop().await;
 }

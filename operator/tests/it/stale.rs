@@ -94,6 +94,15 @@ async fn no_earlier_version_of_a_binding_changes_anything_in_aws() {
 }
 
 impl World {
+    /// [`World::ready`] with frequent reads of roles, where a role is revoked so many seconds after it has lost its grant.
+    async fn with_grant_loss(seconds: u64) -> Self {
+        Self::ready_with(|timings| {
+            (timings.role_resync, timings.grant_loss) =
+                (Duration::from_millis(200), Duration::from_secs(seconds));
+        })
+        .await
+    }
+
     fn outdated(&self) -> u64 {
         self.passes("PodIdentityBinding", Some("outdated"))
     }
@@ -108,8 +117,8 @@ impl World {
         until(row, Duration::from_secs(15), refused).await.unwrap();
     }
 
-    /// The operator gets no event of that kind, and `change` changes what such events would show. Then somebody changes the role of `app`:
-    /// the operator has a reason to write. It does not, and the account stays as it is until the operator knows what it missed.
+    /// Loses all events of that kind, makes a change that such an event would show, and changes the role of `app` in AWS, so that the
+    /// operator has a reason to write. It writes nothing in three passes. Then the operator lists again.
     async fn nothing_is_written_without<F: Future<Output = ()>>(
         &self,
         resource: &'static str,
@@ -162,7 +171,7 @@ async fn while_the_events_of_a_binding_are_lost_its_former_specification_changes
                 world.apply_binding("app", spec(newest)).await;
             })
             .await;
-        // The same role: what somebody changed is drift.
+        // Where both specify the same role, the changed description is drift, which the newest one only reports.
         let is_reported = newest.get("driftPolicy").is_some() && newest["role"] == former["role"];
         world.binding_is("app", if is_reported { "DriftDetected" } else { "Ready" }).await;
         let (role, policies) = (world.role(), newest["role"]["policyARNs"].as_array());
@@ -240,7 +249,7 @@ async fn while_the_events_of_an_issuer_are_lost_its_former_grants_and_decisions_
 async fn a_role_is_not_revoked_while_the_event_that_gives_its_grant_back_is_lost() {
     let mut world = World::bootstrapped().await;
     world.timings.role_resync = Duration::from_millis(200);
-    world.timings.grant_loss = Duration::from_secs(3);
+    world.timings.grant_loss = Duration::from_secs(6);
     let mut next = world.spec();
     next.s3.as_mut().unwrap().bucket = "next-111122223333-eu-central-1-an".into();
     next.grants.clear();
@@ -280,10 +289,7 @@ async fn a_role_is_not_revoked_while_the_event_that_gives_its_grant_back_is_lost
 /// Each of them writes its own loss into its status, and the operator does not see that.
 #[tokio::test]
 async fn many_roles_are_not_revoked_at_once_while_the_events_of_bindings_are_lost() {
-    let mut world = World::ready_with(|timings| {
-        (timings.role_resync, timings.grant_loss) = (Duration::from_millis(200), Duration::from_secs(6));
-    })
-    .await;
+    let mut world = World::with_grant_loss(6).await;
     let names: Vec<String> = (0..7).map(|number| format!("app-{number}")).collect();
     for name in &names {
         world.service_account(&world.namespace, name).await;
@@ -397,13 +403,10 @@ async fn while_the_events_of_a_namespace_are_lost_its_former_labels_change_nothi
     world.stop().await;
 }
 
-/// A tenant edits again and again, and the operator is always a version late.
+/// The operator has a version of the binding that is one edit too old, as where a tenant edits in a loop.
 #[tokio::test]
 async fn edits_without_an_effect_keep_no_role_from_its_end() {
-    let mut world = World::ready_with(|timings| {
-        (timings.role_resync, timings.grant_loss) = (Duration::from_millis(200), Duration::from_secs(4));
-    })
-    .await;
+    let mut world = World::with_grant_loss(4).await;
     let with = |policy: &str, seconds: u32| {
         spec(&json!({"role": {"policyARNs": [policy]}, "tokenExpirationSeconds": seconds}))
     };
@@ -422,13 +425,13 @@ async fn edits_without_an_effect_keep_no_role_from_its_end() {
     world.hold.watches.end();
     world.binding_is("app", "Revoked").await;
 
-    // An edit that is granted has an effect: the role is restored, and not revoked again.
+    // A specification that is granted restores the role.
     world.apply_binding("app", with(QUEUE, 3600)).await;
     world.binding_is("app", "Ready").await;
     world.bindings().delete("app", &DeleteParams::default()).await.unwrap();
     world.until(&world.bindings(), "app", "its end", |binding| binding.is_none()).await;
 
-    // A deletion, seen before the edit.
+    // The operator sees the deletion, and not the edit after it.
     world.apply_binding("app", with(QUEUE, 3600)).await;
     world.binding_is("app", "Ready").await;
     let denied =
@@ -448,10 +451,7 @@ async fn edits_without_an_effect_keep_no_role_from_its_end() {
 /// The operator shows that a grant is lost, then that it is back, and does not see that it has shown the latter.
 #[tokio::test]
 async fn a_second_loss_has_its_own_time() {
-    let mut world = World::ready_with(|timings| {
-        (timings.role_resync, timings.grant_loss) = (Duration::from_millis(200), Duration::from_secs(4));
-    })
-    .await;
+    let mut world = World::with_grant_loss(4).await;
     world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Ready").await;
     let mut none = world.spec();

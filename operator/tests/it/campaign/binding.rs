@@ -21,7 +21,7 @@ pub enum Change {
     Edit,
     /// The role was changed by somebody else in every attribute.
     Repair,
-    /// The role was changed by somebody else, and the binding says that this is only reported.
+    /// The role was changed by somebody else, and `spec.driftPolicy` is `ReportOnly`.
     Report,
     /// It moves to another issuer.
     Move,
@@ -51,7 +51,7 @@ pub enum Change {
     Release,
     /// It is deleted while another one with the same specification waits.
     HandOver,
-    /// It is deleted, but what somebody added to its role is only reported.
+    /// It is deleted while somebody else has attached a policy to its role, and `spec.driftPolicy` is `ReportOnly`.
     DeleteChanged,
     /// It is deleted, and its issuer is abandoned.
     Abandon,
