@@ -14,7 +14,7 @@ use kube::{Api, ResourceExt};
 
 use super::model::{Plan, Revocation, Sibling, View};
 use super::sibling::sibling;
-use super::{decide, granted, losses};
+use super::{granted, losses};
 use crate::context::Context;
 use crate::grant::{Losses, Namespace, covering};
 
@@ -76,7 +76,7 @@ pub fn still_holds(plan: &Plan, view: &View, newest: &PodIdentityBinding, contex
     let issuer = context.cluster.issuer(spec.issuer_name());
     let is_accepted = issuer.is_some_and(|issuer| {
         granted::check_grant(&view.object.namespace, view.labels.as_deref(), spec, Ok(&issuer)).is_ok()
-            && decide::check_audience(spec, &issuer).is_ok()
+            && granted::check_audience(spec, &issuer).is_ok()
             && spec.check().is_ok()
     });
     plan.note.revocation != Revocation::None && !is_accepted

@@ -5,15 +5,15 @@ use std::time::Duration;
 use crds::condition::{ConditionType as C, Summary, Wanted};
 use crds::holder::Claim;
 use crds::names::{OPERATOR_SERVICE_ACCOUNT, REVOKED_POLICY};
-use crds::{DriftPolicy, Finding, OidcIssuer, PodIdentityBindingSpec, Reason};
+use crds::{DriftPolicy, Finding, Reason};
 
 use super::absence::{known_role, unconfirmed};
-use super::due::{in_spec, recorded_digest};
+use super::decision::Decision;
+use super::due::{in_spec, is_old, recorded_digest};
 use super::granted;
 use super::holder::{other_holder, owner};
 use super::model::{
-    Annotate, Decision, Facts, Memory, Note, Observed, Own, Plan, RoleFacts, RoleState, Sibling, Step,
-    Unresolved, View,
+    Annotate, Facts, Memory, Note, Observed, Own, Plan, RoleFacts, RoleState, Sibling, Step, Unresolved, View,
 };
 use super::pods::missing;
 use super::removal;
@@ -44,15 +44,15 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         own_role(view, observed, memory, clock, timings)
     } else {
         use_existing_role(view, observed, memory, clock, timings)
-    };
-    let Decision { mut steps, summary, unreachable, facts, next, no_earlier_role, revoke_at, revocation } =
-        decision;
+    }
+    .read_again_if(is_old(memory, clock, timings));
+    let Decision { mut steps, summary, .. } = decision;
     // Last: a workload that is restarted too early would have to be restarted again, and is not.
-    if steps.is_empty() && matches!(summary, Summary::Ready(_)) {
+    if steps.is_empty() && matches!(summary, Summary::Ready(_)) && !decision.reads_again {
         steps.extend(observed.restarts.iter().cloned().map(|workload| Step::Own(Own::Restart(workload))));
     }
-    let in_spec =
-        if steps.is_empty() { in_spec(view, observed, memory, &summary, clock, timings) } else { None };
+    let is_done = steps.is_empty() && !decision.reads_again;
+    let in_spec = is_done.then(|| in_spec(view, observed, memory, &summary, clock, timings)).flatten();
     let digest = recorded_digest(view, observed, memory, &summary, in_spec.as_ref());
     if let Some(first) = steps.iter().position(|step| step.change().is_some())
         && view.records_digest(digest.as_ref())
@@ -61,15 +61,23 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     }
     // There is no other reason to look again than that the role is due.
     let next = match &in_spec {
-        Some(in_spec) if next == Next::At(timings.look_again()) => {
+        Some(in_spec) if decision.next == Next::At(timings.look_again()) => {
             Next::At(in_spec.until.saturating_duration_since(clock.instant))
         }
-        _ => next,
+        _ => decision.next,
     };
     // Pods that could not be read are read again.
     let unreadable = matches!(observed.pods, PodsState::Unreadable(_)).then(|| timings.look_again());
     let next = next.no_later_than(unreadable);
-    let case = Case { view, observed, memory, holder, steps: &steps, summary: &summary, unreachable };
+    let case = Case {
+        view,
+        observed,
+        memory,
+        holder,
+        steps: &steps,
+        summary: &summary,
+        unreachable: decision.unreachable,
+    };
     let is_of = |reason| summary.finding().is_some_and(|finding| finding.reason == reason);
     // Of a specification that is refused, nothing is in effect.
     let is_accepted = !matches!(summary, Summary::Stalled(_)) || is_of(Reason::DriftDetected);
@@ -78,9 +86,11 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         conditions: verdict::conditions(&case),
         note: Note {
             in_spec,
-            no_earlier_role: no_earlier_role || (memory.no_earlier_role && view.spec().role.is_none()),
-            revoke_at,
-            revocation,
+            no_earlier_role: decision.no_earlier_role
+                || (memory.no_earlier_role && view.spec().role.is_none()),
+            revoke_at: decision.revoke_at,
+            revocation: decision.revocation,
+            reads_again: decision.reads_again,
         },
         // A role that the binding does not want any more is removed, not put back; and a former trust changes by time.
         drift: view.shows_drift()
@@ -89,22 +99,16 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
             && view.wants_role()
             && !steps.iter().filter_map(Step::change).any(is_of_move),
         steps,
-        facts: Facts { role: facts, trusted, revoke_at, missing: missing(view, observed), digest },
+        facts: Facts {
+            role: decision.facts,
+            trusted,
+            revoke_at: decision.revoke_at,
+            missing: missing(view, observed),
+            digest,
+        },
         next,
         events: removal::abandoned(view).filter(|_| view.object.finalizer).into_iter().collect(),
     }
-}
-
-/// Whether the issuer has the audience that a binding asks for.
-pub(super) fn check_audience(spec: &PodIdentityBindingSpec, issuer: &OidcIssuer) -> Result<(), Finding> {
-    let Some(audience) = spec.audience.as_ref().filter(|a| !issuer.spec.audiences.contains(a)) else {
-        return Ok(());
-    };
-    let message = format!(
-        "spec.audience {audience} is not among spec.audiences of OidcIssuer {}: add it there first",
-        spec.issuer_name()
-    );
-    Err(Finding::new(Reason::InvalidSpec, message))
 }
 
 /// What keeps the binding from being acted on, if anything does, and when to look again.
@@ -158,7 +162,7 @@ fn own_role<'a>(
     clock: &Clock,
     timings: &Timings,
 ) -> Decision<'a> {
-    let audience = view.issuer().ok().and_then(|issuer| check_audience(view.spec(), issuer).err());
+    let audience = view.issuer().ok().and_then(|issuer| granted::check_audience(view.spec(), issuer).err());
     let refused = view
         .invalid
         .clone()

@@ -50,6 +50,14 @@ pub fn due(view: &View, memory: &Memory, listed: Option<Listed>, clock: &Clock, 
     }
 }
 
+/// Whether the role that this process knows was read too long ago to change anything by that: whoever has made it anew since then may own it.
+/// Within a pass a read is as old as that, too.
+#[must_use]
+pub fn is_old(memory: &Memory, clock: &Clock, timings: &Timings) -> bool {
+    let role = memory.role.as_ref().filter(|(role, _)| role.is_some());
+    role.is_some_and(|(_, at)| clock.since(*at) > timings.reconcile_timeout)
+}
+
 /// Whether a list shows something else than what was read.
 fn differs(memory: &Memory, listed: Listed) -> bool {
     let read = memory.role.as_ref().and_then(|(role, _)| role.as_ref());

@@ -10,7 +10,8 @@ use crds::{Finding, OidcIssuer, PodIdentityBindingSpec, Reason};
 use k8s_openapi::jiff::Timestamp;
 
 use super::absence::known_role;
-use super::model::{Decision, Memory, Observed, Revocation, RoleState, Step, View};
+use super::decision::Decision;
+use super::model::{Memory, Observed, Revocation, RoleState, Step, View};
 use super::removal;
 use super::role::{Target, revocation};
 use super::verdict;
@@ -37,6 +38,18 @@ pub fn check_grant(
     };
     let issuer = issuer?;
     grant::check(issuer.name(), &issuer.spec.grants, request)
+}
+
+/// Whether the issuer has the audience that a binding asks for.
+pub(super) fn check_audience(spec: &PodIdentityBindingSpec, issuer: &OidcIssuer) -> Result<(), Finding> {
+    let Some(audience) = spec.audience.as_ref().filter(|a| !issuer.spec.audiences.contains(a)) else {
+        return Ok(());
+    };
+    let message = format!(
+        "spec.audience {audience} is not among spec.audiences of OidcIssuer {}: add it there first",
+        spec.issuer_name()
+    );
+    Err(Finding::new(Reason::InvalidSpec, message))
 }
 
 /// The role, where it is this binding's and has rights that no grant covers any more, with what is not covered. A role whose

@@ -4,6 +4,7 @@ pub mod absence;
 pub mod act;
 pub mod confirm;
 pub mod decide;
+pub mod decision;
 pub mod due;
 pub mod granted;
 pub mod holder;
@@ -209,6 +210,9 @@ impl Kind for Binding {
         memory.no_earlier_role = plan.note.no_earlier_role;
         if plan.note.in_spec.is_some() {
             memory.in_spec.clone_from(&plan.note.in_spec);
+            (memory.role, memory.policies) = (None, None);
+        }
+        if plan.note.reads_again {
             (memory.role, memory.policies) = (None, None);
         }
         memory.digest_forgotten &= !matches!(plan.facts.digest, Some(Some(_)));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crds::binding::DEFAULT_TOKEN_EXPIRATION_SECONDS;
-use crds::condition::{ConditionType, Summary};
+use crds::condition::ConditionType;
 use crds::conditions::{find, is_true};
 use crds::names::{self, annotation};
 use crds::{Finding, MissingPods, OidcIssuer, PodIdentityBinding, PodIdentityBindingSpec, Reason};
@@ -17,9 +17,8 @@ use super::role::{Heir, Target};
 use crate::aws::error::AwsError;
 use crate::aws::model::{Role, RoleChange, RolePolicies};
 use crate::grant::Losses;
-use crate::model::{self, Next, ObjectState};
+use crate::model::{self, ObjectState};
 use crate::pods::model::{PodsState, WorkloadRef};
-use crate::timings::Timings;
 
 /// The binding and what it refers to, resolved once a pass.
 #[derive(Debug, Clone)]
@@ -442,6 +441,8 @@ pub struct Note {
     pub revoke_at: Option<Timestamp>,
     /// Whether the plan revokes the role.
     pub revocation: Revocation,
+    /// Whether the role is read again before anything is done.
+    pub reads_again: bool,
 }
 
 /// Whether a plan takes all rights of a role because no grant covers them.
@@ -454,44 +455,6 @@ pub enum Revocation {
     Begins,
     /// An earlier one did, and what is left of it is done.
     GoesOn,
-}
-
-/// A plan before its conditions.
-#[derive(Debug, Clone)]
-pub struct Decision<'a> {
-    /// What is done.
-    pub steps: Vec<Step>,
-    /// Status, reason and message of `Ready`.
-    pub summary: Summary,
-    /// The failure that makes `AWSReachable` False.
-    pub unreachable: Option<&'a AwsError>,
-    /// Facts of the status; `None` leaves them as they are.
-    pub facts: Option<RoleFacts>,
-    /// When to look again.
-    pub next: Next,
-    /// Whether it is known that no role of this binding remains from an earlier generation of the spec.
-    pub no_earlier_role: bool,
-    /// When the role is revoked, because no grant covers its rights any more.
-    pub revoke_at: Option<Timestamp>,
-    /// Whether it is revoked now.
-    pub revocation: Revocation,
-}
-
-impl Decision<'_> {
-    /// Nothing is done, and the object is looked at again at a role's age.
-    #[must_use]
-    pub fn nothing(summary: Summary, timings: &Timings) -> Self {
-        Self {
-            steps: Vec::new(),
-            summary,
-            unreachable: None,
-            facts: None,
-            next: Next::At(timings.look_again()),
-            no_earlier_role: false,
-            revoke_at: None,
-            revocation: Revocation::None,
-        }
-    }
 }
 
 /// One thing to do.

@@ -8,8 +8,9 @@ use crds::names::{ABANDON_ANNOTATION, REVOKED_POLICY, role_name};
 use crds::{DriftPolicy, Finding, Reason, RoleDeletionPolicy};
 
 use super::absence::unconfirmed;
+use super::decision::Decision;
 use super::holder::{heir, other_holder};
-use super::model::{Annotate, Decision, Memory, Observed, Own, RoleState, Step, Unresolved, View};
+use super::model::{Annotate, Memory, Observed, Own, RoleState, Step, Unresolved, View};
 use super::role::Target;
 use super::verdict::issuer_name;
 use crate::aws::error::AwsError;

@@ -6,9 +6,9 @@ use crds::holder::Claim;
 use crds::{OidcIssuer, PodIdentityBinding};
 use kube::ResourceExt;
 
+use super::granted;
 use super::model::Sibling;
 use super::role::{self, Heir, Target};
-use super::{decide, granted};
 use crate::cluster::Cluster;
 
 /// Another binding on the same `ServiceAccount`, as `own` sees it. It can take the role over if it makes the same one, and
@@ -26,7 +26,7 @@ pub(super) fn sibling(
         let labels = cluster.labels(&namespace);
         let is_accepted = granted::check_grant(&namespace, labels.as_deref(), &other.spec, Ok(issuer))
             .is_ok()
-            && decide::check_audience(&other.spec, issuer).is_ok()
+            && granted::check_audience(&other.spec, issuer).is_ok()
             && other.spec.check().is_ok();
         let urls = cluster.issuers.state().into_iter().map(|issuer| issuer.spec.issuer_url());
         let made = role::target(&namespace, &name, &other.spec, &issuer.spec, urls, &target.identity);

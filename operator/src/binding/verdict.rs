@@ -195,8 +195,8 @@ fn service_account_annotated(case: &Case<'_>) -> Wanted {
         return Wanted::no(TYPE, Finding::new(Reason::Progressing, "to be done: annotations"));
     }
     if memory.annotated.is_some_and(|annotated| annotated.put_back.is_some()) && blocking(case).is_none() {
-        let message = "something has removed the annotations again after they were put back, which is done once a minute at most: \
-                       apply the ServiceAccount instead of replacing it. Pods get the binding's role either way";
+        let message = "something has removed the annotations again after they were put back, which is done once in a while (timing \
+                       annotationRetry): apply the ServiceAccount instead of replacing it. Pods get the binding's role either way";
         return Wanted::no(TYPE, Finding::new(Reason::AnnotationOwnedByOther, message));
     }
     let finding = case.unreachable.map(AwsError::finding).or_else(|| blocking(case).cloned());

@@ -1,7 +1,7 @@
 //! When a role is read.
 
 use binding::due::{as_before, due};
-use binding::model::{Due, InSpec, RoleFacts, RoleState};
+use binding::model::{Due, InSpec, RoleFacts, RoleState, Step};
 use operator::aws::model::{Listed, ListedRole};
 
 use super::case::{Case, name};
@@ -63,6 +63,32 @@ fn aws_is_read_when_there_is_a_reason() {
             "{row}"
         );
     }
+}
+
+/// What comes from outside of the binding is no reason to read its role, and may be a reason to change it: a grant is back, or the issuer has
+/// another boundary. Somebody may have made the role anew since it was read.
+#[test]
+fn a_role_that_was_read_long_ago_is_read_again_before_it_is_changed() {
+    for (seconds, reads_again) in [(0, false), (60, false), (61, true), (600, true)] {
+        let mut case = Case::good();
+        case.was_ready = false;
+        let boundary = format!("arn:aws:iam::{ACCOUNT}:policy/own");
+        case.issuer.as_mut().unwrap().permissions_boundary = Some(boundary);
+        let at = case.clock.instant.checked_sub(Duration::from_secs(seconds)).unwrap();
+        case.memory.role = Some((Some(Box::new(case.role().clone())), at));
+        let plan = case.plan();
+        assert_eq!(plan.note.reads_again, reads_again, "{seconds}");
+        let changes = plan.steps.iter().filter_map(Step::change).count();
+        assert_eq!((changes > 0, plan.next == Next::LookAgain), (!reads_again, true), "{seconds}: {plan:?}");
+        assert!(!reads_again || plan.steps.is_empty(), "{seconds}");
+        assert_eq!(plan.note.in_spec, None, "{seconds}");
+    }
+    // What changes nothing needs no read.
+    let mut case = Case::good();
+    let at = case.clock.instant.checked_sub(Duration::from_hours(1)).unwrap();
+    case.memory.role = Some((Some(Box::new(case.role().clone())), at));
+    let plan = case.plan();
+    assert_eq!((plan.steps, plan.note.reads_again), (vec![], false));
 }
 
 /// [`Case::good`], whose role was read as specified an hour ago.
