@@ -1,9 +1,11 @@
 //! What happens to a binding: how each scenario begins, what is done, and how it ends.
 
+use std::time::Duration;
+
 use aws_sim::State;
 use aws_sim::world::Role;
-use crds::names::{ABANDON_ANNOTATION, boundary_arn, tag};
-use crds::{InlinePolicies, OidcIssuerSpec, PodIdentityBinding};
+use crds::names::{ABANDON_ANNOTATION, CONFIRM_ANNOTATION, boundary_arn, tag};
+use crds::{DeletionPolicy, InlinePolicies, OidcIssuer, OidcIssuerSpec, PodIdentityBinding};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
@@ -17,6 +19,10 @@ use crate::world::{ACCOUNT, CLUSTER, Flags, QUEUE, STORAGE, World, issuer};
 pub enum Change {
     /// It is made.
     Make,
+    /// It is made with a role in another account.
+    MakeElsewhere,
+    /// It is made again after its role was kept.
+    MakeAgain,
     /// Policies, session limit and description are edited.
     Edit,
     /// The role was changed by somebody else in every attribute.
@@ -27,6 +33,8 @@ pub enum Change {
     Move,
     /// It moves to another audience.
     MoveAudience,
+    /// The role was changed by somebody else, among others by policies that deny.
+    Quarantine,
     /// The time for which the former audience is trusted is over.
     EndMove,
     /// It uses a role of another tool instead of its own.
@@ -37,6 +45,10 @@ pub enum Change {
     Bound,
     /// No grant covers it any more.
     LoseGrant,
+    /// No grant selects its namespace any more.
+    Relabel,
+    /// No grant covers many bindings any more, and an administrator confirms that.
+    Confirm,
     /// A grant covers it again.
     GetGrant,
     /// Its `ServiceAccount` is deleted and made again.
@@ -53,15 +65,20 @@ pub enum Change {
     HandOver,
     /// It is deleted while somebody else has attached a policy to its role, and `spec.driftPolicy` is `ReportOnly`.
     DeleteChanged,
+    /// It is deleted after its issuer.
+    DeleteLast,
     /// It is deleted, and its issuer is abandoned.
     Abandon,
 }
 
-pub const ALL: [Change; 20] = [
+pub const ALL: [Change; 26] = [
     Change::Make,
+    Change::MakeElsewhere,
+    Change::MakeAgain,
     Change::Edit,
     Change::Repair,
     Change::Report,
+    Change::Quarantine,
     Change::Move,
     Change::MoveAudience,
     Change::EndMove,
@@ -69,6 +86,8 @@ pub const ALL: [Change; 20] = [
     Change::MakeRole,
     Change::Bound,
     Change::LoseGrant,
+    Change::Relabel,
+    Change::Confirm,
     Change::GetGrant,
     Change::ReplaceAccount,
     Change::Restart,
@@ -77,6 +96,7 @@ pub const ALL: [Change; 20] = [
     Change::Release,
     Change::HandOver,
     Change::DeleteChanged,
+    Change::DeleteLast,
     Change::Abandon,
 ];
 
@@ -84,6 +104,9 @@ const AUDIENCE: &str = "vault";
 const WORKLOAD: &str = "web";
 /// The name of a boundary.
 const STRICT: &str = "strict";
+
+/// Bindings that lose their grant at once: the fewest for which an administrator is asked.
+const MANY: usize = 6;
 
 /// The issuer with a grant for everything that the bindings here ask for, or with none.
 fn issuer_spec(specs: &Specs, granted: bool) -> OidcIssuerSpec {
@@ -118,17 +141,31 @@ impl Change {
         accounts: &Accounts,
         own: &aws_credential_types::Credentials,
     ) {
-        world.sim.change(|state| state.clone_from(&accounts.own));
+        accounts.restore(world);
         let no_annotations = Patch::Merge(json!({"metadata": {"annotations": null}}));
         world.accounts().patch("app", &PatchParams::default(), &no_annotations).await.unwrap();
         let mut default = issuer_spec(specs, true);
         if matches!(self, Self::MoveAudience | Self::EndMove) {
             default.audiences.push(AUDIENCE.into());
         }
+        if self == Self::Relabel {
+            default.grants[0].namespaces =
+                serde_json::from_value(json!({"selector": {"matchLabels": {"team": "a"}}})).unwrap();
+            world.label_namespace(json!({"team": "a"})).await;
+        }
+        if self == Self::DeleteLast {
+            default.deletion_policy = DeletionPolicy::Retain;
+        }
+        // The statuses of all say that their grant is lost before the first role is revoked.
+        world.timings.grant_loss =
+            if self == Self::Confirm { Duration::from_secs(2) } else { Duration::ZERO };
         world.apply_issuer(&default).await;
         let mut next = specs.next.clone();
         next.grants.clone_from(&default.grants);
         world.apply_issuer_as("next", &next).await;
+        if self == Self::MakeElsewhere {
+            world.apply_issuer_as("second", &specs.second).await;
+        }
         if self == Self::Restart {
             world.deployment(WORKLOAD, "app").await;
             world.pod_of(WORKLOAD, "web-1", "app").await;
@@ -137,7 +174,8 @@ impl Change {
         world.issuer_is("Ready").await;
         let policies = match self {
             Self::Make => return,
-            Self::Retain => json!({"deletionPolicy": "Retain"}),
+            Self::MakeElsewhere => return world.issuer_named_is("second", "Ready").await,
+            Self::Retain | Self::MakeAgain => json!({"deletionPolicy": "Retain"}),
             Self::Release => json!({"deletionPolicy": "Release"}),
             Self::Report | Self::DeleteChanged => json!({"driftPolicy": "ReportOnly"}),
             _ => json!({}),
@@ -162,6 +200,32 @@ impl Change {
             Self::HandOver => {
                 world.apply_binding("renamed", binding(&json!({}))).await;
                 world.binding_is("renamed", "ServedByOlderBinding").await;
+            }
+            Self::MakeAgain => world.unbind("app").await,
+            Self::Confirm => {
+                for name in others() {
+                    if world.accounts().get_opt(&name).await.unwrap().is_none() {
+                        world.service_account(&world.namespace, &name).await;
+                    }
+                    world.apply_binding(&name, binding(&json!({"serviceAccountName": name}))).await;
+                }
+                for name in others() {
+                    world.binding_is(&name, "Ready").await;
+                }
+                world.apply_issuer(&issuer_spec(specs, false)).await;
+                for name in others().chain(["app".into()]) {
+                    world.binding_is(&name, "GrantChangeSuspicious").await;
+                }
+            }
+            Self::Quarantine => {
+                world.stop().await;
+                change(&world.sim, |role| {
+                    let deny = json!({"Effect": "Deny", "Action": "*", "Resource": "*"});
+                    let document = json!({"Version": "2012-10-17", "Statement": [deny]});
+                    role.inline.insert("AWSRevokeOlderSessions".into(), document);
+                    role.attached.push(QUEUE.into());
+                    role.description = "x".into();
+                });
             }
             // What no grant covers would be put back.
             Self::Report => {
@@ -215,6 +279,14 @@ impl Change {
     pub async fn begin(self, world: &mut World, specs: &Specs, own: &aws_credential_types::Credentials) {
         match self {
             Self::Make | Self::MakeRole => world.apply_binding("app", binding(&json!({}))).await,
+            Self::MakeAgain => {
+                world.apply_binding("app", binding(&json!({"deletionPolicy": "Retain"}))).await;
+            }
+            Self::MakeElsewhere => {
+                let role = json!({"policyARNs": specs.second.grants[0].policy_arns});
+                let fields = json!({"issuerRef": {"name": "second"}, "role": role});
+                world.apply_binding("app", binding(&fields)).await;
+            }
             Self::Edit => {
                 let role = json!({
                     "policyARNs": [QUEUE], "maxSessionDuration": "4h", "description": "edited",
@@ -224,7 +296,9 @@ impl Change {
                 });
                 world.apply_binding("app", binding(&json!({"role": role}))).await;
             }
-            Self::Repair | Self::Report | Self::EndMove => world.start_as(own.clone()).await,
+            Self::Repair | Self::Report | Self::Quarantine | Self::EndMove => {
+                world.start_as(own.clone()).await
+            }
             Self::Move => world.apply_binding("app", binding(&json!({"issuerRef": {"name": "next"}}))).await,
             Self::MoveAudience => {
                 world.apply_binding("app", binding(&json!({"audience": AUDIENCE}))).await;
@@ -236,6 +310,11 @@ impl Change {
                 }
             }
             Self::LoseGrant => world.apply_issuer(&issuer_spec(specs, false)).await,
+            Self::Relabel => world.label_namespace(json!({"team": null})).await,
+            Self::Confirm => {
+                let generation = world.issuers().get("default").await.unwrap().metadata.generation.unwrap();
+                annotate_issuer(world, CONFIRM_ANNOTATION, &format!("{generation}:{MANY}")).await;
+            }
             Self::GetGrant => world.apply_issuer(&issuer_spec(specs, true)).await,
             Self::ReplaceAccount => {
                 world.accounts().delete("app", &DeleteParams::default()).await.unwrap();
@@ -245,10 +324,12 @@ impl Change {
             Self::Delete | Self::Retain | Self::Release | Self::HandOver | Self::DeleteChanged => {
                 world.bindings().delete("app", &DeleteParams::default()).await.unwrap();
             }
+            Self::DeleteLast => {
+                world.issuers().delete("default", &DeleteParams::default()).await.unwrap();
+                world.bindings().delete("app", &DeleteParams::default()).await.unwrap();
+            }
             Self::Abandon => {
-                let patch =
-                    Patch::Merge(json!({"metadata": {"annotations": {(ABANDON_ANNOTATION): "true"}}}));
-                world.issuers().patch_metadata("default", &PatchParams::default(), &patch).await.unwrap();
+                annotate_issuer(world, ABANDON_ANNOTATION, "true").await;
                 world.bindings().delete("app", &DeleteParams::default()).await.unwrap();
             }
         }
@@ -258,6 +339,8 @@ impl Change {
     pub async fn until_done(self, world: &World) {
         match self {
             Self::Make
+            | Self::MakeElsewhere
+            | Self::MakeAgain
             | Self::MakeRole
             | Self::Edit
             | Self::Move
@@ -284,7 +367,16 @@ impl Change {
                 until_role(world, "the other boundary", bounded).await;
             }
             Self::Report => world.binding_is("app", "DriftDetected").await,
-            Self::LoseGrant => world.binding_is("app", "Revoked").await,
+            Self::Quarantine => {
+                until_role(world, "the role without what was added", |role| role.attached == [STORAGE]).await;
+                world.binding_is("app", "ForeignDeny").await;
+            }
+            Self::LoseGrant | Self::Relabel => world.binding_is("app", "Revoked").await,
+            Self::Confirm => {
+                for name in others().chain(["app".into()]) {
+                    world.binding_is(&name, "Revoked").await;
+                }
+            }
             Self::ReplaceAccount => {
                 let annotated = |account: Option<&ServiceAccount>| {
                     account.is_some_and(|account| account.metadata.annotations.is_some())
@@ -299,7 +391,12 @@ impl Change {
                 world.until(&world.deployments(), WORKLOAD, "its restart", restarted).await;
             }
             Self::DeleteChanged => world.binding_is("app", "DeletionBlocked").await,
-            Self::Delete | Self::Retain | Self::Release | Self::HandOver | Self::Abandon => {
+            Self::Delete
+            | Self::Retain
+            | Self::Release
+            | Self::HandOver
+            | Self::DeleteLast
+            | Self::Abandon => {
                 let gone = |binding: Option<&PodIdentityBinding>| binding.is_none();
                 world.until(&world.bindings(), "app", "its end", gone).await;
             }
@@ -307,7 +404,21 @@ impl Change {
         if self == Self::HandOver {
             world.binding_is("renamed", "Ready").await;
         }
+        if self == Self::DeleteLast {
+            let gone = |issuer: Option<&OidcIssuer>| issuer.is_none();
+            world.until(&world.issuers(), "default", "its end", gone).await;
+        }
     }
+}
+
+/// The bindings, and `ServiceAccount`s, that lose their grant together with `app`.
+fn others() -> impl Iterator<Item = String> {
+    (1..MANY).map(|number| format!("app-{number}"))
+}
+
+async fn annotate_issuer(world: &World, annotation: &str, value: &str) {
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {(annotation): value}}}));
+    world.issuers().patch_metadata("default", &PatchParams::default(), &patch).await.unwrap();
 }
 
 /// How often each workload was changed, itself included. Deletes all of them, and their pods.

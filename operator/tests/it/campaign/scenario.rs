@@ -92,6 +92,11 @@ impl Scenario {
         matches!(self, Self::Delete | Self::Abandon)
     }
 
+    /// Whether it is about many bindings that are equal.
+    pub fn is_of_many(self) -> bool {
+        self == Self::Binding(Change::Confirm)
+    }
+
     /// The issuer that the operator works on.
     pub fn issuer(self) -> &'static str {
         match self {
@@ -113,6 +118,18 @@ impl Scenario {
 pub struct Accounts {
     pub own: State,
     pub other: State,
+}
+
+impl Accounts {
+    /// Puts both back.
+    pub fn restore(&self, world: &World) {
+        world.sim.change(|state| state.clone_from(&self.own));
+        world.sim.account(OTHER).change(|state| {
+            state.roles.clone_from(&self.other.roles);
+            state.policies.clone_from(&self.other.policies);
+            state.providers.clone_from(&self.other.providers);
+        });
+    }
 }
 
 /// The specifications.
@@ -143,13 +160,7 @@ const FORMER: &str = r#"{"keys": [{"kty": "RSA", "kid": "former", "alg": "RS256"
 
 /// AWS, cluster and specification at the beginning.
 pub async fn prepare(scenario: Scenario, world: &World, specs: &Specs, accounts: &Accounts) {
-    let other = world.sim.account(OTHER);
-    world.sim.change(|state| state.clone_from(&accounts.own));
-    other.change(|state| {
-        state.roles.clone_from(&accounts.other.roles);
-        state.policies.clone_from(&accounts.other.policies);
-        state.providers.clone_from(&accounts.other.providers);
-    });
+    accounts.restore(world);
     if scenario != Scenario::Switch {
         world.sim.change(|state| {
             state.buckets.remove(NEXT);
@@ -175,7 +186,7 @@ pub async fn prepare(scenario: Scenario, world: &World, specs: &Specs, accounts:
             state.buckets.remove(NEXT);
             state.providers.retain(|arn, _| !arn.contains("next-"));
         }),
-        Scenario::SecondAccount => other.change(|state| {
+        Scenario::SecondAccount => world.sim.account(OTHER).change(|state| {
             let provider = state.providers.values_mut().next().unwrap();
             provider.client_ids.push("other".into());
             provider.tags.remove("team");

@@ -38,7 +38,7 @@ use tokio::sync::{Mutex, MutexGuard, OnceCell};
 pub use self::aws::{counts, exchange_token, token, token_for, try_exchange_token};
 pub use self::cluster_objects::{apply, has_finalizer};
 pub use self::gate::{Reach, Sent};
-pub use self::held::{BINDINGS, Hold, Side};
+pub use self::held::{BINDINGS, Hold, ISSUERS, NAMESPACES, Side};
 use self::operator_process::RunningOperator;
 pub use self::replica::Replica;
 pub use self::sites::{Site, Sites};
@@ -266,7 +266,8 @@ pub fn issuer(name: &str, spec: &OidcIssuerSpec) -> NamedIssuer {
     NamedIssuer { name: name.into(), spec: spec.clone() }
 }
 
-fn read_only_policy() -> Value {
+/// The document of a managed policy.
+pub fn read_only_policy() -> Value {
     json!({"Version": "2012-10-17", "Statement": [
         {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::data/*"},
     ]})

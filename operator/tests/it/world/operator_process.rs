@@ -78,6 +78,11 @@ impl World {
         leases.delete(names::LEASE, &DeleteParams::default()).await.unwrap();
     }
 
+    /// Whether an operator runs.
+    pub fn is_running(&self) -> bool {
+        self.operator.is_some()
+    }
+
     /// How many passes over objects of a kind have ended since the start: those that ended so, or all.
     pub fn passes(&self, kind: &str, outcome: Option<&str>) -> u64 {
         let of_kind = format!("podidentity_operator_reconciles_total{{kind=\"{kind}\"");
