@@ -1,7 +1,8 @@
 //! A client of the operator whose n-th write to the cluster is held: before the API server gets it, or before its response arrives.
-//! There the operator is killed. And one that sees an old list of bindings, and no event after it, no list of namespaces yet, or not every
+//! There the operator is killed. And one that sees an old list of objects, and no event after it, no list of namespaces yet, or not every
 //! event.
 
+use std::collections::BTreeMap;
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -28,6 +29,10 @@ pub enum Side {
 
 /// All bindings of the cluster.
 pub const BINDINGS: &str = "/apis/podidentity.dev/v1alpha1/podidentitybindings";
+/// All issuers.
+pub const ISSUERS: &str = "/apis/podidentity.dev/v1alpha1/oidcissuers";
+/// All namespaces.
+pub const NAMESPACES: &str = "/api/v1/namespaces";
 
 /// What is held, and what was written.
 #[derive(Debug, Clone, Default)]
@@ -41,8 +46,8 @@ pub struct Hold {
 struct State {
     writes: Vec<String>,
     pod_lists: Vec<String>,
-    /// What lists of bindings are answered with.
-    bindings: Option<String>,
+    /// What lists are answered with, by path.
+    lists: BTreeMap<&'static str, String>,
     /// Until when no list of namespaces is answered.
     namespaces: Option<CancellationToken>,
     at: Option<(usize, Side)>,
@@ -56,9 +61,13 @@ impl Hold {
         self.watches.lose(None);
     }
 
-    /// From now on lists of all bindings are answered with this, and watches show nothing.
-    pub fn show_bindings(&self, list: Option<String>) {
-        self.state.lock().unwrap().bindings = list;
+    /// From now on lists of all objects of a kind are answered with this, and their watches show nothing.
+    pub fn show(&self, path: &'static str, list: Option<String>) {
+        let lists = &mut self.state.lock().unwrap().lists;
+        match list {
+            Some(list) => drop(lists.insert(path, list)),
+            None => drop(lists.remove(path)),
+        }
     }
 
     /// From now on lists of namespaces are answered only once `until` is cancelled.
@@ -68,16 +77,16 @@ impl Hold {
 
     /// Until when a request is not answered.
     fn unanswered(&self, request: &Request<Body>) -> Option<CancellationToken> {
-        let is_of_namespaces = request.uri().path() == "/api/v1/namespaces";
+        let is_of_namespaces = request.uri().path() == NAMESPACES;
         self.state.lock().unwrap().namespaces.clone().filter(|_| is_of_namespaces)
     }
 
     /// The old answer to a request, if it gets one.
     fn old(&self, request: &Request<Body>) -> Option<Old> {
-        if request.method() != Method::GET || request.uri().path() != BINDINGS {
+        if request.method() != Method::GET {
             return None;
         }
-        let list = self.state.lock().unwrap().bindings.clone()?;
+        let list = self.state.lock().unwrap().lists.get(request.uri().path()).cloned()?;
         let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
         Some(if is_watch { Old::Silence } else { Old::List(list) })
     }
