@@ -13,6 +13,7 @@ mod bootstrap;
 mod boundary;
 mod campaign;
 mod certificates;
+mod cluster_lifetime;
 mod crash;
 mod crd_rules;
 mod credentials;

@@ -177,28 +177,3 @@ fn webhook_facts(binding: crds::PodIdentityBinding) -> (bool, bool) {
     let stalled = crds::conditions::is_true(&status.conditions, C::Stalled);
     (stalled && status.role_arn.is_none(), status.role_name.is_some())
 }
-
-/// A cluster that was made anew or restored from a backup of other objects: same name, same account, nothing of ours in etcd.
-#[tokio::test]
-async fn a_cluster_that_is_made_anew_uses_its_roles_again() {
-    let mut world = World::ready().await;
-    world.bind("app", &[STORAGE]).await;
-    world.binding_is("app", "Ready").await;
-    let (role, annotations) = (world.role().unwrap(), world.annotations("app").await);
-    world.stop().await;
-    let state = json!(world.sim.state());
-    world.delete_objects().await;
-    world.accounts().delete("app", &DeleteParams::default()).await.unwrap();
-    world.service_account(&world.namespace, "app").await;
-
-    world.start().await;
-    world.apply_issuer(&world.spec()).await;
-    world.issuer_is("Ready").await;
-    world.bind("app", &[STORAGE]).await;
-    world.binding_is("app", "Ready").await;
-    assert_eq!(world.writes(), ["CreateRole"], "IAM answers that it exists, and it is read");
-    assert_eq!((json!(world.sim.state()), world.annotations("app").await), (state, annotations));
-    world.exchange(&world.namespace, "app", &role.arn).await.unwrap();
-    world.unbind("app").await;
-    world.stop().await;
-}
