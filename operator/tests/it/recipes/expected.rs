@@ -114,6 +114,7 @@ pub const EXPECTED: &[Expected] = &[
     Expected { file: "other-account.yaml", binding: "archiver", allowed: &[], refused: &[] },
     Expected { file: "release.yaml", binding: "exporter", allowed: READS, refused: WRITES },
     Expected { file: "report-only.yaml", binding: "auditor", allowed: READS, refused: WRITES },
+    Expected { file: "several-clusters.yaml", binding: "collector", allowed: &[], refused: &[] },
     Expected {
         file: "vault-kms.yaml",
         binding: "vault",
