@@ -23,6 +23,23 @@ fn docs_reasons_explains_exactly_the_existing_reasons() {
 }
 
 #[test]
+fn docs_reasons_says_of_each_reason_where_it_is_what_it_means_and_what_to_do() {
+    let document = read("docs/reasons.md");
+    for section in document.split("\n## ").skip(1) {
+        let (name, text) = section.split_once('\n').unwrap();
+        for row in ["Where", "Meaning", "What to do"] {
+            let (_, rest) =
+                text.split_once(&format!("| {row} | ")).unwrap_or_else(|| panic!("{name}: no {row}"));
+            let (cell, after) = rest.split_once(" |\n").unwrap();
+            assert!(cell.len() >= 5 && !cell.contains('\n'), "{name}: {row}: {cell:?}");
+            let is_followed =
+                |text: &str| text.starts_with("```") || text.starts_with("| ") || text.starts_with("- ");
+            assert!(!cell.ends_with(':') || is_followed(after.trim_start()), "{name}: {row} ends: {cell:?}");
+        }
+    }
+}
+
+#[test]
 fn every_flag_of_timings_is_a_chart_value() {
     let command = Timings::augment_args(Command::new("operator"));
     let flags: BTreeSet<String> =

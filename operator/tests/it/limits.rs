@@ -93,3 +93,40 @@ async fn an_object_that_ends_while_it_waits_for_its_turn_does_not_keep_the_turn(
     assert_eq!(roles, 2, "none was begun");
     world.assert_nothing_denied();
 }
+
+/// Each service of AWS has one limiter for both controllers.
+#[tokio::test]
+async fn an_issuer_and_bindings_that_are_changed_at_once_share_the_rate() {
+    const RATE: f64 = 10.0;
+    let mut world = World::bootstrapped().await;
+    let mut spec = world.spec();
+    world.apply_issuer(&spec).await;
+    world.limits = Limits::per_service(RATE, 1);
+    world.start().await;
+    world.issuer_is("Ready").await;
+    world.sim.clear_calls();
+    // One call for each audience; four for each binding.
+    spec.audiences.extend((0..8).map(|number| format!("audience-{number}")));
+    let names = ["app-0", "app-1", "app-2"];
+    world.apply_issuer(&spec).await;
+    for name in names {
+        world
+            .apply_binding(name, json!({"serviceAccountName": name, "role": {"policyARNs": [STORAGE]}}))
+            .await;
+    }
+    for name in names {
+        world.binding_is(name, "Ready").await;
+    }
+    world.issuer_is("Ready").await;
+    let counts = world.counts();
+    assert_eq!(counts["iam:AddClientIDToOpenIDConnectProvider"], 8);
+    assert_eq!((counts["iam:CreateRole"], counts["iam:AttachRolePolicy"]), (3, 3));
+    let times: Vec<Duration> =
+        world.sim.calls().into_iter().filter(|call| call.service == "iam").map(|call| call.at).collect();
+    let (first, last) = (times.iter().min().unwrap(), times.iter().max().unwrap());
+    // One less for the first call, and one for its answer, which may have come late.
+    #[allow(clippy::cast_precision_loss, reason = "some twenty calls")]
+    let least = Duration::from_secs_f64((times.len() - 2) as f64 / RATE);
+    assert!(*last - *first >= least, "{} calls in {:?}, at least {least:?}", times.len(), *last - *first);
+    world.stop().await;
+}

@@ -1,13 +1,17 @@
 //! Edits of an `OidcIssuer`, with a binding under it that works.
 
-use crds::OidcIssuer;
+use std::collections::{BTreeMap, BTreeSet};
+
 use crds::names::DEFAULT_AUDIENCE;
+use crds::{Management, OidcIssuer, OidcIssuerSpec};
 use kube::Api;
 use kube::core::ApiResource;
+use operator::oidc::Keys;
 use serde_json::{Value, json};
 
 use super::edits::{of_examples, of_schema};
 use super::{Outcome, Subject, Tally, schema};
+use crate::issuer::provider_arn;
 use crate::world::{ACCOUNT, BUCKET, QUEUE, REGION, STORAGE, World};
 
 /// What the rules are about that the schema does not tell, and what only the controller can refuse.
@@ -83,6 +87,36 @@ async fn no_edit_of_an_issuer_breaks_its_bindings_and_every_valid_one_is_reached
         world,
     };
     subject.good = subject.get().await["spec"].clone();
-    subject.run(&edits, &examples, async |_: &mut Subject, _: Outcome| {}).await;
+    subject.run(&edits, &examples, follow).await;
     subject.stays().await;
+}
+
+/// What is in AWS after a valid edit.
+async fn follow(subject: &mut Subject, outcome: Outcome) {
+    if outcome != Outcome::Applied {
+        return;
+    }
+    let (object, history) = (subject.get().await, &subject.history);
+    let spec: OidcIssuerSpec = serde_json::from_value(object["spec"].clone()).unwrap();
+    let state = subject.world.sim.state();
+    assert_eq!((state.providers.len(), state.buckets.contains_key(BUCKET)), (1, true), "{history:#?}");
+    let provider = &state.providers[&provider_arn()];
+    let has_all = |tags: &BTreeMap<String, String>| spec.tags.iter().all(|(k, v)| tags.get(k) == Some(v));
+    if spec.provider_management() == Management::Managed {
+        let sets = [&provider.client_ids, &spec.audiences].map(|all| all.iter().collect::<BTreeSet<_>>());
+        assert_eq!(sets[0], sets[1], "{history:#?}");
+        assert!(has_all(&provider.tags), "{:?} {history:#?}", provider.tags);
+    }
+    let bucket = &state.buckets[BUCKET];
+    if spec.s3.as_ref().is_some_and(|s3| s3.management == Management::Managed) {
+        assert!(has_all(&bucket.tags), "{:?} {history:#?}", bucket.tags);
+    }
+    // The API server's own keys are always published.
+    let jwks = &bucket.objects["homelab/openid/v1/jwks"].body;
+    let published = Keys::parse(jwks).unwrap();
+    let keys = object["status"]["keys"].as_array().unwrap();
+    let active = keys.iter().filter(|key| key["state"] == "Active");
+    for kid in active.map(|key| key["kid"].as_str().unwrap()) {
+        assert!(published.iter().any(|(published, _)| published == kid), "{kid} {history:#?}");
+    }
 }
