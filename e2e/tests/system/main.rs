@@ -4,6 +4,7 @@
 
 mod client;
 mod entries;
+mod helm_order;
 mod hostile;
 mod load;
 mod monitoring;
@@ -36,7 +37,7 @@ async fn the_whole_system_works_and_resists_attacks() {
     // Short enough for this test, and long enough for a pod that runs between two checks.
     let resync = format!("operator.timings.issuerResync={}s", rest::ISSUER_RESYNC.as_secs());
     let poll = format!("operator.timings.apiServerPoll={}s", signing_keys::API_SERVER_POLL.as_secs());
-    let values = [resync.as_str(), &poll, "operator.timings.grantGrace=30s"];
+    let values = [resync.as_str(), &poll, "operator.timings.grantGrace=30s", "operator.restartMissing=true"];
     story::install(&lab, &values, &mut terminal).await.unwrap();
     let applied = story::apply(&lab, &mut terminal).await.unwrap();
     assert!(applied.issuer.as_secs() < 60 && applied.binding.as_secs() < 60, "{applied:?}");
@@ -49,6 +50,7 @@ async fn the_whole_system_works_and_resists_attacks() {
 
     entries::admit_pods_as_documented(&lab).await;
     entries::refuse_a_deployment_before_its_binding(&lab).await;
+    helm_order::shows_and_restarts_pods_that_came_before_their_binding(&lab).await;
     monitoring::names_only_existing_metrics(&lab).await;
     hostile::idle_connections_delay_no_review(&lab).await;
     rotation::loses_no_admission(&lab).await;
