@@ -31,6 +31,7 @@ pub struct RunningOperator {
 }
 
 /// What a process uses.
+#[derive(Clone, Copy)]
 pub struct Memory {
     pub settled_mb: f64,
     pub peak_mb: f64,
