@@ -297,7 +297,7 @@ impl Change {
                 world.apply_binding("app", binding(&json!({"role": role}))).await;
             }
             Self::Repair | Self::Report | Self::Quarantine | Self::EndMove => {
-                world.start_as(own.clone()).await
+                world.start_as(own.clone()).await;
             }
             Self::Move => world.apply_binding("app", binding(&json!({"issuerRef": {"name": "next"}}))).await,
             Self::MoveAudience => {

@@ -26,7 +26,7 @@ impl World {
     /// issuers were outdated, too.
     async fn starts_with(&mut self, path: &'static str, list: String, row: &str) -> bool {
         let name = self.role_name("app").to_lowercase();
-        self.sim.change(|state| state.roles.get_mut(&name).unwrap().description = row.to_owned());
+        self.sim.change(|state| row.clone_into(&mut state.roles.get_mut(&name).unwrap().description));
         let state = json!(self.sim.state());
         // Without an issuer there is nothing that a binding can be compared with.
         let is_empty = path == ISSUERS && !list.contains("clusterName");
