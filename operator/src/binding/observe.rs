@@ -144,19 +144,20 @@ async fn role(
     Ok(Some(RoleState::Found((**role).clone(), policies)))
 }
 
-/// What is attached to the role. A document is read only of what is not specified: it says whether the policy may stay.
+/// What is attached to the role. A document is read only of what is not specified: it says whether the policy may stay. Where IAM lists a
+/// policy and then says that there is none, nothing is known of it: one that denies would be taken away.
 async fn policies(account: &Account, target: &Target) -> Result<RolePolicies, AwsError> {
     let (iam, role) = (&account.iam, &target.name);
     let (attached, inline) = tokio::try_join!(iam.attached(role), iam.inline(role))?;
     let mut policies = RolePolicies::default();
     for arn in attached {
-        let document = if target.attached.contains(&arn) { None } else { iam.policy_document(&arn).await? };
+        let document =
+            if target.attached.contains(&arn) { None } else { Some(iam.attached_document(&arn).await?) };
         policies.attached.insert(arn, document);
     }
     for name in inline {
-        if let Some(document) = iam.inline_document(role, &name).await? {
-            policies.inline.insert(name, document);
-        }
+        let document = iam.listed_document(role, &name).await?;
+        policies.inline.insert(name, document);
     }
     Ok(policies)
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use aws_sim::{Fault, FaultKind};
 use crds::condition::ConditionType as C;
 use kube::api::DeleteParams;
 use serde_json::json;
@@ -146,6 +147,43 @@ async fn drift_repair_does_not_undo_an_incident_response() {
     assert!(world.reads(stolen.clone()).await.is_err(), "drift repair revived the stolen session");
     world.unbind("app").await;
     assert!(world.role().is_none(), "the deletion of the binding removes all of it");
+    world.stop().await;
+}
+
+/// IAM says for a moment that a policy does not exist that it has listed.
+#[tokio::test]
+async fn policies_that_deny_stay_where_iam_does_not_show_their_documents_yet() {
+    const TIMES: usize = 3;
+    const READS: [&str; 3] = ["GetPolicy", "GetPolicyVersion", "GetRolePolicy"];
+    let mut world = World::ready_with(|t| t.role_resync = Duration::from_millis(100)).await;
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    for action in READS {
+        let kind = FaultKind::Error { status: 404, code: "NoSuchEntity".into(), message: "not found".into() };
+        world.sim.inject(Fault::on("iam", action, kind).times(TIMES.try_into().unwrap()));
+    }
+    let statement = json!({"Effect": "Deny", "Action": "s3:*", "Resource": "*"});
+    let deny = json!({"Version": "2012-10-17", "Statement": [statement]});
+    let managed = world.sim.put_managed_policy("quarantine", deny.clone());
+    world.sim.clear_calls();
+    let name = world.role_name("app").to_lowercase();
+    world.sim.change(|state| {
+        let role = state.roles.get_mut(&name).unwrap();
+        role.inline.insert("Quarantine".into(), deny.clone());
+        role.attached.push(managed.clone());
+    });
+    world.binding_is("app", "ForeignDeny").await;
+    let message = world.condition("app", C::Ready).await.2;
+    for part in ["inline policy Quarantine", "policy/quarantine"] {
+        assert!(message.contains(part), "{message}");
+    }
+    let answers = world.sim.calls();
+    for action in READS {
+        let missing = answers.iter().filter(|call| call.action == action && call.status == 404).count();
+        assert_eq!(missing, TIMES, "{action}");
+    }
+    assert_eq!(world.writes(), [""; 0]);
+    world.unbind("app").await;
     world.stop().await;
 }
 
