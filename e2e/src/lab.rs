@@ -185,6 +185,19 @@ impl Lab {
         Ok(())
     }
 
+    /// Upgrades the installed chart with further values, and waits until both components are ready.
+    pub async fn upgrade(&self, values: &[&str]) -> anyhow::Result<()> {
+        let mut command = self.administrator(self.node.tools().path("helm")).await?;
+        command.args(["upgrade", "podidentity"]).arg(root().join("charts/pod-identity-operator"));
+        command.args(["--namespace", SYSTEM, "--reuse-values", "--wait", "--timeout=3m"]);
+        for value in values {
+            command.arg("--set").arg(value);
+        }
+        // helm keeps its own files in HOME.
+        command.env("HOME", self.node.state());
+        self.node.run(command).await.map(|_| ())
+    }
+
     /// Uninstalls the chart.
     pub async fn uninstall(&self) -> anyhow::Result<()> {
         let mut command = self.administrator(self.node.tools().path("helm")).await?;

@@ -116,8 +116,13 @@ impl<K: Kind> Driver<K> {
         let state = ObjectState::new(object.meta(), generation, conditions, same_effect);
         let (view, account) = K::resolve(object, &state, context).await;
         let resolved = Resolved { object: Arc::clone(object), state, view, account };
-        let observed = K::observe(&resolved, memory, clock, context).await?;
-        let plan = K::decide(&resolved.view, &observed, memory, clock, &context.timings);
+        let timings = &context.timings;
+        let mut observed = K::observe(&resolved, memory, clock, context).await?;
+        let mut plan = K::decide(&resolved.view, &observed, memory, clock, timings);
+        if K::read_again(&plan, memory, clock, timings) {
+            observed = K::observe(&resolved, memory, clock, context).await?;
+            plan = K::decide(&resolved.view, &observed, memory, clock, timings);
+        }
         Ok((resolved, observed, plan))
     }
 

@@ -91,6 +91,15 @@ pub trait Kind: Sized + Send + Sync + 'static {
         clock: &Clock,
         timings: &Timings,
     ) -> PlanOf<Self>;
+    /// Whether a plan changes something in AWS by a read of an earlier pass that is too old for that. AWS is then read again in the same pass.
+    fn read_again(
+        _plan: &PlanOf<Self>,
+        _memory: &mut Self::Memory,
+        _clock: &Clock,
+        _timings: &Timings,
+    ) -> bool {
+        false
+    }
     /// The metric label of a read that failed, if one did.
     fn failed_read(observed: &Self::Observed) -> Option<&'static str>;
     /// Whether the API server has what the plan rests on, beside the object, as the pass has seen it. It is asked before the first step of a

@@ -39,6 +39,8 @@ pub async fn shows_and_restarts_pods_that_came_before_their_binding(lab: &Lab) {
         assert!(described.contains(part), "no {part}: {described}");
     }
 
+    // The right to change workloads is given for as long as it is used.
+    lab.upgrade(&["operator.restartMissing=true"]).await.unwrap();
     let annotation = format!("{RESTART_ANNOTATION}=true");
     lab.kubectl(&[&["annotate"], &BINDING[..], &[&annotation]].concat()).await.unwrap();
     lab.until_field(&BINDING, &condition("PodsInjected", "status"), "True").await.unwrap();
@@ -54,6 +56,7 @@ pub async fn shows_and_restarts_pods_that_came_before_their_binding(lab: &Lab) {
     let generation = "-o=jsonpath={.metadata.generation}";
     let restarts = lab.kubectl(&["get", "deployment/app", "-n=helm", generation]).await.unwrap();
     assert_eq!(restarts, "2", "it is restarted once");
+    lab.upgrade(&["operator.restartMissing=false"]).await.unwrap();
 
     the_namespace_ends(lab).await;
     let grants: Value = serde_json::from_str(&grants).unwrap();
@@ -77,7 +80,7 @@ fn role() -> String {
     role_name("homelab", NAMESPACE, "app")
 }
 
-/// Name and `AWS_ROLE_ARN` of all its pods that are not about to end.
+/// Name and `AWS_ROLE_ARN` of all its pods.
 async fn pods(lab: &Lab) -> Vec<(String, String)> {
     let row = r#"{range .items[*]}{.metadata.name}={.spec.containers[0].env[?(@.name=="AWS_ROLE_ARN")].value}{"\n"}{end}"#;
     let all = lab.kubectl(&["get", "pods", "-n=helm", &format!("-o=jsonpath={row}")]).await.unwrap();

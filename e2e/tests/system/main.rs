@@ -37,7 +37,7 @@ async fn the_whole_system_works_and_resists_attacks() {
     // Short enough for this test, and long enough for a pod that runs between two checks.
     let resync = format!("operator.timings.issuerResync={}s", rest::ISSUER_RESYNC.as_secs());
     let poll = format!("operator.timings.apiServerPoll={}s", signing_keys::API_SERVER_POLL.as_secs());
-    let values = [resync.as_str(), &poll, "operator.timings.grantGrace=30s", "operator.restartMissing=true"];
+    let values = [resync.as_str(), &poll, "operator.timings.grantGrace=30s"];
     story::install(&lab, &values, &mut terminal).await.unwrap();
     let applied = story::apply(&lab, &mut terminal).await.unwrap();
     assert!(applied.issuer.as_secs() < 60 && applied.binding.as_secs() < 60, "{applied:?}");

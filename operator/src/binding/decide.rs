@@ -9,7 +9,7 @@ use crds::{DriftPolicy, Finding, Reason};
 
 use super::absence::{known_role, unconfirmed};
 use super::decision::Decision;
-use super::due::{in_spec, is_old, recorded_digest};
+use super::due::{in_spec, recorded_digest};
 use super::granted;
 use super::holder::{other_holder, owner};
 use super::model::{
@@ -44,15 +44,15 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         own_role(view, observed, memory, clock, timings)
     } else {
         use_existing_role(view, observed, memory, clock, timings)
-    }
-    .read_again_if(is_old(memory, clock, timings));
-    let Decision { mut steps, summary, .. } = decision;
+    };
+    let Decision { mut steps, summary, unreachable, facts, next, no_earlier_role, revoke_at, revocation } =
+        decision;
     // Last: a workload that is restarted too early would have to be restarted again, and is not.
-    if steps.is_empty() && matches!(summary, Summary::Ready(_)) && !decision.reads_again {
+    if steps.is_empty() && matches!(summary, Summary::Ready(_)) {
         steps.extend(observed.restarts.iter().cloned().map(|workload| Step::Own(Own::Restart(workload))));
     }
-    let is_done = steps.is_empty() && !decision.reads_again;
-    let in_spec = is_done.then(|| in_spec(view, observed, memory, &summary, clock, timings)).flatten();
+    let in_spec =
+        if steps.is_empty() { in_spec(view, observed, memory, &summary, clock, timings) } else { None };
     let digest = recorded_digest(view, observed, memory, &summary, in_spec.as_ref());
     if let Some(first) = steps.iter().position(|step| step.change().is_some())
         && view.records_digest(digest.as_ref())
@@ -61,23 +61,15 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     }
     // There is no other reason to look again than that the role is due.
     let next = match &in_spec {
-        Some(in_spec) if decision.next == Next::At(timings.look_again()) => {
+        Some(in_spec) if next == Next::At(timings.look_again()) => {
             Next::At(in_spec.until.saturating_duration_since(clock.instant))
         }
-        _ => decision.next,
+        _ => next,
     };
     // Pods that could not be read are read again.
     let unreadable = matches!(observed.pods, PodsState::Unreadable(_)).then(|| timings.look_again());
     let next = next.no_later_than(unreadable);
-    let case = Case {
-        view,
-        observed,
-        memory,
-        holder,
-        steps: &steps,
-        summary: &summary,
-        unreachable: decision.unreachable,
-    };
+    let case = Case { view, observed, memory, holder, steps: &steps, summary: &summary, unreachable };
     let is_of = |reason| summary.finding().is_some_and(|finding| finding.reason == reason);
     // Of a specification that is refused, nothing is in effect.
     let is_accepted = !matches!(summary, Summary::Stalled(_)) || is_of(Reason::DriftDetected);
@@ -86,11 +78,9 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         conditions: verdict::conditions(&case),
         note: Note {
             in_spec,
-            no_earlier_role: decision.no_earlier_role
-                || (memory.no_earlier_role && view.spec().role.is_none()),
-            revoke_at: decision.revoke_at,
-            revocation: decision.revocation,
-            reads_again: decision.reads_again,
+            no_earlier_role: no_earlier_role || (memory.no_earlier_role && view.spec().role.is_none()),
+            revoke_at,
+            revocation,
         },
         // A role that the binding does not want any more is removed, not put back; and a former trust changes by time.
         drift: view.shows_drift()
@@ -99,13 +89,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
             && view.wants_role()
             && !steps.iter().filter_map(Step::change).any(is_of_move),
         steps,
-        facts: Facts {
-            role: decision.facts,
-            trusted,
-            revoke_at: decision.revoke_at,
-            missing: missing(view, observed),
-            digest,
-        },
+        facts: Facts { role: facts, trusted, revoke_at, missing: missing(view, observed), digest },
         next,
         events: removal::abandoned(view).filter(|_| view.object.finalizer).into_iter().collect(),
     }

@@ -27,8 +27,6 @@ pub struct Decision<'a> {
     pub revoke_at: Option<Timestamp>,
     /// Whether it is revoked now.
     pub revocation: Revocation,
-    /// Whether the role is read again before anything is done.
-    pub reads_again: bool,
 }
 
 impl Decision<'_> {
@@ -44,16 +42,6 @@ impl Decision<'_> {
             no_earlier_role: false,
             revoke_at: None,
             revocation: Revocation::None,
-            reads_again: false,
         }
-    }
-
-    /// Nothing is changed by a read that is old: the role is read again first.
-    #[must_use]
-    pub fn read_again_if(self, is_old: bool) -> Self {
-        if !is_old || !self.steps.iter().any(|step| step.change().is_some()) {
-            return self;
-        }
-        Self { steps: Vec::new(), next: Next::LookAgain, reads_again: true, ..self }
     }
 }

@@ -21,7 +21,7 @@ pub fn due(view: &View, memory: &Memory, listed: Option<Listed>, clock: &Clock, 
     if view.never_had_role() {
         return Due::default();
     }
-    if view.object.deleting {
+    if view.object.deleting || memory.reads_again {
         return Due { role: may_have_role, policies: may_have_role };
     }
     if view.spec().role.is_none() {
@@ -50,8 +50,8 @@ pub fn due(view: &View, memory: &Memory, listed: Option<Listed>, clock: &Clock, 
     }
 }
 
-/// Whether the role that this process knows was read too long ago to change anything by that: whoever has made it anew since then may own it.
-/// Within a pass a read is as old as that, too.
+/// Whether the role that this process knows was read too long ago to be changed by that: somebody may have made it anew since then. What a
+/// pass reads may be as old as that when its last step is taken, too.
 #[must_use]
 pub fn is_old(memory: &Memory, clock: &Clock, timings: &Timings) -> bool {
     let role = memory.role.as_ref().filter(|(role, _)| role.is_some());

@@ -212,12 +212,16 @@ impl Kind for Binding {
             memory.in_spec.clone_from(&plan.note.in_spec);
             (memory.role, memory.policies) = (None, None);
         }
-        if plan.note.reads_again {
-            (memory.role, memory.policies) = (None, None);
-        }
         memory.digest_forgotten &= !matches!(plan.facts.digest, Some(Some(_)));
         memory.revoke_at = plan.note.revoke_at;
         memory.acted |= !plan.steps.is_empty();
+    }
+
+    fn read_again(plan: &Plan, memory: &mut Memory, clock: &Clock, timings: &Timings) -> bool {
+        let changes = plan.steps.iter().any(|step| step.change().is_some());
+        let again = changes && due::is_old(memory, clock, timings);
+        memory.reads_again |= again;
+        again
     }
 
     fn changed(memory: &mut Memory, change: &Change, written: Written, clock: &Clock) {

@@ -299,6 +299,8 @@ pub struct Memory {
     pub role: Option<(Option<Box<Role>>, Instant)>,
     /// Its policies and when they were read.
     pub policies: Option<Box<(RolePolicies, Instant)>>,
+    /// Whether the role is read whatever is known of it.
+    pub reads_again: bool,
     /// Whether this process has had a pass that knew the role: only the first one believes the status.
     pub begun: bool,
     /// That the role was read as specified; then `role` and `policies` are not kept.
@@ -441,8 +443,6 @@ pub struct Note {
     pub revoke_at: Option<Timestamp>,
     /// Whether the plan revokes the role.
     pub revocation: Revocation,
-    /// Whether the role is read again before anything is done.
-    pub reads_again: bool,
 }
 
 /// Whether a plan takes all rights of a role because no grant covers them.

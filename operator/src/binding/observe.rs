@@ -132,7 +132,8 @@ async fn role(
         let is_ours = found.as_ref().is_some_and(|role| target.owns(role).is_ok());
         memory.absent_since = (!is_ours).then(|| memory.absent_since.unwrap_or(clock.instant));
         memory.role = Some((found.map(Box::new), clock.instant));
-        memory.in_spec = None;
+        // Policies that were read before are those of another time, also where the next read of them fails.
+        (memory.in_spec, memory.policies, memory.reads_again) = (None, None, false);
     }
     let Some((role, _)) = &memory.role else { return Ok(None) };
     let Some(role) = role else { return Ok(Some(RoleState::Missing)) };

@@ -190,9 +190,9 @@ impl Kind for Issuer {
     }
 
     /// Where the bucket or the JWKS was not shown, the plan left out keys that are published there. Those that it has may be published
-    /// already.
+    /// already. And what was read of AWS is older by the wait when the plan is made again.
     fn unfinished(memory: &mut Memory, facts: Facts) -> Facts {
-        memory.keys = None;
+        (memory.keys, memory.aws) = (None, None);
         Facts { keys_complete: false, ..facts }
     }
 

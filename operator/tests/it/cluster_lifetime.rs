@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crds::PodIdentityBinding;
 use crds::names::{annotation::ROLE_ARN, operator_role_arn, role_name};
+use crds::{PodIdentityBinding, RoleDeletionPolicy};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
@@ -111,15 +111,10 @@ async fn after_a_restore_from_an_older_backup_the_same_role_has_what_the_backup_
         assert_eq!(world.role().unwrap().id, role.id, "{row}");
         let ends = world.counts();
         assert_eq!((ends.get("iam:CreateRole"), ends.get("iam:DeleteRole")), (None, None), "{row}");
-        world
-            .apply_binding(
-                "app",
-                json!({"serviceAccountName": "app", "role": {}, "deletionPolicy": "Delete"}),
-            )
-            .await;
-        world.binding_is("app", "Ready").await;
+        // As the backup says.
         world.unbind("app").await;
-        assert!(world.role().is_none(), "{row}");
+        let is_kept = backup.spec.deletion_policy == RoleDeletionPolicy::Retain;
+        assert_eq!(world.role().is_some(), is_kept, "{row}");
     }
     world.stop().await;
 }
@@ -161,7 +156,13 @@ async fn a_cluster_is_renamed_after_its_former_name_has_left_aws() {
     let role = world.sim.state().role(&name).cloned().unwrap();
     assert_eq!(world.annotations("app").await[ROLE_ARN], role.arn);
     world.exchange(&world.namespace, "app", &role.arn).await.unwrap();
-    assert!(world.role().is_none(), "nothing has the former name");
+    let state = world.sim.state();
+    let owners =
+        state.buckets.values().map(|bucket| &bucket.tags).chain(state.providers.values().map(|p| &p.tags));
+    let owners: Vec<&String> = owners.filter_map(|tags| tags.get("podidentity.dev/cluster")).collect();
+    assert_eq!(owners, ["office"; 2], "bucket and provider");
+    let named = state.roles.keys().chain(state.policies.keys()).filter(|name| name.contains("homelab"));
+    assert_eq!(named.collect::<Vec<_>>(), [""; 0], "nothing has the former name");
     let is_denied =
         |call: &aws_sim::Call| call.denied && call.principal.contains("podidentity-operator.office");
     let denied: Vec<_> = world.sim.calls().into_iter().filter(is_denied).collect();

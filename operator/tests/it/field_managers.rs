@@ -60,8 +60,8 @@ async fn annotations_that_the_api_server_refuses_keep_nothing_else_from_being_do
 /// As a tool does that runs `kubectl replace` with a file again and again.
 #[tokio::test]
 async fn annotations_that_are_removed_each_time_are_put_back_once_in_a_while() {
-    const WAIT: Duration = Duration::from_secs(3);
-    const REMOVALS: usize = 3;
+    const WAIT: Duration = Duration::from_secs(8);
+    const REMOVALS: usize = 2;
     let mut world = World::ready_with(|timings| timings.annotation_retry = WAIT).await;
     let annotated =
         |account: Option<&ServiceAccount>| account.is_some_and(|a| a.annotations().contains_key(ROLE_ARN));

@@ -187,6 +187,81 @@ async fn policies_that_deny_stay_where_iam_does_not_show_their_documents_yet() {
     world.stop().await;
 }
 
+/// A Ready role with a policy that denies is read every six hours. Whoever deletes it and makes one of that name meanwhile owns that.
+#[tokio::test]
+async fn a_role_that_was_made_anew_by_somebody_else_is_read_before_it_is_changed() {
+    let mut world = World::ready_with(|t| t.reconcile_timeout = Duration::from_secs(2)).await;
+    let name = world.role_name("app").to_lowercase();
+    let deny =
+        json!({"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]});
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    world.stop().await;
+    world.sim.change(|state| {
+        let role = state.roles.get_mut(&name).unwrap();
+        role.inline.insert("Quarantine".into(), deny);
+        role.description = "x".into(); // which the list of roles shows
+    });
+    world.start().await;
+    world.binding_is("app", "ForeignDeny").await;
+    world.until_idle().await;
+    let read = std::time::Instant::now();
+    let is_old = || async {
+        anyhow::ensure!(read.elapsed() > Duration::from_secs(3), "not yet");
+        Ok(())
+    };
+    cluster::until("a read that is old", Duration::from_secs(15), is_old).await.unwrap();
+
+    world.sim.clear_calls();
+    world.sim.change(|state| {
+        let role = state.roles.get_mut(&name).unwrap();
+        (role.id, role.tags) = ("AROAOTHER".into(), [("team".into(), "other".into())].into());
+    });
+    let state = json!(world.sim.state().roles);
+    let passes = world.passes("PodIdentityBinding", None);
+    // Another grant wakes the binding and changes nothing for it; another boundary would change its role.
+    let mut spec = world.spec();
+    spec.permissions_boundary = Some("arn:aws:iam::111122223333:policy/storage".into());
+    world.apply_issuer(&spec).await;
+    world.binding_is("app", "NotOwned").await;
+    assert_eq!((world.writes(), json!(world.sim.state().roles)), (Vec::new(), state));
+    let reads = world.counts()["iam:GetRole"];
+    let passes = world.passes("PodIdentityBinding", None) - passes;
+    assert!((1..=4).contains(&reads) && passes <= 8, "{reads} reads in {passes} passes");
+    world.bindings().delete("app", &DeleteParams::default()).await.unwrap();
+    world.stop().await;
+}
+
+/// First it is kept and revoked, then the edit says that it is to be deleted.
+#[tokio::test]
+async fn a_role_that_was_retained_for_another_one_is_deleted_after_an_edit_that_says_so() {
+    let mut world = World::ready_with(|t| t.reconcile_timeout = Duration::from_secs(2)).await;
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    let other = |policy: &str| {
+        let arn = format!("arn:aws:iam::{}:role/other", crate::world::ACCOUNT);
+        json!({"serviceAccountName": "app", "roleARN": arn, "deletionPolicy": policy})
+    };
+    world.apply_binding("app", other("Retain")).await;
+    world.binding_is("app", "Ready").await;
+    world.until_idle().await;
+    assert!(world.role().is_some());
+    let read = std::time::Instant::now();
+    let is_old = || async {
+        anyhow::ensure!(read.elapsed() > Duration::from_secs(3), "not yet");
+        Ok(())
+    };
+    cluster::until("a read that is old", Duration::from_secs(15), is_old).await.unwrap();
+    world.sim.clear_calls();
+    world.apply_binding("app", other("Delete")).await;
+    world.until_aws("the end of the role", |state| state.role(&world.role_name("app")).is_none()).await;
+    world.binding_is("app", "Ready").await;
+    let counts = world.counts();
+    assert_eq!((counts["iam:DeleteRole"], counts.get("iam:CreateRole")), (1, None));
+    world.unbind("app").await;
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn the_status_names_no_role_that_was_never_made() {
     let world = World::ready().await;

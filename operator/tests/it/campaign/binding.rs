@@ -156,9 +156,9 @@ impl Change {
         if self == Self::DeleteLast {
             default.deletion_policy = DeletionPolicy::Retain;
         }
-        // The statuses of all say that their grant is lost before the first role is revoked.
+        // The statuses of all say that their grant is lost before the time is over.
         world.timings.grant_loss =
-            if self == Self::Confirm { Duration::from_secs(2) } else { Duration::ZERO };
+            if self == Self::Confirm { Duration::from_hours(1) } else { Duration::ZERO };
         world.apply_issuer(&default).await;
         let mut next = specs.next.clone();
         next.grants.clone_from(&default.grants);
@@ -183,11 +183,11 @@ impl Change {
         let spec = if self == Self::MakeRole { with_role_of_another_tool() } else { binding(&policies) };
         world.apply_binding("app", spec).await;
         world.binding_is("app", "Ready").await;
-        self.prepare_role(world, specs).await;
+        self.prepare_role(world, specs, own).await;
     }
 
     /// What a scenario needs beside a binding that is Ready.
-    async fn prepare_role(self, world: &mut World, specs: &Specs) {
+    async fn prepare_role(self, world: &mut World, specs: &Specs, own: &aws_credential_types::Credentials) {
         let name = world.role_name("app").to_lowercase();
         let change = |sim: &aws_sim::Sim, change: fn(&mut Role)| {
             sim.change(|state| change(state.roles.get_mut(&name).unwrap()));
@@ -213,6 +213,12 @@ impl Change {
                     world.binding_is(&name, "Ready").await;
                 }
                 world.apply_issuer(&issuer_spec(specs, false)).await;
+                for name in others().chain(["app".into()]) {
+                    world.binding_is(&name, "GrantLost").await;
+                }
+                world.stop().await;
+                world.timings.grant_loss = Duration::ZERO;
+                world.start_as(own.clone()).await;
                 for name in others().chain(["app".into()]) {
                     world.binding_is(&name, "GrantChangeSuspicious").await;
                 }

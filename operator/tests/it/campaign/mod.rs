@@ -4,7 +4,7 @@
 //!
 //! The plans are computed from the calls of a run without trouble. `cargo test` runs a sample of them, chosen by a seed
 //! (`PODIDENTITY_CAMPAIGN_SEED=7`); `PODIDENTITY_CAMPAIGN=all cargo test -p operator --test it -- campaign --nocapture` runs all,
-//! and another value those whose name contains it, or one of several texts with commas between them.
+//! and another value those whose name contains it, or one of several texts with `|` between them.
 
 mod binding;
 mod scenario;

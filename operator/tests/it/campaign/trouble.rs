@@ -117,7 +117,9 @@ pub fn plans(scenario: Scenario, Trace { calls, writes, events }: Trace) -> Vec<
 /// The plans that run: all, those whose name contains one of some texts, or a sample in an order that the seed gives.
 pub fn chosen(mut plans: Vec<Plan>) -> Vec<Plan> {
     if let Ok(value) = std::env::var("PODIDENTITY_CAMPAIGN") {
-        plans.retain(|plan| value == "all" || value.split(',').any(|text| plan.name.contains(text)));
+        plans.retain(|plan| {
+            value == "all" || value.split('|').any(|text| !text.is_empty() && plan.name.contains(text))
+        });
         return plans;
     }
     let seed = std::env::var("PODIDENTITY_CAMPAIGN_SEED").unwrap_or_default();

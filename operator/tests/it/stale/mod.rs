@@ -138,6 +138,8 @@ async fn while_the_events_of_an_issuer_are_lost_its_former_grants_and_decisions_
     world.binding_is("late", "WaitingForGrant").await;
     world.binding_is("app", "Ready").await;
     assert_eq!(roles(), before, "no role was made for what is granted no longer");
+    let is_repaired = |role: &aws_sim::world::Role| role.description != "changed";
+    world.until_aws("the repair", |state| state.role(&world.role_name("app")).is_some_and(is_repaired)).await;
 
     // An administrator says that the account is lost.
     let abandoned = json!({"metadata": {"annotations": {"podidentity.dev/abandon": "true"}}});

@@ -115,8 +115,9 @@ async fn follow(subject: &mut Subject, outcome: Outcome) {
     let jwks = &bucket.objects["homelab/openid/v1/jwks"].body;
     let published = Keys::parse(jwks).unwrap();
     let keys = object["status"]["keys"].as_array().unwrap();
-    let active = keys.iter().filter(|key| key["state"] == "Active");
-    for kid in active.map(|key| key["kid"].as_str().unwrap()) {
+    let active: Vec<&Value> = keys.iter().filter(|key| key["state"] == "Active").collect();
+    assert!(!active.is_empty() || !object["spec"]["keys"]["revoked"].is_null(), "{history:#?}");
+    for kid in active.iter().map(|key| key["kid"].as_str().unwrap()) {
         assert!(published.iter().any(|(published, _)| published == kid), "{kid} {history:#?}");
     }
 }

@@ -1,7 +1,7 @@
 //! When a role is read.
 
-use binding::due::{as_before, due};
-use binding::model::{Due, InSpec, RoleFacts, RoleState, Step};
+use binding::due::{as_before, due, is_old};
+use binding::model::{Due, InSpec, RoleFacts, RoleState};
 use operator::aws::model::{Listed, ListedRole};
 
 use super::case::{Case, name};
@@ -65,30 +65,35 @@ fn aws_is_read_when_there_is_a_reason() {
     }
 }
 
-/// What comes from outside of the binding is no reason to read its role, and may be a reason to change it: a grant is back, or the issuer has
-/// another boundary. Somebody may have made the role anew since it was read.
+/// What comes from outside of the binding is no reason to read its role, and may be a reason to change it.
 #[test]
-fn a_role_that_was_read_long_ago_is_read_again_before_it_is_changed() {
-    for (seconds, reads_again) in [(0, false), (60, false), (61, true), (600, true)] {
+fn a_role_that_was_read_longer_ago_than_a_pass_lasts_is_old() {
+    let timings = Timings::default();
+    for (seconds, old) in [(0, false), (60, false), (61, true), (600, true)] {
         let mut case = Case::good();
-        case.was_ready = false;
-        let boundary = format!("arn:aws:iam::{ACCOUNT}:policy/own");
-        case.issuer.as_mut().unwrap().permissions_boundary = Some(boundary);
         let at = case.clock.instant.checked_sub(Duration::from_secs(seconds)).unwrap();
         case.memory.role = Some((Some(Box::new(case.role().clone())), at));
-        let plan = case.plan();
-        assert_eq!(plan.note.reads_again, reads_again, "{seconds}");
-        let changes = plan.steps.iter().filter_map(Step::change).count();
-        assert_eq!((changes > 0, plan.next == Next::LookAgain), (!reads_again, true), "{seconds}: {plan:?}");
-        assert!(!reads_again || plan.steps.is_empty(), "{seconds}");
-        assert_eq!(plan.note.in_spec, None, "{seconds}");
+        assert_eq!(is_old(&case.memory, &case.clock, &timings), old, "{seconds}");
+        // There is nothing that could be changed.
+        case.memory.role = Some((None, at));
+        assert!(!is_old(&case.memory, &case.clock, &timings), "{seconds}");
     }
-    // What changes nothing needs no read.
-    let mut case = Case::good();
-    let at = case.clock.instant.checked_sub(Duration::from_hours(1)).unwrap();
-    case.memory.role = Some((Some(Box::new(case.role().clone())), at));
-    let plan = case.plan();
-    assert_eq!((plan.steps, plan.note.reads_again), (vec![], false));
+    for edit in [
+        (|_| {}) as fn(&mut Case),
+        |case| case.memory.in_spec = read_as_specified().memory.in_spec,
+        |case| (case.spec.role, case.generation, case.memory.no_earlier_role) = (None, 2, true),
+    ] {
+        let mut case = Case::good();
+        let at = case.clock.instant;
+        case.memory.generation = case.generation;
+        case.memory.role = Some((None, at));
+        case.memory.policies = Some(Box::new((RolePolicies::default(), at)));
+        edit(&mut case);
+        let reads = |case: &Case| due(&case.view(), &case.memory, None, &case.clock, &timings);
+        assert_eq!(reads(&case), NONE);
+        case.memory.reads_again = true;
+        assert_eq!(reads(&case), BOTH);
+    }
 }
 
 /// [`Case::good`], whose role was read as specified an hour ago.
