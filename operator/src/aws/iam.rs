@@ -54,17 +54,11 @@ impl Iam {
 
     /// The document of a managed policy's default version; `None` where the policy does not exist.
     pub async fn policy_document(&self, arn: &str) -> Result<Option<String>, AwsError> {
-        optional(self.attached_document(arn).await)
-    }
-
-    /// The same of a policy that [`Self::attached`] has named: it cannot be deleted while it is attached, so the answer that there is none is
-    /// late, and an error.
-    pub async fn attached_document(&self, arn: &str) -> Result<String, AwsError> {
-        let answer = call!(self, "GetPolicy", arn, self.client.get_policy().policy_arn(arn))?;
-        let version = answer.policy.and_then(|policy| policy.default_version_id).unwrap_or_default();
+        let answer = optional(call!(self, "GetPolicy", arn, self.client.get_policy().policy_arn(arn)))?;
+        let Some(version) = answer.and_then(|a| a.policy?.default_version_id) else { return Ok(None) };
         let request = self.client.get_policy_version().policy_arn(arn).version_id(version);
-        let answer = call!(self, "GetPolicyVersion", arn, request)?;
-        Ok(decode(&answer.policy_version.and_then(|version| version.document).unwrap_or_default()))
+        let answer = optional(call!(self, "GetPolicyVersion", arn, request))?;
+        Ok(answer.and_then(|a| a.policy_version?.document).as_deref().map(decode))
     }
 
     /// ARNs of the managed policies attached to a role, all pages.
@@ -99,14 +93,9 @@ impl Iam {
 
     /// An inline policy's document, decoded, if it exists.
     pub async fn inline_document(&self, role: &str, name: &str) -> Result<Option<String>, AwsError> {
-        optional(self.listed_document(role, name).await)
-    }
-
-    /// The same of a policy that [`Self::inline`] has named: the answer that there is none is an error, since one of the two answers is late.
-    pub async fn listed_document(&self, role: &str, name: &str) -> Result<String, AwsError> {
         let request = self.client.get_role_policy().role_name(role).policy_name(name);
-        let answer = call!(self, "GetRolePolicy", role, request)?;
-        Ok(decode(&answer.policy_document))
+        let answer = optional(call!(self, "GetRolePolicy", role, request))?;
+        Ok(answer.map(|a| decode(&a.policy_document)))
     }
 
     /// The managed policy of that ARN with its default document, if it exists.

@@ -145,6 +145,8 @@ pub struct RolePolicies {
     pub attached: BTreeMap<String, Option<String>>,
     /// Inline policies by name, with their documents.
     pub inline: BTreeMap<String, String>,
+    /// Whether IAM has listed others whose documents it does not show. Nothing is known of them: one that only denies must stay.
+    pub unread: bool,
 }
 
 /// A managed policy's default version.

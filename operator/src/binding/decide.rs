@@ -53,6 +53,10 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     }
     let in_spec =
         if steps.is_empty() { in_spec(view, observed, memory, &summary, clock, timings) } else { None };
+    // A policy of which nothing is known yet: it is read again soon.
+    let is_unread =
+        matches!(&observed.role, Ok(Some(RoleState::Found(_, Some(policies)))) if policies.unread);
+    let next = if is_unread && steps.is_empty() { Next::BackOff } else { next };
     let digest = recorded_digest(view, observed, memory, &summary, in_spec.as_ref());
     if let Some(first) = steps.iter().position(|step| step.change().is_some())
         && view.records_digest(digest.as_ref())
@@ -70,6 +74,10 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     let unreadable = matches!(observed.pods, PodsState::Unreadable(_)).then(|| timings.look_again());
     let next = next.no_later_than(unreadable);
     let case = Case { view, observed, memory, holder, steps: &steps, summary: &summary, unreachable };
+    // Not where one was found, or may be there: a step that fails would be the last one.
+    let is_unknown = matches!(observed.role, Err(_) | Ok(Some(RoleState::Missing)));
+    let changes = steps.iter().any(|step| step.change().is_some());
+    let knows_no_role = view.spec().role.is_none() && !is_unknown && !changes;
     let is_of = |reason| summary.finding().is_some_and(|finding| finding.reason == reason);
     // Of a specification that is refused, nothing is in effect.
     let is_accepted = !matches!(summary, Summary::Stalled(_)) || is_of(Reason::DriftDetected);
@@ -78,7 +86,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         conditions: verdict::conditions(&case),
         note: Note {
             in_spec,
-            no_earlier_role: no_earlier_role || (memory.no_earlier_role && view.spec().role.is_none()),
+            no_earlier_role: no_earlier_role || (memory.no_earlier_role && knows_no_role),
             revoke_at,
             revocation,
         },
@@ -162,7 +170,9 @@ fn own_role<'a>(
         (None, _, Some(finding)) => {
             let revoke_at = granted::known_revocation(view, memory).filter(|_| observed.role.is_err());
             let facts = known_role(view, observed, memory, clock, timings);
-            Decision { facts, revoke_at, ..Decision::nothing(Summary::Stalled(finding), timings) }
+            let nothing = Decision::nothing(Summary::Stalled(finding), timings);
+            let next = if observed.role.is_err() { Next::BackOff } else { nothing.next };
+            Decision { facts, next, revoke_at, ..nothing }
         }
         (lost, Ok(()), None) => make_role(view, observed, memory, lost.is_some(), clock, timings),
     }

@@ -17,11 +17,16 @@ use crate::timings::Timings;
 /// Which reads are due. An object that was never acted on is not read: `CreateRole` answers `EntityAlreadyExists` if there is a role.
 #[must_use]
 pub fn due(view: &View, memory: &Memory, listed: Option<Listed>, clock: &Clock, timings: &Timings) -> Due {
-    let may_have_role = view.object.finalizer || memory.acted;
+    if memory.reads_again {
+        return Due { role: true, policies: true };
+    }
+    // What is known is changed, too, where somebody has removed the finalizer.
+    let is_known = memory.role.as_ref().is_some_and(|(role, _)| role.is_some());
+    let may_have_role = view.object.finalizer || memory.acted || is_known;
     if view.never_had_role() {
         return Due::default();
     }
-    if view.object.deleting || memory.reads_again {
+    if view.object.deleting {
         return Due { role: may_have_role, policies: may_have_role };
     }
     if view.spec().role.is_none() {
@@ -46,7 +51,8 @@ pub fn due(view: &View, memory: &Memory, listed: Option<Listed>, clock: &Clock, 
     let role = may_have_role && old(memory.role.as_ref().map(|(_, at)| *at));
     Due {
         role,
-        policies: may_have_role && (role || old(memory.policies.as_ref().map(|policies| policies.1))),
+        policies: may_have_role
+            && (role || memory.policies.as_ref().is_none_or(|read| read.0.unread || old(Some(read.1)))),
     }
 }
 
@@ -99,8 +105,10 @@ pub fn in_spec(
     let target = view.target.as_ref().ok().filter(|_| is_plain && view.wants_role())?;
     match observed.role.as_ref().ok()?.as_ref()? {
         RoleState::AsSpecified => memory.in_spec.clone(),
-        RoleState::Found(role, Some(_))
-            if !role.tags.contains_key(tag::FORMER_UNTIL) && target.owns(role).is_ok() =>
+        RoleState::Found(role, Some(policies))
+            if !policies.unread
+                && !role.tags.contains_key(tag::FORMER_UNTIL)
+                && target.owns(role).is_ok() =>
         {
             let read = memory.role.as_ref().map_or(clock.instant, |(_, at)| *at);
             Some(InSpec {

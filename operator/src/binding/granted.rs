@@ -97,6 +97,8 @@ pub(super) fn without_grant<'a>(
         Some(reason) => (Summary::Stalled(Finding::new(reason, &finding.message)), Next::BackOff),
         None => not_granted(view, finding, clock, timings),
     };
+    // Whether the role has lost rights is not known.
+    let next = if observed.role.is_err() && view.object.finalizer { Next::BackOff } else { next };
     let facts = known_role(view, observed, memory, clock, timings);
     Decision { facts, next, revoke_at, ..Decision::nothing(summary, timings) }
 }

@@ -1,6 +1,7 @@
 //! All reads of a binding's pass: its role in IAM and its `ServiceAccount`.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use crds::names::{self, MANAGER_ANNOTATION};
 use crds::rules::is_subdomain;
@@ -16,7 +17,7 @@ use super::holder::other_holder;
 use super::model::{Due, Memory, Observed, RoleState, ServiceAccountState, Unresolved, View};
 use super::role::Target;
 use crate::aws::accounts::Account;
-use crate::aws::error::AwsError;
+use crate::aws::error::{AwsError, Class};
 use crate::aws::inventory;
 use crate::aws::model::{RoleChange, RolePolicies};
 use crate::clock::Clock;
@@ -98,7 +99,8 @@ async fn restarts(
         memory.restart_refused = None;
         return Vec::new();
     }
-    if memory.restart_refused.as_ref().is_some_and(|refused| clock.since(refused.1) < timings.look_again()) {
+    let is_recent = |at: Instant| at < clock.instant && clock.since(at) < timings.look_again();
+    if memory.restart_refused.as_ref().is_some_and(|refused| is_recent(refused.1)) {
         return Vec::new();
     }
     memory.restart_refused = None;
@@ -133,32 +135,51 @@ async fn role(
         memory.absent_since = (!is_ours).then(|| memory.absent_since.unwrap_or(clock.instant));
         memory.role = Some((found.map(Box::new), clock.instant));
         // Policies that were read before are those of another time, also where the next read of them fails.
-        (memory.in_spec, memory.policies, memory.reads_again) = (None, None, false);
+        (memory.in_spec, memory.policies) = (None, None);
     }
     let Some((role, _)) = &memory.role else { return Ok(None) };
-    let Some(role) = role else { return Ok(Some(RoleState::Missing)) };
+    let Some(role) = role else {
+        memory.reads_again = false;
+        return Ok(Some(RoleState::Missing));
+    };
     // The policies of a role that has another owner are not read.
     if due.policies && target.owns(role).is_ok() {
-        memory.policies = Some(Box::new((policies(account, target).await?, clock.instant)));
+        match policies(account, target).await {
+            Ok(read) => memory.policies = Some(Box::new((read, clock.instant))),
+            Err(error) => {
+                // It was deleted after it was read.
+                if error.class == Class::NotFound {
+                    memory.role = None;
+                }
+                return Err(error);
+            }
+        }
     }
+    memory.reads_again = false;
     let policies = memory.policies.as_ref().map(|policies| policies.0.clone());
     Ok(Some(RoleState::Found((**role).clone(), policies)))
 }
 
-/// What is attached to the role. A document is read only of what is not specified: it says whether the policy may stay. Where IAM lists a
-/// policy and then says that there is none, nothing is known of it: one that denies would be taken away.
+/// What is attached to the role. A document is read only of what is not specified: it says whether the policy may stay.
 async fn policies(account: &Account, target: &Target) -> Result<RolePolicies, AwsError> {
     let (iam, role) = (&account.iam, &target.name);
     let (attached, inline) = tokio::try_join!(iam.attached(role), iam.inline(role))?;
     let mut policies = RolePolicies::default();
     for arn in attached {
-        let document =
-            if target.attached.contains(&arn) { None } else { Some(iam.attached_document(&arn).await?) };
-        policies.attached.insert(arn, document);
+        let is_specified = target.attached.contains(&arn);
+        let document = if is_specified { None } else { iam.policy_document(&arn).await? };
+        // A policy cannot be deleted while it is attached: that there is none is late.
+        if is_specified || document.is_some() {
+            policies.attached.insert(arn, document);
+        } else {
+            policies.unread = true;
+        }
     }
     for name in inline {
-        let document = iam.listed_document(role, &name).await?;
-        policies.inline.insert(name, document);
+        match iam.inline_document(role, &name).await? {
+            Some(document) => drop(policies.inline.insert(name, document)),
+            None => policies.unread = true,
+        }
     }
     Ok(policies)
 }

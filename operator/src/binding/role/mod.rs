@@ -139,7 +139,7 @@ impl Target {
         let boundary = boundary::diff(name, role, &self.boundary);
         let trust = self.trust.diff(name, role, self.tags(), moves);
         let settings = settings::diff(name, role, &self.settings);
-        let rights = policies.map(|RolePolicies { attached, inline }| {
+        let rights = policies.map(|RolePolicies { attached, inline, .. }| {
             let restoration = revocation::restoration(name, inline);
             let rights =
                 [inline::diff(name, inline, &self.inline), attached::diff(name, attached, &self.attached)];
@@ -300,7 +300,7 @@ impl Target {
     /// What takes the role away once it is revoked; each change tolerates that it was made before.
     #[must_use]
     pub fn removal(&self, policies: Option<&RolePolicies>) -> Vec<Change> {
-        let rights = policies.map(|RolePolicies { attached, inline }| {
+        let rights = policies.map(|RolePolicies { attached, inline, .. }| {
             let [attached, attached_denies] = attached::removal(&self.name, attached);
             let [inline, inline_denies] = inline::removal(&self.name, inline);
             [attached, inline, attached_denies, inline_denies].concat()

@@ -203,7 +203,7 @@ impl Case {
             tags: new.tags.clone(),
         };
         let attached = BTreeMap::from([(STORAGE.to_owned(), None)]);
-        let policies = RolePolicies { attached, inline: BTreeMap::new() };
+        let policies = RolePolicies { attached, ..RolePolicies::default() };
         case.observed.role = Ok(Some(RoleState::Found(role, Some(policies))));
         let annotations = BTreeMap::from([
             (annotation::ROLE_ARN.to_owned(), arn),

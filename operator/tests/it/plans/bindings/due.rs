@@ -82,6 +82,7 @@ fn a_role_that_was_read_longer_ago_than_a_pass_lasts_is_old() {
         (|_| {}) as fn(&mut Case),
         |case| case.memory.in_spec = read_as_specified().memory.in_spec,
         |case| (case.spec.role, case.generation, case.memory.no_earlier_role) = (None, 2, true),
+        |case| case.finalizer = false,
     ] {
         let mut case = Case::good();
         let at = case.clock.instant;
