@@ -21,7 +21,7 @@ use operator::kubeconfig::Cluster;
 use operator::metrics::Metrics;
 use operator::orphans::command::Orphans;
 use operator::run::{Ended, Operator};
-use operator::teardown::{Teardown, ask, confirmed};
+use operator::teardown::{Confirm, Teardown, ask};
 use operator::terminal::Terminal;
 use operator::timings::Timings;
 use operator::{dry_run, issuer_file, kubeconfig, policy};
@@ -70,7 +70,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             };
             let accounts = administrator(&flags.aws, &issuers).await?;
             let (account, cluster) = (accounts.own(), &cluster[..]);
-            let confirm = if flags.yes { confirmed } else { ask };
+            let confirm = if flags.yes { Confirm::Given } else { Confirm::Asked(Box::new(ask)) };
             let teardown = Teardown { issuers: &issuers, of_cluster, account, cluster, confirm };
             return Ok(exit_code(teardown.run(flags.dry_run.output(), &mut terminal).await?));
         }

@@ -11,7 +11,7 @@ use crds::names::{role_path, tag};
 use crate::aws::accounts::{Account, check};
 use crate::aws::error::{AwsError, Class, tolerate};
 use crate::aws::inventory::roles_under;
-use crate::aws::model::Write;
+use crate::aws::model::{Identity, Write};
 use crate::bootstrap::roles::KINDS;
 use crate::bootstrap::{Found, boundary, found, installation, refused, roles, unchanged};
 use crate::bootstrap::{PROPAGATION_LIMIT, RETRY};
@@ -59,57 +59,23 @@ impl Teardown<'_> {
         }
         let remaining_issuers: Vec<&NamedIssuer> =
             installation.issuers().iter().filter(|issuer| !is_in(issuers, issuer)).collect();
-        refuse_while_roles_remain(account, &installation, &remaining_issuers).await?;
-
-        let mut changes = Vec::new();
-        for NamedIssuer { name, spec } in issuers {
-            let target = Target::new(name, spec, &identity);
-            let state = aws_state(account, &target).await.map_err(|error| refused(&error))?;
-            let AwsState { bucket: bucket_found, provider: provider_found } = &state;
-            // What is somebody else's is not removed, and need not be as specified.
-            if target.managed().is_some() || bucket_found.is_some() {
-                bucket::check(&target, bucket_found.as_ref()).map_err(unchanged)?;
-            }
-            if target.provider_management == Management::Managed {
-                provider::check(&target, provider_found.as_ref()).map_err(unchanged)?;
-            } else if provider_found.is_some() {
-                // What it trusts must not be free for others to claim.
-                bail!(
-                    "OIDC provider {} is somebody else's (spec.provider.management is Existing) and still trusts this issuer: \
-                     remove it first. Nothing was changed",
-                    target.provider_arn
-                );
-            }
-            changes.extend(provider::removal(&target, provider_found.as_ref()));
-            changes.extend(documents::removal(&target, bucket_found.as_ref()));
-            changes.extend(bucket::removal(&target, bucket_found.as_ref()));
-        }
-        let Found { policy, roles } = found(account, &installation).await.map_err(|error| refused(&error))?;
-        if remaining_issuers.is_empty() {
-            for (kind, role) in KINDS.into_iter().zip(&roles) {
-                changes.extend(roles::removal(kind, &installation, role.as_ref()).map_err(unchanged)?);
-            }
-            changes.extend(boundary::removal(&installation, policy.as_ref()).map_err(unchanged)?);
-        } else {
-            // First, so that they have an owner whatever happens next.
-            let issuers = remaining_issuers.iter().map(|issuer| (*issuer).clone());
-            let remaining = Installation::new(&identity, issuers).map_err(unchanged)?;
-            let mut handed_over = Vec::new();
-            for (kind, role) in KINDS.into_iter().zip(&roles) {
-                let role = roles::hand_over(kind, &installation, &remaining, role.as_ref());
-                handed_over.extend(role.map_err(unchanged)?);
-            }
-            let boundary = boundary::hand_over(&installation, &remaining, policy.as_ref());
-            handed_over.extend(boundary.map_err(unchanged)?);
-            changes.splice(0..0, handed_over);
-        }
+        let changes = plan(issuers, account, &identity, &installation, &remaining_issuers).await?;
         if let Some(output) = dry_run {
             return Ok(dry_run::print(&changes, output, terminal));
         }
         if changes.is_empty() {
             terminal.line("there is nothing left to remove");
-        } else if !confirm(terminal, &changes, installation.cluster_name())? {
-            bail!("not confirmed. Nothing was changed");
+        } else if let Confirm::Asked(ask) = confirm {
+            if !ask(terminal, &changes, installation.cluster_name())? {
+                bail!("not confirmed. Nothing was changed");
+            }
+            // An answer takes as long as a person needs. Meanwhile a binding may have got a role, or somebody else a bucket.
+            if plan(issuers, account, &identity, &installation, &remaining_issuers).await? != changes {
+                bail!(
+                    "AWS has changed since the question, and other things would be removed than it showed: run teardown again. \
+                     Nothing was changed"
+                );
+            }
         }
         let mut left = Vec::new();
         for change in &changes {
@@ -140,13 +106,71 @@ impl Teardown<'_> {
     }
 }
 
-/// Whether a person, or `--yes`, agrees to these removals from the cluster of that name.
-pub type Confirm = fn(&mut Terminal, &[Change], &str) -> anyhow::Result<bool>;
+/// Reads AWS and returns what is to be removed, in this order.
+async fn plan(
+    issuers: &[NamedIssuer],
+    account: &Account,
+    identity: &Identity,
+    installation: &Installation,
+    remaining_issuers: &[&NamedIssuer],
+) -> anyhow::Result<Vec<Change>> {
+    refuse_while_roles_remain(account, installation, remaining_issuers).await?;
 
-/// `--yes`.
-pub fn confirmed(_: &mut Terminal, _: &[Change], _: &str) -> anyhow::Result<bool> {
-    Ok(true)
+    let mut changes = Vec::new();
+    for NamedIssuer { name, spec } in issuers {
+        let target = Target::new(name, spec, identity);
+        let state = aws_state(account, &target).await.map_err(|error| refused(&error))?;
+        let AwsState { bucket: bucket_found, provider: provider_found } = &state;
+        // What is somebody else's is not removed, and need not be as specified.
+        if target.managed().is_some() || bucket_found.is_some() {
+            bucket::check(&target, bucket_found.as_ref()).map_err(unchanged)?;
+        }
+        if target.provider_management == Management::Managed {
+            provider::check(&target, provider_found.as_ref()).map_err(unchanged)?;
+        } else if provider_found.is_some() {
+            // What it trusts must not be free for others to claim.
+            bail!(
+                "OIDC provider {} is somebody else's (spec.provider.management is Existing) and still trusts this issuer: \
+                 remove it first. Nothing was changed",
+                target.provider_arn
+            );
+        }
+        changes.extend(provider::removal(&target, provider_found.as_ref()));
+        changes.extend(documents::removal(&target, bucket_found.as_ref()));
+        changes.extend(bucket::removal(&target, bucket_found.as_ref()));
+    }
+    let Found { policy, roles } = found(account, installation).await.map_err(|error| refused(&error))?;
+    if remaining_issuers.is_empty() {
+        for (kind, role) in KINDS.into_iter().zip(&roles) {
+            changes.extend(roles::removal(kind, installation, role.as_ref()).map_err(unchanged)?);
+        }
+        changes.extend(boundary::removal(installation, policy.as_ref()).map_err(unchanged)?);
+    } else {
+        // First, so that they have an owner whatever happens next.
+        let issuers = remaining_issuers.iter().map(|issuer| (*issuer).clone());
+        let remaining = Installation::new(identity, issuers).map_err(unchanged)?;
+        let mut handed_over = Vec::new();
+        for (kind, role) in KINDS.into_iter().zip(&roles) {
+            let role = roles::hand_over(kind, installation, &remaining, role.as_ref());
+            handed_over.extend(role.map_err(unchanged)?);
+        }
+        let boundary = boundary::hand_over(installation, &remaining, policy.as_ref());
+        handed_over.extend(boundary.map_err(unchanged)?);
+        changes.splice(0..0, handed_over);
+    }
+    Ok(changes)
 }
+
+/// Whether somebody is asked before something is removed.
+pub enum Confirm {
+    /// `--yes`: nobody is.
+    Given,
+    /// Whether a person agrees to these removals from the cluster of that name.
+    Asked(Ask),
+}
+
+/// Shows the removals from the cluster of that name, and returns the answer.
+pub type Ask = Box<dyn FnOnce(&mut Terminal, &[Change], &str) -> anyhow::Result<bool> + Send>;
 
 /// Shows what would be removed, and asks for the cluster's name.
 pub fn ask(terminal: &mut Terminal, changes: &[Change], cluster: &str) -> anyhow::Result<bool> {

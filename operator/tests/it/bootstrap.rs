@@ -1,9 +1,10 @@
 //! `operator bootstrap` and `operator teardown`: both can be run again, and change nothing if a check fails.
 
-use aws_sim::{Fault, FaultKind};
+use aws_sim::{Fault, FaultKind, Sim};
 use kube::{Client, Config};
 use operator::cli::{Mode, Output};
 use operator::dry_run::Ended;
+use operator::teardown::Ask;
 use serde_json::{Value, json};
 
 use crate::world::{ACCOUNT, BUCKET, Flags, World};
@@ -161,6 +162,41 @@ async fn teardown_deletes_what_bootstrap_created_and_is_refused_while_roles_of_b
     let error = world.teardown(&world.spec(), false).await.unwrap_err().to_string();
     assert!(error.contains("belongs to somebody else"), "{error}");
     assert_eq!(writes(&world), [""; 0]);
+}
+
+#[tokio::test]
+async fn teardown_removes_nothing_if_aws_changes_before_the_answer() {
+    let world = World::new().await;
+    world.bootstrap(&world.spec()).await.unwrap();
+    world.sim.clear_calls();
+    let answered = async |answer: bool, meanwhile: fn(&Sim)| {
+        let sim = world.sim.clone();
+        let ask: Ask = Box::new(move |_, changes, cluster| {
+            assert!(!changes.is_empty());
+            assert_eq!(cluster, "homelab");
+            meanwhile(&sim);
+            Ok(answer)
+        });
+        world.teardown_asked(&world.spec(), ask).await
+    };
+    let refused = async |answer: bool, meanwhile: fn(&Sim), part: &str| {
+        let error = answered(answer, meanwhile).await.unwrap_err().to_string();
+        assert!(error.contains(part) && error.contains("Nothing was changed"), "{error}");
+        assert_eq!(writes(&world), [""; 0]);
+    };
+    refused(false, |_| {}, "not confirmed").await;
+    // A binding gets a role.
+    let role = |sim: &Sim| {
+        sim.put_role("/podidentity/homelab/", "homelab.new", json!({}), &[]);
+    };
+    refused(true, role, "homelab.new. Delete their PodIdentityBindings first").await;
+    world.sim.change(|state| state.roles.remove("homelab.new"));
+    // Somebody else removes the bucket.
+    let bucket = |sim: &Sim| sim.change(|state| state.buckets.clear());
+    refused(true, bucket, "AWS has changed since the question").await;
+    answered(true, |_| {}).await.unwrap();
+    let state = world.sim.state();
+    assert!(state.roles.is_empty() && state.providers.is_empty());
 }
 
 #[tokio::test]

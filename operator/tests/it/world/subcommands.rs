@@ -12,7 +12,7 @@ use operator::cli::{Mode, Output};
 use operator::dry_run::Ended;
 use operator::installation::NamedIssuer;
 use operator::orphans::command::Orphans;
-use operator::teardown::{Confirm, Teardown, confirmed};
+use operator::teardown::{Ask, Confirm, Teardown};
 use operator::terminal::Terminal;
 
 use super::{World, issuer};
@@ -134,12 +134,25 @@ impl World {
 
     /// The same with a file of several issuers.
     pub async fn teardown_all(&self, issuers: &[NamedIssuer], dry_run: bool) -> anyhow::Result<String> {
+        self.teardown_with(issuers, dry_run, Confirm::Given).await
+    }
+
+    /// The same without `--yes`.
+    pub async fn teardown_asked(&self, spec: &OidcIssuerSpec, ask: Ask) -> anyhow::Result<String> {
+        self.teardown_with(&[issuer("default", spec)], false, Confirm::Asked(ask)).await
+    }
+
+    async fn teardown_with(
+        &self,
+        issuers: &[NamedIssuer],
+        dry_run: bool,
+        confirm: Confirm,
+    ) -> anyhow::Result<String> {
         let printed = Printed::default();
         let mut terminal = Terminal::to(Box::new(printed.clone()));
         let accounts = self.administrator().await;
         let of_cluster = issuers_of(&self.client).await?;
-        let (account, confirm) = (accounts.own(), confirmed as Confirm);
-        let teardown = Teardown { issuers, of_cluster, account, cluster: "test", confirm };
+        let teardown = Teardown { issuers, of_cluster, account: accounts.own(), cluster: "test", confirm };
         teardown.run(dry_run.then_some(Output::Text), &mut terminal).await?;
         Ok(printed.text())
     }
