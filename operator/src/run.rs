@@ -128,7 +128,12 @@ impl Operator {
         let (wake_issuers, wake_bindings) = (issuers.waker.clone(), bindings.waker.clone());
         let issuers = issuer::watch::controller(&cluster, issuers);
         let bindings = binding::watch::controller(&self.client, &cluster, bindings);
-        let following_pods = pods::follow::follow(pods.clone(), cluster.clone(), wake_bindings.clone());
+        let following_pods = pods::follow::follow(
+            pods.clone(),
+            cluster.clone(),
+            wake_bindings.clone(),
+            self.timings.missing_period,
+        );
         let reporter = Reporter { controller: CONTROLLER.into(), instance: Some(self.identity.clone()) };
         let context = Arc::new(Context {
             client: self.client.clone(),

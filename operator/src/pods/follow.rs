@@ -1,7 +1,7 @@
 //! The watch of all pods.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crds::condition::ConditionType;
 use crds::conditions::{find, is_true};
@@ -18,8 +18,8 @@ use super::watched::WatchedPod;
 use super::{PAGE, Pods, RUNNING};
 use crate::cluster::{Cluster, Waker};
 
-/// Watches all pods, and wakes bindings whose pods have changed, until it is dropped.
-pub async fn follow(pods: Pods, cluster: Cluster, waker: Waker<PodIdentityBinding>) {
+/// Watches all pods, and wakes bindings whose pods have changed, each at most once in `period`, until it is dropped.
+pub async fn follow(pods: Pods, cluster: Cluster, waker: Waker<PodIdentityBinding>, period: Duration) {
     if !pods.settings.watch {
         return std::future::pending().await;
     }
@@ -35,7 +35,7 @@ pub async fn follow(pods: Pods, cluster: Cluster, waker: Waker<PodIdentityBindin
     let config = process::watch::config().fields(RUNNING).page_size(PAGE);
     let events = watcher(api, config).backoff(process::watch::backoff());
     pin_mut!(events);
-    let (mut due, mut shown) = (Wakes::default(), BTreeSet::new());
+    let (mut due, mut shown) = (Wakes::new(period), BTreeSet::new());
     loop {
         let next = async {
             match due.next() {

@@ -149,6 +149,7 @@ impl World {
             sim,
             timings: Timings {
                 // Retries are fast; periodic checks keep their periods.
+                missing_period: Duration::from_millis(300),
                 backoff_min: Duration::from_millis(50),
                 backoff_max: Duration::from_millis(200),
                 not_yet_retry: Duration::from_millis(50),
