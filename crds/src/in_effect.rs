@@ -28,10 +28,12 @@ pub fn issuer(binding: &PodIdentityBinding) -> &str {
     }
 }
 
-/// Whether a binding uses an issuer, or asks for it.
+/// Whether a binding uses an issuer, or asks for it. One that uses a role made elsewhere uses that of its earlier role until that has ended.
 #[must_use]
 pub fn uses_issuer(binding: &PodIdentityBinding, name: &str) -> bool {
-    binding.spec.issuer_name() == name || issuer(binding) == name
+    let has_earlier_role = binding.spec.role_arn.is_some() && binding.has_role();
+    let of_earlier_role = || binding.status.as_ref().filter(|_| has_earlier_role)?.issuer.as_deref();
+    binding.spec.issuer_name() == name || issuer(binding) == name || of_earlier_role() == Some(name)
 }
 
 /// The status of a binding that has a role and whose specification, as it is now, the operator has not brought into effect.
@@ -84,7 +86,9 @@ mod tests {
             let counts = matches!(expected, Some("former" | DEFAULT_AUDIENCE));
             let counts = counts && trusted.is_some();
             assert_eq!(issuer(&binding), if counts { "former" } else { "next" }, "{object}");
-            assert_eq!((uses_issuer(&binding, "next"), uses_issuer(&binding, "former")), (true, counts));
+            // That of an earlier role, too.
+            let is_in_use = counts || spec == &used && role_name.is_some();
+            assert_eq!((uses_issuer(&binding, "next"), uses_issuer(&binding, "former")), (true, is_in_use));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! PURE: what AWS shows and what is changed in AWS, as values. Reads return these types; every change is a [`Write`] that a
 //! decision makes and a client carries out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
@@ -145,8 +145,26 @@ pub struct RolePolicies {
     pub attached: BTreeMap<String, Option<String>>,
     /// Inline policies by name, with their documents.
     pub inline: BTreeMap<String, String>,
-    /// Whether IAM has listed others whose documents it does not show. Nothing is known of them: one that only denies must stay.
-    pub unread: bool,
+    /// ARNs of further managed policies that IAM lists and whose documents it does not show. Nothing is known of them: one that only denies
+    /// must stay while the role does.
+    pub unread_attached: BTreeSet<String>,
+    /// Names of such inline policies.
+    pub unread_inline: BTreeSet<String>,
+}
+
+impl RolePolicies {
+    /// Whether the documents of some policies could not be read.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        !self.unread_attached.is_empty() || !self.unread_inline.is_empty()
+    }
+
+    /// Policies whose documents could not be read, in words.
+    #[must_use]
+    pub fn unread(&self) -> Vec<String> {
+        let inline = self.unread_inline.iter().map(|name| format!("inline policy {name}"));
+        self.unread_attached.iter().cloned().chain(inline).collect()
+    }
 }
 
 /// A managed policy's default version.

@@ -8,12 +8,13 @@ use crds::names::{OPERATOR_SERVICE_ACCOUNT, REVOKED_POLICY};
 use crds::{DriftPolicy, Finding, Reason};
 
 use super::absence::{known_role, unconfirmed};
+use super::annotations::{self, annotate};
 use super::decision::Decision;
 use super::due::{in_spec, recorded_digest};
 use super::granted;
 use super::holder::{other_holder, owner};
 use super::model::{
-    Annotate, Facts, Memory, Note, Observed, Own, Plan, RoleFacts, RoleState, Sibling, Step, Unresolved, View,
+    Facts, Memory, Note, Observed, Own, Plan, RoleFacts, RoleState, Sibling, Step, Unresolved, View,
 };
 use super::pods::missing;
 use super::removal;
@@ -33,7 +34,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     let holder = other_holder(view, observed);
     let decision = if view.object.deleting {
         removal::decide(view, observed, memory, clock, timings)
-    } else if let Some((summary, next)) = blocked(view, holder, clock, timings) {
+    } else if let Some((summary, next)) = blocked(view, holder, memory, clock, timings) {
         // A role that is another binding's is not named any more: the webhook takes the binding that names it.
         let lost = owner(view, observed).is_some() || (holder.is_some() && !view.binding.has_role());
         // A role that is refused nothing but its next change is still there.
@@ -54,9 +55,8 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     let in_spec =
         if steps.is_empty() { in_spec(view, observed, memory, &summary, clock, timings) } else { None };
     // A policy of which nothing is known yet: it is read again soon.
-    let is_unread =
-        matches!(&observed.role, Ok(Some(RoleState::Found(_, Some(policies)))) if policies.unread);
-    let next = if is_unread && steps.is_empty() { Next::BackOff } else { next };
+    let is_later = next == Next::At(timings.look_again());
+    let next = if is_later && observed.role.is_ok() && observed.has_unread() { Next::BackOff } else { next };
     let digest = recorded_digest(view, observed, memory, &summary, in_spec.as_ref());
     if let Some(first) = steps.iter().position(|step| step.change().is_some())
         && view.records_digest(digest.as_ref())
@@ -73,7 +73,9 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     // Pods that could not be read are read again.
     let unreadable = matches!(observed.pods, PodsState::Unreadable(_)).then(|| timings.look_again());
     let next = next.no_later_than(unreadable);
-    let case = Case { view, observed, memory, holder, steps: &steps, summary: &summary, unreachable };
+    let refused = annotations::refused(view, observed, memory, clock, timings).map(|refused| refused.finding);
+    let case =
+        Case { view, observed, memory, holder, steps: &steps, summary: &summary, refused, unreachable };
     // Not where one was found, or may be there: a step that fails would be the last one.
     let is_unknown = matches!(observed.role, Err(_) | Ok(Some(RoleState::Missing)));
     let changes = steps.iter().any(|step| step.change().is_some());
@@ -89,6 +91,8 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
             no_earlier_role: no_earlier_role || (memory.no_earlier_role && knows_no_role),
             revoke_at,
             revocation,
+            conflict_since: is_of(Reason::ServiceAccountAlreadyBound)
+                .then(|| memory.conflict_since.unwrap_or(clock.instant)),
         },
         // A role that the binding does not want any more is removed, not put back; and a former trust changes by time.
         drift: view.shows_drift()
@@ -107,6 +111,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
 fn blocked(
     view: &View,
     holder: Option<&Sibling>,
+    memory: &Memory,
     clock: &Clock,
     timings: &Timings,
 ) -> Option<(Summary, Next)> {
@@ -119,7 +124,7 @@ fn blocked(
         return Some((Summary::Stalled(Finding::new(Reason::ReservedServiceAccount, message)), later));
     }
     if let Some(holder) = holder {
-        return Some(already_bound(view, holder, view.grant.is_ok(), clock, timings));
+        return Some(already_bound(view, holder, memory, clock, timings));
     }
     if let Some(invalid) = &view.invalid {
         return (!keeps_role(view)).then(|| (Summary::Stalled(invalid.clone()), later));
@@ -168,8 +173,9 @@ fn own_role<'a>(
         }
         (None, Err(finding), None) => granted::without_grant(view, observed, memory, finding, clock, timings),
         (None, _, Some(finding)) => {
-            let revoke_at = granted::known_revocation(view, memory).filter(|_| observed.role.is_err());
+            let revoke_at = granted::known_revocation(view, memory).filter(|_| observed.has_unread());
             let facts = known_role(view, observed, memory, clock, timings);
+            let finding = granted::reported_loss(view, observed, &finding).unwrap_or(finding);
             let nothing = Decision::nothing(Summary::Stalled(finding), timings);
             let next = if observed.role.is_err() { Next::BackOff } else { nothing.next };
             Decision { facts, next, revoke_at, ..nothing }
@@ -205,14 +211,14 @@ fn too_long(view: &View, observed: &Observed) -> Option<Finding> {
 fn already_bound(
     view: &View,
     holder: &Sibling,
-    granted: bool,
+    memory: &Memory,
     clock: &Clock,
     timings: &Timings,
 ) -> (Summary, Next) {
     let (account, name) = (&view.spec().service_account_name, &holder.name);
     if holder.same_effect {
         let later = Next::At(timings.look_again()); // a change of the other wakes it
-        if granted && (holder.ready || (holder.deleting && view.object.was_ready)) {
+        if view.grant.is_ok() && (holder.ready || (holder.deleting && view.object.was_ready)) {
             let message = format!(
                 "ServiceAccount {account} is bound by PodIdentityBinding {name}, which has the same specification; this one \
                  takes its role over when that one is deleted"
@@ -234,10 +240,13 @@ fn already_bound(
         },
     );
     let finding = Finding::new(Reason::ServiceAccountAlreadyBound, message);
-    let wait = timings.conflict_grace.saturating_sub(clock.age(view.object.created));
+    // Also after a start of the operator it stays Stalled.
+    let was_stalled = view.ready_reason() == Some(finding.reason) && view.is_stalled();
+    let lasts = memory.conflict_since.map_or(Duration::ZERO, |since| clock.since(since));
+    let wait = timings.conflict_grace.saturating_sub(lasts);
     if holder.deleting {
         (Summary::Reconciling(finding), Next::At(timings.conflict_grace))
-    } else if wait.is_zero() {
+    } else if was_stalled || wait.is_zero() {
         (Summary::Stalled(finding), Next::At(timings.conflict_grace)) // the end of the other wakes it
     } else {
         (Summary::Reconciling(finding), Next::At(wait))
@@ -362,67 +371,46 @@ fn use_existing_role<'a>(
 ) -> Decision<'a> {
     let arn = view.spec().role_arn.clone().unwrap_or_default();
     let mut steps: Vec<Step> = (!view.object.finalizer).then_some(Step::AddFinalizer).into_iter().collect();
-    let (mut next, mut no_earlier_role) = (Next::At(timings.look_again()), false);
+    let (mut next, mut no_earlier_role, mut kept) = (Next::At(timings.look_again()), false, None);
     match (&view.target, &observed.role) {
         _ if view.keeps_role() || view.former_role().is_some() => {}
         (Ok(target), Ok(Some(RoleState::Found(role, policies)))) if target.owns(role).is_ok() => {
-            let changes = target.give_up(view.spec().deletion_policy, role, policies.as_ref());
-            no_earlier_role = changes.is_empty();
+            kept = removal::added(view, target, policies.as_ref());
+            let changes = match &kept {
+                // It is not used any more, whatever is decided about the policies.
+                Some(_) => target.revocation(role),
+                None => target.give_up(view.spec().deletion_policy, role, policies.as_ref()),
+            };
+            no_earlier_role = changes.is_empty() && kept.is_none();
             steps.extend(changes.into_iter().map(Step::Change));
         }
         (Ok(target), Ok(Some(RoleState::Found(role, _)))) if target.unknown_issuer(role).is_some() => {}
+        (Err(Unresolved::Account(_)), _) | (_, Err(_)) => next = Next::BackOff, // it may still be there
         (_, Ok(Some(_))) => match unconfirmed(observed, memory, clock, timings) {
             None => no_earlier_role = true,
             Some(left) => next = Next::At(left),
         },
-        (Err(Unresolved::Account(_)), _) | (_, Err(_)) => next = Next::BackOff, // it may still be there
         (_, Ok(None)) => {}
     }
     let (annotations, wait) = annotate(view, observed, memory, &arn, clock, timings);
     steps.extend(annotations);
-    let summary = Summary::ready(
-        "spec.roleARN is passed to pods unchanged; that role's trust policy must allow this ServiceAccount",
-    );
+    let summary = match kept {
+        Some(kept) => Summary::Stalled(Finding::new(
+            Reason::DriftDetected,
+            format!(
+                "spec.roleARN is passed to pods. The earlier role lets nobody in any more, and stays: {kept}"
+            ),
+        )),
+        None => Summary::ready(
+            "spec.roleARN is passed to pods unchanged; that role's trust policy must allow this ServiceAccount",
+        ),
+    };
     let next = Next::read_back(&steps, next).no_later_than(wait);
-    let facts = Some(RoleFacts { arn: Some(arn), name: None });
+    // The status names the earlier role until it has ended: nothing else says where it is, once the specification names another issuer.
+    let has_ended = no_earlier_role || memory.no_earlier_role || !view.binding.has_role();
+    let stays = view.keeps_role() && view.former_role().is_none();
+    let facts = (has_ended || stays).then_some(RoleFacts { arn: Some(arn), name: None });
     Decision { steps, facts, next, no_earlier_role, ..Decision::nothing(summary, timings) }
-}
-
-/// The annotations, where they are not in place, or how long they have to wait. They never take part in Ready: the webhook takes the
-/// binding first. An apply that was refused because of another owner is not repeated on the same version of the `ServiceAccount`: only a
-/// change of it can end that. An apply that the API server does not allow is repeated every `look_again`: an admission policy may have
-/// changed. Annotations that another program removes each time are put back at most once in `annotation_retry`.
-fn annotate(
-    view: &View,
-    observed: &Observed,
-    memory: &Memory,
-    role_arn: &str,
-    clock: &Clock,
-    timings: &Timings,
-) -> (Option<Step>, Option<Duration>) {
-    let Some(service_account) = &observed.service_account else { return (None, None) };
-    let annotations = view.annotations(role_arn);
-    if service_account.has_exactly(&annotations) {
-        return (None, None);
-    }
-    if let Some((refused, at)) = verdict::refused(view, memory, service_account) {
-        let left = timings.look_again().saturating_sub(clock.since(at));
-        if refused.reason == Reason::AnnotationOwnedByOther {
-            return (None, None);
-        } else if !left.is_zero() {
-            return (None, Some(left));
-        }
-    }
-    let (uid, version) = (service_account.uid.clone(), service_account.version.clone());
-    let step = Annotate { uid, version, annotations };
-    let same = memory.annotated.filter(|before| before.content == step.content());
-    let wait = same
-        .and_then(|before| before.put_back)
-        .map(|at| timings.annotation_retry.saturating_sub(clock.since(at)));
-    match wait.filter(|wait| !wait.is_zero()) {
-        Some(wait) => (None, Some(wait)),
-        None => (Some(Step::Own(Own::Annotate(step))), None),
-    }
 }
 
 /// AWS could not be asked.

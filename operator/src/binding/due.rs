@@ -8,6 +8,7 @@ use crds::holder::Claim;
 use crds::names::tag;
 use crds::{Finding, Reason};
 
+use super::granted;
 use super::model::{Due, InSpec, Memory, Observed, RoleState, View};
 use super::role::Target;
 use crate::aws::model::{Listed, ListedRole};
@@ -33,27 +34,30 @@ pub fn due(view: &View, memory: &Memory, listed: Option<Listed>, clock: &Clock, 
         let earlier_role = may_have_role && !memory.no_earlier_role && !view.uses_own_role();
         return Due { role: earlier_role, policies: earlier_role };
     }
+    // What no grant covers may be revoked: it is read when that begins, and again before something is changed (`is_old`).
+    let is_reported = view.grant.is_err() && view.ready_reason().is_some_and(granted::is_refusal);
     // A role that was missing or another owner's: whatever wakes the binding may have changed that.
-    // What no grant covers may be revoked.
-    let is_in_doubt = memory.absent_since.is_some() || view.grant.is_err();
+    let is_in_doubt = memory.absent_since.is_some() || (view.grant.is_err() && !is_reported);
     if let (Some(in_spec), Ok(target)) = (&memory.in_spec, &view.target) {
         let role = may_have_role && (is_in_doubt || in_spec.is_doubtful(target, listed, clock.instant));
         return Due { role, policies: role };
     }
     let edited = is_in_doubt || memory.generation != view.object.generation;
     // A person may correct what is only reported; and the list shows a part of the changes early.
-    let period = if view.object.was_ready { timings.role_resync } else { timings.look_again() };
+    let period =
+        if view.object.was_ready || is_reported { timings.role_resync } else { timings.look_again() };
     let old = |read: Option<Instant>| {
         read.is_none_or(|at| {
             edited || clock.since(at) >= period || listed.is_some_and(|l| l.at > at && differs(memory, l))
         })
     };
-    let role = may_have_role && old(memory.role.as_ref().map(|(_, at)| *at));
-    Due {
-        role,
-        policies: may_have_role
-            && (role || memory.policies.as_ref().is_none_or(|read| read.0.unread || old(Some(read.1)))),
-    }
+    let policies = memory.policies.as_deref();
+    let policies =
+        may_have_role && policies.is_none_or(|(policies, at)| policies.has_unread() || old(Some(*at)));
+    // What is done about the policies would need the role again, too.
+    let role = may_have_role
+        && (old(memory.role.as_ref().map(|(_, at)| *at)) || (policies && is_old(memory, clock, timings)));
+    Due { role, policies: policies || role }
 }
 
 /// Whether the role that this process knows was read too long ago to be changed by that: somebody may have made it anew since then. What a
@@ -106,7 +110,7 @@ pub fn in_spec(
     match observed.role.as_ref().ok()?.as_ref()? {
         RoleState::AsSpecified => memory.in_spec.clone(),
         RoleState::Found(role, Some(policies))
-            if !policies.unread
+            if !policies.has_unread()
                 && !role.tags.contains_key(tag::FORMER_UNTIL)
                 && target.owns(role).is_ok() =>
         {
@@ -136,7 +140,7 @@ pub fn recorded_digest(
     let is_shown = match summary {
         Summary::Ready(finding) => finding.reason == Reason::ForeignDeny,
         Summary::Reconciling(_) => false,
-        Summary::Stalled(finding) => finding.reason == Reason::DriftDetected,
+        Summary::Stalled(finding) => finding.reason == Reason::DriftDetected && view.wants_role(),
     };
     let is_ready = matches!(summary, Summary::Ready(_));
     // The role stays as it was.

@@ -10,11 +10,11 @@ use crds::{Finding, OidcIssuer, PodIdentityBindingSpec, Reason};
 use k8s_openapi::jiff::Timestamp;
 
 use super::absence::known_role;
+use super::annotations;
 use super::decision::Decision;
 use super::model::{Memory, Observed, Revocation, RoleState, Step, View};
 use super::removal;
 use super::role::{Target, revocation};
-use super::verdict;
 use crate::aws::model::{Role, RolePolicies};
 use crate::clock::Clock;
 use crate::grant::{self, Losses};
@@ -90,22 +90,32 @@ pub(super) fn without_grant<'a>(
     clock: &Clock,
     timings: &Timings,
 ) -> Decision<'a> {
-    let revoke_at = known_revocation(view, memory).filter(|_| observed.role.is_err());
-    let reported = view.ready_reason().filter(|reason| observed.role.is_err() && is_of_loss(*reason));
-    // After a failed read the former report stays: the wait does not begin again, and a revoked role stays revoked.
-    let (summary, next) = match reported {
-        Some(reason) => (Summary::Stalled(Finding::new(reason, &finding.message)), Next::BackOff),
+    let revoke_at = known_revocation(view, memory).filter(|_| observed.has_unread());
+    let (summary, next) = match reported_loss(view, observed, finding) {
+        Some(reported) => (Summary::Stalled(reported), Next::BackOff),
         None => not_granted(view, finding, clock, timings),
     };
     // Whether the role has lost rights is not known.
-    let next = if observed.role.is_err() && view.object.finalizer { Next::BackOff } else { next };
+    let next = if observed.has_unread() && view.object.finalizer { Next::BackOff } else { next };
     let facts = known_role(view, observed, memory, clock, timings);
     Decision { facts, next, revoke_at, ..Decision::nothing(summary, timings) }
+}
+
+/// What the status says of a role that has lost its grant, where the role could not be read whole: the former report stays. The wait does
+/// not begin again, and a revoked role stays revoked.
+pub(super) fn reported_loss(view: &View, observed: &Observed, finding: &Finding) -> Option<Finding> {
+    let reported = view.ready_reason().filter(|reason| observed.has_unread() && is_of_loss(*reason));
+    reported.map(|reason| Finding::new(reason, &finding.message))
 }
 
 /// Whether a reason says that a role has lost its grant.
 fn is_of_loss(reason: Reason) -> bool {
     matches!(reason, Reason::GrantLost | Reason::GrantChangeSuspicious | Reason::Revoked)
+}
+
+/// Whether a reason says that no grant covers the binding or its role.
+pub(super) fn is_refusal(reason: Reason) -> bool {
+    reason == Reason::NotGranted || is_of_loss(reason)
 }
 
 /// A role that has rights which no grant covers any more.
@@ -164,9 +174,10 @@ pub(super) fn grant_lost<'a>(
         };
     }
     let mut steps: Vec<Step> = target.revoke(role, policies).into_iter().map(Step::Change).collect();
-    let refused =
-        observed.service_account.as_ref().and_then(|account| verdict::refused(view, memory, account));
-    let waits = refused.is_some_and(|(_, at)| clock.since(at) < timings.look_again());
+    let refused = annotations::refused(view, observed, memory, clock, timings);
+    // Another owner of the annotations keeps nobody from taking ours off.
+    let waits = refused
+        .is_some_and(|refused| refused.finding.reason != Reason::AnnotationOwnedByOther && refused.waits());
     steps.extend(removal::unannotate(view, observed).filter(|_| !waits));
     let message = format!(
         "{why}. The role is revoked: no session of it can do anything, and none can begin. It is restored once a grant covers the \

@@ -2,6 +2,7 @@
 
 pub mod absence;
 pub mod act;
+pub mod annotations;
 pub mod confirm;
 pub mod decide;
 pub mod decision;
@@ -214,6 +215,7 @@ impl Kind for Binding {
         }
         memory.digest_forgotten &= !matches!(plan.facts.digest, Some(Some(_)));
         memory.revoke_at = plan.note.revoke_at;
+        memory.conflict_since = plan.note.conflict_since;
         memory.acted |= !plan.steps.is_empty();
     }
 

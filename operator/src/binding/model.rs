@@ -136,6 +136,13 @@ impl View {
         find(&status.conditions, ConditionType::Ready).map(|ready| ready.reason)
     }
 
+    /// Whether the status says Stalled.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        let status = self.binding.status.as_ref();
+        status.is_some_and(|status| is_true(&status.conditions, ConditionType::Stalled))
+    }
+
     /// Whether a difference between role and specification was made in AWS, and not by an edit. That is so where the status says that the
     /// role was equal to this specification (Ready for this generation, or its digest), or that this difference was reported before.
     #[must_use]
@@ -183,6 +190,14 @@ impl View {
             let message = format!("OidcIssuer {} does not exist: create it", self.spec().issuer_name());
             Finding::new(Reason::DependencyNotReady, message)
         })
+    }
+
+    /// The issuer whose tokens pods get. With `spec.roleARN` it is the specified one, although the binding may still have an earlier role under
+    /// another.
+    #[must_use]
+    pub fn issuer_of_pods(&self) -> Option<&OidcIssuer> {
+        let specified = self.own_issuers.first().and_then(|(_, issuer)| issuer.as_deref());
+        specified.filter(|_| self.spec().role_arn.is_some()).or(self.issuer.as_deref())
     }
 
     /// ARN of the role that pods get: the specified one, or the one that is made. `None` while it is not known.
@@ -239,8 +254,21 @@ pub struct Observed {
     pub restarts: Vec<WorkloadRef>,
 }
 
+impl Observed {
+    /// Whether the role, or a part of what it may do, could not be read.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        match &self.role {
+            Err(_) => true,
+            Ok(Some(RoleState::Found(_, Some(policies)))) => policies.has_unread(),
+            Ok(_) => false,
+        }
+    }
+}
+
 /// Whether a role exists, and what it may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "one is made in a pass, and not kept")]
 pub enum RoleState {
     /// No role of that name.
     Missing,
@@ -309,6 +337,8 @@ pub struct Memory {
     pub digest_forgotten: bool,
     /// Since when every read said that there is no role of this binding.
     pub absent_since: Option<Instant>,
+    /// Since when another binding holds the `ServiceAccount`, and has another specification.
+    pub conflict_since: Option<Instant>,
     /// The last refused apply of annotations, and when that was.
     pub refused: Option<Box<(Refusal, Instant)>>,
     /// The last apply of annotations.
@@ -443,6 +473,8 @@ pub struct Note {
     pub revoke_at: Option<Timestamp>,
     /// Whether the plan revokes the role.
     pub revocation: Revocation,
+    /// Since when another binding holds the `ServiceAccount`, and has another specification.
+    pub conflict_since: Option<Instant>,
 }
 
 /// Whether a plan takes all rights of a role because no grant covers them.

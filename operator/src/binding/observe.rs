@@ -41,6 +41,7 @@ pub async fn observe(
         if memory.role_arn != Some(arn) {
             memory.role_arn = Some(arn);
             (memory.role, memory.policies, memory.absent_since, memory.in_spec) = (None, None, None, None);
+            memory.no_earlier_role = false;
         }
         let place = view.place(target);
         // The first pass of this process: an earlier one has read the role, and the list shows whether it has changed.
@@ -126,6 +127,8 @@ async fn role(
     timings: &Timings,
 ) -> Result<Option<RoleState>, AwsError> {
     if due.role {
+        // A read that is due and fails stays due.
+        memory.reads_again = true;
         // IAM may still show a role for a moment that this process has deleted.
         let settling = |at| clock.since(at) < timings.role_settling;
         let deleted =
@@ -172,13 +175,13 @@ async fn policies(account: &Account, target: &Target) -> Result<RolePolicies, Aw
         if is_specified || document.is_some() {
             policies.attached.insert(arn, document);
         } else {
-            policies.unread = true;
+            policies.unread_attached.insert(arn);
         }
     }
     for name in inline {
         match iam.inline_document(role, &name).await? {
             Some(document) => drop(policies.inline.insert(name, document)),
-            None => policies.unread = true,
+            None => drop(policies.unread_inline.insert(name)),
         }
     }
     Ok(policies)

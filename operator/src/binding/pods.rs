@@ -26,7 +26,7 @@ impl View {
         {
             return None;
         }
-        let (issuer, role_arn) = (self.issuer.as_ref()?, self.role_arn()?);
+        let (issuer, role_arn) = (self.issuer_of_pods()?, self.role_arn()?);
         let audience = in_effect::audience(&self.binding).unwrap_or(issuer.spec.audience());
         Some(Expected { role_arn: role_arn.into(), audience: audience.into() })
     }

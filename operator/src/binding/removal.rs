@@ -80,7 +80,7 @@ pub(super) fn decide<'a>(
                 RoleDeletionPolicy::Retain => (target.give_up(policy, role, policies.as_ref()), Vec::new()),
                 RoleDeletionPolicy::Release => (Vec::new(), target.give_up(policy, role, policies.as_ref())),
             };
-            if let Some(added) = added(view, target, policies.as_ref()).filter(|_| delete && !keeps_role) {
+            if let Some(added) = added(view, target, policies.as_ref()).filter(|_| !keeps_role) {
                 // It is not used any more, whatever is decided about the policies.
                 decision.steps = target.revocation(role).into_iter().map(Step::Change).collect();
                 decision.summary = Summary::Reconciling(Finding::new(Reason::DeletionBlocked, added));
@@ -112,16 +112,21 @@ pub(super) fn decide<'a>(
     decision
 }
 
-/// Policies that somebody else has added, where `spec.driftPolicy` is `ReportOnly`: the deletion of the role would remove them.
-fn added(view: &View, target: &Target, policies: Option<&RolePolicies>) -> Option<String> {
-    if view.spec().drift_policy != DriftPolicy::ReportOnly {
+/// Policies that somebody else has added, where `spec.driftPolicy` is `ReportOnly` and the deletion of the role would remove them.
+pub(super) fn added(view: &View, target: &Target, policies: Option<&RolePolicies>) -> Option<String> {
+    if view.spec().drift_policy != DriftPolicy::ReportOnly
+        || view.spec().deletion_policy != RoleDeletionPolicy::Delete
+    {
         return None;
     }
     let policies = policies?;
     let attached = policies.attached.keys().filter(|arn| !target.attached.contains(*arn)).cloned();
-    let inline =
-        policies.inline.keys().filter(|name| !target.inline.contains_key(*name) && *name != REVOKED_POLICY);
-    let all: Vec<String> = attached.chain(inline.map(|name| format!("inline policy {name}"))).collect();
+    let is_foreign = |name: &&String| !target.inline.contains_key(*name) && *name != REVOKED_POLICY;
+    let inline = policies.inline.keys().chain(&policies.unread_inline).filter(is_foreign);
+    let all: Vec<String> = attached
+        .chain(policies.unread_attached.iter().cloned())
+        .chain(inline.map(|name| format!("inline policy {name}")))
+        .collect();
     (!all.is_empty()).then(|| {
         format!(
             "somebody added policies to role {}, and spec.driftPolicy is ReportOnly: {}. Remove them in IAM, or set driftPolicy to \

@@ -1,14 +1,12 @@
 //! PURE: the conditions of a binding, each a function of what was observed. All of them are always present, except
 //! `AWSReachable`, which is present only when False.
 
-use std::time::Instant;
-
 use crds::condition::{ConditionType as C, Holds, Summary, Wanted};
 use crds::names::{self, Partition};
 use crds::{Finding, OidcIssuer, Reason};
 use serde_json::Value;
 
-use super::model::{Memory, Observed, Own, RoleState, ServiceAccountState, Sibling, Step, Unresolved, View};
+use super::model::{Memory, Observed, Own, RoleState, Sibling, Step, Unresolved, View};
 use super::role::Target;
 use crate::aws::error::AwsError;
 use crate::aws::model::RolePolicies;
@@ -31,6 +29,8 @@ pub struct Case<'a> {
     pub steps: &'a [Step],
     /// The summary.
     pub summary: &'a Summary,
+    /// Why the annotations were refused, where that still holds.
+    pub refused: Option<&'a Finding>,
     /// The failure that makes `AWSReachable` False.
     pub unreachable: Option<&'a AwsError>,
 }
@@ -43,15 +43,23 @@ pub const READY: &str =
 #[must_use]
 pub fn as_specified(target: &Target, policies: Option<&RolePolicies>) -> Finding {
     let denies = policies.map_or_else(Vec::new, |policies| target.foreign_denies(policies));
-    if denies.is_empty() {
-        return Finding::new(Reason::Ready, READY);
-    }
-    let message = format!(
-        "{READY}. Besides, it has policies that only deny, which are never removed by the operator: {}. Remove them in IAM once \
-         they are not needed any more",
-        denies.join(", ")
-    );
-    Finding::new(Reason::ForeignDeny, message)
+    let unread = policies.map_or_else(Vec::new, RolePolicies::unread);
+    let staying = (!denies.is_empty()).then(|| {
+        format!(
+            "Besides, it has policies that only deny, which are never removed by the operator: {}. Remove them in IAM once they are not \
+             needed any more",
+            denies.join(", ")
+        )
+    });
+    let not_shown = (!unread.is_empty()).then(|| {
+        format!(
+            "IAM lists policies and does not show their documents; they are read again: {}",
+            unread.join(", ")
+        )
+    });
+    let message: Vec<String> = [Some(READY.to_owned()), staying, not_shown].into_iter().flatten().collect();
+    let message = message.join(". ");
+    Finding::new(if denies.is_empty() { Reason::Ready } else { Reason::ForeignDeny }, message)
 }
 
 /// That the role was changed by somebody else and stays so, because the binding says that.
@@ -148,7 +156,7 @@ fn role_ready(case: &Case<'_>) -> Wanted {
 fn needed_statement(view: &View) -> Option<Value> {
     let arn = view.spec().role_arn.as_deref()?;
     let (partition, account) = (Partition::of_arn(arn)?, names::account_of_arn(arn)?);
-    let issuer = view.issuer.as_ref()?;
+    let issuer = view.issuer_of_pods()?;
     let issuer_url = issuer.spec.issuer_url();
     let trust = Trust {
         provider_arn: &names::provider_arn(partition.id, account, &issuer_url),
@@ -180,7 +188,7 @@ fn service_account_annotated(case: &Case<'_>) -> Wanted {
             _ => Wanted::unknown(TYPE, no_target(view)),
         };
     };
-    let refused = refused(view, memory, service_account).map(|(refused, _)| refused);
+    let refused = case.refused;
     if let Some(revoked) = blocking(case).filter(|finding| finding.reason == Reason::Revoked) {
         let stays = refused.filter(|_| !service_account.ours.is_empty());
         return Wanted::no(TYPE, stays.unwrap_or(revoked).clone());
@@ -252,19 +260,6 @@ fn no_target(view: &View) -> Finding {
 #[must_use]
 pub fn aws_unreachable(error: &AwsError) -> Wanted {
     Wanted::no(C::AWSReachable, error.finding())
-}
-
-/// The refusal that the last apply of annotations met, and when, if it was on this version of the `ServiceAccount` and for this
-/// specification.
-#[must_use]
-pub fn refused<'a>(
-    view: &View,
-    memory: &'a Memory,
-    service_account: &ServiceAccountState,
-) -> Option<(&'a Finding, Instant)> {
-    let (refusal, at) = &**memory.refused.as_ref()?;
-    let same = refusal.version == service_account.version && memory.generation == view.object.generation;
-    same.then_some((&refusal.finding, *at))
 }
 
 /// What keeps the binding from being Ready and is not its own progress.

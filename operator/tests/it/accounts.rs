@@ -1,7 +1,7 @@
 //! The same issuer in a second AWS account: a second `OidcIssuer` with the same URL and `operatorRoleARN`. The operator assumes
 //! that role with its own token, through the provider there.
 
-use aws_sim::Sim;
+use aws_sim::{Fault, FaultKind, Sim};
 use crds::condition::ConditionType as C;
 use crds::names::{operator_role_arn, operator_role_name, role_name};
 use crds::{OidcIssuerSpec, Reason};
@@ -11,7 +11,7 @@ use operator::issuer_file;
 use serde_json::json;
 
 use crate::issuer::{managed, provider_arn};
-use crate::world::{ACCOUNT, CLUSTER, Flags, World, apply, issuer};
+use crate::world::{ACCOUNT, CLUSTER, Flags, STORAGE, World, apply, issuer};
 
 pub const OTHER: &str = "999999999999";
 const POLICY: &str = "arn:aws:iam::999999999999:policy/storage";
@@ -116,6 +116,39 @@ async fn an_issuer_is_registered_in_a_second_account_and_roles_are_made_there() 
     world.issuers().delete("second", &DeleteParams::default()).await.unwrap();
     world.until(&world.issuers(), "second", "its end", |i: Option<&crds::OidcIssuer>| i.is_none()).await;
     assert_eq!(managed(&world.sim.state()), first);
+}
+
+/// One edit names a role made elsewhere and an issuer of another account, and the role that the binding had cannot be read at once.
+#[tokio::test]
+async fn an_earlier_role_in_another_account_ends_although_a_call_fails_after_the_edit() {
+    let world = World::ready().await;
+    let other = world.sim.account(OTHER);
+    world.bootstrap_second(&other).await.unwrap();
+    apply(&world.issuers(), "second", json!(second(&world))).await.unwrap();
+    world.issuer_named_is("second", "Ready").await;
+    let elsewhere = "arn:aws:iam::999999999999:role/terraform/app";
+    let edit = json!({"serviceAccountName": "app", "issuerRef": {"name": "second"}, "roleARN": elsewhere});
+    for action in ["GetRole", "UpdateAssumeRolePolicy", "DetachRolePolicy", "DeleteRole"] {
+        world.bind("app", &[STORAGE]).await;
+        world.binding_is("app", "Ready").await;
+        world.sim.clear_calls();
+        // More than the SDK's own attempts.
+        world.sim.inject(Fault::on("iam", action, FaultKind::throttle()).times(4));
+        world.apply_binding("app", edit.clone()).await;
+        let name = world.role_name("app").to_lowercase();
+        world.until_aws("the end of the role", |state| state.role(&name).is_none()).await;
+        world.binding_is("app", "Ready").await;
+        let ended = |binding: Option<&crds::PodIdentityBinding>| {
+            let status = binding.and_then(|binding| binding.status.as_ref());
+            status.is_some_and(|status| {
+                status.role_name.is_none() && status.role_arn.as_deref() == Some(elsewhere)
+            })
+        };
+        world.until(&world.bindings(), "app", "the name of the other role", ended).await;
+        let counts = world.counts();
+        assert_eq!((counts["iam:DeleteRole"] >= 1, counts.get("iam:CreateRole")), (true, None), "{action}");
+        world.unbind("app").await;
+    }
 }
 
 /// A role that Terraform made in another account: the status says what its trust policy needs, and with that pods get credentials.

@@ -12,6 +12,36 @@ use serde_json::json;
 use crate::issuer::managed;
 use crate::world::{ACCOUNT, BUCKET, QUEUE, STORAGE, World};
 
+/// Somebody has put another boundary on a role while the operator did not run: it is put back before the trust policy may be changed.
+#[tokio::test]
+async fn a_role_with_another_boundary_is_removed_under_either_answer() {
+    for boundary_key in [true, false] {
+        let mut world = World::ready().await;
+        world.sim.behave(|behaviour| behaviour.boundary_key = boundary_key);
+        world.bind("app", &[STORAGE]).await;
+        world.binding_is("app", "Ready").await;
+        world.stop().await;
+        world.bindings().delete("app", &DeleteParams::default()).await.unwrap();
+        let name = world.role_name("app").to_lowercase();
+        world.sim.change(|state| {
+            state.roles.get_mut(&name).unwrap().boundary =
+                Some("arn:aws:iam::aws:policy/AdministratorAccess".into());
+        });
+        world.sim.clear_calls();
+        world.start().await;
+        let gone = |binding: Option<&crds::PodIdentityBinding>| binding.is_none();
+        world.until(&world.bindings(), "app", "its end", gone).await;
+        assert!(world.role().is_none());
+        assert_eq!(
+            world.writes(),
+            ["PutRolePermissionsBoundary", "UpdateAssumeRolePolicy", "DetachRolePolicy", "DeleteRole"],
+            "{boundary_key}"
+        );
+        world.assert_nothing_denied();
+        world.stop().await;
+    }
+}
+
 const CANARY: &str = "homelab/podidentity-canary";
 
 /// A role is made, drifts in every way that needs a right, is lost, and is removed.

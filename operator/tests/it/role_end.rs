@@ -83,15 +83,21 @@ async fn inline_policies_are_kept_as_specified() {
     let found = || world.role().unwrap().inline;
     assert_eq!(found()["data"], allows("s3:ListBucket"));
 
-    // An edit, one more, and one that is refused: what works stays.
+    // An edit, one more, and one that is refused: what works stays. IAM gives documents percent-encoded.
+    let mut encoded = allows("s3:GetObject");
+    encoded["Statement"][0]["Resource"] = json!("arn:aws:s3:::data/a%20b+c \u{e9}\"/*");
     let two = json!([
-        {"name": "data", "document": allows("s3:GetObject")}, {"name": "queue", "document": allows("sqs:SendMessage")},
+        {"name": "data", "document": encoded}, {"name": "queue", "document": allows("sqs:SendMessage")},
     ]);
     world.apply_binding("app", inline(two.clone())).await;
     world.binding_is("app", "Ready").await;
     assert_eq!(found().keys().collect::<Vec<_>>(), ["data", "queue"]);
-    assert_eq!(found()["data"], allows("s3:GetObject"));
+    assert_eq!(found()["data"], encoded);
     let before = found();
+    // Equal in meaning: nothing is written at the next reads.
+    world.sim.clear_calls();
+    world.until_called("GetRolePolicy", 4).await;
+    assert_eq!(world.writes(), [""; 0]);
     let bad = json!([{"name": "data", "document": {"Version": "2012-10-17", "Statement": [{"Effect": "Perhaps"}]}}]);
     world.apply_binding("app", inline(bad)).await;
     world.binding_is("app", "InvalidSpec").await;
@@ -139,5 +145,51 @@ async fn drift_is_only_reported_where_the_binding_says_so() {
     let gone = |b: Option<&crds::PodIdentityBinding>| b.is_none();
     world.until(&world.bindings(), "app", "its end", gone).await;
     assert!(world.role().is_none());
+    world.stop().await;
+}
+
+/// What somebody added to the role is not removed by an edit either that gives the role up.
+#[tokio::test]
+async fn a_role_that_is_given_up_stays_with_what_somebody_added_where_drift_is_only_reported() {
+    let mut world = World::ready_with(|t| t.role_resync = std::time::Duration::from_millis(300)).await;
+    world.apply_binding("app", with(&json!({"driftPolicy": "ReportOnly"}))).await;
+    world.binding_is("app", "Ready").await;
+    let name = world.role_name("app").to_lowercase();
+    world.sim.change(|state| state.roles.get_mut(&name).unwrap().attached.push(QUEUE.into()));
+    world.binding_is("app", "DriftDetected").await;
+    world.sim.clear_calls();
+    let elsewhere = "arn:aws:iam::999999999999:role/terraform/app";
+    let uses = json!({"serviceAccountName": "app", "roleARN": elsewhere, "driftPolicy": "ReportOnly"});
+    world.apply_binding("app", uses).await;
+    let is_closed = |state: &aws_sim::State| state.roles[&name].trust.to_string().contains("Deny");
+    world.until_aws("the end of its trust", is_closed).await;
+    let says = |binding: Option<&crds::PodIdentityBinding>| {
+        let status = binding.and_then(|binding| binding.status.as_ref());
+        let ready = status.and_then(|status| crds::conditions::find(&status.conditions, C::Ready));
+        ready.is_some_and(|ready| {
+            ready.message.contains("The earlier role lets nobody in any more, and stays")
+        })
+    };
+    world.until(&world.bindings(), "app", "what stays", says).await;
+    assert_eq!(world.annotations("app").await["eks.amazonaws.com/role-arn"], elsewhere, "pods go on");
+    assert_eq!(world.writes(), ["UpdateAssumeRolePolicy"]);
+    let status = world.binding("app").await.status.unwrap();
+    assert_eq!(status.role_name.map(|name| name.to_lowercase()), Some(name.clone()), "what has not ended");
+
+    // With its own role again: the trust policy is this binding's, the rest is drift as before.
+    world.apply_binding("app", with(&json!({"driftPolicy": "ReportOnly"}))).await;
+    let is_open = |state: &aws_sim::State| !is_closed(state);
+    world.until_aws("the trust policy", is_open).await;
+    let uses = json!({"serviceAccountName": "app", "roleARN": elsewhere, "driftPolicy": "Correct"});
+    world.apply_binding("app", uses).await;
+    world.until_aws("its end", |state| state.role(&name).is_none()).await;
+    world.binding_is("app", "Ready").await;
+    let ended = |binding: Option<&crds::PodIdentityBinding>| {
+        let status = binding.and_then(|binding| binding.status.as_ref());
+        status
+            .is_some_and(|status| status.role_name.is_none() && status.role_arn.as_deref() == Some(elsewhere))
+    };
+    world.until(&world.bindings(), "app", "the name of the other role", ended).await;
+    world.unbind("app").await;
     world.stop().await;
 }

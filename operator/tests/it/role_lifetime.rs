@@ -176,7 +176,9 @@ async fn policies_that_deny_stay_where_iam_does_not_show_their_documents_yet() {
         let status = binding.and_then(|binding| binding.status.as_ref());
         let ready = status.and_then(|status| crds::conditions::find(&status.conditions, C::Ready));
         ready.is_some_and(|ready| {
-            ["inline policy Quarantine", "policy/quarantine"].iter().all(|part| ready.message.contains(part))
+            let names = |part: &&str| ready.message.contains(*part);
+            ["inline policy Quarantine", "policy/quarantine"].iter().all(names)
+                && !ready.message.contains("does not show")
         })
     };
     world.until(&world.bindings(), "app", "both policies", names_both).await;
@@ -186,6 +188,79 @@ async fn policies_that_deny_stay_where_iam_does_not_show_their_documents_yet() {
         assert_eq!(missing, TIMES, "{action}");
     }
     assert_eq!(world.writes(), [""; 0]);
+    world.unbind("app").await;
+    world.stop().await;
+}
+
+/// IAM never shows the documents: nothing is done about these policies while the role stays, and its deletion removes them.
+#[tokio::test]
+async fn a_role_ends_although_iam_does_not_show_the_documents_of_its_policies() {
+    let mut world = World::ready_with(|t| t.role_resync = Duration::from_millis(100)).await;
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    for action in ["GetPolicy", "GetRolePolicy"] {
+        let kind = FaultKind::Error { status: 404, code: "NoSuchEntity".into(), message: "not found".into() };
+        world.sim.inject(Fault::on("iam", action, kind));
+    }
+    world.sim.clear_calls();
+    let name = world.role_name("app").to_lowercase();
+    world.sim.change(|state| {
+        let role = state.roles.get_mut(&name).unwrap();
+        role.inline.insert("unknown".into(), json!({"Version": "2012-10-17", "Statement": []}));
+        role.attached.push(QUEUE.into());
+    });
+    let names_both = |binding: Option<&crds::PodIdentityBinding>| {
+        let status = binding.and_then(|binding| binding.status.as_ref());
+        let ready = status.and_then(|status| crds::conditions::find(&status.conditions, C::Ready));
+        let end = format!("they are read again: {QUEUE}, inline policy unknown");
+        ready.is_some_and(|ready| ready.message.ends_with(&end))
+    };
+    world.until(&world.bindings(), "app", "both policies", names_both).await;
+    assert_eq!(world.writes(), [""; 0]);
+    world.unbind("app").await;
+    assert!(world.role().is_none());
+    assert_eq!(
+        world.writes(),
+        ["UpdateAssumeRolePolicy", "DetachRolePolicy", "DetachRolePolicy", "DeleteRolePolicy", "DeleteRole"]
+    );
+    world.stop().await;
+}
+
+/// The first read after an edit fails. What was read before the edit is not used: there, the policy that denies was a specified one.
+#[tokio::test]
+async fn a_read_that_fails_after_an_edit_is_made_again_before_the_role_is_changed() {
+    let mut world = World::ready().await;
+    let deny = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "s3:*", "Resource": "*"}]});
+    let managed = world.sim.put_managed_policy("quarantine", deny.clone());
+    let mut spec = world.spec();
+    spec.grants[0].policy_arns.push(managed.clone());
+    world.apply_issuer(&spec).await;
+    world.bind("app", &[STORAGE, &managed]).await;
+    world.binding_is("app", "Ready").await;
+    world.stop().await;
+    // What is kept of a role beside the list of roles: it has another policy that denies.
+    let name = world.role_name("app").to_lowercase();
+    world.sim.change(|state| {
+        let role = state.roles.get_mut(&name).unwrap();
+        role.inline.insert("AWSRevokeOlderSessions".into(), deny);
+        role.description = "x".into();
+    });
+    world.start().await;
+    world.binding_is("app", "ForeignDeny").await;
+    world.until_idle().await;
+    world.sim.clear_calls();
+    // More than the SDK's own attempts.
+    world.sim.inject(Fault::on("iam", "GetRole", FaultKind::throttle()).times(4));
+    world.bind("app", &[STORAGE]).await;
+    let names_both = |binding: Option<&crds::PodIdentityBinding>| {
+        let status = binding.and_then(|binding| binding.status.as_ref());
+        let ready = status.and_then(|status| crds::conditions::find(&status.conditions, C::Ready));
+        ready.is_some_and(|ready| ready.message.contains("policy/quarantine"))
+    };
+    world.until(&world.bindings(), "app", "the policy that stays", names_both).await;
+    let throttled =
+        world.sim.calls().iter().filter(|call| call.action == "GetRole" && call.status != 200).count();
+    assert_eq!((throttled, world.writes()), (4, Vec::new()));
     world.unbind("app").await;
     world.stop().await;
 }

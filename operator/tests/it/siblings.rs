@@ -1,5 +1,7 @@
 //! Several bindings on one `ServiceAccount`: a rename cuts nothing off, and two that are made at once do not break each other.
 
+use std::time::{Duration, Instant};
+
 use crds::PodIdentityBinding;
 use crds::condition::ConditionType as C;
 use kube::ResourceExt;
@@ -262,6 +264,35 @@ async fn the_one_that_made_the_role_keeps_it_although_the_other_sorts_first() {
     world.binding_is("a-late", "Ready").await;
     assert_eq!(world.role().unwrap().id, role.id);
     world.unbind("a-late").await;
+}
+
+/// Both are old when one of them is edited. A tool that waits is told nothing final before the two minutes, here two seconds, are over.
+#[tokio::test]
+async fn the_wait_for_the_end_of_a_conflict_begins_with_the_edit_that_makes_it() {
+    const GRACE: Duration = Duration::from_secs(2);
+    let world = World::ready_with(|timings| timings.conflict_grace = GRACE).await;
+    world.bind("a-first", &[STORAGE]).await;
+    world.binding_is("a-first", "Ready").await;
+    world.bind("b-second", &[STORAGE]).await;
+    world.binding_is("b-second", "ServedByOlderBinding").await;
+    let begun = Instant::now();
+    let is_old = || async {
+        anyhow::ensure!(begun.elapsed() > GRACE * 2, "not yet");
+        Ok(())
+    };
+    cluster::until("an old binding", Duration::from_secs(10), is_old).await.unwrap();
+    let edited = Instant::now();
+    world.bind("b-second", &[QUEUE]).await;
+    let is_stalled = |binding: Option<&PodIdentityBinding>| {
+        let status = binding.and_then(|binding| binding.status.as_ref());
+        status.is_some_and(|status| crds::conditions::is_true(&status.conditions, C::Stalled))
+    };
+    world.until(&world.bindings(), "b-second", "Stalled", is_stalled).await;
+    assert!(edited.elapsed() >= GRACE, "{:?}", edited.elapsed());
+    assert_eq!(reason(&world, "b-second").await, "ServiceAccountAlreadyBound");
+    assert_eq!(world.role().unwrap().attached, [STORAGE]);
+    world.unbind("b-second").await;
+    world.unbind("a-first").await;
 }
 
 async fn reason(world: &World, name: &str) -> String {

@@ -57,7 +57,9 @@ fn attach(role: &str, policy: &str) -> Change {
     }
 }
 
-fn detach(role: &str, policy: &str) -> Change {
+/// What detaches one policy.
+#[must_use]
+pub fn detach(role: &str, policy: &str) -> Change {
     Change {
         attribute: "attached policies (surplus)",
         old: Some(policy.to_owned()),

@@ -101,7 +101,9 @@ pub fn removal(role: &str, found: &BTreeMap<String, String>) -> [Vec<Change>; 2]
     })
 }
 
-fn remove(role: &str, name: &str) -> Change {
+/// What removes one policy.
+#[must_use]
+pub fn remove(role: &str, name: &str) -> Change {
     Change {
         attribute: "inline policies (surplus)",
         old: Some(name.to_owned()),

@@ -227,7 +227,13 @@ impl Target {
     pub fn revocation(&self, role: &Role) -> Vec<Change> {
         let trust = self.trust.revocation(&self.name, role);
         let boundary = boundary::diff(&self.name, role, &self.boundary);
-        trust.into_iter().chain(boundary).collect()
+        // The trust policy of a role with somebody else's boundary may not be changed. Where it has none, nothing keeps the trust policy
+        // from being closed, even if our boundary does not exist.
+        if role.boundary.is_some() {
+            boundary.into_iter().chain(trust).collect()
+        } else {
+            trust.into_iter().chain(boundary).collect()
+        }
     }
 
     /// The name of another binding of this namespace that a role belongs to by its tags.
@@ -300,10 +306,14 @@ impl Target {
     /// What takes the role away once it is revoked; each change tolerates that it was made before.
     #[must_use]
     pub fn removal(&self, policies: Option<&RolePolicies>) -> Vec<Change> {
-        let rights = policies.map(|RolePolicies { attached, inline, .. }| {
-            let [attached, attached_denies] = attached::removal(&self.name, attached);
-            let [inline, inline_denies] = inline::removal(&self.name, inline);
-            [attached, inline, attached_denies, inline_denies].concat()
+        let name = &self.name;
+        let rights = policies.map(|RolePolicies { attached, inline, unread_attached, unread_inline }| {
+            let [attached, attached_denies] = attached::removal(name, attached);
+            let [inline, inline_denies] = inline::removal(name, inline);
+            // Those that nobody knows may only deny, too.
+            let unread_attached = unread_attached.iter().map(|arn| attached::detach(name, arn)).collect();
+            let unread_inline = unread_inline.iter().map(|policy| inline::remove(name, policy)).collect();
+            [attached, inline, attached_denies, inline_denies, unread_attached, unread_inline].concat()
         });
         let delete = Change {
             attribute: "role removal",

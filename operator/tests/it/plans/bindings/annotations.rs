@@ -79,4 +79,12 @@ fn what_the_api_server_refuses_is_tried_again_at_a_role_s_age() {
         changed.service_account().version = "2".into();
         assert_eq!(changed.plan().steps.iter().map(name).collect::<Vec<_>>(), ["annotate 2"]);
     }
+    // A program that writes the ServiceAccount each second causes one apply a minute.
+    let mut case = Case::good();
+    case.refused(owned, Duration::from_secs(20));
+    case.service_account().version = "2".into();
+    let plan = case.plan();
+    assert_eq!((plan.steps.len(), plan.next), (0, Next::At(Duration::from_secs(40))));
+    let condition = plan.conditions.iter().find(|c| c.type_ == C::ServiceAccountAnnotated).unwrap();
+    assert_eq!((condition.holds, condition.finding.reason), (Holds::False, owned));
 }

@@ -10,13 +10,21 @@ use super::*;
 const BOTH: Due = Due { role: true, policies: true };
 const NONE: Due = Due { role: false, policies: false };
 
+impl Case {
+    /// No grant covers the binding, and the status says so.
+    fn has_lost_grant(&mut self, reason: Reason) {
+        self.lose_grant();
+        (self.was_ready, self.ready_reason) = (false, Some(reason));
+    }
+}
+
 #[test]
 fn aws_is_read_when_there_is_a_reason() {
     type Edit = fn(&mut Case);
     let fresh = |case: &mut Case, age: Duration| {
         let at = case.clock.instant.checked_sub(age).unwrap();
         case.memory.generation = case.generation;
-        case.memory.role = Some((None, at));
+        case.memory.role = Some((Some(Box::new(case.role().clone())), at));
         case.memory.policies = Some(Box::new((RolePolicies::default(), at)));
     };
     let table: &[(&str, Edit, u64, Due)] = &[
@@ -24,11 +32,42 @@ fn aws_is_read_when_there_is_a_reason() {
         ("read an hour ago", |_| {}, 3600, NONE),
         ("read six hours ago", |_| {}, 6 * 3600, BOTH),
         ("only reported drift, read ten minutes ago", |case| case.was_ready = false, 600, BOTH),
+        ("its grant is lost, and that is not reported yet", Case::lose_grant, 60, BOTH),
+        ("reported as lost", |case| case.has_lost_grant(Reason::GrantLost), 3600, NONE),
+        (
+            "not revoked before that is confirmed",
+            |case| case.has_lost_grant(Reason::GrantChangeSuspicious),
+            3600,
+            NONE,
+        ),
+        ("revoked", |case| case.has_lost_grant(Reason::Revoked), 3600, NONE),
+        ("revoked, read six hours ago", |case| case.has_lost_grant(Reason::Revoked), 6 * 3600, BOTH),
+        (
+            "revoked, and the specification is edited",
+            |case| {
+                case.has_lost_grant(Reason::Revoked);
+                case.generation = 2;
+            },
+            60,
+            BOTH,
+        ),
         ("edited", |case| case.generation = 2, 60, BOTH),
         ("about to be deleted", |case| (case.deleting, case.generation) = (true, 2), 60, BOTH),
         (
             "its policies were changed",
             |case| case.memory.policies = None,
+            60,
+            Due { role: false, policies: true },
+        ),
+        (
+            "IAM did not show a document, and the role itself is old, too",
+            |case| case.memory.policies.as_mut().unwrap().0.unread_inline = ["x".into()].into(),
+            61,
+            BOTH,
+        ),
+        (
+            "IAM did not show a document",
+            |case| case.memory.policies.as_mut().unwrap().0.unread_inline = ["x".into()].into(),
             60,
             Due { role: false, policies: true },
         ),

@@ -1,9 +1,10 @@
 //! The end of a role: the binding is deleted, or uses another role.
 
-use binding::model::RoleState;
+use binding::decide::decide;
+use binding::model::{RoleFacts, RoleState};
 use crds::{DriftPolicy, RoleDeletionPolicy};
 
-use super::case::check;
+use super::case::{Case, check};
 use super::*;
 
 #[test]
@@ -102,6 +103,79 @@ fn how_a_role_ends() {
             &["trust Deny", "boundary", "annotate 0", "detach storage", "delete", "remove finalizer"],
             "False Deleting Reconciling",
             "+Granted -Deleting -Deleting",
+        ),
+        (
+            "deletion: the trust policy of a role with another boundary may not be changed",
+            |case| {
+                case.deleting = true;
+                case.role().boundary = Some("arn:aws:iam::aws:policy/AdministratorAccess".into());
+            },
+            &["boundary", "trust Deny", "annotate 0", "detach storage", "delete", "remove finalizer"],
+            "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
+        ),
+        (
+            "made elsewhere, after a role of its own with another boundary",
+            |case| {
+                case.made_elsewhere();
+                case.role().boundary = Some("arn:aws:iam::aws:policy/AdministratorAccess".into());
+            },
+            &["boundary", "trust Deny", "detach storage", "delete", "annotate 2"],
+            "True Ready",
+            "+NotRequired +NotRequired -Progressing",
+        ),
+        (
+            "made elsewhere, where drift is only reported and somebody added a policy to the role of its own",
+            |case| {
+                case.made_elsewhere();
+                case.spec.drift_policy = DriftPolicy::ReportOnly;
+                case.policies().attached.insert(QUEUE.into(), None);
+            },
+            &["trust Deny", "annotate 2"],
+            "False DriftDetected Stalled",
+            "+NotRequired +NotRequired -Progressing",
+        ),
+        (
+            "the same with Retain, which removes nothing",
+            |case| {
+                case.made_elsewhere();
+                case.spec.drift_policy = DriftPolicy::ReportOnly;
+                case.spec.deletion_policy = RoleDeletionPolicy::Retain;
+                case.policies().attached.insert(QUEUE.into(), None);
+            },
+            &["put podidentity-revoked", "trust Deny", "mark as retained", "annotate 2"],
+            "True Ready",
+            "+NotRequired +NotRequired -Progressing",
+        ),
+        (
+            "deletion: policies whose documents IAM does not show are removed last",
+            |case| {
+                case.deleting = true;
+                case.policies().unread_attached.insert(QUEUE.into());
+                case.policies().unread_inline.insert("unknown".into());
+            },
+            &[
+                "trust Deny",
+                "annotate 0",
+                "detach storage",
+                "detach queue",
+                "remove unknown",
+                "delete",
+                "remove finalizer",
+            ],
+            "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
+        ),
+        (
+            "deletion where drift is only reported, and IAM does not show the document of what somebody added",
+            |case| {
+                case.deleting = true;
+                case.spec.drift_policy = DriftPolicy::ReportOnly;
+                case.policies().unread_attached.insert(QUEUE.into());
+            },
+            &["trust Deny"],
+            "False DeletionBlocked Reconciling",
+            "+Granted -DeletionBlocked -DeletionBlocked",
         ),
         (
             "deletion: revoked already, in the form for an IAM that refuses a policy that only denies",
@@ -288,6 +362,66 @@ fn how_a_role_ends() {
 }
 
 /// The second answer is asked for, and what would end the search for an earlier role is not believed before.
+impl Case {
+    /// An edit names a role made elsewhere.
+    fn made_elsewhere(&mut self) {
+        (self.spec.role, self.spec.role_arn) = (None, Some("arn:aws:iam::999999999999:role/x".into()));
+        self.generation = 2;
+    }
+}
+
+/// Nothing else says where the earlier role is, once the specification names another issuer.
+#[test]
+fn the_status_names_an_earlier_role_until_it_has_ended() {
+    let facts = |edit: fn(&mut Case)| {
+        let mut case = Case::good();
+        case.made_elsewhere();
+        edit(&mut case);
+        case.plan().facts.role
+    };
+    let elsewhere = RoleFacts { arn: Some("arn:aws:iam::999999999999:role/x".into()), name: None };
+    assert_eq!(facts(|_| {}), None, "it is being removed");
+    assert_eq!(facts(|case| case.observed.role = Err(aws_error(Class::Throttled))), None);
+    assert_eq!(facts(|case| case.account = Err(aws_error(Class::Transient))), None);
+    assert_eq!(
+        facts(|case| case.named_arn = Some("arn:aws:iam::999999999999:role/podidentity/b/former")),
+        None
+    );
+    assert_eq!(
+        facts(|case| {
+            case.spec.drift_policy = DriftPolicy::ReportOnly;
+            case.policies().attached.insert(QUEUE.into(), None);
+        }),
+        None,
+        "it stays, with what somebody added"
+    );
+    for (row, edit) in [
+        ("IAM shows none", (|case| case.observed.role = Ok(Some(RoleState::Missing))) as fn(&mut Case)),
+        ("it never had one", |case| {
+            (case.has_role, case.observed.role) = (false, Err(aws_error(Class::Transient)));
+        }),
+        ("that is known", |case| (case.memory.no_earlier_role, case.observed.role) = (true, Ok(None))),
+    ] {
+        assert_eq!(facts(edit), Some(elsewhere.clone()), "{row}");
+    }
+}
+
+/// The binding still has an earlier role, under another issuer than the specified one.
+#[test]
+fn the_statement_that_a_role_made_elsewhere_needs_names_the_specified_issuer() {
+    let mut case = Case::good();
+    case.made_elsewhere();
+    let mut view = case.view();
+    let mut specified = OidcIssuer::new("next", issuer_spec());
+    specified.spec.s3.as_mut().unwrap().bucket = "next".into();
+    let bare = specified.spec.issuer_url().trim_start_matches("https://").to_owned();
+    view.own_issuers = vec![("next".into(), Some(Arc::new(specified)))];
+    let plan = decide(&view, &case.observed, &case.memory, &case.clock, &Timings::default());
+    let role_ready = plan.conditions.iter().find(|condition| condition.type_ == C::RoleReady).unwrap();
+    let message = &role_ready.finding.message;
+    assert!(message.contains(&format!("oidc-provider/{bare}")), "{message}");
+}
+
 #[test]
 fn missing_ends_nothing_before_it_was_said_twice() {
     let mut case = Case::good();

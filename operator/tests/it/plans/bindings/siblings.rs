@@ -3,6 +3,31 @@
 use super::case::{Case, check};
 use super::*;
 
+impl Case {
+    /// The conflict was seen first so many seconds ago.
+    fn is_bound_by_another_for(&mut self, seconds: u64) {
+        self.memory.conflict_since = self.clock.instant.checked_sub(Duration::from_secs(seconds));
+    }
+}
+
+/// Two minutes after the conflict began, however old the binding is.
+#[test]
+fn the_wait_for_the_end_of_a_conflict_begins_with_it() {
+    let mut case = Case::good();
+    case.is_role_of("older");
+    case.add_sibling(|_| {});
+    let plan = case.plan();
+    assert_eq!(plan.note.conflict_since, Some(case.clock.instant));
+    assert_eq!(plan.next, Next::At(Duration::from_mins(2)));
+    case.is_bound_by_another_for(30);
+    let plan = case.plan();
+    assert_eq!(plan.note.conflict_since, case.memory.conflict_since);
+    assert_eq!(plan.next, Next::At(Duration::from_secs(90)));
+    // It has ended.
+    case.siblings.clear();
+    assert_eq!(case.plan().note.conflict_since, None);
+}
+
 /// The webhook takes the binding whose status names the role.
 #[test]
 fn a_role_that_became_another_bindings_is_not_named_any_more() {
@@ -29,10 +54,43 @@ fn one_of_several_bindings_acts() {
             "+Granted -ServiceAccountAlreadyBound -ServiceAccountAlreadyBound",
         ),
         (
-            "bound by another",
+            "an old binding, bound by another since this pass",
             |case| {
                 case.is_role_of("older");
                 case.add_sibling(|_| {});
+            },
+            &[],
+            "False ServiceAccountAlreadyBound Reconciling",
+            "+Granted -ServiceAccountAlreadyBound -ServiceAccountAlreadyBound",
+        ),
+        (
+            "bound by another for less than two minutes",
+            |case| {
+                case.is_role_of("older");
+                case.add_sibling(|_| {});
+                case.is_bound_by_another_for(119);
+            },
+            &[],
+            "False ServiceAccountAlreadyBound Reconciling",
+            "+Granted -ServiceAccountAlreadyBound -ServiceAccountAlreadyBound",
+        ),
+        (
+            "reported before this process started",
+            |case| {
+                case.is_role_of("older");
+                case.add_sibling(|_| {});
+                (case.ready_reason, case.is_stalled) = (Some(Reason::ServiceAccountAlreadyBound), true);
+            },
+            &[],
+            "False ServiceAccountAlreadyBound Stalled",
+            "+Granted -ServiceAccountAlreadyBound -ServiceAccountAlreadyBound",
+        ),
+        (
+            "bound by another for two minutes",
+            |case| {
+                case.is_role_of("older");
+                case.add_sibling(|_| {});
+                case.is_bound_by_another_for(120);
             },
             &[],
             "False ServiceAccountAlreadyBound Stalled",
@@ -85,7 +143,7 @@ fn one_of_several_bindings_acts() {
                 case.add_sibling(|sibling| (sibling.has_role, sibling.acted_on) = (false, true));
             },
             &[],
-            "False ServiceAccountAlreadyBound Stalled",
+            "False ServiceAccountAlreadyBound Reconciling",
             "+Granted -ServiceAccountAlreadyBound -ServiceAccountAlreadyBound",
         ),
         (
@@ -97,7 +155,7 @@ fn one_of_several_bindings_acts() {
                 });
             },
             &[],
-            "False ServiceAccountAlreadyBound Stalled",
+            "False ServiceAccountAlreadyBound Reconciling",
             "+Granted -ServiceAccountAlreadyBound -ServiceAccountAlreadyBound",
         ),
         (
