@@ -1,18 +1,16 @@
 //! What happens to a binding: how each scenario begins, what is done, and how it ends.
 
-use std::time::Duration;
-
 use aws_sim::State;
 use aws_sim::world::Role;
-use crds::names::{ABANDON_ANNOTATION, CONFIRM_ANNOTATION, boundary_arn, tag};
-use crds::{DeletionPolicy, InlinePolicies, OidcIssuer, OidcIssuerSpec, PodIdentityBinding};
+use crds::names::{ABANDON_ANNOTATION, CONFIRM_ANNOTATION, role_arn, tag};
+use crds::{InlinePolicies, OidcIssuer, OidcIssuerSpec, PodIdentityBinding};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::scenario::{Accounts, Specs};
-use crate::world::{ACCOUNT, CLUSTER, Flags, QUEUE, STORAGE, World, issuer};
+use super::scenario::Specs;
+use crate::world::{ACCOUNT, CLUSTER, QUEUE, STORAGE, World};
 
 /// What happens to a binding while its issuer is Ready.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,6 +19,10 @@ pub enum Change {
     Make,
     /// It is made with a role in another account.
     MakeElsewhere,
+    /// A grant covers it for the first time.
+    Grant,
+    /// Somebody else's role of its name is removed.
+    Free,
     /// It is made again after its role was kept.
     MakeAgain,
     /// Policies, session limit and description are edited.
@@ -41,6 +43,10 @@ pub enum Change {
     UseRole,
     /// It makes its own role instead of using one of another tool.
     MakeRole,
+    /// It uses the role that it made by its ARN.
+    UseOwnRole,
+    /// It makes the role again that it used by its ARN.
+    MakeOwnRole,
     /// The issuer names another permissions boundary.
     Bound,
     /// No grant covers it any more.
@@ -53,6 +59,10 @@ pub enum Change {
     GetGrant,
     /// Its `ServiceAccount` is deleted and made again.
     ReplaceAccount,
+    /// A pod is made that runs without the identity.
+    MissPod,
+    /// The last pod that runs without the identity ends.
+    EndPod,
     /// Its workload, which runs without the identity, is to be restarted.
     Restart,
     /// It is deleted.
@@ -63,6 +73,12 @@ pub enum Change {
     Release,
     /// It is deleted while another one with the same specification waits.
     HandOver,
+    /// The same with another specification.
+    TakeOver,
+    /// It is deleted, and uses a role of another tool.
+    DeleteUser,
+    /// It is being deleted, and its role is taken out of an instance profile.
+    Unblock,
     /// It is deleted while somebody else has attached a policy to its role, and `spec.driftPolicy` is `ReportOnly`.
     DeleteChanged,
     /// It is deleted after its issuer.
@@ -71,9 +87,11 @@ pub enum Change {
     Abandon,
 }
 
-pub const ALL: [Change; 26] = [
+pub const ALL: [Change; 35] = [
     Change::Make,
     Change::MakeElsewhere,
+    Change::Grant,
+    Change::Free,
     Change::MakeAgain,
     Change::Edit,
     Change::Repair,
@@ -84,32 +102,39 @@ pub const ALL: [Change; 26] = [
     Change::EndMove,
     Change::UseRole,
     Change::MakeRole,
+    Change::UseOwnRole,
+    Change::MakeOwnRole,
     Change::Bound,
     Change::LoseGrant,
     Change::Relabel,
     Change::Confirm,
     Change::GetGrant,
     Change::ReplaceAccount,
+    Change::MissPod,
+    Change::EndPod,
     Change::Restart,
     Change::Delete,
     Change::Retain,
     Change::Release,
     Change::HandOver,
+    Change::TakeOver,
+    Change::DeleteUser,
+    Change::Unblock,
     Change::DeleteChanged,
     Change::DeleteLast,
     Change::Abandon,
 ];
 
-const AUDIENCE: &str = "vault";
-const WORKLOAD: &str = "web";
+pub(super) const AUDIENCE: &str = "vault";
+pub(super) const WORKLOAD: &str = "web";
 /// The name of a boundary.
-const STRICT: &str = "strict";
+pub(super) const STRICT: &str = "strict";
 
 /// Bindings that lose their grant at once: the fewest for which an administrator is asked.
 const MANY: usize = 6;
 
 /// The issuer with a grant for everything that the bindings here ask for, or with none.
-fn issuer_spec(specs: &Specs, granted: bool) -> OidcIssuerSpec {
+pub(super) fn issuer_spec(specs: &Specs, granted: bool) -> OidcIssuerSpec {
     let mut spec = specs.default.clone();
     spec.grants[0].inline_policies = Some(InlinePolicies::Allow);
     spec.grants[0].max_session_duration = Some(std::time::Duration::from_hours(4).into());
@@ -117,7 +142,7 @@ fn issuer_spec(specs: &Specs, granted: bool) -> OidcIssuerSpec {
     spec
 }
 
-fn binding(fields: &Value) -> Value {
+pub(super) fn binding(fields: &Value) -> Value {
     let inline = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": "*"}]});
     let mut spec = json!({
         "serviceAccountName": "app",
@@ -128,163 +153,17 @@ fn binding(fields: &Value) -> Value {
 }
 
 /// It uses a role that another tool has made.
-fn with_role_of_another_tool() -> Value {
+pub(super) fn with_role_of_another_tool() -> Value {
     json!({"serviceAccountName": "app", "roleARN": format!("arn:aws:iam::{ACCOUNT}:role/other")})
 }
 
 impl Change {
-    /// AWS and cluster at the beginning, with a running operator. Returns once everything before the change is done.
-    pub async fn prepare(
-        self,
-        world: &mut World,
-        specs: &Specs,
-        accounts: &Accounts,
-        own: &aws_credential_types::Credentials,
-    ) {
-        accounts.restore(world);
-        let no_annotations = Patch::Merge(json!({"metadata": {"annotations": null}}));
-        world.accounts().patch("app", &PatchParams::default(), &no_annotations).await.unwrap();
-        let mut default = issuer_spec(specs, true);
-        if matches!(self, Self::MoveAudience | Self::EndMove) {
-            default.audiences.push(AUDIENCE.into());
-        }
-        if self == Self::Relabel {
-            default.grants[0].namespaces =
-                serde_json::from_value(json!({"selector": {"matchLabels": {"team": "a"}}})).unwrap();
-            world.label_namespace(json!({"team": "a"})).await;
-        }
-        if self == Self::DeleteLast {
-            default.deletion_policy = DeletionPolicy::Retain;
-        }
-        // The statuses of all say that their grant is lost before the time is over.
-        world.timings.grant_loss =
-            if self == Self::Confirm { Duration::from_hours(1) } else { Duration::ZERO };
-        world.apply_issuer(&default).await;
-        let mut next = specs.next.clone();
-        next.grants.clone_from(&default.grants);
-        world.apply_issuer_as("next", &next).await;
-        if self == Self::MakeElsewhere {
-            world.apply_issuer_as("second", &specs.second).await;
-        }
-        if self == Self::Restart {
-            world.deployment(WORKLOAD, "app").await;
-            world.pod_of(WORKLOAD, "web-1", "app").await;
-        }
-        world.start_as(own.clone()).await;
-        world.issuer_is("Ready").await;
-        let policies = match self {
-            Self::Make => return,
-            Self::MakeElsewhere => return world.issuer_named_is("second", "Ready").await,
-            Self::Retain | Self::MakeAgain => json!({"deletionPolicy": "Retain"}),
-            Self::Release => json!({"deletionPolicy": "Release"}),
-            Self::Report | Self::DeleteChanged => json!({"driftPolicy": "ReportOnly"}),
-            _ => json!({}),
-        };
-        let spec = if self == Self::MakeRole { with_role_of_another_tool() } else { binding(&policies) };
-        world.apply_binding("app", spec).await;
-        world.binding_is("app", "Ready").await;
-        self.prepare_role(world, specs, own).await;
-    }
-
-    /// What a scenario needs beside a binding that is Ready.
-    async fn prepare_role(self, world: &mut World, specs: &Specs, own: &aws_credential_types::Credentials) {
-        let name = world.role_name("app").to_lowercase();
-        let change = |sim: &aws_sim::Sim, change: fn(&mut Role)| {
-            sim.change(|state| change(state.roles.get_mut(&name).unwrap()));
-        };
-        match self {
-            Self::GetGrant => {
-                world.apply_issuer(&issuer_spec(specs, false)).await;
-                world.binding_is("app", "Revoked").await;
-            }
-            Self::HandOver => {
-                world.apply_binding("renamed", binding(&json!({}))).await;
-                world.binding_is("renamed", "ServedByOlderBinding").await;
-            }
-            Self::MakeAgain => world.unbind("app").await,
-            Self::Confirm => {
-                for name in others() {
-                    if world.accounts().get_opt(&name).await.unwrap().is_none() {
-                        world.service_account(&world.namespace, &name).await;
-                    }
-                    world.apply_binding(&name, binding(&json!({"serviceAccountName": name}))).await;
-                }
-                for name in others() {
-                    world.binding_is(&name, "Ready").await;
-                }
-                world.apply_issuer(&issuer_spec(specs, false)).await;
-                for name in others().chain(["app".into()]) {
-                    world.binding_is(&name, "GrantLost").await;
-                }
-                world.stop().await;
-                world.timings.grant_loss = Duration::ZERO;
-                world.start_as(own.clone()).await;
-                for name in others().chain(["app".into()]) {
-                    world.binding_is(&name, "GrantChangeSuspicious").await;
-                }
-            }
-            Self::Quarantine => {
-                world.stop().await;
-                change(&world.sim, |role| {
-                    let deny = json!({"Effect": "Deny", "Action": "*", "Resource": "*"});
-                    let document = json!({"Version": "2012-10-17", "Statement": [deny]});
-                    role.inline.insert("AWSRevokeOlderSessions".into(), document);
-                    role.attached.push(QUEUE.into());
-                    role.description = "x".into();
-                });
-            }
-            // What no grant covers would be put back.
-            Self::Report => {
-                world.stop().await;
-                change(&world.sim, |role| {
-                    role.attached = vec![QUEUE.into()];
-                    role.description = "x".into();
-                });
-            }
-            Self::Repair => {
-                world.stop().await;
-                change(&world.sim, |role| {
-                    role.trust = json!({"Version": "2012-10-17", "Statement": []});
-                    role.boundary = Some("arn:aws:iam::aws:policy/AdministratorAccess".into());
-                    role.attached = vec![QUEUE.into()];
-                    role.inline.clear();
-                    (role.description, role.max_session_duration) = ("x".into(), 43_200);
-                });
-            }
-            Self::EndMove => {
-                world.apply_binding("app", binding(&json!({"audience": AUDIENCE}))).await;
-                world.binding_is("app", "Ready").await;
-                world.stop().await;
-                change(&world.sim, |role| {
-                    "1".clone_into(role.tags.get_mut(tag::FORMER_UNTIL).unwrap());
-                });
-            }
-            Self::DeleteChanged => {
-                world.stop().await;
-                // The list of roles shows the description, and the role is read.
-                change(&world.sim, |role| {
-                    role.attached.push(QUEUE.into());
-                    role.description = "x".into();
-                });
-                world.start().await;
-                world.binding_is("app", "DriftDetected").await;
-            }
-            Self::Bound => {
-                put_strict_boundary(world);
-                let both = bounded(specs).map(|(name, spec)| issuer(name, &spec));
-                world.bootstrap_all(&both, Flags::default(), &world.client).await.unwrap();
-            }
-            Self::Restart => {
-                world.missing("app", 1).await;
-            }
-            _ => {}
-        }
-    }
-
     /// What is done once trouble may come.
     pub async fn begin(self, world: &mut World, specs: &Specs, own: &aws_credential_types::Credentials) {
         match self {
-            Self::Make | Self::MakeRole => world.apply_binding("app", binding(&json!({}))).await,
+            Self::Make | Self::MakeRole | Self::MakeOwnRole => {
+                world.apply_binding("app", binding(&json!({}))).await;
+            }
             Self::MakeAgain => {
                 world.apply_binding("app", binding(&json!({"deletionPolicy": "Retain"}))).await;
             }
@@ -310,6 +189,15 @@ impl Change {
                 world.apply_binding("app", binding(&json!({"audience": AUDIENCE}))).await;
             }
             Self::UseRole => world.apply_binding("app", with_role_of_another_tool()).await,
+            Self::UseOwnRole => world.apply_binding("app", with_own_role(world)).await,
+            Self::Free => {
+                let name = world.role_name("app").to_lowercase();
+                world.sim.change(|state| drop(state.roles.remove(&name)));
+            }
+            Self::Unblock => {
+                let name = world.role_name("app").to_lowercase();
+                world.sim.change(|state| state.roles.get_mut(&name).unwrap().instance_profiles.clear());
+            }
             Self::Bound => {
                 for (name, spec) in bounded(specs) {
                     world.apply_issuer_as(name, &spec).await;
@@ -321,13 +209,24 @@ impl Change {
                 let generation = world.issuers().get("default").await.unwrap().metadata.generation.unwrap();
                 annotate_issuer(world, CONFIRM_ANNOTATION, &format!("{generation}:{MANY}")).await;
             }
-            Self::GetGrant => world.apply_issuer(&issuer_spec(specs, true)).await,
+            Self::Grant | Self::GetGrant => world.apply_issuer(&issuer_spec(specs, true)).await,
             Self::ReplaceAccount => {
                 world.accounts().delete("app", &DeleteParams::default()).await.unwrap();
                 world.service_account(&world.namespace, "app").await;
             }
+            Self::MissPod => world.pod_of(WORKLOAD, "web-1", "app").await,
+            Self::EndPod => {
+                let at_once = DeleteParams::default().grace_period(0);
+                world.pods().delete("web-1", &at_once).await.unwrap();
+            }
             Self::Restart => world.annotate_binding("app", Some("true")).await,
-            Self::Delete | Self::Retain | Self::Release | Self::HandOver | Self::DeleteChanged => {
+            Self::Delete
+            | Self::Retain
+            | Self::Release
+            | Self::HandOver
+            | Self::TakeOver
+            | Self::DeleteUser
+            | Self::DeleteChanged => {
                 world.bindings().delete("app", &DeleteParams::default()).await.unwrap();
             }
             Self::DeleteLast => {
@@ -352,6 +251,10 @@ impl Change {
             | Self::Move
             | Self::MoveAudience
             | Self::UseRole
+            | Self::UseOwnRole
+            | Self::MakeOwnRole
+            | Self::Grant
+            | Self::Free
             | Self::GetGrant => world.binding_is("app", "Ready").await,
             // Its status does not change.
             Self::Repair => {
@@ -390,6 +293,8 @@ impl Change {
                 world.until(&world.accounts(), "app", "its annotations", annotated).await;
                 world.binding_is("app", "Ready").await;
             }
+            Self::MissPod => drop(world.missing("app", 1).await),
+            Self::EndPod => drop(world.missing("app", 0).await),
             Self::Restart => {
                 let restarted = |deployment: Option<&Deployment>| {
                     deployment.is_some_and(|deployment| deployment.metadata.generation == Some(2))
@@ -401,13 +306,16 @@ impl Change {
             | Self::Retain
             | Self::Release
             | Self::HandOver
+            | Self::TakeOver
+            | Self::DeleteUser
+            | Self::Unblock
             | Self::DeleteLast
             | Self::Abandon => {
                 let gone = |binding: Option<&PodIdentityBinding>| binding.is_none();
                 world.until(&world.bindings(), "app", "its end", gone).await;
             }
         }
-        if self == Self::HandOver {
+        if matches!(self, Self::HandOver | Self::TakeOver) {
             world.binding_is("renamed", "Ready").await;
         }
         if self == Self::DeleteLast {
@@ -417,8 +325,14 @@ impl Change {
     }
 }
 
+/// It uses the role of its name by its ARN.
+pub(super) fn with_own_role(world: &World) -> Value {
+    let arn = role_arn("aws", ACCOUNT, CLUSTER, &world.namespace, "app");
+    json!({"serviceAccountName": "app", "roleARN": arn})
+}
+
 /// The bindings, and `ServiceAccount`s, that lose their grant together with `app`.
-fn others() -> impl Iterator<Item = String> {
+pub(super) fn others() -> impl Iterator<Item = String> {
     (1..MANY).map(|number| format!("app-{number}"))
 }
 
@@ -436,17 +350,8 @@ pub async fn remove_workloads(world: &World) -> Vec<Option<i64>> {
     all.into_iter().map(|deployment| deployment.metadata.generation).collect()
 }
 
-/// Puts a boundary that denies what ours denies, and more.
-fn put_strict_boundary(world: &World) {
-    let default = boundary_arn("aws", ACCOUNT, CLUSTER);
-    let mut document = world.sim.state().policies[&default].document().clone();
-    let more = json!({"Effect": "Deny", "Action": "ec2:*", "Resource": "*"});
-    document["Statement"].as_array_mut().unwrap().push(more);
-    world.sim.put_managed_policy(STRICT, document);
-}
-
 /// Both issuers with that boundary.
-fn bounded(specs: &Specs) -> [(&'static str, OidcIssuerSpec); 2] {
+pub(super) fn bounded(specs: &Specs) -> [(&'static str, OidcIssuerSpec); 2] {
     let with = |spec: &OidcIssuerSpec| OidcIssuerSpec {
         permissions_boundary: Some(format!("arn:aws:iam::{ACCOUNT}:policy/{STRICT}")),
         grants: issuer_spec(specs, true).grants,

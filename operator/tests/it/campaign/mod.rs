@@ -7,6 +7,7 @@
 //! and another value those whose name contains it, or one of several texts with `|` between them.
 
 mod binding;
+mod prepare;
 mod scenario;
 mod trouble;
 

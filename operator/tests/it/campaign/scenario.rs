@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use aws_sim::{Sim, State};
 use crds::condition::ConditionType as C;
 use crds::conditions::is_true;
-use crds::names::ABANDON_ANNOTATION;
+use crds::names::{ABANDON_ANNOTATION, role_path, tag};
 use crds::{DeletionPolicy, KeyState, OidcIssuer, OidcIssuerSpec, PublishedKey};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{DeleteParams, Patch, PatchParams};
-use operator::adopt::{self, Resource};
+use operator::adopt::{self, BindingRole, Resource};
 use operator::oidc::Keys;
 use operator::oidc::jwk::thumbprint;
 use operator::terminal::Terminal;
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::binding::{self, Change};
 use crate::accounts::{OTHER, second};
 use crate::issuer::provider_arn;
-use crate::world::{BUCKET, Flags, World, issuer};
+use crate::world::{ACCOUNT, BUCKET, CLUSTER, Flags, STORAGE, World, issuer};
 
 /// What happens to an issuer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,11 +52,15 @@ pub enum Scenario {
     AdoptBucket,
     /// `operator adopt provider`.
     AdoptProvider,
+    /// `operator adopt role`.
+    AdoptRole,
+    /// `operator orphans --delete`.
+    DeleteOrphan,
     /// A change of a binding while its issuer is Ready.
     Binding(Change),
 }
 
-const OF_ISSUERS: [Scenario; 14] = [
+const OF_ISSUERS: [Scenario; 16] = [
     Scenario::Create,
     Scenario::Repair,
     Scenario::Edit,
@@ -71,6 +75,8 @@ const OF_ISSUERS: [Scenario; 14] = [
     Scenario::Teardown,
     Scenario::AdoptBucket,
     Scenario::AdoptProvider,
+    Scenario::AdoptRole,
+    Scenario::DeleteOrphan,
 ];
 
 /// All scenarios.
@@ -83,7 +89,13 @@ impl Scenario {
     pub fn is_command(self) -> bool {
         matches!(
             self,
-            Self::Bootstrap | Self::Recover | Self::Teardown | Self::AdoptBucket | Self::AdoptProvider
+            Self::Bootstrap
+                | Self::Recover
+                | Self::Teardown
+                | Self::AdoptBucket
+                | Self::AdoptProvider
+                | Self::AdoptRole
+                | Self::DeleteOrphan
         )
     }
 
@@ -201,6 +213,16 @@ pub async fn prepare(scenario: Scenario, world: &World, specs: &Specs, accounts:
         Scenario::AdoptProvider => world.sim.change(|state| {
             state.providers.get_mut(&provider_arn()).unwrap().tags = BTreeMap::new();
         }),
+        Scenario::AdoptRole => {
+            let role = world.role_name("app");
+            world.sim.put_role(&role_path(CLUSTER), &role, json!({}), &[]);
+            world.apply_issuer(default).await;
+            world.bind("app", &[]).await;
+        }
+        Scenario::DeleteOrphan => {
+            put_orphan(world, default);
+            world.apply_issuer(default).await;
+        }
         Scenario::Edit | Scenario::Delete | Scenario::Abandon | Scenario::Teardown | Scenario::Binding(_) => {
         }
     }
@@ -226,6 +248,30 @@ pub async fn prepare(scenario: Scenario, world: &World, specs: &Specs, accounts:
         }
         _ => {}
     }
+}
+
+/// A role of a binding that does not exist.
+fn put_orphan(world: &World, issuer: &OidcIssuerSpec) {
+    let name = world.role_name("app");
+    let trust = json!({"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": ACCOUNT}},
+    ]});
+    world.sim.put_role(&role_path(CLUSTER), &name, trust, &[STORAGE]);
+    let tags = [
+        (tag::CLUSTER, CLUSTER.to_owned()),
+        (tag::KIND, "PodIdentityBinding".to_owned()),
+        (tag::NAMESPACE, world.namespace.clone()),
+        (tag::NAME, "app".to_owned()),
+        (tag::ISSUER, issuer.issuer_url()),
+    ];
+    world.sim.change(|state| {
+        let role = state.roles.get_mut(&name.to_lowercase()).unwrap();
+        role.tags = tags.map(|(key, value)| (key.to_owned(), value)).into();
+        for (policy, effect) in [("read", "Allow"), ("quarantine", "Deny")] {
+            let statement = json!({"Effect": effect, "Action": "s3:GetObject", "Resource": "*"});
+            role.inline.insert(policy.into(), json!({"Version": "2012-10-17", "Statement": [statement]}));
+        }
+    });
 }
 
 fn publish_former(sim: &Sim) {
@@ -270,10 +316,18 @@ fn tamper(state: &mut State) {
 /// The command of a scenario, run to its end.
 pub async fn command(scenario: Scenario, world: &World, spec: &OidcIssuerSpec) -> anyhow::Result<()> {
     let default = issuer("default", spec);
+    let role;
     let resource = match scenario {
         Scenario::Teardown => return world.teardown(spec, false).await.map(drop),
         Scenario::AdoptBucket => Resource::Bucket(&default),
         Scenario::AdoptProvider => Resource::Provider(&default),
+        Scenario::AdoptRole => {
+            role = BindingRole::read(&world.client, &world.namespace, "app").await?;
+            Resource::Role(&role)
+        }
+        // Once it is removed, it is not named again.
+        Scenario::DeleteOrphan if world.role().is_none() => return Ok(()),
+        Scenario::DeleteOrphan => return world.orphans(&[&world.role_name("app")]).await.map(drop),
         _ => return world.bootstrap_with(spec, Flags::default(), &world.client).await.map(drop),
     };
     let accounts = world.administrator().await;

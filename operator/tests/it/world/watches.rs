@@ -16,8 +16,8 @@ use tokio_util::codec::{FramedRead, LinesCodec};
 use tokio_util::io::StreamReader;
 use tokio_util::sync::CancellationToken;
 
-/// The watched kinds that decide on what is in AWS.
-const RESOURCES: [&str; 4] = ["oidcissuers", "podidentitybindings", "serviceaccounts", "namespaces"];
+/// The watched kinds that decide on what is in AWS, and pods.
+const RESOURCES: [&str; 5] = ["oidcissuers", "podidentitybindings", "serviceaccounts", "namespaces", "pods"];
 
 /// What is read of an event. A tenant can make an object that no value can hold.
 #[derive(Deserialize)]
