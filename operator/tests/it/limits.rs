@@ -47,8 +47,8 @@ async fn calls_stay_within_the_rate_with_the_sdk_s_retries_and_one_tenant_does_n
     world.until(&others, "app", "Ready", is_ready).await;
     let all = world.bindings().list(&ListParams::default()).await.unwrap();
     let before = all.iter().filter(|binding| is_ready(Some(binding))).count();
-    // Eight passes run at once. Without turns it would be the last.
-    assert!(before <= MANY / 2, "{before} of the other tenant's bindings were Ready before");
+    // Eight passes run at once, and those that began earlier end before. Without turns it would be the last.
+    assert!(before <= 2 * 8, "{before} of the other tenant's bindings were Ready before");
 
     for name in &names {
         world.until(&world.bindings(), name, "Ready", is_ready).await;

@@ -309,6 +309,7 @@ async fn apply_all(tenancy: &Tenancy, has_rules: bool) -> (usize, usize) {
     let mut failures = Vec::new();
     let (mut refused, mut accepted) = (0, 0);
     let all = manifests(tenancy);
+    assert!(all.len() >= 30, "{}", all.len());
     for grants in [Grants::Narrow, Grants::Wide] {
         tenancy.grant(grants).await;
         tenancy.world.issuer_is("Ready").await;
