@@ -28,12 +28,18 @@ pub fn issuer(binding: &PodIdentityBinding) -> &str {
     }
 }
 
-/// Whether a binding uses an issuer, or asks for it. One that uses a role made elsewhere uses that of its earlier role until that has ended.
+/// Name of the `OidcIssuer` under which the binding has its role. One that uses a role made elsewhere has an earlier role until that has ended.
 #[must_use]
-pub fn uses_issuer(binding: &PodIdentityBinding, name: &str) -> bool {
+pub fn issuer_of_role(binding: &PodIdentityBinding) -> &str {
     let has_earlier_role = binding.spec.role_arn.is_some() && binding.has_role();
     let of_earlier_role = || binding.status.as_ref().filter(|_| has_earlier_role)?.issuer.as_deref();
-    binding.spec.issuer_name() == name || issuer(binding) == name || of_earlier_role() == Some(name)
+    of_earlier_role().unwrap_or_else(|| issuer(binding))
+}
+
+/// Whether a binding uses an issuer, or asks for it.
+#[must_use]
+pub fn uses_issuer(binding: &PodIdentityBinding, name: &str) -> bool {
+    binding.spec.issuer_name() == name || issuer_of_role(binding) == name
 }
 
 /// The status of a binding that has a role and whose specification, as it is now, the operator has not brought into effect.

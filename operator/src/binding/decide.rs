@@ -371,17 +371,13 @@ fn use_existing_role<'a>(
 ) -> Decision<'a> {
     let arn = view.spec().role_arn.clone().unwrap_or_default();
     let mut steps: Vec<Step> = (!view.object.finalizer).then_some(Step::AddFinalizer).into_iter().collect();
-    let (mut next, mut no_earlier_role, mut kept) = (Next::At(timings.look_again()), false, None);
+    let (mut next, mut no_earlier_role) = (Next::At(timings.look_again()), false);
     match (&view.target, &observed.role) {
         _ if view.keeps_role() || view.former_role().is_some() => {}
         (Ok(target), Ok(Some(RoleState::Found(role, policies)))) if target.owns(role).is_ok() => {
-            kept = removal::added(view, target, policies.as_ref());
-            let changes = match &kept {
-                // It is not used any more, whatever is decided about the policies.
-                Some(_) => target.revocation(role),
-                None => target.give_up(view.spec().deletion_policy, role, policies.as_ref()),
-            };
-            no_earlier_role = changes.is_empty() && kept.is_none();
+            let policy = view.spec().deletion_policy;
+            let changes = target.give_up(policy, role, policies.as_ref(), memory.boundary_first);
+            no_earlier_role = changes.is_empty();
             steps.extend(changes.into_iter().map(Step::Change));
         }
         (Ok(target), Ok(Some(RoleState::Found(role, _)))) if target.unknown_issuer(role).is_some() => {}
@@ -394,20 +390,13 @@ fn use_existing_role<'a>(
     }
     let (annotations, wait) = annotate(view, observed, memory, &arn, clock, timings);
     steps.extend(annotations);
-    let summary = match kept {
-        Some(kept) => Summary::Stalled(Finding::new(
-            Reason::DriftDetected,
-            format!(
-                "spec.roleARN is passed to pods. The earlier role lets nobody in any more, and stays: {kept}"
-            ),
-        )),
-        None => Summary::ready(
-            "spec.roleARN is passed to pods unchanged; that role's trust policy must allow this ServiceAccount",
-        ),
-    };
+    let summary = Summary::ready(
+        "spec.roleARN is passed to pods unchanged; that role's trust policy must allow this ServiceAccount",
+    );
     let next = Next::read_back(&steps, next).no_later_than(wait);
     // The status names the earlier role until it has ended: nothing else says where it is, once the specification names another issuer.
-    let has_ended = no_earlier_role || memory.no_earlier_role || !view.binding.has_role();
+    let has_ended =
+        no_earlier_role || memory.no_earlier_role || view.never_had_role() || !view.binding.has_role();
     let stays = view.keeps_role() && view.former_role().is_none();
     let facts = (has_ended || stays).then_some(RoleFacts { arn: Some(arn), name: None });
     Decision { steps, facts, next, no_earlier_role, ..Decision::nothing(summary, timings) }

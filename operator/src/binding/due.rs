@@ -35,7 +35,9 @@ pub fn due(view: &View, memory: &Memory, listed: Option<Listed>, clock: &Clock, 
         return Due { role: earlier_role, policies: earlier_role };
     }
     // What no grant covers may be revoked: it is read when that begins, and again before something is changed (`is_old`).
-    let is_reported = view.grant.is_err() && view.ready_reason().is_some_and(granted::is_refusal);
+    let is_reported = memory.in_spec.is_none()
+        && view.grant.is_err()
+        && view.ready_reason().is_some_and(granted::is_refusal);
     // A role that was missing or another owner's: whatever wakes the binding may have changed that.
     let is_in_doubt = memory.absent_since.is_some() || (view.grant.is_err() && !is_reported);
     if let (Some(in_spec), Ok(target)) = (&memory.in_spec, &view.target) {
@@ -140,7 +142,7 @@ pub fn recorded_digest(
     let is_shown = match summary {
         Summary::Ready(finding) => finding.reason == Reason::ForeignDeny,
         Summary::Reconciling(_) => false,
-        Summary::Stalled(finding) => finding.reason == Reason::DriftDetected && view.wants_role(),
+        Summary::Stalled(finding) => finding.reason == Reason::DriftDetected,
     };
     let is_ready = matches!(summary, Summary::Ready(_));
     // The role stays as it was.

@@ -117,7 +117,7 @@ impl Kind for Binding {
         }
         let service_account = &object.spec.service_account_name;
         // A role is removed under the issuer under which it was made.
-        let (name, recorded) = (object.spec.issuer_name(), in_effect::issuer(object));
+        let (name, recorded) = (object.spec.issuer_name(), in_effect::issuer_of_role(object));
         let own_issuers = [name, recorded].map(|name| (name.to_owned(), cluster.issuer(name)));
         let (named, made_under) =
             (own_issuers[0].1.clone(), losses::made_under(object, own_issuers[1].1.clone()));
@@ -263,6 +263,9 @@ impl Kind for Binding {
     fn step_failed(failure: &Failure<'_, Self>, memory: &mut Memory, _: &Timings) -> (Vec<Wanted>, Next) {
         let Failure { plan, view, error, repeated, .. } = failure;
         (memory.role, memory.policies, memory.in_spec) = (None, None, None); // what was known is in doubt
+        // Another failure, such as that of the boundary, lets the trust policy be tried first again.
+        memory.boundary_first =
+            error.operation == "iam:UpdateAssumeRolePolicy" && error.class == Class::Denied;
         // A role of that name exists: this operator made it before a crash, or it has another owner. It is read at once.
         let at_once = error.class == Class::AlreadyExists && !repeated;
         let next = if at_once { Next::LookAgain } else { Next::BackOff };
@@ -306,7 +309,7 @@ async fn stay_with_role(view: &mut View, object: &PodIdentityBinding, context: &
         }
     }
     // Of several, the one under which it was made; if that has ended, one that grants what the binding asks for.
-    let recorded = in_effect::issuer(object);
+    let recorded = in_effect::issuer_of_role(object);
     let labels = view.labels.as_deref();
     let grants = |issuer: &OidcIssuer| {
         granted::check_grant(&view.object.namespace, labels, &object.spec, Ok(issuer)).is_ok()

@@ -216,7 +216,7 @@ impl View {
             (annotation::ROLE_ARN.to_owned(), role_arn.to_owned()),
             (annotation::STS_REGIONAL_ENDPOINTS.to_owned(), regional.to_string()),
         ]);
-        let default = self.issuer.as_ref().map(|issuer| issuer.spec.audience());
+        let default = self.issuer_of_pods().map(|issuer| issuer.spec.audience());
         if let Some(audience) =
             spec.audience.as_deref().or(default).filter(|audience| *audience != names::DEFAULT_AUDIENCE)
         {
@@ -329,6 +329,8 @@ pub struct Memory {
     pub policies: Option<Box<(RolePolicies, Instant)>>,
     /// Whether the role is read whatever is known of it.
     pub reads_again: bool,
+    /// Whether the boundary is put in place before the trust policy is closed, which IAM has refused.
+    pub boundary_first: bool,
     /// Whether this process has had a pass that knew the role: only the first one believes the status.
     pub begun: bool,
     /// That the role was read as specified; then `role` and `policies` are not kept.

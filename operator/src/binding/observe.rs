@@ -64,7 +64,10 @@ pub async fn observe(
             Ok(Some(RoleState::AsSpecified))
         }
         (Ok(target), Some(account)) => role(account, target, memory, due, clock, timings).await,
-        (Err(Unresolved::Account(error)), _) => Err(error.clone()),
+        (Err(Unresolved::Account(error)), _) => {
+            memory.reads_again |= due.role;
+            Err(error.clone())
+        }
         (Err(Unresolved::NoIssuer | Unresolved::NotNeeded | Unresolved::Abandoned), _) | (Ok(_), None) => {
             Ok(None)
         }

@@ -72,17 +72,21 @@ pub(super) fn decide<'a>(
             }
             let policy = view.spec().deletion_policy;
             let delete = policy == RoleDeletionPolicy::Delete;
+            let give_up = || target.give_up(policy, role, policies.as_ref(), memory.boundary_first);
             let (revocation, rest) = match policy {
                 // A binding that uses the role by its ARN goes on, with our tags or without.
                 _ if keeps_role && policy != RoleDeletionPolicy::Release => (Vec::new(), Vec::new()),
                 // No new session begins while the rest is removed.
-                RoleDeletionPolicy::Delete => (target.revocation(role), target.removal(policies.as_ref())),
-                RoleDeletionPolicy::Retain => (target.give_up(policy, role, policies.as_ref()), Vec::new()),
-                RoleDeletionPolicy::Release => (Vec::new(), target.give_up(policy, role, policies.as_ref())),
+                RoleDeletionPolicy::Delete => {
+                    (target.revocation(role, memory.boundary_first), target.removal(policies.as_ref()))
+                }
+                RoleDeletionPolicy::Retain => (give_up(), Vec::new()),
+                RoleDeletionPolicy::Release => (Vec::new(), give_up()),
             };
             if let Some(added) = added(view, target, policies.as_ref()).filter(|_| !keeps_role) {
                 // It is not used any more, whatever is decided about the policies.
-                decision.steps = target.revocation(role).into_iter().map(Step::Change).collect();
+                decision.steps =
+                    target.revocation(role, memory.boundary_first).into_iter().map(Step::Change).collect();
                 decision.summary = Summary::Reconciling(Finding::new(Reason::DeletionBlocked, added));
                 return decision;
             }
@@ -113,10 +117,12 @@ pub(super) fn decide<'a>(
 }
 
 /// Policies that somebody else has added, where `spec.driftPolicy` is `ReportOnly` and the deletion of the role would remove them.
-pub(super) fn added(view: &View, target: &Target, policies: Option<&RolePolicies>) -> Option<String> {
-    if view.spec().drift_policy != DriftPolicy::ReportOnly
-        || view.spec().deletion_policy != RoleDeletionPolicy::Delete
-    {
+fn added(view: &View, target: &Target, policies: Option<&RolePolicies>) -> Option<String> {
+    let spec = view.spec();
+    let reports =
+        spec.drift_policy == DriftPolicy::ReportOnly && spec.deletion_policy == RoleDeletionPolicy::Delete;
+    // Of a role that an edit has given up, nothing says any more which policies were specified.
+    if !reports || spec.role.is_none() {
         return None;
     }
     let policies = policies?;

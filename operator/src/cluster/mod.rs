@@ -267,7 +267,7 @@ impl Cluster {
                 Event::Delete(binding) => {
                     let (namespace, name) = key(binding);
                     self.index(|references| references.remove(&namespace, &name));
-                    let issuers = [binding.spec.issuer_name(), in_effect::issuer(binding)];
+                    let issuers = [binding.spec.issuer_name(), in_effect::issuer_of_role(binding)];
                     wake_issuers.wake(issuers.map(ObjectRef::new));
                     let others = self.on_service_account(&namespace, &binding.spec.service_account_name);
                     if others.is_empty() {

@@ -3,15 +3,15 @@
 
 use aws_sim::{Fault, FaultKind, Sim};
 use crds::condition::ConditionType as C;
-use crds::names::{operator_role_arn, operator_role_name, role_name};
-use crds::{OidcIssuerSpec, Reason};
-use kube::api::DeleteParams;
+use crds::names::{ABANDON_ANNOTATION, operator_role_arn, operator_role_name, role_name};
+use crds::{OidcIssuerSpec, PodIdentityBinding, Reason};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use operator::bootstrap::register_only;
 use operator::issuer_file;
 use serde_json::json;
 
 use crate::issuer::{managed, provider_arn};
-use crate::world::{ACCOUNT, CLUSTER, Flags, STORAGE, World, apply, issuer};
+use crate::world::{ACCOUNT, CLUSTER, Flags, STORAGE, World, apply, issuer, read_only_policy};
 
 pub const OTHER: &str = "999999999999";
 const POLICY: &str = "arn:aws:iam::999999999999:policy/storage";
@@ -149,6 +149,42 @@ async fn an_earlier_role_in_another_account_ends_although_a_call_fails_after_the
         assert_eq!((counts["iam:DeleteRole"] >= 1, counts.get("iam:CreateRole")), (true, None), "{action}");
         world.unbind("app").await;
     }
+}
+
+/// The binding uses a role made elsewhere, and its earlier role is in an account that is lost: neither keeps the other from its end.
+#[tokio::test]
+async fn an_earlier_role_in_a_lost_account_keeps_neither_binding_nor_issuer() {
+    let world = World::ready().await;
+    let other = world.sim.account(OTHER);
+    world.bootstrap_second(&other).await.unwrap();
+    apply(&world.issuers(), "second", json!(second(&world))).await.unwrap();
+    world.issuer_named_is("second", "Ready").await;
+    let made = json!({"serviceAccountName": "app", "issuerRef": {"name": "second"}, "role": {"policyARNs": [POLICY]}});
+    other.put_managed_policy("storage", read_only_policy());
+    world.apply_binding("app", made).await;
+    world.binding_is("app", "Ready").await;
+    let name = role_name(CLUSTER, &world.namespace, "app");
+    world.sim.inject(Fault::on("iam", "GetRole", FaultKind::server_error()));
+    let elsewhere = "arn:aws:iam::111122223333:role/terraform/app";
+    world.apply_binding("app", json!({"serviceAccountName": "app", "roleARN": elsewhere})).await;
+    let uses = |b: Option<&PodIdentityBinding>| {
+        b.and_then(|b| b.status.as_ref()).is_some_and(|status| status.observed_generation == Some(2))
+    };
+    world.until(&world.bindings(), "app", "the edit", uses).await;
+    assert_eq!(
+        world.binding("app").await.status.unwrap().role_name.as_deref(),
+        Some(&*name),
+        "it is still there"
+    );
+
+    world.issuers().delete("second", &DeleteParams::default()).await.unwrap();
+    world.issuer_named_is("second", "DeletionBlocked").await;
+    let abandon = Patch::Merge(json!({"metadata": {"annotations": {(ABANDON_ANNOTATION): "true"}}}));
+    world.issuers().patch_metadata("second", &PatchParams::default(), &abandon).await.unwrap();
+    world.unbind("app").await;
+    world.until(&world.issuers(), "second", "its end", |i: Option<&crds::OidcIssuer>| i.is_none()).await;
+    assert!(other.state().role(&name).is_some(), "AWS is not asked");
+    assert_eq!(world.events("app", Reason::Abandoned).await.len(), 1);
 }
 
 /// A role that Terraform made in another account: the status says what its trust policy needs, and with that pods get credentials.

@@ -4,6 +4,7 @@ use aws_sim::State;
 use crds::Reason;
 use crds::names::boundary_arn;
 use crds::{OidcIssuerSpec, PodIdentityBinding};
+use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::world::{ACCOUNT, CLUSTER, STORAGE, World};
@@ -91,5 +92,44 @@ async fn roles_get_the_boundary_of_the_organisation_and_lose_it_again() {
     world.binding_is("app", "Ready").await;
     assert_eq!(world.role().unwrap().id, id, "the same role, all the time");
     world.sim.clear_calls();
+    world.stop().await;
+}
+
+/// An issuer names another boundary before `bootstrap` knows it, or one that does not exist: what a binding gives up lets nobody in
+/// nevertheless.
+#[tokio::test]
+async fn a_role_that_is_given_up_is_closed_although_the_boundary_cannot_be_put_in_place_yet() {
+    let mut world = World::ready().await;
+    let strict = strict(&world, "strict");
+    for exists in [true, false] {
+        world.bind("app", &[STORAGE]).await;
+        world.binding_is("app", "Ready").await;
+        world.sim.clear_calls();
+        let absent = format!("arn:aws:iam::{ACCOUNT}:policy/absent");
+        let named = OidcIssuerSpec {
+            permissions_boundary: Some(if exists { strict.clone() } else { absent }),
+            ..world.spec()
+        };
+        world.apply_issuer(&named).await;
+        let name = world.role_name("app").to_lowercase();
+        world.bindings().delete("app", &DeleteParams::default()).await.unwrap();
+        let is_closed = |state: &State| state.roles[&name].trust.to_string().contains("Deny");
+        world.until_aws("the end of its trust", is_closed).await;
+        world.binding_is("app", "DeletionBlocked").await;
+        let counts = world.counts();
+        assert_eq!((counts["iam:UpdateAssumeRolePolicy"], counts.get("iam:DeleteRole")), (1, None));
+        if exists {
+            world.bootstrap(&named).await.unwrap();
+        } else {
+            world.apply_issuer(&world.spec()).await;
+        }
+        let gone = |binding: Option<&PodIdentityBinding>| binding.is_none();
+        world.until(&world.bindings(), "app", "its end", gone).await;
+        assert!(world.role().is_none());
+        world.bootstrap(&world.spec()).await.unwrap();
+        world.apply_issuer(&world.spec()).await;
+        world.issuer_is("Ready").await;
+        world.sim.clear_calls(); // what was denied is expected
+    }
     world.stop().await;
 }

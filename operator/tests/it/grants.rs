@@ -5,6 +5,7 @@ use std::time::Duration;
 use aws_config::Region;
 use aws_credential_types::Credentials;
 use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sim::{Fault, FaultKind};
 use crds::names::{CONFIRM_ANNOTATION, REVOKED_POLICY};
 use crds::{OidcIssuer, OidcIssuerSpec};
 use k8s_openapi::api::core::v1::Namespace;
@@ -174,4 +175,27 @@ async fn a_change_that_would_revoke_many_roles_waits_for_a_person() {
     world.issuer_is("Ready").await;
     let issuer: OidcIssuer = world.issuers().get("default").await.unwrap();
     assert!(issuer.metadata.deletion_timestamp.is_none());
+}
+
+/// While AWS refuses the operator's credentials, nothing is known of the role. What it has is compared once it can be read.
+#[tokio::test]
+async fn a_grant_that_is_lost_while_aws_refuses_the_credentials_ends_the_role_s_rights_later() {
+    let mut world = World::ready_with(|timings| {
+        (timings.grant_loss, timings.identity_refresh) = (Duration::from_secs(2), Duration::from_millis(100));
+    })
+    .await;
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    world.until_idle().await;
+    let kind =
+        FaultKind::Error { status: 403, code: "InvalidClientTokenId".into(), message: "not valid".into() };
+    world.sim.inject(Fault::on("sts", "GetCallerIdentity", kind));
+    world.apply_issuer(&world.without_policies()).await;
+    world.binding_is("app", "NotGranted").await;
+    world.sim.clear_calls();
+    world.sim.clear_faults();
+    world.binding_is("app", "Revoked").await;
+    assert_eq!(world.writes(), ["PutRolePolicy", "UpdateAssumeRolePolicy"]);
+    world.unbind("app").await;
+    world.stop().await;
 }

@@ -178,9 +178,12 @@ impl Target {
         policy: RoleDeletionPolicy,
         role: &Role,
         policies: Option<&RolePolicies>,
+        boundary_first: bool,
     ) -> Vec<Change> {
         match policy {
-            RoleDeletionPolicy::Delete => [self.revocation(role), self.removal(policies)].concat(),
+            RoleDeletionPolicy::Delete => {
+                [self.revocation(role, boundary_first), self.removal(policies)].concat()
+            }
             RoleDeletionPolicy::Retain => {
                 let revocation = policies.map(|policies| self.revoke(role, policies));
                 revocation.into_iter().flatten().chain(self.retain(role)).collect()
@@ -222,14 +225,14 @@ impl Target {
         (attached, policies.inline.values().any(|document| !only_denies(document)))
     }
 
-    /// What ends every session of the role's `ServiceAccount` that begins from now on: the first part of a removal.
+    /// What ends every session of the role's `ServiceAccount` that begins from now on: the first part of a removal. The trust policy comes
+    /// first, since the boundary may not exist, or not be allowed yet. Where IAM has refused that, the role may have somebody else's
+    /// boundary: then ours is put back first.
     #[must_use]
-    pub fn revocation(&self, role: &Role) -> Vec<Change> {
+    pub fn revocation(&self, role: &Role, boundary_first: bool) -> Vec<Change> {
         let trust = self.trust.revocation(&self.name, role);
         let boundary = boundary::diff(&self.name, role, &self.boundary);
-        // The trust policy of a role with somebody else's boundary may not be changed. Where it has none, nothing keeps the trust policy
-        // from being closed, even if our boundary does not exist.
-        if role.boundary.is_some() {
+        if boundary_first {
             boundary.into_iter().chain(trust).collect()
         } else {
             trust.into_iter().chain(boundary).collect()

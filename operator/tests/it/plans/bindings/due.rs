@@ -41,6 +41,15 @@ fn aws_is_read_when_there_is_a_reason() {
             NONE,
         ),
         ("revoked", |case| case.has_lost_grant(Reason::Revoked), 3600, NONE),
+        (
+            "revoked, and a former pass read it as specified",
+            |case| {
+                case.has_lost_grant(Reason::Revoked);
+                case.memory.in_spec = read_as_specified().memory.in_spec;
+            },
+            60,
+            BOTH,
+        ),
         ("revoked, read six hours ago", |case| case.has_lost_grant(Reason::Revoked), 6 * 3600, BOTH),
         (
             "revoked, and the specification is edited",

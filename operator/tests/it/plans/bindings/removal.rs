@@ -105,47 +105,58 @@ fn how_a_role_ends() {
             "+Granted -Deleting -Deleting",
         ),
         (
-            "deletion: the trust policy of a role with another boundary may not be changed",
+            "deletion: with another boundary, too, the trust policy is tried first",
             |case| {
                 case.deleting = true;
-                case.role().boundary = Some("arn:aws:iam::aws:policy/AdministratorAccess".into());
+                case.role().boundary = Some(ADMINISTRATOR.into());
+            },
+            &["trust Deny", "boundary", "annotate 0", "detach storage", "delete", "remove finalizer"],
+            "False Deleting Reconciling",
+            "+Granted -Deleting -Deleting",
+        ),
+        (
+            "deletion: IAM has refused the trust policy of a role with another boundary",
+            |case| {
+                case.deleting = true;
+                case.memory.boundary_first = true;
+                case.role().boundary = Some(ADMINISTRATOR.into());
             },
             &["boundary", "trust Deny", "annotate 0", "detach storage", "delete", "remove finalizer"],
             "False Deleting Reconciling",
             "+Granted -Deleting -Deleting",
         ),
         (
-            "made elsewhere, after a role of its own with another boundary",
+            "made elsewhere, after a role of its own: the same",
             |case| {
                 case.made_elsewhere();
-                case.role().boundary = Some("arn:aws:iam::aws:policy/AdministratorAccess".into());
+                case.memory.boundary_first = true;
+                case.role().boundary = Some(ADMINISTRATOR.into());
             },
             &["boundary", "trust Deny", "detach storage", "delete", "annotate 2"],
             "True Ready",
             "+NotRequired +NotRequired -Progressing",
         ),
         (
-            "made elsewhere, where drift is only reported and somebody added a policy to the role of its own",
+            "made elsewhere, where drift is only reported: the role is removed by the edit, with what somebody added",
             |case| {
                 case.made_elsewhere();
                 case.spec.drift_policy = DriftPolicy::ReportOnly;
                 case.policies().attached.insert(QUEUE.into(), None);
             },
-            &["trust Deny", "annotate 2"],
-            "False DriftDetected Stalled",
+            &["trust Deny", "detach queue", "detach storage", "delete", "annotate 2"],
+            "True Ready",
             "+NotRequired +NotRequired -Progressing",
         ),
         (
-            "the same with Retain, which removes nothing",
+            "the same, deleted before the role has ended: nothing says which policies were specified",
             |case| {
                 case.made_elsewhere();
+                (case.deleting, case.generation) = (true, 3);
                 case.spec.drift_policy = DriftPolicy::ReportOnly;
-                case.spec.deletion_policy = RoleDeletionPolicy::Retain;
-                case.policies().attached.insert(QUEUE.into(), None);
             },
-            &["put podidentity-revoked", "trust Deny", "mark as retained", "annotate 2"],
-            "True Ready",
-            "+NotRequired +NotRequired -Progressing",
+            &["trust Deny", "annotate 0", "detach storage", "delete", "remove finalizer"],
+            "False Deleting Reconciling",
+            "+NotRequired -Deleting -Deleting",
         ),
         (
             "deletion: policies whose documents IAM does not show are removed last",
@@ -362,6 +373,8 @@ fn how_a_role_ends() {
 }
 
 /// The second answer is asked for, and what would end the search for an earlier role is not believed before.
+const ADMINISTRATOR: &str = "arn:aws:iam::aws:policy/AdministratorAccess";
+
 impl Case {
     /// An edit names a role made elsewhere.
     fn made_elsewhere(&mut self) {
@@ -387,18 +400,13 @@ fn the_status_names_an_earlier_role_until_it_has_ended() {
         facts(|case| case.named_arn = Some("arn:aws:iam::999999999999:role/podidentity/b/former")),
         None
     );
-    assert_eq!(
-        facts(|case| {
-            case.spec.drift_policy = DriftPolicy::ReportOnly;
-            case.policies().attached.insert(QUEUE.into(), None);
-        }),
-        None,
-        "it stays, with what somebody added"
-    );
     for (row, edit) in [
         ("IAM shows none", (|case| case.observed.role = Ok(Some(RoleState::Missing))) as fn(&mut Case)),
         ("it never had one", |case| {
             (case.has_role, case.observed.role) = (false, Err(aws_error(Class::Transient)));
+        }),
+        ("a restored status says that it had one before", |case| {
+            (case.generation, case.observed.role) = (1, Ok(None));
         }),
         ("that is known", |case| (case.memory.no_earlier_role, case.observed.role) = (true, Ok(None))),
     ] {
@@ -414,12 +422,14 @@ fn the_statement_that_a_role_made_elsewhere_needs_names_the_specified_issuer() {
     let mut view = case.view();
     let mut specified = OidcIssuer::new("next", issuer_spec());
     specified.spec.s3.as_mut().unwrap().bucket = "next".into();
+    specified.spec.audiences.insert(0, "vault".into());
     let bare = specified.spec.issuer_url().trim_start_matches("https://").to_owned();
     view.own_issuers = vec![("next".into(), Some(Arc::new(specified)))];
     let plan = decide(&view, &case.observed, &case.memory, &case.clock, &Timings::default());
     let role_ready = plan.conditions.iter().find(|condition| condition.type_ == C::RoleReady).unwrap();
     let message = &role_ready.finding.message;
     assert!(message.contains(&format!("oidc-provider/{bare}")), "{message}");
+    assert_eq!(view.annotations("x").get(annotation::AUDIENCE).map(String::as_str), Some("vault"));
 }
 
 #[test]
