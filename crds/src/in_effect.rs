@@ -19,7 +19,7 @@ pub fn audience(binding: &PodIdentityBinding) -> Option<&str> {
     }
 }
 
-/// Name of the `OidcIssuer` under which the role of a binding was made: its grants hold for the role, and pods get its region.
+/// Name of the `OidcIssuer` whose tokens and region pods get. Of a binding that makes a role, its grants hold for the role, too.
 #[must_use]
 pub fn issuer(binding: &PodIdentityBinding) -> &str {
     match trusted(binding) {
@@ -28,7 +28,8 @@ pub fn issuer(binding: &PodIdentityBinding) -> &str {
     }
 }
 
-/// Name of the `OidcIssuer` under which the binding has its role. One that uses a role made elsewhere has an earlier role until that has ended.
+/// Name of the `OidcIssuer` under which the role exists that the operator made for the binding. It differs from [`issuer`] only with
+/// `spec.roleARN`, while an earlier role has not ended.
 #[must_use]
 pub fn issuer_of_role(binding: &PodIdentityBinding) -> &str {
     let has_earlier_role = binding.spec.role_arn.is_some() && binding.has_role();

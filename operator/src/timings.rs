@@ -60,7 +60,7 @@ pub struct Timings {
     /// How often annotations of a `ServiceAccount` that somebody has removed are put back at most.
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_duration)]
     pub annotation_retry: Duration,
-    /// The least time between two wakes of a binding by its pods, and so between two counts of pods without identity.
+    /// The least time between two wakes of a binding by changes of its pods.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     pub missing_period: Duration,
     /// How long a second binding of a `ServiceAccount` waits for the first to be deleted before it is Stalled.

@@ -173,7 +173,8 @@ pub(super) fn grant_lost<'a>(
             ..Decision::nothing(stalled(Reason::GrantChangeSuspicious, message), timings)
         };
     }
-    let mut steps: Vec<Step> = target.revoke(role, policies).into_iter().map(Step::Change).collect();
+    let mut steps: Vec<Step> =
+        target.revoke(role, policies, memory.boundary_first).into_iter().map(Step::Change).collect();
     let refused = annotations::refused(view, observed, memory, clock, timings);
     // Another owner of the annotations keeps nobody from taking ours off.
     let waits = refused

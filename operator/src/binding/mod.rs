@@ -263,9 +263,12 @@ impl Kind for Binding {
     fn step_failed(failure: &Failure<'_, Self>, memory: &mut Memory, _: &Timings) -> (Vec<Wanted>, Next) {
         let Failure { plan, view, error, repeated, .. } = failure;
         (memory.role, memory.policies, memory.in_spec) = (None, None, None); // what was known is in doubt
-        // Another failure, such as that of the boundary, lets the trust policy be tried first again.
-        memory.boundary_first =
-            error.operation == "iam:UpdateAssumeRolePolicy" && error.class == Class::Denied;
+        // Another failure, such as that of the boundary, lets the rest be tried first again.
+        let needs_boundary = matches!(
+            error.operation,
+            "iam:UpdateAssumeRolePolicy" | "iam:PutRolePolicy" | "iam:DeleteRolePolicy"
+        );
+        memory.boundary_first = error.class == Class::Denied && needs_boundary;
         // A role of that name exists: this operator made it before a crash, or it has another owner. It is read at once.
         let at_once = error.class == Class::AlreadyExists && !repeated;
         let next = if at_once { Next::LookAgain } else { Next::BackOff };

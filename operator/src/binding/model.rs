@@ -27,7 +27,8 @@ pub struct View {
     pub object: ObjectState,
     /// The binding.
     pub binding: Arc<PodIdentityBinding>,
-    /// The issuer it names, if that exists; or another one, under which its role stays (`refused`).
+    /// The issuer it names, if that exists; while it is deleted the one under which its role was made; or another one, under which its role
+    /// stays (`refused`).
     pub issuer: Option<Arc<OidcIssuer>>,
     /// Whether the issuer that it names exists.
     pub knows_issuer: bool,
@@ -329,7 +330,8 @@ pub struct Memory {
     pub policies: Option<Box<(RolePolicies, Instant)>>,
     /// Whether the role is read whatever is known of it.
     pub reads_again: bool,
-    /// Whether the boundary is put in place before the trust policy is closed, which IAM has refused.
+    /// Whether the boundary is put in place before a role is revoked: IAM has refused the last change of its trust policy or of an inline
+    /// policy.
     pub boundary_first: bool,
     /// Whether this process has had a pass that knew the role: only the first one believes the status.
     pub begun: bool,

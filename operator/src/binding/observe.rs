@@ -65,7 +65,8 @@ pub async fn observe(
         }
         (Ok(target), Some(account)) => role(account, target, memory, due, clock, timings).await,
         (Err(Unresolved::Account(error)), _) => {
-            memory.reads_again |= due.role;
+            // What is kept of the role is in doubt. Of the others, `due` decides once the account is known.
+            memory.reads_again |= due.role && memory.role.is_some();
             Err(error.clone())
         }
         (Err(Unresolved::NoIssuer | Unresolved::NotNeeded | Unresolved::Abandoned), _) | (Ok(_), None) => {

@@ -2,7 +2,7 @@
 
 use aws_sim::State;
 use crds::Reason;
-use crds::names::boundary_arn;
+use crds::names::{REVOKED_POLICY, boundary_arn};
 use crds::{OidcIssuerSpec, PodIdentityBinding};
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
@@ -101,15 +101,13 @@ async fn roles_get_the_boundary_of_the_organisation_and_lose_it_again() {
 async fn a_role_that_is_given_up_is_closed_although_the_boundary_cannot_be_put_in_place_yet() {
     let mut world = World::ready().await;
     let strict = strict(&world, "strict");
-    for exists in [true, false] {
-        world.bind("app", &[STORAGE]).await;
+    for (exists, policy) in [(true, "Delete"), (false, "Delete"), (true, "Retain")] {
+        let spec =
+            json!({"serviceAccountName": "app", "role": {"policyARNs": [STORAGE]}, "deletionPolicy": policy});
+        world.apply_binding("app", spec).await;
         world.binding_is("app", "Ready").await;
         world.sim.clear_calls();
-        let absent = format!("arn:aws:iam::{ACCOUNT}:policy/absent");
-        let named = OidcIssuerSpec {
-            permissions_boundary: Some(if exists { strict.clone() } else { absent }),
-            ..world.spec()
-        };
+        let named = with_boundary(&world, exists.then_some(&strict));
         world.apply_issuer(&named).await;
         let name = world.role_name("app").to_lowercase();
         world.bindings().delete("app", &DeleteParams::default()).await.unwrap();
@@ -118,6 +116,7 @@ async fn a_role_that_is_given_up_is_closed_although_the_boundary_cannot_be_put_i
         world.binding_is("app", "DeletionBlocked").await;
         let counts = world.counts();
         assert_eq!((counts["iam:UpdateAssumeRolePolicy"], counts.get("iam:DeleteRole")), (1, None));
+        assert_eq!(world.role().unwrap().inline.contains_key(REVOKED_POLICY), policy == "Retain");
         if exists {
             world.bootstrap(&named).await.unwrap();
         } else {
@@ -125,11 +124,42 @@ async fn a_role_that_is_given_up_is_closed_although_the_boundary_cannot_be_put_i
         }
         let gone = |binding: Option<&PodIdentityBinding>| binding.is_none();
         world.until(&world.bindings(), "app", "its end", gone).await;
-        assert!(world.role().is_none());
+        assert_eq!(world.role().is_some(), policy == "Retain");
         world.bootstrap(&world.spec()).await.unwrap();
         world.apply_issuer(&world.spec()).await;
         world.issuer_is("Ready").await;
         world.sim.clear_calls(); // what was denied is expected
     }
     world.stop().await;
+}
+
+/// The same for a role that loses its grant.
+#[tokio::test]
+async fn a_role_is_revoked_although_the_boundary_cannot_be_put_in_place_yet() {
+    let mut world = World::ready_with(|timings| timings.grant_loss = std::time::Duration::ZERO).await;
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    world.sim.clear_calls();
+    let mut named = with_boundary(&world, None);
+    named.grants[0].policy_arns.clear();
+    world.apply_issuer(&named).await;
+    let is_revoked = |role: &aws_sim::world::Role| {
+        role.inline.contains_key(REVOKED_POLICY) && role.trust.to_string().contains("Deny")
+    };
+    world
+        .until_aws("the revocation", |state| state.role(&world.role_name("app")).is_some_and(is_revoked))
+        .await;
+    let counts = world.counts();
+    assert_eq!((counts["iam:PutRolePolicy"], counts["iam:UpdateAssumeRolePolicy"]), (1, 1));
+    world.apply_issuer(&world.spec()).await;
+    world.binding_is("app", "Ready").await;
+    world.sim.clear_calls(); // what was denied is expected
+    world.unbind("app").await;
+    world.stop().await;
+}
+
+/// The issuer with a boundary of that ARN, or with one that does not exist.
+fn with_boundary(world: &World, arn: Option<&String>) -> OidcIssuerSpec {
+    let absent = || format!("arn:aws:iam::{ACCOUNT}:policy/absent");
+    OidcIssuerSpec { permissions_boundary: Some(arn.cloned().unwrap_or_else(absent)), ..world.spec() }
 }

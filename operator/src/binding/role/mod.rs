@@ -162,13 +162,12 @@ impl Target {
         })
     }
 
-    /// What revokes the role at once, for its live sessions, too. The boundary comes first: the operator may change the rights of
-    /// bounded roles only.
+    /// What revokes the role at once, for its live sessions, too. As in [`Self::revocation`] the boundary comes first only where IAM has
+    /// refused the rest.
     #[must_use]
-    pub fn revoke(&self, role: &Role, policies: &RolePolicies) -> Vec<Change> {
-        let boundary = boundary::diff(&self.name, role, &self.boundary);
+    pub fn revoke(&self, role: &Role, policies: &RolePolicies, boundary_first: bool) -> Vec<Change> {
         let revocation = revocation::diff(&self.name, role, &policies.inline, &self.trust);
-        boundary.into_iter().chain(revocation).collect()
+        self.with_boundary(role, revocation, boundary_first)
     }
 
     /// What is done with a role that its binding gives up; nothing where all of it is done.
@@ -185,7 +184,7 @@ impl Target {
                 [self.revocation(role, boundary_first), self.removal(policies)].concat()
             }
             RoleDeletionPolicy::Retain => {
-                let revocation = policies.map(|policies| self.revoke(role, policies));
+                let revocation = policies.map(|policies| self.revoke(role, policies, boundary_first));
                 revocation.into_iter().flatten().chain(self.retain(role)).collect()
             }
             RoleDeletionPolicy::Release => {
@@ -226,17 +225,17 @@ impl Target {
     }
 
     /// What ends every session of the role's `ServiceAccount` that begins from now on: the first part of a removal. The trust policy comes
-    /// first, since the boundary may not exist, or not be allowed yet. Where IAM has refused that, the role may have somebody else's
+    /// first, since the boundary may not exist, or not be allowed yet. Where IAM has refused to change it, the role may have somebody else's
     /// boundary: then ours is put back first.
     #[must_use]
     pub fn revocation(&self, role: &Role, boundary_first: bool) -> Vec<Change> {
-        let trust = self.trust.revocation(&self.name, role);
-        let boundary = boundary::diff(&self.name, role, &self.boundary);
-        if boundary_first {
-            boundary.into_iter().chain(trust).collect()
-        } else {
-            trust.into_iter().chain(boundary).collect()
-        }
+        let trust = self.trust.revocation(&self.name, role).into_iter().collect();
+        self.with_boundary(role, trust, boundary_first)
+    }
+
+    fn with_boundary(&self, role: &Role, changes: Vec<Change>, first: bool) -> Vec<Change> {
+        let boundary: Vec<Change> = boundary::diff(&self.name, role, &self.boundary).into_iter().collect();
+        if first { [boundary, changes].concat() } else { [changes, boundary].concat() }
     }
 
     /// The name of another binding of this namespace that a role belongs to by its tags.

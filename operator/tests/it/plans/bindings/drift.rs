@@ -116,7 +116,7 @@ fn a_digest_that_nothing_believes_is_not_taken_out() {
     // A revocation must not look like somebody else's change to the process after this one.
     case.issuer.as_mut().unwrap().grants.clear();
     (case.revoke_in, case.ready_reason) = (Some(-1), Some(Reason::GrantLost));
-    assert_eq!(steps(&case)[..2], ["forget digest", "boundary"]);
+    assert_eq!(steps(&case)[..2], ["forget digest", "put podidentity-revoked"]);
 }
 
 /// The next edit may change nothing of the role.

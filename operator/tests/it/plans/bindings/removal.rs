@@ -372,7 +372,6 @@ fn how_a_role_ends() {
     ]);
 }
 
-/// The second answer is asked for, and what would end the search for an earlier role is not believed before.
 const ADMINISTRATOR: &str = "arn:aws:iam::aws:policy/AdministratorAccess";
 
 impl Case {
@@ -432,6 +431,7 @@ fn the_statement_that_a_role_made_elsewhere_needs_names_the_specified_issuer() {
     assert_eq!(view.annotations("x").get(annotation::AUDIENCE).map(String::as_str), Some("vault"));
 }
 
+/// The second answer is asked for, and what would end the search for an earlier role is not believed before.
 #[test]
 fn missing_ends_nothing_before_it_was_said_twice() {
     let mut case = Case::good();
