@@ -69,7 +69,7 @@ impl Teardown<'_> {
             if !ask(terminal, &changes, installation.cluster_name())? {
                 bail!("not confirmed. Nothing was changed");
             }
-            // An answer takes as long as a person needs. Meanwhile a binding may have got a role, or somebody else a bucket.
+            // Minutes may pass before the answer. The operator may have made a role meanwhile, or somebody may have changed the bucket.
             if plan(issuers, account, &identity, &installation, &remaining_issuers).await? != changes {
                 bail!(
                     "AWS has changed since the question, and other things would be removed than it showed: run teardown again. \
@@ -121,7 +121,7 @@ async fn plan(
         let target = Target::new(name, spec, identity);
         let state = aws_state(account, &target).await.map_err(|error| refused(&error))?;
         let AwsState { bucket: bucket_found, provider: provider_found } = &state;
-        // What is somebody else's is not removed, and need not be as specified.
+        // A bucket or provider of another owner is not removed: it is not checked.
         if target.managed().is_some() || bucket_found.is_some() {
             bucket::check(&target, bucket_found.as_ref()).map_err(unchanged)?;
         }

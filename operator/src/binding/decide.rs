@@ -76,7 +76,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     let refused = annotations::refused(view, observed, memory, clock, timings).map(|refused| refused.finding);
     let case =
         Case { view, observed, memory, holder, steps: &steps, summary: &summary, refused, unreachable };
-    // Not where one was found, or may be there: a step that fails would be the last one.
+    // That was known before and stays so, but not where the role is looked for again, nor where a change is planned: that may fail.
     let is_unknown = matches!(observed.role, Err(_) | Ok(Some(RoleState::Missing)));
     let changes = steps.iter().any(|step| step.change().is_some());
     let knows_no_role = view.spec().role.is_none() && !is_unknown && !changes;
@@ -240,7 +240,7 @@ fn already_bound(
         },
     );
     let finding = Finding::new(Reason::ServiceAccountAlreadyBound, message);
-    // Also after a start of the operator it stays Stalled.
+    // After a restart `conflict_since` is not known: what the status says is Stalled stays so.
     let was_stalled = view.ready_reason() == Some(finding.reason) && view.is_stalled();
     let lasts = memory.conflict_since.map_or(Duration::ZERO, |since| clock.since(since));
     let wait = timings.conflict_grace.saturating_sub(lasts);

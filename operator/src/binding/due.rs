@@ -21,7 +21,7 @@ pub fn due(view: &View, memory: &Memory, listed: Option<Listed>, clock: &Clock, 
     if memory.reads_again {
         return Due { role: true, policies: true };
     }
-    // What is known is changed, too, where somebody has removed the finalizer.
+    // Where this process has read a role before, the role may still be changed, also after somebody has removed the finalizer.
     let is_known = memory.role.as_ref().is_some_and(|(role, _)| role.is_some());
     let may_have_role = view.object.finalizer || memory.acted || is_known;
     if view.never_had_role() {
@@ -34,7 +34,7 @@ pub fn due(view: &View, memory: &Memory, listed: Option<Listed>, clock: &Clock, 
         let earlier_role = may_have_role && !memory.no_earlier_role && !view.uses_own_role();
         return Due { role: earlier_role, policies: earlier_role };
     }
-    // What no grant covers may be revoked: it is read when that begins, and again before something is changed (`is_old`).
+    // A role that no grant covers may be revoked. It is read when it loses its grant, and again before it is changed (`is_old`).
     let is_reported = memory.in_spec.is_none()
         && view.grant.is_err()
         && view.ready_reason().is_some_and(granted::is_refusal);
@@ -56,14 +56,14 @@ pub fn due(view: &View, memory: &Memory, listed: Option<Listed>, clock: &Clock, 
     let policies = memory.policies.as_deref();
     let policies =
         may_have_role && policies.is_none_or(|(policies, at)| policies.has_unread() || old(Some(*at)));
-    // What is done about the policies would need the role again, too.
+    // A plan that changes the policies by this read would need a new read of an old role (`is_old`).
     let role = may_have_role
         && (old(memory.role.as_ref().map(|(_, at)| *at)) || (policies && is_old(memory, clock, timings)));
     Due { role, policies: policies || role }
 }
 
-/// Whether the role that this process knows was read too long ago to be changed by that: somebody may have made it anew since then. What a
-/// pass reads may be as old as that when its last step is taken, too.
+/// Whether the last read of the role is too old to change the role by it: longer ago than one pass may last. Since then somebody may have
+/// deleted the role and made another one of its name.
 #[must_use]
 pub fn is_old(memory: &Memory, clock: &Clock, timings: &Timings) -> bool {
     let role = memory.role.as_ref().filter(|(role, _)| role.is_some());

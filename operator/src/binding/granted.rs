@@ -176,7 +176,7 @@ pub(super) fn grant_lost<'a>(
     let mut steps: Vec<Step> =
         target.revoke(role, policies, memory.boundary_first).into_iter().map(Step::Change).collect();
     let refused = annotations::refused(view, observed, memory, clock, timings);
-    // Another owner of the annotations keeps nobody from taking ours off.
+    // Where another field manager owns an annotation, the API server refuses to set it, and not to remove our other ones.
     let waits = refused
         .is_some_and(|refused| refused.finding.reason != Reason::AnnotationOwnedByOther && refused.waits());
     steps.extend(removal::unannotate(view, observed).filter(|_| !waits));

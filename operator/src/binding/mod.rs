@@ -263,7 +263,7 @@ impl Kind for Binding {
     fn step_failed(failure: &Failure<'_, Self>, memory: &mut Memory, _: &Timings) -> (Vec<Wanted>, Next) {
         let Failure { plan, view, error, repeated, .. } = failure;
         (memory.role, memory.policies, memory.in_spec) = (None, None, None); // what was known is in doubt
-        // Another failure, such as that of the boundary, lets the rest be tried first again.
+        // After any other failure, also one of the boundary, the next plan has the boundary last again.
         let needs_boundary = matches!(
             error.operation,
             "iam:UpdateAssumeRolePolicy" | "iam:PutRolePolicy" | "iam:DeleteRolePolicy"

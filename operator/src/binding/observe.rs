@@ -65,7 +65,7 @@ pub async fn observe(
         }
         (Ok(target), Some(account)) => role(account, target, memory, due, clock, timings).await,
         (Err(Unresolved::Account(error)), _) => {
-            // What is kept of the role is in doubt. Of the others, `due` decides once the account is known.
+            // A read that is due and cannot be made stays due. Without a kept role, `due` decides by the list once the account is known.
             memory.reads_again |= due.role && memory.role.is_some();
             Err(error.clone())
         }
@@ -131,7 +131,7 @@ async fn role(
     timings: &Timings,
 ) -> Result<Option<RoleState>, AwsError> {
     if due.role {
-        // A read that is due and fails stays due.
+        // If the read fails, it is still due in the next pass.
         memory.reads_again = true;
         // IAM may still show a role for a moment that this process has deleted.
         let settling = |at| clock.since(at) < timings.role_settling;

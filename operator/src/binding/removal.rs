@@ -116,12 +116,12 @@ pub(super) fn decide<'a>(
     decision
 }
 
-/// Policies that somebody else has added, where `spec.driftPolicy` is `ReportOnly` and the deletion of the role would remove them.
+/// Why the role is not deleted: it has policies that are not specified, the deletion would remove them, and `spec.driftPolicy` is `ReportOnly`.
 fn added(view: &View, target: &Target, policies: Option<&RolePolicies>) -> Option<String> {
     let spec = view.spec();
     let reports =
         spec.drift_policy == DriftPolicy::ReportOnly && spec.deletion_policy == RoleDeletionPolicy::Delete;
-    // Of a role that an edit has given up, nothing says any more which policies were specified.
+    // With `spec.roleARN` the specification does not say which policies the earlier role should have.
     if !reports || spec.role.is_none() {
         return None;
     }

@@ -150,6 +150,12 @@ async fn drift_repair_does_not_undo_an_incident_response() {
     world.stop().await;
 }
 
+/// The message of Ready.
+fn message(binding: Option<&crds::PodIdentityBinding>) -> Option<&str> {
+    let conditions = &binding?.status.as_ref()?.conditions;
+    crds::conditions::find(conditions, C::Ready).map(|ready| &*ready.message)
+}
+
 /// IAM says for a moment that a policy does not exist that it has listed.
 #[tokio::test]
 async fn policies_that_deny_stay_where_iam_does_not_show_their_documents_yet() {
@@ -173,12 +179,10 @@ async fn policies_that_deny_stay_where_iam_does_not_show_their_documents_yet() {
         role.attached.push(managed.clone());
     });
     let names_both = |binding: Option<&crds::PodIdentityBinding>| {
-        let status = binding.and_then(|binding| binding.status.as_ref());
-        let ready = status.and_then(|status| crds::conditions::find(&status.conditions, C::Ready));
-        ready.is_some_and(|ready| {
-            let names = |part: &&str| ready.message.contains(*part);
+        message(binding).is_some_and(|message| {
+            let names = |part: &&str| message.contains(*part);
             ["inline policy Quarantine", "policy/quarantine"].iter().all(names)
-                && !ready.message.contains("does not show")
+                && !message.contains("does not show")
         })
     };
     world.until(&world.bindings(), "app", "both policies", names_both).await;
@@ -210,10 +214,8 @@ async fn a_role_ends_although_iam_does_not_show_the_documents_of_its_policies() 
         role.attached.push(QUEUE.into());
     });
     let names_both = |binding: Option<&crds::PodIdentityBinding>| {
-        let status = binding.and_then(|binding| binding.status.as_ref());
-        let ready = status.and_then(|status| crds::conditions::find(&status.conditions, C::Ready));
         let end = format!("they are read again: {QUEUE}, inline policy unknown");
-        ready.is_some_and(|ready| ready.message.ends_with(&end))
+        message(binding).is_some_and(|message| message.ends_with(&end))
     };
     world.until(&world.bindings(), "app", "both policies", names_both).await;
     assert_eq!(world.writes(), [""; 0]);
@@ -253,9 +255,7 @@ async fn a_read_that_fails_after_an_edit_is_made_again_before_the_role_is_change
     world.sim.inject(Fault::on("iam", "GetRole", FaultKind::throttle()).times(4));
     world.bind("app", &[STORAGE]).await;
     let names_both = |binding: Option<&crds::PodIdentityBinding>| {
-        let status = binding.and_then(|binding| binding.status.as_ref());
-        let ready = status.and_then(|status| crds::conditions::find(&status.conditions, C::Ready));
-        ready.is_some_and(|ready| ready.message.contains("policy/quarantine"))
+        message(binding).is_some_and(|message| message.contains("policy/quarantine"))
     };
     world.until(&world.bindings(), "app", "the policy that stays", names_both).await;
     let throttled =

@@ -224,15 +224,16 @@ impl Target {
         (attached, policies.inline.values().any(|document| !only_denies(document)))
     }
 
-    /// What ends every session of the role's `ServiceAccount` that begins from now on: the first part of a removal. The trust policy comes
-    /// first, since the boundary may not exist, or not be allowed yet. Where IAM has refused to change it, the role may have somebody else's
-    /// boundary: then ours is put back first.
+    /// What lets no new session begin: the first part of a removal. The trust policy is closed first, because it may not be possible to put
+    /// the boundary in place: its policy may not exist, or the operator may not have the right yet. IAM may refuse to change the trust policy
+    /// of a role with another boundary; then, `boundary_first`, our boundary is put in place before.
     #[must_use]
     pub fn revocation(&self, role: &Role, boundary_first: bool) -> Vec<Change> {
         let trust = self.trust.revocation(&self.name, role).into_iter().collect();
         self.with_boundary(role, trust, boundary_first)
     }
 
+    /// The changes, with the boundary before or after them.
     fn with_boundary(&self, role: &Role, changes: Vec<Change>, first: bool) -> Vec<Change> {
         let boundary: Vec<Change> = boundary::diff(&self.name, role, &self.boundary).into_iter().collect();
         if first { [boundary, changes].concat() } else { [changes, boundary].concat() }
@@ -312,7 +313,7 @@ impl Target {
         let rights = policies.map(|RolePolicies { attached, inline, unread_attached, unread_inline }| {
             let [attached, attached_denies] = attached::removal(name, attached);
             let [inline, inline_denies] = inline::removal(name, inline);
-            // Those that nobody knows may only deny, too.
+            // They are removed last: they may be policies that only deny.
             let unread_attached = unread_attached.iter().map(|arn| attached::detach(name, arn)).collect();
             let unread_inline = unread_inline.iter().map(|policy| inline::remove(name, policy)).collect();
             [attached, inline, attached_denies, inline_denies, unread_attached, unread_inline].concat()

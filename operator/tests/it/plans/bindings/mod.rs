@@ -9,6 +9,7 @@ mod moves;
 mod pods;
 mod removal;
 mod siblings;
+mod unread;
 
 use binding::model::{RoleFacts, RoleState};
 use case::{Case, check};
