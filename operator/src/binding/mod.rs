@@ -33,7 +33,7 @@ use kube::runtime::reflector::Store;
 use kube::{Api, Client, ResourceExt};
 
 use self::model::{Annotated, Facts, Memory, Note, Observed, Own, Plan, Shown, Trusted, Unresolved, View};
-use self::role::Target;
+use self::role::{Target, inline};
 use crate::aws::accounts::Account;
 use crate::aws::error::Class;
 use crate::aws::model::{IamWrite, Write, Written};
@@ -232,14 +232,18 @@ impl Kind for Binding {
             (Written::Role(role), _) => {
                 memory.role = Some((Some(role), clock.instant));
                 (memory.policies, memory.absent_since) = (None, None);
+                memory.put_inline = Vec::new();
+            }
+            (Written::Done, Write::Iam(IamWrite::PutInline { name, document, .. })) => {
+                memory.put_inline.push(inline::digest(name, document));
+                memory.policies = None;
             }
             (
                 Written::Done,
                 Write::Iam(
                     IamWrite::AttachPolicy { .. }
                     | IamWrite::DetachPolicy { .. }
-                    | IamWrite::DeleteInline { .. }
-                    | IamWrite::PutInline { .. },
+                    | IamWrite::DeleteInline { .. },
                 ),
             ) => memory.policies = None,
             (Written::Done, _) => memory.role = None,

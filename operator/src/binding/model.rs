@@ -328,10 +328,11 @@ pub struct Memory {
     pub role: Option<(Option<Box<Role>>, Instant)>,
     /// Its policies and when they were read.
     pub policies: Option<Box<(RolePolicies, Instant)>>,
+    /// Digest of each inline policy that this process has put since it last read the role or its policies.
+    pub put_inline: Vec<u64>,
     /// Whether the role is read whatever is known of it.
     pub reads_again: bool,
-    /// Whether the boundary is put in place before a role is revoked: IAM has refused the last change of its trust policy or of an inline
-    /// policy.
+    /// Whether the boundary comes first in a revocation: IAM has refused the last change of the trust policy or of an inline policy.
     pub boundary_first: bool,
     /// Whether this process has had a pass that knew the role: only the first one believes the status.
     pub begun: bool,

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::due::{as_before, due};
 use super::holder::other_holder;
 use super::model::{Due, Memory, Observed, RoleState, ServiceAccountState, Unresolved, View};
-use super::role::Target;
+use super::role::{Target, inline};
 use crate::aws::accounts::Account;
 use crate::aws::error::{AwsError, Class};
 use crate::aws::inventory;
@@ -143,6 +143,7 @@ async fn role(
         memory.role = Some((found.map(Box::new), clock.instant));
         // Policies that were read before are those of another time, also where the next read of them fails.
         (memory.in_spec, memory.policies) = (None, None);
+        memory.put_inline = Vec::new();
     }
     let Some((role, _)) = &memory.role else { return Ok(None) };
     let Some(role) = role else {
@@ -151,8 +152,11 @@ async fn role(
     };
     // The policies of a role that has another owner are not read.
     if due.policies && target.owns(role).is_ok() {
-        match policies(account, target).await {
-            Ok(read) => memory.policies = Some(Box::new((read, clock.instant))),
+        match policies(account, target, &memory.put_inline).await {
+            Ok(read) => {
+                memory.policies = Some(Box::new((read, clock.instant)));
+                memory.put_inline = Vec::new();
+            }
             Err(error) => {
                 // It was deleted after it was read.
                 if error.class == Class::NotFound {
@@ -167,10 +171,11 @@ async fn role(
     Ok(Some(RoleState::Found((**role).clone(), policies)))
 }
 
-/// What is attached to the role. A document is read only of what is not specified: it says whether the policy may stay.
-async fn policies(account: &Account, target: &Target) -> Result<RolePolicies, AwsError> {
+/// What is attached to the role. The document of a managed policy is read only where the policy is not specified: it says whether it may
+/// stay. An inline document that this process has put since its last read is not read: IAM has answered that it is stored.
+async fn policies(account: &Account, target: &Target, put: &[u64]) -> Result<RolePolicies, AwsError> {
     let (iam, role) = (&account.iam, &target.name);
-    let (attached, inline) = tokio::try_join!(iam.attached(role), iam.inline(role))?;
+    let (attached, listed) = tokio::try_join!(iam.attached(role), iam.inline(role))?;
     let mut policies = RolePolicies::default();
     for arn in attached {
         let is_specified = target.attached.contains(&arn);
@@ -182,8 +187,14 @@ async fn policies(account: &Account, target: &Target) -> Result<RolePolicies, Aw
             policies.unread_attached.insert(arn);
         }
     }
-    for name in inline {
-        match iam.inline_document(role, &name).await? {
+    for name in listed {
+        let specified =
+            target.inline.get(&name).filter(|document| put.contains(&inline::digest(&name, document)));
+        let document = match specified {
+            Some(document) => Some(document.to_string()),
+            None => iam.inline_document(role, &name).await?,
+        };
+        match document {
             Some(document) => drop(policies.inline.insert(name, document)),
             None => drop(policies.unread_inline.insert(name)),
         }

@@ -4,7 +4,7 @@ use crds::condition::ConditionType as C;
 use crds::names::{REVOKED_POLICY, tag};
 use serde_json::{Value, json};
 
-use crate::world::{QUEUE, STORAGE, World};
+use crate::world::{QUEUE, STORAGE, World, counts};
 
 fn with(fields: &Value) -> Value {
     let mut spec = json!({"serviceAccountName": "app", "role": {"policyARNs": [STORAGE]}});
@@ -64,6 +64,43 @@ async fn a_released_role_stays_as_it_is_for_another_tool() {
     // It is nobody's of this cluster now.
     world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "NotOwned").await;
+    world.stop().await;
+}
+
+/// IAM has answered that a document is stored: it is not read once more.
+#[tokio::test]
+async fn a_new_binding_costs_three_calls_and_one_for_each_policy() {
+    let mut world = World::ready().await;
+    let mut issuer = world.spec();
+    issuer.grants[0].inline_policies = Some(crds::InlinePolicies::Allow);
+    world.apply_issuer(&issuer).await;
+    let inline = |data: &str| {
+        let policies = [("data", data), ("queue", "sqs:SendMessage")];
+        let policies = policies.map(|(name, action)| json!({"name": name, "document": allows(action)}));
+        with(&json!({"role": {"policyARNs": [STORAGE, QUEUE], "inlinePolicies": policies}}))
+    };
+    world.sim.clear_calls();
+    world.apply_binding("app", inline("s3:ListBucket")).await;
+    world.binding_is("app", "Ready").await;
+    let lists = [("iam:ListAttachedRolePolicies", 1), ("iam:ListRolePolicies", 1)];
+    let made = [("iam:CreateRole", 1), ("iam:AttachRolePolicy", 2), ("iam:PutRolePolicy", 2)];
+    assert_eq!(world.counts(), counts(&[made.as_slice(), &lists].concat()));
+
+    // An edit reads everything first, and of what it has put nothing afterwards.
+    world.sim.clear_calls();
+    world.apply_binding("app", inline("s3:GetObject")).await;
+    world.binding_is("app", "Ready").await;
+    let edit = [
+        ("iam:GetRole", 1),
+        ("iam:ListAttachedRolePolicies", 2),
+        ("iam:ListRolePolicies", 2),
+        ("iam:GetRolePolicy", 3),
+        ("iam:PutRolePolicy", 1),
+    ];
+    assert_eq!(world.counts(), counts(&edit));
+    assert_eq!(world.role().unwrap().inline["data"], allows("s3:GetObject"));
+    world.unbind("app").await;
+    assert!(world.role().is_none());
     world.stop().await;
 }
 

@@ -376,3 +376,35 @@ fn webhook_facts(binding: crds::PodIdentityBinding) -> (bool, bool) {
     let stalled = crds::conditions::is_true(&status.conditions, C::Stalled);
     (stalled && status.role_arn.is_none(), status.role_name.is_some())
 }
+
+/// What this process has put is not read once more, and after a failed step everything is: somebody may have changed it meanwhile.
+#[tokio::test]
+async fn after_a_failed_step_inline_policies_that_were_put_are_read() {
+    let mut world = World::ready().await;
+    let mut issuer = world.spec();
+    issuer.grants[0].inline_policies = Some(crds::InlinePolicies::Allow);
+    world.apply_issuer(&issuer).await;
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    world.sim.clear_calls();
+    // The last step is done, and its answer is lost. The next pass begins with a read that takes its time.
+    world.sim.inject(Fault::on("iam", "DetachRolePolicy", FaultKind::LostResponse));
+    world.sim.inject(Fault::on("iam", "GetRole", FaultKind::Delay { milliseconds: 1_500 }));
+    let allows = |action: &str| json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": action, "Resource": "*"}]});
+    let data = allows("s3:GetObject");
+    let role = json!({"policyARNs": [], "inlinePolicies": [{"name": "data", "document": data}]});
+    world.apply_binding("app", json!({"serviceAccountName": "app", "role": role})).await;
+    world.until_called("DetachRolePolicy", 3).await; // the attempts of one step
+    let name = world.role_name("app").to_lowercase();
+    world.sim.change(|state| {
+        state.roles.get_mut(&name).unwrap().inline.insert("data".into(), allows("*"));
+    });
+    world.until_aws("the specified document", |state| state.roles[&name].inline["data"] == data).await;
+    world.binding_is("app", "Ready").await;
+    assert_eq!(world.role().unwrap().attached, [""; 0]);
+    let writes = world.writes();
+    assert_eq!(writes.iter().filter(|write| **write == "PutRolePolicy").count(), 2, "{writes:?}");
+    world.sim.clear_faults();
+    world.unbind("app").await;
+    world.stop().await;
+}

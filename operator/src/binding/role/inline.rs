@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crds::InlinePolicy;
-use crds::names::REVOKED_POLICY;
+use crds::names::{self, REVOKED_POLICY};
 use serde_json::Value;
 
 use super::difference::Difference;
@@ -21,6 +21,12 @@ pub const LIMIT: usize = 10_240;
 pub fn wanted(policies: &[InlinePolicy]) -> BTreeMap<String, Value> {
     let one = |policy: &InlinePolicy| (policy.name.clone(), Value::Object(policy.document.clone()));
     policies.iter().map(one).collect()
+}
+
+/// A hash of one policy, for a comparison with what this process has put.
+#[must_use]
+pub fn digest(name: &str, document: &Value) -> u64 {
+    names::hash_of(&format!("{name}\n{document}"))
 }
 
 /// The size of all documents as IAM counts it.
