@@ -47,9 +47,16 @@ pub fn uses_issuer(binding: &PodIdentityBinding, name: &str) -> bool {
 fn trusted(binding: &PodIdentityBinding) -> Option<&PodIdentityBindingStatus> {
     let status = binding.status.as_ref()?;
     let makes_role = binding.spec.role_arn.is_none();
-    let is_in_effect = status.observed_generation == binding.metadata.generation
-        && is_true(&status.conditions, ConditionType::Ready);
-    (makes_role && binding.has_role() && !is_in_effect).then_some(status)
+    (makes_role && binding.has_role() && !is_ready(binding)).then_some(status)
+}
+
+/// Whether the status says that the specification, as it is now, is in effect.
+#[must_use]
+pub fn is_ready(binding: &PodIdentityBinding) -> bool {
+    binding.status.as_ref().is_some_and(|status| {
+        status.observed_generation == binding.metadata.generation
+            && is_true(&status.conditions, ConditionType::Ready)
+    })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crds::binding::DEFAULT_SESSION;
 use crds::condition::Summary;
+use crds::holder::Claim;
 use crds::names::CONFIRM_ANNOTATION;
 use crds::{Finding, OidcIssuer, PodIdentityBindingSpec, Reason};
 use k8s_openapi::jiff::Timestamp;
@@ -90,9 +91,17 @@ pub(super) fn without_grant<'a>(
     clock: &Clock,
     timings: &Timings,
 ) -> Decision<'a> {
-    let revoke_at = known_revocation(view, memory).filter(|_| observed.has_unread());
+    let mut revoke_at = known_revocation(view, memory).filter(|_| observed.has_unread());
+    // The role cannot be read. It was as specified, so it has rights that no grant covers: the wait begins now, and the loss is counted.
+    let is_new =
+        observed.has_unread() && view.object.was_ready && view.object.finalizer && view.binding.has_role();
     let (summary, next) = match reported_loss(view, observed, finding) {
         Some(reported) => (Summary::Stalled(reported), Next::BackOff),
+        None if is_new => {
+            let longest = clock.wall.checked_add(timings.grant_loss).unwrap_or(Timestamp::MAX);
+            revoke_at = Some(revoke_at.map_or(longest, |known| known.min(longest)));
+            (Summary::Stalled(Finding::new(Reason::GrantLost, &finding.message)), Next::BackOff)
+        }
         None => not_granted(view, finding, clock, timings),
     };
     // Whether the role has lost rights is not known.

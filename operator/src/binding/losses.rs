@@ -8,6 +8,7 @@ use crds::holder::Claim;
 use crds::{OidcIssuer, PodIdentityBinding, Reason, in_effect, names};
 use kube::ResourceExt;
 
+use super::granted::check_grant;
 use crate::cluster::Cluster;
 use crate::grant::Losses;
 
@@ -32,8 +33,9 @@ pub(super) fn losses(issuer: &OidcIssuer, cluster: &Cluster) -> Losses {
     losses
 }
 
-/// Counts the role of a binding that uses an issuer, by the status: an edit that asks for more than is granted is no loss, and must not
-/// keep a role from being revoked.
+/// Counts the role of a binding that uses an issuer. Its status says that the grant is lost; or it says that the specification is in effect,
+/// and no grant covers it any more: the binding has not had its pass yet, or its role could not be read. An edit that asks for more than is
+/// granted is no loss, and must not keep other roles from being revoked.
 pub(super) fn count(
     losses: &mut Losses,
     binding: &PodIdentityBinding,
@@ -47,8 +49,13 @@ pub(super) fn count(
         return;
     }
     losses.roles += 1;
-    let is_lost = binding.status.as_ref().is_some_and(|status| status.revoke_at.is_some());
-    losses.lost += usize::from(is_lost);
+    let is_reported = binding.status.as_ref().is_some_and(|status| status.revoke_at.is_some());
+    let is_covered = || {
+        let namespace = binding.namespace().unwrap_or_default();
+        let labels = cluster.labels(&namespace);
+        check_grant(&namespace, labels.as_deref(), &binding.spec, Ok(issuer)).is_ok()
+    };
+    losses.lost += usize::from(is_reported || (in_effect::is_ready(binding) && !is_covered()));
 }
 
 /// Whether its status says that the role is revoked.

@@ -149,7 +149,10 @@ impl Kind for Binding {
         view.grant =
             granted::check_grant(&state.namespace, view.labels.as_deref(), &object.spec, view.issuer());
         let is_to_be_revoked = object.status.as_ref().is_some_and(|status| status.revoke_at.is_some());
-        if let Some(issuer) = view.granting.as_ref().filter(|_| is_to_be_revoked) {
+        let is_refused = view.grant.is_err() || view.invalid.is_some() || view.refused.is_some();
+        let granting =
+            view.granting.as_ref().filter(|_| object.has_role() && (is_to_be_revoked || is_refused));
+        if let Some(issuer) = granting {
             view.losses = losses::losses(issuer, cluster);
         }
         let account = view.issuer.as_ref().map(|issuer| context.accounts.of(&issuer.spec));
