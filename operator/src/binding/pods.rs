@@ -38,7 +38,7 @@ impl View {
         let target = self.target.as_ref().ok().filter(|_| self.spec().role.is_some())?;
         let trusts = match observed.role.as_ref().ok()?.as_ref()? {
             RoleState::AsSpecified => true,
-            RoleState::Found(role, _) => target.owns(role).is_ok() && target.trust.lets_in(role),
+            RoleState::Found(role, _) => target.owns(role).is_ok() && target.trust.lets_in(&role.trust),
             RoleState::Missing => false,
         };
         let issuer = self.issuer.as_ref()?;

@@ -75,6 +75,23 @@ pub fn letting_nothing_in(trust: &str) -> Option<[Value; 2]> {
     Some([denying, closed])
 }
 
+/// Whether a statement lets nothing in: it denies, or has the condition that no request meets.
+#[must_use]
+pub fn lets_nothing_in(statement: &Value) -> bool {
+    statement["Effect"] == "Deny" || statement["Condition"]["DateLessThan"]["aws:CurrentTime"] == LONG_AGO
+}
+
+/// A statement as it was before [`letting_nothing_in`].
+#[must_use]
+pub fn before_revocation(statement: &Value) -> Value {
+    let mut statement = statement.clone();
+    statement["Effect"] = json!("Allow");
+    if let Some(condition) = statement["Condition"].as_object_mut() {
+        condition.remove("DateLessThan");
+    }
+    statement
+}
+
 /// The trust policy of the operator's own role, which may be assumed with tokens of several issuers: one statement for each.
 #[must_use]
 pub fn union(trusts: &[Trust<'_>]) -> Value {

@@ -11,7 +11,9 @@ use serde_json::Value;
 use crate::aws::model::{IamWrite, Role, Tags, Write};
 use crate::change::Change;
 use crate::policy::equivalent;
-use crate::policy::trust::{Trust, of_statements, statements};
+use crate::policy::trust::{
+    Trust, before_revocation, lets_nothing_in, letting_nothing_in, of_statements, statements,
+};
 
 /// Characters that IAM allows in a trust policy unless the quota was raised (IAM quotas).
 pub const QUOTA: usize = 2048;
@@ -69,13 +71,18 @@ impl Wanted {
         let Moves { now, may_begin, retention, is_in_use } = *moves;
         // A later end than could be written now is not believed.
         let until = until(found).map(|until| until.min(now + retention));
-        let formers = self.formers(&found.trust, until.is_some());
+        let is_revoked = self.is_revoked(found);
+        let formers = match until {
+            // Of a role that is restored they count as long as the move lasts.
+            Some(until) if is_revoked && (until > now || is_in_use) => self.formers(&restored(found), true),
+            _ => self.formers(&found.trust, until.is_some()),
+        };
         let both = || of_statements(statements(&self.policy).into_iter().chain(formers.clone()));
         let change =
             |wanted: &Value| (!equivalent(&found.trust, wanted)).then(|| put(role, found, wanted, None));
-        let is_current = self.lets_in(found);
+        let is_current = if is_revoked { self.lets_in(&restored(found)) } else { self.lets_in(&found.trust) };
         match until {
-            // A role that let nothing in has no former statement, and its issuer may be another one now.
+            // A role that let nothing in has no former statement where no move lasts, and its issuer may be another one now.
             _ if formers.is_empty() => {
                 let trust = change(&self.policy);
                 let owner = trust.as_ref().and_then(|_| tag_issuer(role, found, tags));
@@ -96,10 +103,10 @@ impl Wanted {
         }
     }
 
-    /// Whether a role's trust policy has the specified statement, whatever else it has.
+    /// Whether a trust policy has the specified statement, whatever else it has.
     #[must_use]
-    pub fn lets_in(&self, found: &Role) -> bool {
-        statements(&parse(&found.trust)).iter().any(|one| same(one, &self.policy))
+    pub fn lets_in(&self, found: &str) -> bool {
+        statements(&parse(found)).iter().any(|one| same(one, &self.policy))
     }
 
     /// The statements of a trust policy that let the same `ServiceAccount` in with tokens of an issuer of this cluster, beside the
@@ -122,10 +129,15 @@ impl Wanted {
         all.into_iter().filter(|statement| is_former(statement) && !same(statement, &self.policy)).collect()
     }
 
-    /// What makes a role's trust policy let nothing in.
+    /// What makes a role's trust policy let nothing in. It keeps the former statements, which a restoration needs, where they fit.
     #[must_use]
     pub fn revocation(&self, role: &str, found: &Role) -> Option<Change> {
-        (!self.is_revoked(found)).then(|| put(role, found, &self.revoked, Some(self.closed.clone())))
+        let formers = until(found).map(|_| self.formers(&found.trust, true)).unwrap_or_default();
+        let all = of_statements(statements(&self.policy).into_iter().chain(formers));
+        let [revoked, closed] = letting_nothing_in(&all.to_string())
+            .filter(|policies| policies.iter().all(|policy| policy.to_string().len() <= QUOTA))
+            .unwrap_or_else(|| [self.revoked.clone(), self.closed.clone()]);
+        (!self.is_revoked(found)).then(|| put(role, found, &revoked, Some(closed)))
     }
 
     /// Whether a role's trust policy lets nothing in: what no statement allows is denied (IAM user guide, "Policy evaluation logic"). The
@@ -133,8 +145,7 @@ impl Wanted {
     #[must_use]
     pub fn is_revoked(&self, found: &Role) -> bool {
         let statements = statements(&parse(&found.trust));
-        let only_denies = statements.iter().all(|statement| statement["Effect"] == "Deny");
-        (only_denies && !statements.is_empty()) || equivalent(&found.trust, &self.closed)
+        !statements.is_empty() && statements.iter().all(lets_nothing_in)
     }
 }
 
@@ -165,6 +176,11 @@ fn parse(document: &str) -> Value {
 /// Whether a statement is the one of a policy with one statement.
 fn same(statement: &Value, policy: &Value) -> bool {
     equivalent(&of_statements([statement.clone()]).to_string(), policy)
+}
+
+/// The trust policy of a revoked role as it was before.
+fn restored(found: &Role) -> String {
+    of_statements(statements(&parse(&found.trust)).iter().map(before_revocation)).to_string()
 }
 
 /// Until when the former statement stays.

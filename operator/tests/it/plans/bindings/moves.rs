@@ -115,6 +115,39 @@ fn a_role_without_a_former_statement_gets_the_tag_of_its_issuer() {
     assert_eq!(trust("b").diff("role", &found, &found.tags, &moves).len(), 1);
 }
 
+/// A revocation keeps the former statement for as long as the move lasts: pods have tokens of the former issuer when the grant is back.
+#[test]
+fn a_role_that_is_restored_during_a_move_trusts_the_former_statement_again() {
+    let now = clock().wall;
+    let steady = Moves { now, may_begin: false, retention: DAY, is_in_use: false };
+    let in_use = Moves { is_in_use: true, ..steady };
+    let b = trust("b");
+    let table: [(&str, i64, Moves, &[&str]); 3] = [
+        ("during the retention", 20, steady, &["trust b a"]),
+        ("over, and in use", -1, in_use, &["until 25", "trust b a"]),
+        ("over", -1, steady, &["trust b", "end"]),
+    ];
+    for (row, until, moves, expected) in table {
+        for denies in [true, false] {
+            let mut found = role(&["b", "a"], Some(until), now);
+            assert!(!b.is_revoked(&found), "{row}");
+            let change = b.revocation("role", &found).unwrap();
+            let Write::Iam(IamWrite::PutTrust { document, otherwise, .. }) = change.write else { panic!() };
+            found.trust = if denies { document } else { otherwise.unwrap() }.to_string();
+            assert!(b.is_revoked(&found) && !b.lets_in(&found.trust), "{row}");
+            assert_eq!(b.revocation("role", &found), None, "{row}");
+            let changes = b.diff("role", &found, &found.tags, &moves);
+            let described: Vec<String> = changes.iter().map(|change| describe(change, now)).collect();
+            assert_eq!(described, expected, "{row} {denies}");
+        }
+    }
+    // It is left out where IAM would refuse the policy by its length: the revocation comes first.
+    let long = "x".repeat(1_500);
+    let found = role(&["b", &long], Some(20), now);
+    let change = b.revocation("role", &found).unwrap();
+    assert_eq!(describe(&change, now), "trust b");
+}
+
 /// What lets somebody else in is never a former statement.
 #[test]
 fn a_statement_of_another_subject_or_account_is_put_back() {
