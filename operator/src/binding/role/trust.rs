@@ -73,11 +73,16 @@ impl Wanted {
         let until = until(found).map(|until| until.min(now + retention));
         let is_revoked = self.is_revoked(found);
         let formers = match until {
-            // Of a role that is restored they count as long as the move lasts.
-            Some(until) if is_revoked && (until > now || is_in_use) => self.formers(&restored(found), true),
+            // Of a role that is restored they count as long as the move lasts; after its end, those of issuers that exist.
+            Some(until) if is_revoked && (until > now || is_in_use) => {
+                let formers = self.formers(&restored(found), until > now);
+                if self.with(&formers).to_string().len() <= QUOTA { formers } else { Vec::new() }
+            }
             _ => self.formers(&found.trust, until.is_some()),
         };
-        let both = || of_statements(statements(&self.policy).into_iter().chain(formers.clone()));
+        let both = || self.with(&formers);
+        // The former issuer may be deleted once no binding uses it.
+        let owner = tag_issuer(role, found, tags);
         let change =
             |wanted: &Value| (!equivalent(&found.trust, wanted)).then(|| put(role, found, wanted, None));
         let is_current = if is_revoked { self.lets_in(&restored(found)) } else { self.lets_in(&found.trust) };
@@ -85,16 +90,16 @@ impl Wanted {
             // A role that let nothing in has no former statement where no move lasts, and its issuer may be another one now.
             _ if formers.is_empty() => {
                 let trust = change(&self.policy);
-                let owner = trust.as_ref().and_then(|_| tag_issuer(role, found, tags));
+                let owner = trust.as_ref().and(owner);
                 owner.into_iter().chain(trust).chain(untag(role, found)).collect()
             }
             Some(until) if until <= now && !is_in_use && is_current => {
-                change(&self.policy).into_iter().chain(untag(role, found)).collect()
+                owner.into_iter().chain(change(&self.policy)).chain(untag(role, found)).collect()
             }
             Some(until) if is_current && is_in_use && until < now + (retention - STEP) => {
                 [Some(begin(role, tags, now + retention)), change(&both())].into_iter().flatten().collect()
             }
-            Some(_) if is_current => change(&both()).into_iter().collect(),
+            Some(_) if is_current => owner.into_iter().chain(change(&both())).collect(),
             None if !may_begin => change(&self.policy).into_iter().collect(),
             // The time first: a crash leaves no former statement without its end.
             Some(_) | None => {
@@ -107,6 +112,11 @@ impl Wanted {
     #[must_use]
     pub fn lets_in(&self, found: &str) -> bool {
         statements(&parse(found)).iter().any(|one| same(one, &self.policy))
+    }
+
+    /// The specified statement, and others.
+    fn with(&self, others: &[Value]) -> Value {
+        of_statements(statements(&self.policy).into_iter().chain(others.iter().cloned()))
     }
 
     /// The statements of a trust policy that let the same `ServiceAccount` in with tokens of an issuer of this cluster, beside the
@@ -133,7 +143,9 @@ impl Wanted {
     #[must_use]
     pub fn revocation(&self, role: &str, found: &Role) -> Option<Change> {
         let formers = until(found).map(|_| self.formers(&found.trust, true)).unwrap_or_default();
-        let all = of_statements(statements(&self.policy).into_iter().chain(formers));
+        // Where the role does not have the specified statement yet, the restoration begins the move.
+        let is_begun = formers.is_empty() || self.lets_in(&found.trust);
+        let all = if is_begun { self.with(&formers) } else { of_statements(formers) };
         let [revoked, closed] = letting_nothing_in(&all.to_string())
             .filter(|policies| policies.iter().all(|policy| policy.to_string().len() <= QUOTA))
             .unwrap_or_else(|| [self.revoked.clone(), self.closed.clone()]);

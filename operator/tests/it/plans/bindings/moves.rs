@@ -115,6 +115,23 @@ fn a_role_without_a_former_statement_gets_the_tag_of_its_issuer() {
     assert_eq!(trust("b").diff("role", &found, &found.tags, &moves).len(), 1);
 }
 
+/// A move that goes back within the retention: no binding uses the other issuer any more, and it may be deleted.
+#[test]
+fn a_role_that_trusts_both_gets_the_tag_of_its_issuer() {
+    let now = clock().wall;
+    let moves = Moves { now, may_begin: true, retention: DAY, is_in_use: false };
+    let issuer = format!("issuer {URL}");
+    for (until, expected) in [(20, vec![&*issuer]), (-1, vec![&*issuer, "trust b", "end"])] {
+        let found = role(&["a", "b"], Some(until), now);
+        let mut owner = found.tags.clone();
+        owner.remove(tag::FORMER_UNTIL);
+        owner.insert(tag::ISSUER.into(), URL.into());
+        let changes = trust("b").diff("role", &found, &owner, &moves);
+        let described: Vec<String> = changes.iter().map(|change| describe(change, now)).collect();
+        assert_eq!(described, expected);
+    }
+}
+
 /// A revocation keeps the former statement for as long as the move lasts: pods have tokens of the former issuer when the grant is back.
 #[test]
 fn a_role_that_is_restored_during_a_move_trusts_the_former_statement_again() {
@@ -141,6 +158,17 @@ fn a_role_that_is_restored_during_a_move_trusts_the_former_statement_again() {
             assert_eq!(described, expected, "{row} {denies}");
         }
     }
+    // The specification was moved on, and the role does not have it: the restoration begins that move.
+    let mut found = role(&["b", "a"], Some(1), now);
+    let Write::Iam(IamWrite::PutTrust { document, .. }) =
+        trust("c").revocation("role", &found).unwrap().write
+    else {
+        panic!()
+    };
+    found.trust = document.to_string();
+    let changes = trust("c").diff("role", &found, &found.tags, &Moves { may_begin: true, ..steady });
+    let described: Vec<String> = changes.iter().map(|change| describe(change, now)).collect();
+    assert_eq!(described, ["until 25", "trust c b a"]);
     // It is left out where IAM would refuse the policy by its length: the revocation comes first.
     let long = "x".repeat(1_500);
     let found = role(&["b", &long], Some(20), now);
