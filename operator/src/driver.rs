@@ -54,7 +54,10 @@ pub async fn reconcile<K: Kind>(
     let outcome = match tokio::time::timeout(limit, Box::pin(driver.pass(&object, &mut memory))).await {
         Ok(Ok(wait)) => Ok(wait),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("the pass did not end within {limit:?}")),
+        Err(_) => {
+            K::cut_off(&mut memory.kind);
+            Err(format!("the pass did not end within {limit:?}"))
+        }
     };
     let wait = outcome.unwrap_or_else(|error| {
         let (name, namespace) = (object.name_any(), object.namespace());

@@ -17,7 +17,7 @@ use super::credentials::KeptCredentials;
 use super::error::{AwsError, Class};
 use super::iam::Iam;
 use super::limit::Limits;
-use super::model::{BucketRef, Identity, RoleChange, Write, Written};
+use super::model::{BucketRef, Identity, RoleChanges, Write, Written};
 use super::public::PublicReader;
 use super::recent::RecentRoles;
 use super::s3::S3;
@@ -195,18 +195,19 @@ impl Account {
 
     /// Carries out one change.
     pub async fn apply(&self, write: &Write) -> Result<Written, AwsError> {
+        self.recent.begun(write);
         let written = match write {
             Write::Iam(write) => self.iam.apply(write).await?,
             Write::S3(bucket, write) => self.s3(bucket).apply(write).await.map(|()| Written::Done)?,
         };
-        self.recent.note(write);
+        self.recent.done(write);
         Ok(written)
     }
 
-    /// What this process did to that role last.
+    /// What this process did to the roles of that name.
     #[must_use]
-    pub fn role_change(&self, role: &str) -> Option<RoleChange> {
-        self.recent.change(role)
+    pub fn role_changes(&self, role: &str) -> RoleChanges {
+        self.recent.changes(role)
     }
 }
 

@@ -194,7 +194,7 @@ impl Iam {
             }
             // "No such role" is an error here. IAM may answer it for a role that was created a moment ago; as a success it would end
             // the binding, and nothing would read the role again.
-            IamWrite::DeleteRole { role } => {
+            IamWrite::DeleteRole { role, .. } => {
                 let answer = call!(self, "DeleteRole", role, client.delete_role().role_name(role));
                 if let Err(mut error) = answer {
                     // IAM says only that the role is in one.
@@ -305,6 +305,7 @@ impl Iam {
 fn role_from(role: aws_sdk_iam::types::Role) -> Role {
     Role {
         tags: tags_from(role.tags()),
+        id: role.role_id,
         arn: role.arn,
         trust: role.assume_role_policy_document.as_deref().map(decode).unwrap_or_default(),
         settings: RoleSettings {

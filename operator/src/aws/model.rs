@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
-use crds::names::Partition;
+use crds::names::{self, Partition};
 use serde_json::Value;
 
 /// Tags of a resource, by key.
@@ -46,6 +46,8 @@ pub struct Provider {
 /// A role as IAM shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Role {
+    /// The unique id, `AROA…`: a role that was made anew under the same name has another one.
+    pub id: String,
     /// The full ARN, path included.
     pub arn: String,
     /// The trust policy, decoded.
@@ -93,22 +95,26 @@ pub struct Listed {
     pub digest: Option<u64>,
 }
 
-/// What this process did to a role last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RoleChange {
-    /// It made the role, or changed its owner's tags.
-    Made(Instant),
-    /// It deleted the role.
-    Deleted(Instant),
+/// What this process did to the roles of one name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RoleChanges {
+    /// When it last made the role, or changed its owner's tags. Also a call without an answer counts: it may have been carried out.
+    pub made: Option<Instant>,
+    /// When it last deleted a role of that name, and [`names::hash_of`] of the id.
+    pub deleted: Option<(Instant, u64)>,
 }
 
-impl RoleChange {
-    /// When.
+impl RoleChanges {
+    /// Whether it has deleted the role and not made it since.
     #[must_use]
-    pub const fn at(self) -> Instant {
-        match self {
-            Self::Made(at) | Self::Deleted(at) => at,
-        }
+    pub fn ends_deleted(&self) -> bool {
+        self.deleted.is_some_and(|(deleted, _)| self.made.is_none_or(|made| made < deleted))
+    }
+
+    /// When it last deleted this very role, which IAM may still show for a moment.
+    #[must_use]
+    pub fn deletion_of(&self, role: &Role) -> Option<Instant> {
+        self.deleted.filter(|(_, id)| *id == names::hash_of(&role.id)).map(|(at, _)| at)
     }
 }
 
@@ -311,6 +317,8 @@ pub enum IamWrite {
     },
     DeleteRole {
         role: String,
+        /// Its unique id as it was read. IAM deletes by name.
+        id: String,
     },
     TagRole {
         role: String,
@@ -395,7 +403,7 @@ impl Write {
             | IamWrite::DetachPolicy { role, .. }
             | IamWrite::PutInline { role, .. }
             | IamWrite::DeleteInline { role, .. }
-            | IamWrite::DeleteRole { role }
+            | IamWrite::DeleteRole { role, .. }
             | IamWrite::TagRole { role, .. }
             | IamWrite::UntagRole { role, .. } => role.clone(),
             IamWrite::CreatePolicy { name, .. } => name.clone(),

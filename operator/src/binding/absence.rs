@@ -7,7 +7,6 @@ use std::time::Duration;
 use crds::holder::Claim;
 
 use super::model::{Memory, Observed, RoleFacts, RoleState, View};
-use crate::aws::model::RoleChange;
 use crate::clock::Clock;
 use crate::timings::Timings;
 
@@ -21,11 +20,10 @@ pub fn unconfirmed(
     clock: &Clock,
     timings: &Timings,
 ) -> Option<Duration> {
-    let changed = match observed.change {
-        Some(RoleChange::Deleted(_)) => return None,
-        Some(RoleChange::Made(at)) => at.max(clock.started),
-        None => clock.started,
-    };
+    if observed.changes.ends_deleted() {
+        return None;
+    }
+    let changed = observed.changes.made.map_or(clock.started, |made| made.max(clock.started));
     if clock.since(changed) >= timings.role_settling {
         return None;
     }

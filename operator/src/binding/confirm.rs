@@ -75,7 +75,9 @@ pub fn still_holds(plan: &Plan, view: &View, newest: &PodIdentityBinding, contex
     }
     let issuer = context.cluster.issuer(spec.issuer_name());
     let is_accepted = issuer.is_some_and(|issuer| {
-        granted::check_grant(&view.object.namespace, view.labels.as_deref(), spec, Ok(&issuer)).is_ok()
+        let is_ending = issuer.metadata.deletion_timestamp.is_some();
+        (!is_ending || in_effect::issuer(newest) == issuer.name())
+            && granted::check_grant(&view.object.namespace, view.labels.as_deref(), spec, Ok(&issuer)).is_ok()
             && granted::check_audience(spec, &issuer).is_ok()
             && spec.check().is_ok()
     });

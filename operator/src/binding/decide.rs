@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crds::condition::{ConditionType as C, Summary, Wanted};
 use crds::holder::Claim;
-use crds::names::{OPERATOR_SERVICE_ACCOUNT, REVOKED_POLICY};
-use crds::{DriftPolicy, Finding, Reason};
+use crds::names::{DEFAULT_ISSUER, OPERATOR_SERVICE_ACCOUNT, REVOKED_POLICY};
+use crds::{DriftPolicy, Finding, Reason, in_effect};
 
 use super::absence::{known_role, unconfirmed};
 use super::annotations::{self, annotate};
@@ -15,6 +15,7 @@ use super::granted;
 use super::holder::{other_holder, owner};
 use super::model::{
     Facts, Memory, Note, Observed, Own, Plan, RoleFacts, RoleState, Sibling, Step, Unresolved, View,
+    missing_issuer,
 };
 use super::pods::missing;
 use super::removal;
@@ -72,7 +73,8 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     };
     // Pods that could not be read are read again.
     let unreadable = matches!(observed.pods, PodsState::Unreadable(_)).then(|| timings.look_again());
-    let next = next.no_later_than(unreadable);
+    let more_to_restart = memory.restart_after.as_ref().map(|_| timings.look_again());
+    let next = next.no_later_than(unreadable).no_later_than(more_to_restart);
     let refused = annotations::refused(view, observed, memory, clock, timings).map(|refused| refused.finding);
     let case =
         Case { view, observed, memory, holder, steps: &steps, summary: &summary, refused, unreachable };
@@ -129,18 +131,19 @@ fn blocked(
     if let Some(invalid) = &view.invalid {
         return (!keeps_role(view)).then(|| (Summary::Stalled(invalid.clone()), later));
     }
-    view.spec().role.as_ref()?;
-    let (issuer, name) = match view.issuer() {
-        Ok(issuer) => (issuer, view.spec().issuer_name()),
-        Err(missing) => return Some((Summary::Reconciling(missing), later)),
-    };
-    if issuer.metadata.deletion_timestamp.is_some() && !view.object.finalizer {
-        let message = format!(
-            "OidcIssuer {name} is being deleted and allows no new bindings: use another spec.issuerRef"
-        );
-        return Some((Summary::Reconciling(Finding::new(Reason::DependencyNotReady, message)), later));
-    }
-    None
+    let missing = view.issuer().err().filter(|_| view.spec().role.is_some());
+    let waits_for = missing.or_else(|| ending_issuer(view).filter(|_| !view.object.finalizer));
+    waits_for.map(|finding| (Summary::Reconciling(finding), later))
+}
+
+/// That the issuer is being deleted, where it was not the binding's before: it would stay as long as its new binding.
+fn ending_issuer(view: &View) -> Option<Finding> {
+    let (name, issuer) = view.own_issuers.first()?;
+    issuer.as_ref()?.metadata.deletion_timestamp.as_ref()?;
+    let is_new = !view.object.finalizer || in_effect::issuer(&view.binding) != name;
+    let message =
+        format!("OidcIssuer {name} is being deleted and allows no new bindings: use another spec.issuerRef");
+    is_new.then(|| Finding::new(Reason::DependencyNotReady, message))
 }
 
 /// Whether the specification breaks a rule of the CRD and the binding has a role: it stays as it is while grants cover it, whatever the
@@ -164,6 +167,7 @@ fn own_role<'a>(
         .invalid
         .clone()
         .or_else(|| view.refused.clone())
+        .or_else(|| ending_issuer(view))
         .or(audience)
         .or_else(|| too_long(view, observed));
     let lost = granted::lost_rights(view, observed, refused.as_ref());
@@ -390,9 +394,14 @@ fn use_existing_role<'a>(
     }
     let (annotations, wait) = annotate(view, observed, memory, &arn, clock, timings);
     steps.extend(annotations);
-    let summary = Summary::ready(
-        "spec.roleARN is passed to pods unchanged; that role's trust policy must allow this ServiceAccount",
-    );
+    // The webhook gives pods nothing under an issuer that does not exist. Without the default one it uses its own options.
+    let summary = if view.knows_issuer || view.spec().issuer_name() == DEFAULT_ISSUER {
+        Summary::ready(
+            "spec.roleARN is passed to pods unchanged; that role's trust policy must allow this ServiceAccount",
+        )
+    } else {
+        Summary::Reconciling(missing_issuer(view.spec().issuer_name()))
+    };
     let next = Next::read_back(&steps, next).no_later_than(wait);
     // The status names the earlier role until it has ended: nothing else says where it is, once the specification names another issuer.
     let has_ended =

@@ -150,6 +150,7 @@ pub fn recorded_digest(
         summary,
         Summary::Stalled(Finding {
             reason: Reason::InvalidSpec
+                | Reason::DependencyNotReady
                 | Reason::NotGranted
                 | Reason::GrantLost
                 | Reason::GrantChangeSuspicious,

@@ -148,6 +148,8 @@ impl Kind for Binding {
         view.granting = made_under.or_else(|| view.issuer.clone());
         view.grant =
             granted::check_grant(&state.namespace, view.labels.as_deref(), &object.spec, view.issuer());
+        // Only of a binding that may be revoked in this pass: it looks at all bindings of the issuer. Before a revocation the API server is
+        // asked once more, whatever is counted here.
         let is_to_be_revoked = object.status.as_ref().is_some_and(|status| status.revoke_at.is_some());
         let is_refused = view.grant.is_err() || view.invalid.is_some() || view.refused.is_some();
         let granting =
@@ -230,7 +232,7 @@ impl Kind for Binding {
     }
 
     fn changed(memory: &mut Memory, change: &Change, written: Written, clock: &Clock) {
-        memory.in_spec = None;
+        (memory.in_spec, memory.boundary_first) = (None, false);
         match (written, &change.write) {
             (Written::Role(role), _) => {
                 memory.role = Some((Some(role), clock.instant));
@@ -251,6 +253,10 @@ impl Kind for Binding {
             ) => memory.policies = None,
             (Written::Done, _) => memory.role = None,
         }
+    }
+
+    fn cut_off(memory: &mut Memory) {
+        memory.reads_again = true;
     }
 
     fn shown(memory: &mut Memory, shown: Shown, clock: &Clock) {

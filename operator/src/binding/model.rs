@@ -15,7 +15,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use super::role::trust::Moves;
 use super::role::{Heir, Target};
 use crate::aws::error::AwsError;
-use crate::aws::model::{Role, RoleChange, RolePolicies};
+use crate::aws::model::{Role, RoleChanges, RolePolicies};
 use crate::grant::Losses;
 use crate::model::{self, ObjectState};
 use crate::pods::model::{PodsState, WorkloadRef};
@@ -32,8 +32,7 @@ pub struct View {
     pub issuer: Option<Arc<OidcIssuer>>,
     /// Whether the issuer that it names exists.
     pub knows_issuer: bool,
-    /// The issuer whose grants hold for what the role has: the one under which it was made, until a specification with another one is
-    /// in effect.
+    /// The issuer whose grants hold for the role: the one under which it was made, until a specification with another is in effect.
     pub granting: Option<Arc<OidcIssuer>>,
     /// The other bindings on the `ServiceAccount`.
     pub siblings: Vec<Sibling>,
@@ -162,8 +161,7 @@ impl View {
         self.target.as_ref().is_ok_and(|target| named.is_some_and(|arn| target.is(arn)))
     }
 
-    /// Whether the role stays as it is when this binding gives it up: it, or another binding on the `ServiceAccount`, uses the role
-    /// by its ARN.
+    /// Whether the role stays when this binding gives it up: it, or another binding on the `ServiceAccount`, uses the role by its ARN.
     #[must_use]
     pub fn keeps_role(&self) -> bool {
         self.uses_own_role() || self.siblings.iter().any(|sibling| sibling.uses_role && !sibling.deleting)
@@ -178,8 +176,7 @@ impl View {
         status.role_arn.as_deref().filter(|arn| !target.is(arn))
     }
 
-    /// Whether no spec of this binding ever asked for a role: the first generation is the only one, and its deletion
-    /// counts as one more.
+    /// Whether no spec of this binding ever asked for a role: it has its first generation; a deletion counts as one more.
     #[must_use]
     pub fn never_had_role(&self) -> bool {
         self.spec().role.is_none() && self.object.generation <= 1 + i64::from(self.object.deleting)
@@ -187,14 +184,10 @@ impl View {
 
     /// The issuer, or that it does not exist.
     pub fn issuer(&self) -> Result<&OidcIssuer, Finding> {
-        self.issuer.as_deref().ok_or_else(|| {
-            let message = format!("OidcIssuer {} does not exist: create it", self.spec().issuer_name());
-            Finding::new(Reason::DependencyNotReady, message)
-        })
+        self.issuer.as_deref().ok_or_else(|| missing_issuer(self.spec().issuer_name()))
     }
 
-    /// The issuer whose tokens pods get. With `spec.roleARN` it is the specified one, although the binding may still have an earlier role under
-    /// another.
+    /// The issuer whose tokens pods get: with `spec.roleARN` the specified one, also where the binding has an earlier role under another.
     #[must_use]
     pub fn issuer_of_pods(&self) -> Option<&OidcIssuer> {
         let specified = self.own_issuers.first().and_then(|(_, issuer)| issuer.as_deref());
@@ -245,14 +238,20 @@ pub struct Due {
 pub struct Observed {
     /// The role; `None` where it was not looked for.
     pub role: Result<Option<RoleState>, AwsError>,
-    /// What this process did to the role last.
-    pub change: Option<RoleChange>,
+    /// What this process did to roles of that name.
+    pub changes: RoleChanges,
     /// The `ServiceAccount`, if it exists.
     pub service_account: Option<ServiceAccountState>,
     /// Its pods that run without the identity.
     pub pods: PodsState,
     /// What made them and is restarted.
     pub restarts: Vec<WorkloadRef>,
+}
+
+/// That an issuer does not exist.
+#[must_use]
+pub fn missing_issuer(name: &str) -> Finding {
+    Finding::new(Reason::DependencyNotReady, format!("OidcIssuer {name} does not exist: create it"))
 }
 
 impl Observed {
@@ -354,6 +353,8 @@ pub struct Memory {
     pub revoke_at: Option<Timestamp>,
     /// Why workloads could not be restarted, and when that was tried.
     pub restart_refused: Option<Box<(String, Instant)>>,
+    /// The workload that was looked at last, where a pass looks at a part of them.
+    pub restart_after: Option<Box<WorkloadRef>>,
 }
 
 /// An apply of annotations that was refused.
@@ -403,8 +404,7 @@ pub struct Annotated {
     pub put_back: Option<Instant>,
 }
 
-/// Apply exactly these annotations to the `ServiceAccount` of that uid and version;
-/// an empty set takes ours away.
+/// Apply exactly these annotations to the `ServiceAccount` of that uid and version; an empty set takes ours away.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Annotate {
     /// The `ServiceAccount`'s uid.

@@ -19,10 +19,10 @@ use super::role::{Target, inline};
 use crate::aws::accounts::Account;
 use crate::aws::error::{AwsError, Class};
 use crate::aws::inventory;
-use crate::aws::model::{RoleChange, RolePolicies};
+use crate::aws::model::{Role, RolePolicies};
 use crate::clock::Clock;
 use crate::context::Context;
-use crate::pods::model::{PodsState, WorkloadRef};
+use crate::pods::model::{PodsState, WORKLOADS, WorkloadRef};
 use crate::pods::restart::{self, Restart};
 use crate::timings::Timings;
 
@@ -69,14 +69,16 @@ pub async fn observe(
             memory.reads_again |= due.role && memory.role.is_some();
             Err(error.clone())
         }
-        (Err(Unresolved::NoIssuer | Unresolved::NotNeeded | Unresolved::Abandoned), _) | (Ok(_), None) => {
+        (Err(Unresolved::NoIssuer), _) => {
+            memory.reads_again |= due.role && memory.role.is_some();
             Ok(None)
         }
+        (Err(Unresolved::NotNeeded | Unresolved::Abandoned), _) | (Ok(_), None) => Ok(None),
     };
-    let change = view.target.as_ref().ok().zip(account);
-    let change = change.and_then(|(target, account)| account.role_change(&target.name));
+    let known = view.target.as_ref().ok().zip(account);
+    let changes = known.map(|(target, account)| account.role_changes(&target.name)).unwrap_or_default();
     let mut observed =
-        Observed { role, change, service_account, pods: PodsState::NotKnown, restarts: Vec::new() };
+        Observed { role, changes, service_account, pods: PodsState::NotKnown, restarts: Vec::new() };
     // The pods of a `ServiceAccount` that another binding holds are compared with that one.
     if other_holder(view, &observed).is_none() {
         let key = (view.object.namespace.clone(), view.spec().service_account_name.clone());
@@ -90,7 +92,8 @@ pub async fn observe(
     Ok(observed)
 }
 
-/// The workloads to restart. One that cannot be read is not read again for a while.
+/// The workloads to restart, of those that come next: each pass looks at a part of many. One that cannot be read is not read again for a
+/// while.
 async fn restarts(
     client: &Client,
     view: &View,
@@ -101,7 +104,7 @@ async fn restarts(
 ) -> Vec<WorkloadRef> {
     let PodsState::Known(found) = pods else { return Vec::new() };
     if !view.restarts_workloads() || !view.object.was_ready {
-        memory.restart_refused = None;
+        (memory.restart_refused, memory.restart_after) = (None, None);
         return Vec::new();
     }
     let is_recent = |at: Instant| at < clock.instant && clock.since(at) < timings.look_again();
@@ -112,7 +115,11 @@ async fn restarts(
     let (namespace, account) = (&view.object.namespace, &view.spec().service_account_name);
     let uid = view.binding.uid().unwrap_or_default();
     let mut restarts = Vec::new();
-    for workload in &found.workloads {
+    let after = memory.restart_after.take();
+    let (first, rest): (Vec<_>, Vec<_>) =
+        found.workloads.iter().partition(|workload| after.as_deref().is_none_or(|after| *workload > after));
+    for workload in first.into_iter().chain(rest).take(WORKLOADS) {
+        memory.restart_after = (found.workloads.len() > WORKLOADS).then(|| Box::new(workload.clone()));
         match restart::state(client, namespace, account, workload, &uid).await {
             Ok(Restart::Due) => restarts.push(workload.clone()),
             Ok(Restart::Done | Restart::NotConcerned) => {}
@@ -134,10 +141,11 @@ async fn role(
         // If the read fails, it is still due in the next pass.
         memory.reads_again = true;
         // IAM may still show a role for a moment that this process has deleted.
-        let settling = |at| clock.since(at) < timings.role_settling;
-        let deleted =
-            matches!(account.role_change(&target.name), Some(RoleChange::Deleted(at)) if settling(at));
-        let found = inventory::role(&account.iam, &target.path, &target.name).await?.filter(|_| !deleted);
+        let changes = account.role_changes(&target.name);
+        let was_deleted =
+            |role: &Role| changes.deletion_of(role).is_some_and(|at| clock.since(at) < timings.role_settling);
+        let found = inventory::role(&account.iam, &target.path, &target.name).await?;
+        let found = found.filter(|role| !was_deleted(role));
         let is_ours = found.as_ref().is_some_and(|role| target.owns(role).is_ok());
         memory.absent_since = (!is_ours).then(|| memory.absent_since.unwrap_or(clock.instant));
         memory.role = Some((found.map(Box::new), clock.instant));

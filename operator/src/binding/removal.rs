@@ -78,7 +78,7 @@ pub(super) fn decide<'a>(
                 _ if keeps_role && policy != RoleDeletionPolicy::Release => (Vec::new(), Vec::new()),
                 // No new session begins while the rest is removed.
                 RoleDeletionPolicy::Delete => {
-                    (target.revocation(role, memory.boundary_first), target.removal(policies.as_ref()))
+                    (target.revocation(role, memory.boundary_first), target.removal(role, policies.as_ref()))
                 }
                 RoleDeletionPolicy::Retain => (give_up(), Vec::new()),
                 RoleDeletionPolicy::Release => (Vec::new(), give_up()),

@@ -257,7 +257,7 @@ pub fn removal(
         attribute: role_of,
         old: Some(found.role.arn.clone()),
         new: None,
-        write: Write::Iam(IamWrite::DeleteRole { role: name }),
+        write: Write::Iam(IamWrite::DeleteRole { role: name, id: found.role.id.clone() }),
     };
     Ok(vec![permissions, role])
 }

@@ -174,6 +174,10 @@ impl Kind for Issuer {
         (memory.aws, memory.verification) = (None, None);
     }
 
+    fn cut_off(memory: &mut Memory) {
+        (memory.keys, memory.aws) = (None, None);
+    }
+
     fn shown(memory: &mut Memory, verification: Verification, _: &Clock) {
         memory.verification = Some(verification);
     }

@@ -126,7 +126,7 @@ impl Orphans<'_> {
         });
         let [attached, attached_denies] = attached::removal(name, &policies.attached);
         let [inline, inline_denies] = inline::removal(name, &policies.inline);
-        let last = change("role", IamWrite::DeleteRole { role: name.to_owned() });
+        let last = change("role", IamWrite::DeleteRole { role: name.to_owned(), id: role.id });
         let parts = [attached, inline, attached_denies, inline_denies].concat();
         Ok(trust.into_iter().chain(parts).chain([last]).collect())
     }

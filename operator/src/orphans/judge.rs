@@ -79,6 +79,7 @@ mod tests {
             (tag::ISSUER, URL),
         ];
         let role = Role {
+            id: "AROA1".into(),
             arn: format!("arn:aws:iam::111122223333:role/podidentity/homelab/{name}"),
             trust: String::new(),
             boundary: None,

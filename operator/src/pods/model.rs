@@ -124,11 +124,11 @@ pub struct Found {
     pub count: usize,
     /// The first ones by name, at most [`NAMED`], with what prevents it.
     pub named: Vec<(String, Option<Box<str>>)>,
-    /// What can be restarted, at most [`WORKLOADS`].
+    /// What can be restarted, in order.
     pub workloads: Vec<WorkloadRef>,
 }
 
 /// The most pods that a status names.
 pub const NAMED: usize = 5;
-/// The most workloads of a `ServiceAccount` that are named and restarted in one pass.
+/// The most workloads of a `ServiceAccount` that are looked at in one pass, to restart them.
 pub const WORKLOADS: usize = 16;

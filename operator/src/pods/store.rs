@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::metrics::Metrics;
 
-use super::model::{Expected, Found, Key, Missing, NAMED, PodsState, WORKLOADS};
+use super::model::{Expected, Found, Key, Missing, NAMED, PodsState};
 
 /// The pods. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -211,8 +211,11 @@ fn found(missing: &BTreeMap<String, Missing>) -> Found {
     let named = missing.iter().take(NAMED).map(|(name, missing)| (name.clone(), missing.prevented.clone()));
     let restartable = missing.values().filter(|missing| missing.restart_helps);
     let workloads: BTreeSet<_> = restartable.filter_map(|missing| missing.workload.as_ref()).collect();
-    let workloads = workloads.into_iter().take(WORKLOADS).cloned().collect();
-    Found { count: missing.len(), named: named.collect(), workloads }
+    Found {
+        count: missing.len(),
+        named: named.collect(),
+        workloads: workloads.into_iter().cloned().collect(),
+    }
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ mod issuer_switch;
 mod lease;
 mod limits;
 mod locked_out;
+mod lost_answers;
 mod modes;
 mod moves;
 mod orphans;

@@ -1,6 +1,8 @@
 //! Pods that run without their identity. No webhook and no node is here: pods are created as they would be while the webhook is out of
 //! reach, and stay Pending.
 
+use std::time::Duration;
+
 use crds::condition::ConditionType;
 use crds::conditions::{Status, find};
 use crds::names::{self, RESTART_ANNOTATION, RESTARTED_AT_ANNOTATION, RESTARTED_FOR_ANNOTATION};
@@ -8,7 +10,7 @@ use crds::{MissingPods, PodIdentityBinding, Reason};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -218,6 +220,38 @@ async fn the_annotation_restarts_each_workload_once_and_none_of_another_service_
         world.binding_is("app", "Ready").await;
     }
     assert_eq!((generation("web").await, generation("foreign").await), (Some(2), Some(1)));
+    world.unbind("app").await;
+}
+
+/// More than one pass looks at: those that are restarted, and whose pods stay, do not keep the others from their turn.
+#[tokio::test]
+async fn the_annotation_restarts_every_one_of_many_workloads() {
+    const MANY: usize = 18;
+    let world = World::ready().await;
+    let names: Vec<String> = (0..MANY).map(|n| format!("web-{n:02}")).collect();
+    for name in &names {
+        world.deployment(name, "app").await;
+        world.pod_of(name, &format!("{name}-x"), "app").await;
+    }
+    world.bind("app", &[STORAGE]).await;
+    world.missing("app", i64::try_from(MANY).unwrap()).await;
+    let message = world.condition("app", ConditionType::PodsInjected).await.2;
+    assert!(message.contains("deployment/web-02; and 15 more. The annotation"), "{message}");
+    world.annotate_binding("app", Some("true")).await;
+    let generations = async || {
+        let all = world.deployments().list(&ListParams::default()).await.unwrap();
+        all.items.into_iter().map(|deployment| deployment.metadata.generation.unwrap()).collect::<Vec<_>>()
+    };
+    let all_restarted = || async {
+        // Every event of the binding is a pass.
+        world.annotate_binding("app", None).await;
+        world.annotate_binding("app", Some("true")).await;
+        let generations = generations().await;
+        anyhow::ensure!(generations.iter().all(|generation| *generation > 1), "{generations:?}");
+        Ok(())
+    };
+    cluster::until("their restarts", Duration::from_secs(15), all_restarted).await.unwrap();
+    assert_eq!(generations().await, [2; MANY]);
     world.unbind("app").await;
 }
 

@@ -181,7 +181,7 @@ impl Target {
     ) -> Vec<Change> {
         match policy {
             RoleDeletionPolicy::Delete => {
-                [self.revocation(role, boundary_first), self.removal(policies)].concat()
+                [self.revocation(role, boundary_first), self.removal(role, policies)].concat()
             }
             RoleDeletionPolicy::Retain => {
                 let revocation = policies.map(|policies| self.revoke(role, policies, boundary_first));
@@ -308,7 +308,7 @@ impl Target {
 
     /// What takes the role away once it is revoked; each change tolerates that it was made before.
     #[must_use]
-    pub fn removal(&self, policies: Option<&RolePolicies>) -> Vec<Change> {
+    pub fn removal(&self, role: &Role, policies: Option<&RolePolicies>) -> Vec<Change> {
         let name = &self.name;
         let rights = policies.map(|RolePolicies { attached, inline, unread_attached, unread_inline }| {
             let [attached, attached_denies] = attached::removal(name, attached);
@@ -322,7 +322,7 @@ impl Target {
             attribute: "role removal",
             old: Some(self.arn.clone()),
             new: None,
-            write: Write::Iam(IamWrite::DeleteRole { role: self.name.clone() }),
+            write: Write::Iam(IamWrite::DeleteRole { role: self.name.clone(), id: role.id.clone() }),
         };
         rights.into_iter().flatten().chain([delete]).collect()
     }

@@ -9,7 +9,7 @@ use binding::role::{Heir, target};
 use crds::PodIdentityBindingStatus;
 use crds::conditions::merge;
 use k8s_openapi::jiff::SignedDuration;
-use operator::aws::model::RoleChange;
+use operator::aws::model::RoleChanges;
 use operator::grant::Losses;
 use operator::pods;
 use operator::pods::model::PodsState;
@@ -110,7 +110,7 @@ impl Case {
             conditions: merge(&[], ready, self.generation, &Time(self.clock.wall)),
             missing: None,
             role_digest: self.role_digest.clone(),
-            issuer: None,
+            issuer: self.made_under.as_ref().map(|_| "former".to_owned()),
             audience: None,
         });
         let labels = Some(Arc::new(self.labels.clone()));
@@ -122,6 +122,8 @@ impl Case {
                 Finding::new(Reason::DependencyNotReady, "OidcIssuer default does not exist: create it")
             }),
         );
+        let issuer = issuer.map(Arc::new);
+        let own_issuers = vec![(self.spec.issuer_name().to_owned(), issuer.clone())];
         let mut view = View {
             now: self.clock.wall,
             labels,
@@ -136,12 +138,11 @@ impl Case {
             granting: self
                 .made_under
                 .as_ref()
-                .map(|spec| OidcIssuer::new("former", spec.clone()))
-                .or_else(|| issuer.clone())
-                .map(Arc::new),
-            issuer: issuer.map(Arc::new),
+                .map(|spec| Arc::new(OidcIssuer::new("former", spec.clone())))
+                .or_else(|| issuer.clone()),
+            issuer,
             siblings: self.siblings.clone(),
-            own_issuers: Vec::new(),
+            own_issuers,
             sibling_issuers: Vec::new(),
             object,
             target,
@@ -180,7 +181,7 @@ impl Case {
             siblings: Vec::new(),
             observed: Observed {
                 role: Ok(None),
-                change: None,
+                changes: RoleChanges::default(),
                 service_account: None,
                 pods: PodsState::Known(pods::model::Found::default()),
                 restarts: Vec::new(),
@@ -196,6 +197,7 @@ impl Case {
         };
         let arn = names::role_arn("aws", ACCOUNT, "homelab", "vault", "vault");
         let role = Role {
+            id: "AROA1".into(),
             arn: arn.clone(),
             trust: new.trust.clone(),
             boundary: new.boundary.clone(),
@@ -279,7 +281,14 @@ impl Case {
     /// This process made the role, or re-tagged it.
     pub fn made_a_second_ago(&mut self) {
         let at = self.clock.instant.checked_sub(Duration::from_secs(1)).unwrap();
-        self.observed.change = Some(RoleChange::Made(at));
+        self.observed.changes.made = Some(at);
+    }
+
+    /// A role that was made elsewhere.
+    pub fn uses_existing_role(&mut self) {
+        (self.spec.role, self.spec.role_arn) = (None, Some("arn:aws:iam::999999999999:role/partner".into()));
+        (self.generation, self.has_role, self.was_ready) = (1, false, false);
+        self.observed.role = Ok(None);
     }
 
     pub fn wants(&mut self, policies: &[&str]) {

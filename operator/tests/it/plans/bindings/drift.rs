@@ -127,6 +127,14 @@ fn the_digest_outlives_what_is_only_reported_and_what_is_refused() {
         ("reported", Case::only_report as fn(&mut Case), Some(Some(same.clone()))),
         ("put back", |_| {}, Some(None)),
         ("refused", |case| case.spec.audience = Some("unknown".into()), None),
+        (
+            "moved to an issuer that is being deleted",
+            |case| {
+                (case.issuer_deleting, case.was_ready) = (true, false);
+                case.made_under = case.issuer.clone();
+            },
+            None,
+        ),
         ("missing", |case| case.observed.role = Ok(Some(RoleState::Missing)), Some(None)),
         (
             "missing, and reported",

@@ -185,6 +185,48 @@ fn from_what_is_observed_to_steps_and_conditions() {
             "+Granted +Verified +Annotated",
         ),
         (
+            "issuer being deleted, and the binding was under another one",
+            |case| {
+                (case.issuer_deleting, case.was_ready) = (true, false);
+                case.made_under = case.issuer.clone();
+                case.role().trust = "{}".into();
+            },
+            &[],
+            "False DependencyNotReady Stalled",
+            "+Granted -DependencyNotReady +Annotated",
+        ),
+        (
+            "an existing role, issuer being deleted, new binding",
+            |case| {
+                case.uses_existing_role();
+                (case.issuer_deleting, case.finalizer) = (true, false);
+            },
+            &[],
+            "False DependencyNotReady Reconciling",
+            "+NotRequired +NotRequired -DependencyNotReady",
+        ),
+        (
+            "an existing role, no issuer",
+            |case| {
+                case.uses_existing_role();
+                case.spec.issuer_ref = Some(crds::IssuerRef { name: "typo".into() });
+                case.issuer = None;
+            },
+            &["annotate 2"],
+            "False DependencyNotReady Reconciling",
+            "+NotRequired +NotRequired -Progressing",
+        ),
+        (
+            "an existing role, no issuer of the default name: the webhook uses its own options",
+            |case| {
+                case.uses_existing_role();
+                case.issuer = None;
+            },
+            &["annotate 2"],
+            "True Ready",
+            "+NotRequired +NotRequired -Progressing",
+        ),
+        (
             "an unregistered audience",
             |case| case.spec.audience = Some("other".into()),
             &[],
