@@ -29,7 +29,8 @@ pub fn decide(
     let (seen, published) = (api.keys(), documents::published_keys(bucket));
     let recorded = recorded(view, memory);
     let own = memory.keys.as_ref().map(|life| &life.keys);
-    let is_this_cluster = own.is_some() || keys::any_is_recorded(&seen, recorded);
+    let has_published = memory.publishes && memory.is_for(view.spec());
+    let is_this_cluster = own.is_some() || has_published || keys::any_is_recorded(&seen, recorded);
     if !is_this_cluster && documents::foreign_keys(&published, &seen) {
         return Err(Some(foreign()));
     }

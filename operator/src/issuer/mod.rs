@@ -155,6 +155,7 @@ impl Kind for Issuer {
     }
 
     fn planned(memory: &mut Memory, view: &View, plan: &Plan) {
+        memory.publishes &= memory.is_for(view.spec());
         memory.spec = Some(without_grants(view.spec()));
         memory.bad_since = plan.note.bad_since;
         memory.out_of_reach_since = plan.note.out_of_reach_since;
@@ -179,6 +180,7 @@ impl Kind for Issuer {
     }
 
     fn shown(memory: &mut Memory, verification: Verification, _: &Clock) {
+        memory.publishes |= verification.public == Evidence::Good;
         memory.verification = Some(verification);
     }
 

@@ -119,6 +119,8 @@ pub struct Memory {
     pub distribution: Option<Distribution>,
     /// The keys as the last pass published them, with their states.
     pub keys: Option<Life>,
+    /// Whether this process has read its documents anonymously: what is published there is of this cluster, whatever key it has.
+    pub publishes: bool,
     /// What of the `ConfigMap`s an event was published for.
     pub invalid: Vec<String>,
     /// AWS and when it was read.

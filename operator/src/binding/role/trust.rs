@@ -90,7 +90,8 @@ impl Wanted {
             // A role that let nothing in has no former statement where no move lasts, and its issuer may be another one now.
             _ if formers.is_empty() => {
                 let trust = change(&self.policy);
-                let owner = trust.as_ref().and(owner);
+                // The tag may be that of a move that went back before the trust policy was changed.
+                let owner = owner.filter(|_| trust.is_some() || until.is_some());
                 owner.into_iter().chain(trust).chain(untag(role, found)).collect()
             }
             Some(until) if until <= now && !is_in_use && is_current => {

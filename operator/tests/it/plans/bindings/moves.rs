@@ -121,8 +121,14 @@ fn a_role_that_trusts_both_gets_the_tag_of_its_issuer() {
     let now = clock().wall;
     let moves = Moves { now, may_begin: true, retention: DAY, is_in_use: false };
     let issuer = format!("issuer {URL}");
-    for (until, expected) in [(20, vec![&*issuer]), (-1, vec![&*issuer, "trust b", "end"])] {
-        let found = role(&["a", "b"], Some(until), now);
+    let table: [(&[&str], i64, Vec<&str>); 3] = [
+        (&["a", "b"], 20, vec![&issuer]),
+        (&["a", "b"], -1, vec![&issuer, "trust b", "end"]),
+        // The move was begun, and no trust policy written.
+        (&["b"], 20, vec![&issuer, "end"]),
+    ];
+    for (trusted, until, expected) in table {
+        let found = role(trusted, Some(until), now);
         let mut owner = found.tags.clone();
         owner.remove(tag::FORMER_UNTIL);
         owner.insert(tag::ISSUER.into(), URL.into());

@@ -7,7 +7,7 @@ mod fence;
 use crds::{DeletionPolicy, Management, ProviderSettings};
 
 use case::{Case, api, keys, name, other_keys, records, refused, unreachable};
-use issuer::model::{AwsState, Evidence};
+use issuer::model::{AwsState, Evidence, without_grants};
 use operator::api_servers::model::NoAnswer;
 
 use super::*;
@@ -116,6 +116,32 @@ fn from_what_is_observed_to_steps_and_conditions() {
             |case| {
                 case.observed.api = Ok(api(&case.spec.issuer_url(), other_keys()));
                 (case.published, case.was_ready) = (false, false);
+            },
+            &[],
+            "False ForeignKeys Stalled",
+            "+Verified -ForeignKeys +Verified ?NotVerified ?NotVerified ?NotVerified",
+        ),
+        (
+            "the same, and this process has published the former ones: all signing keys were replaced",
+            |case| {
+                case.observed.api = Ok(api(&case.spec.issuer_url(), other_keys()));
+                (case.published, case.was_ready) = (false, false);
+                case.memory.publishes = true;
+                case.memory.spec = Some(without_grants(&case.spec));
+            },
+            &["JWKS"],
+            "False Publishing Reconciling",
+            "+Verified -Publishing +Verified ?NotVerified ?NotVerified ?NotVerified",
+        ),
+        (
+            "the same, in another bucket",
+            |case| {
+                case.observed.api = Ok(api(&case.spec.issuer_url(), other_keys()));
+                (case.published, case.was_ready) = (false, false);
+                case.memory.publishes = true;
+                let mut spec = without_grants(&case.spec);
+                spec.s3.as_mut().unwrap().bucket = "former".into();
+                case.memory.spec = Some(spec);
             },
             &[],
             "False ForeignKeys Stalled",
