@@ -55,7 +55,7 @@ pub async fn reconcile<K: Kind>(
         Ok(Ok(wait)) => Ok(wait),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => {
-            K::cut_off(&mut memory.kind);
+            K::timed_out(&mut memory.kind);
             Err(format!("the pass did not end within {limit:?}"))
         }
     };

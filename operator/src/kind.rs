@@ -134,7 +134,7 @@ pub trait Kind: Sized + Send + Sync + 'static {
     fn changed(memory: &mut Self::Memory, change: &Change, written: Written, clock: &Clock);
     /// Remembers that a pass was ended at its time limit: AWS may have made a change whose answer did not arrive, and what was read is in
     /// doubt.
-    fn cut_off(memory: &mut Self::Memory);
+    fn timed_out(memory: &mut Self::Memory);
     /// Remembers what a step of the kind's own showed.
     fn shown(memory: &mut Self::Memory, shown: Self::Shown, clock: &Clock);
     /// What is still true of a plan's facts where not all of its steps were taken: one failed, or AWS is read again first. What the

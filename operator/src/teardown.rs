@@ -69,7 +69,7 @@ impl Teardown<'_> {
             if !ask(terminal, &changes, installation.cluster_name())? {
                 bail!("not confirmed. Nothing was changed");
             }
-            // Minutes may pass before the answer. The operator may have made a role meanwhile, or somebody may have changed the bucket.
+            // The answer can take minutes. In that time the operator can make a role, and other people can change the bucket.
             if plan(issuers, account, &identity, &installation, &remaining_issuers).await? != changes {
                 bail!(
                     "AWS has changed since the question, and other things would be removed than it showed: run teardown again. \

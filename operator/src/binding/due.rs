@@ -21,7 +21,7 @@ pub fn due(view: &View, memory: &Memory, listed: Option<Listed>, clock: &Clock, 
     if memory.reads_again {
         return Due { role: true, policies: true };
     }
-    // Where this process has read a role before, the role may still be changed, also after somebody has removed the finalizer.
+    // A role that this process has read is read again before a change, also where the binding has lost the finalizer.
     let is_known = memory.role.as_ref().is_some_and(|(role, _)| role.is_some());
     let may_have_role = view.object.finalizer || memory.acted || is_known;
     if view.never_had_role() {
@@ -62,8 +62,8 @@ pub fn due(view: &View, memory: &Memory, listed: Option<Listed>, clock: &Clock, 
     Due { role, policies: policies || role }
 }
 
-/// Whether the last read of the role is too old to change the role by it: longer ago than one pass may last. Since then somebody may have
-/// deleted the role and made another one of its name.
+/// Whether the last read of the role is older than `reconcile_timeout`. By such a read the role is not changed: another role may have its
+/// name now.
 #[must_use]
 pub fn is_old(memory: &Memory, clock: &Clock, timings: &Timings) -> bool {
     let role = memory.role.as_ref().filter(|(role, _)| role.is_some());

@@ -98,8 +98,7 @@ pub(super) fn without_grant<'a>(
     let (summary, next) = match reported_loss(view, observed, finding) {
         Some(reported) => (Summary::Stalled(reported), Next::BackOff),
         None if is_new => {
-            let longest = clock.wall.checked_add(timings.grant_loss).unwrap_or(Timestamp::MAX);
-            revoke_at = Some(revoke_at.map_or(longest, |known| known.min(longest)));
+            revoke_at = Some(time_of_revocation(view, memory, clock, timings));
             (Summary::Stalled(Finding::new(Reason::GrantLost, &finding.message)), Next::BackOff)
         }
         None => not_granted(view, finding, clock, timings),
@@ -150,9 +149,7 @@ pub(super) fn grant_lost<'a>(
     let facts = view.own_role(observed);
     let later = Next::At(timings.look_again());
     let begun = revocation::has_begun(role, &policies.inline, &target.trust);
-    // Whoever can write the status must not put the revocation off.
-    let longest = clock.wall.checked_add(timings.grant_loss).unwrap_or(Timestamp::MAX);
-    let revoke_at = known_revocation(view, memory).map_or(longest, |known| known.min(longest));
+    let revoke_at = time_of_revocation(view, memory, clock, timings);
     let left = revoke_at.duration_since(clock.wall);
     if !begun && left.is_positive() {
         let message = format!(
@@ -204,6 +201,13 @@ pub(super) fn grant_lost<'a>(
         revocation,
         ..Decision::nothing(stalled(Reason::Revoked, message), timings)
     }
+}
+
+/// When the role is revoked: as it was decided before, and never later than the wait from now. A user who can write the status must not
+/// delay the revocation.
+fn time_of_revocation(view: &View, memory: &Memory, clock: &Clock, timings: &Timings) -> Timestamp {
+    let latest = clock.wall.checked_add(timings.grant_loss).unwrap_or(Timestamp::MAX);
+    known_revocation(view, memory).map_or(latest, |known| known.min(latest))
 }
 
 /// When the role is revoked, as far as that was decided before. The status outlives the process.

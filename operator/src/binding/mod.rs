@@ -255,7 +255,7 @@ impl Kind for Binding {
         }
     }
 
-    fn cut_off(memory: &mut Memory) {
+    fn timed_out(memory: &mut Memory) {
         memory.reads_again = true;
     }
 

@@ -175,7 +175,7 @@ impl Kind for Issuer {
         (memory.aws, memory.verification) = (None, None);
     }
 
-    fn cut_off(memory: &mut Memory) {
+    fn timed_out(memory: &mut Memory) {
         (memory.keys, memory.aws) = (None, None);
     }
 

@@ -41,6 +41,13 @@ impl World {
         namespaces.patch(&self.namespace, &PatchParams::default(), &patch).await.unwrap();
     }
 
+    /// Makes the issuer's grant allow inline policies.
+    pub async fn allow_inline_policies(&self) {
+        let mut spec = self.spec();
+        spec.grants[0].inline_policies = Some(crds::InlinePolicies::Allow);
+        self.apply_issuer(&spec).await;
+    }
+
     /// The issuer without any policy in its grant.
     pub fn without_policies(&self) -> OidcIssuerSpec {
         let mut spec = self.spec();

@@ -71,9 +71,7 @@ async fn a_released_role_stays_as_it_is_for_another_tool() {
 #[tokio::test]
 async fn a_new_binding_costs_three_calls_and_one_for_each_policy() {
     let mut world = World::ready().await;
-    let mut issuer = world.spec();
-    issuer.grants[0].inline_policies = Some(crds::InlinePolicies::Allow);
-    world.apply_issuer(&issuer).await;
+    world.allow_inline_policies().await;
     let inline = |data: &str| {
         let policies = [("data", data), ("queue", "sqs:SendMessage")];
         let policies = policies.map(|(name, action)| json!({"name": name, "document": allows(action)}));

@@ -377,13 +377,11 @@ fn webhook_facts(binding: crds::PodIdentityBinding) -> (bool, bool) {
     (stalled && status.role_arn.is_none(), status.role_name.is_some())
 }
 
-/// What this process has put is not read once more, and after a failed step everything is: somebody may have changed it meanwhile.
+/// After a failed step all inline policies are read, also those that this process has put: other people can have changed them.
 #[tokio::test]
 async fn after_a_failed_step_inline_policies_that_were_put_are_read() {
     let mut world = World::ready().await;
-    let mut issuer = world.spec();
-    issuer.grants[0].inline_policies = Some(crds::InlinePolicies::Allow);
-    world.apply_issuer(&issuer).await;
+    world.allow_inline_policies().await;
     world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Ready").await;
     world.sim.clear_calls();

@@ -251,16 +251,6 @@ fn a_grant_that_is_taken_away() {
             "-NotGranted ?AWSUnavailable -Revoked",
         ),
         (
-            "the role cannot be read, and was as specified: the wait begins",
-            |case| {
-                case.lose_grant();
-                case.observed.role = Err(aws_error(Class::Transient));
-            },
-            &[],
-            "False GrantLost Stalled",
-            "-NotGranted =AWSUnavailable +Annotated",
-        ),
-        (
             "the specification is narrowed together with the grant",
             |case| {
                 case.wants(&[]);

@@ -115,7 +115,7 @@ fn a_role_without_a_former_statement_gets_the_tag_of_its_issuer() {
     assert_eq!(trust("b").diff("role", &found, &found.tags, &moves).len(), 1);
 }
 
-/// A move that goes back within the retention: no binding uses the other issuer any more, and it may be deleted.
+/// A binding moves to another issuer and back within the retention. The other issuer can be deleted then, so the tag must not name it.
 #[test]
 fn a_role_that_trusts_both_gets_the_tag_of_its_issuer() {
     let now = clock().wall;

@@ -61,3 +61,20 @@ fn a_document_that_is_not_shown_is_read_again_soon_and_the_revocation_comes_in_t
     });
     assert_eq!((lost.steps.len(), lost.next), (0, Next::At(Duration::from_secs(5))));
 }
+
+/// The role was as specified, so it has rights that no grant covers: the wait begins with the first pass that sees the loss.
+#[test]
+fn a_loss_is_reported_where_the_role_cannot_be_read() {
+    let mut case = Case::good();
+    case.lose_grant();
+    case.observed.role = Err(aws_error(Class::Transient));
+    let plan = case.plan();
+    let ready = plan.conditions.iter().find(|condition| condition.type_ == C::Ready).unwrap();
+    assert_eq!((ready.finding.reason, plan.steps.len(), plan.next), (Reason::GrantLost, 0, Next::BackOff));
+    assert_eq!(plan.facts.revoke_at, Some(case.clock.wall + SignedDuration::from_mins(15)));
+    // An edit that asks for more than is granted is no loss.
+    case.was_ready = false;
+    let plan = case.plan();
+    let ready = plan.conditions.iter().find(|condition| condition.type_ == C::Ready).unwrap();
+    assert_eq!((ready.finding.reason, plan.facts.revoke_at), (Reason::NotGranted, None));
+}

@@ -124,6 +124,12 @@ impl Case {
         }
     }
 
+    /// The API servers show none of the published keys.
+    pub fn shows_other_keys(&mut self) {
+        self.observed.api = Ok(api(&self.spec.issuer_url(), other_keys()));
+        (self.published, self.was_ready) = (false, false);
+    }
+
     fn identity(&self, account: &str) -> Identity {
         let session = format!("arn:aws:sts::{account}:assumed-role/podidentity-operator.homelab/podidentity");
         let user = format!("arn:aws:iam::{account}:user/admin");

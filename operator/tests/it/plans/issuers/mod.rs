@@ -113,10 +113,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
         ),
         (
             "this issuer, and none of the published keys: a clone of the cluster must not replace them",
-            |case| {
-                case.observed.api = Ok(api(&case.spec.issuer_url(), other_keys()));
-                (case.published, case.was_ready) = (false, false);
-            },
+            Case::shows_other_keys,
             &[],
             "False ForeignKeys Stalled",
             "+Verified -ForeignKeys +Verified ?NotVerified ?NotVerified ?NotVerified",
@@ -124,8 +121,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
         (
             "the same, and this process has published the former ones: all signing keys were replaced",
             |case| {
-                case.observed.api = Ok(api(&case.spec.issuer_url(), other_keys()));
-                (case.published, case.was_ready) = (false, false);
+                case.shows_other_keys();
                 case.memory.publishes = true;
                 case.memory.spec = Some(without_grants(&case.spec));
             },
@@ -136,8 +132,7 @@ fn from_what_is_observed_to_steps_and_conditions() {
         (
             "the same, in another bucket",
             |case| {
-                case.observed.api = Ok(api(&case.spec.issuer_url(), other_keys()));
-                (case.published, case.was_ready) = (false, false);
+                case.shows_other_keys();
                 case.memory.publishes = true;
                 let mut spec = without_grants(&case.spec);
                 spec.s3.as_mut().unwrap().bucket = "former".into();
