@@ -7,8 +7,10 @@ mod fence;
 use crds::{DeletionPolicy, Management, ProviderSettings};
 
 use case::{Case, api, keys, name, other_keys, records, refused, unreachable};
-use issuer::model::{AwsState, Evidence, without_grants};
+use issuer::Issuer;
+use issuer::model::{AwsState, Evidence, Memory, Verification, without_grants};
 use operator::api_servers::model::NoAnswer;
+use operator::kind::Kind;
 
 use super::*;
 
@@ -130,13 +132,12 @@ fn from_what_is_observed_to_steps_and_conditions() {
             "+Verified -Publishing +Verified ?NotVerified ?NotVerified ?NotVerified",
         ),
         (
-            "the same, in another bucket",
+            "the same, and it was published for another specification",
             |case| {
                 case.shows_other_keys();
                 case.memory.publishes = true;
-                let mut spec = without_grants(&case.spec);
-                spec.s3.as_mut().unwrap().bucket = "former".into();
-                case.memory.spec = Some(spec);
+                let former = OidcIssuerSpec { cluster_name: "former".into(), ..case.spec.clone() };
+                case.memory.spec = Some(without_grants(&former));
             },
             &[],
             "False ForeignKeys Stalled",
@@ -481,4 +482,19 @@ fn changes_by_others_are_drift_and_new_keys_are_not() {
     case.was_ready = false;
     assert!(!case.plan().drift);
     assert!(!Case::good().plan().drift);
+}
+
+/// Only what was read anonymously proves that the published keys are of this cluster. A pass that timed out does not take that back.
+#[test]
+fn documents_that_were_read_prove_whose_the_published_keys_are() {
+    let good = Case::good().memory.verification.unwrap();
+    let refused = Finding::new(Reason::NotVerified, "");
+    for (public, proves) in
+        [(Evidence::Good, true), (Evidence::Bad(refused.clone()), false), (Evidence::Unclear(refused), false)]
+    {
+        let mut memory = Memory::default();
+        Issuer::shown(&mut memory, Verification { public, ..good.clone() }, &clock());
+        Issuer::timed_out(&mut memory);
+        assert_eq!(memory.publishes, proves);
+    }
 }
