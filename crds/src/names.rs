@@ -96,6 +96,8 @@ pub mod annotation {
 /// Tag keys that record the owner of every resource in AWS. A value has at most 256 characters (IAM's quota), so each part of
 /// the owner has its own key.
 pub mod tag {
+    /// What all of them begin with.
+    pub const PREFIX: &str = "podidentity.dev/";
     /// `spec.clusterName` of the issuer.
     pub const CLUSTER: &str = "podidentity.dev/cluster";
     /// Kind of the object that the resource belongs to, or `Operator` for what `bootstrap` creates for the operator itself.

@@ -40,6 +40,7 @@ pub mod policy;
 pub mod report;
 pub mod run;
 pub mod sweep;
+pub mod tags;
 pub mod teardown;
 pub mod terminal;
 pub mod timings;

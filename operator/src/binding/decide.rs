@@ -19,7 +19,7 @@ use super::model::{
 };
 use super::pods::missing;
 use super::removal;
-use super::role::{boundary, inline, trust};
+use super::role::{boundary, inline, tags, trust};
 use super::verdict::{self, Case, READY};
 use crate::aws::error::{AwsError, Class};
 use crate::aws::model::{IamWrite, Write};
@@ -305,9 +305,10 @@ fn make_role<'a>(
         view.spec().drift_policy == DriftPolicy::ReportOnly && view.shows_drift() && !has_lost_rights;
     // The changes of a move depend on time: nobody else has caused them.
     let moves = changes.iter().any(is_of_move);
-    // The boundary is the administrator's: it is put in place whatever a tenant's specification says.
+    // Boundary and tags are the administrator's: they are put in place whatever a tenant's specification says.
     let is_reported = |change: &Change| {
-        reports && !(moves && trust::is_of_move(change)) && change.attribute != boundary::BOUNDARY
+        let is_of_issuer = matches!(change.attribute, boundary::BOUNDARY | tags::TAGS);
+        reports && !is_of_issuer && !(moves && trust::is_of_move(change))
     };
     let drifted: Vec<&Change> = changes.iter().filter(|change| is_reported(change)).collect();
     let summary = if changes.is_empty() {
@@ -452,12 +453,9 @@ pub fn after_failure(plan: &Plan, view: &View, error: &AwsError) -> Vec<Wanted> 
     let (summary, unreachable) = if view.object.deleting {
         (removal::blocked(error), None)
     } else if let Some(drifted) = drifted {
-        // The step was the boundary's. What is reported stays so, and nothing else is Ready.
+        // The step was that of boundary or tags. What is reported stays so, and nothing else is Ready.
         let failure = missing_boundary(view, error).unwrap_or_else(|| error.finding());
-        let message = format!(
-            "{}. Besides, the boundary is not in place: {}",
-            drifted.finding.message, failure.message
-        );
+        let message = format!("{}. Besides, a change failed: {}", drifted.finding.message, failure.message);
         let unreachable = (!error.class.is_answer()).then_some(error);
         (Summary::Stalled(Finding::new(Reason::DriftDetected, message)), unreachable)
     } else if let Some(missing) = missing_boundary(view, error) {

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use aws_sim::world::Role;
+use crds::condition::ConditionType;
+use crds::{OidcIssuerSpec, PodIdentityBinding, Reason};
 use serde_json::json;
 
 use crate::world::{QUEUE, STORAGE, World};
@@ -66,6 +68,82 @@ async fn what_the_list_of_roles_shows_is_put_back_without_a_whole_read_of_the_ot
     for name in ["app", "other"] {
         world.unbind(name).await;
     }
+    world.stop().await;
+}
+
+/// `spec.tags` of the issuer: on the role from its creation, and changed in place.
+#[tokio::test]
+async fn the_tags_of_the_issuer_are_kept_on_the_role_and_a_new_key_waits_for_bootstrap() {
+    let mut world = World::new().await;
+    world.timings.role_resync = Duration::from_millis(200);
+    let with = |tags: &[(&str, &str)]| OidcIssuerSpec {
+        tags: tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        ..world.spec()
+    };
+    let (platform, storage) = (with(&[("team", "platform")]), with(&[("team", "storage")]));
+    let both = with(&[("team", "storage"), ("cost-center", "4711")]);
+    world.bootstrap(&platform).await.unwrap();
+    world.apply_issuer(&platform).await;
+    world.start().await;
+    world.issuer_is("Ready").await;
+    world.bind("app", &[STORAGE]).await;
+    world.binding_is("app", "Ready").await;
+    let name = world.role_name("app").to_lowercase();
+    let made = world.role().unwrap();
+    assert_eq!(made.tags["team"], "platform");
+    assert_eq!(world.writes().iter().filter(|action| *action == "TagRole").count(), 0);
+
+    // Another value is written over the former one.
+    world.sim.clear_calls();
+    world.apply_issuer(&storage).await;
+    world.until_aws("the value", |state| state.roles[&name].tags["team"] == "storage").await;
+    world.binding_is("app", "Ready").await;
+    let of_role = |world: &World| world.writes().into_iter().filter(|action| action == "TagRole").count();
+    assert_eq!(of_role(&world), 1);
+    assert_eq!(world.role().unwrap().id, made.id);
+    assert_eq!(world.events("app", Reason::DriftCorrected).await, [""; 0], "an edit is no drift");
+
+    // A tag that somebody has taken off is put back; one that somebody has added stays.
+    world.sim.clear_calls();
+    world.sim.change(|state| {
+        let tags = &mut state.roles.get_mut(&name).unwrap().tags;
+        tags.remove("team");
+        tags.insert("owner".into(), "jane".into());
+    });
+    world.until_aws("the tag", |state| state.roles[&name].tags.contains_key("team")).await;
+    let noted = || async {
+        let notes = world.events("app", Reason::DriftCorrected).await.join("\n");
+        anyhow::ensure!(notes.contains("tags"), "{notes}");
+        Ok(())
+    };
+    cluster::until("the event", Duration::from_secs(15), noted).await.unwrap();
+    assert_eq!(world.writes(), ["TagRole"]);
+
+    // The operator may not write a key that its policy does not name. The binding says so and stays Ready.
+    world.apply_issuer(&both).await;
+    let denied = |binding: Option<&PodIdentityBinding>| {
+        let status = binding.and_then(|binding| binding.status.as_ref());
+        status.is_some_and(|status| {
+            status.conditions.iter().any(|condition| {
+                condition.reason == Reason::OperatorPermissionMissing
+                    && condition.message.contains("iam:TagRole")
+            })
+        })
+    };
+    world.until(&world.bindings(), "app", "what is denied", denied).await;
+    assert_eq!(world.condition("app", ConditionType::Ready).await.0, "True");
+    world.bootstrap(&both).await.unwrap();
+    world.until_aws("the new key", |state| state.roles[&name].tags.contains_key("cost-center")).await;
+    // The calls before `bootstrap` were denied.
+    world.sim.clear_calls();
+
+    // A key that is removed from the issuer stays.
+    world.apply_issuer(&platform).await;
+    world.until_aws("the value", |state| state.roles[&name].tags["team"] == "platform").await;
+    world.binding_is("app", "Ready").await;
+    let tags = world.role().unwrap().tags;
+    assert_eq!([&tags["cost-center"], &tags["owner"]], ["4711", "jane"]);
+    world.unbind("app").await;
     world.stop().await;
 }
 

@@ -7,6 +7,7 @@ mod difference;
 pub mod inline;
 pub mod revocation;
 pub mod settings;
+pub mod tags;
 pub mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -147,7 +148,11 @@ impl Target {
         });
         let retained = self.untag(role, "retention of the role", &[tag::RETAINED]);
         let settings = settings.into_iter().chain(retained);
-        boundary.into_iter().chain(trust).chain(settings).chain(rights.into_iter().flatten()).collect()
+        // Last: a key that the operator's policy does not name yet holds up nothing else. A move puts all tags.
+        let moves = trust.iter().any(|change| matches!(change.write, Write::Iam(IamWrite::TagRole { .. })));
+        let tags = tags::diff(name, &role.tags, self.tags()).filter(|_| !moves);
+        let rights = rights.into_iter().flatten();
+        boundary.into_iter().chain(trust).chain(settings).chain(rights).chain(tags).collect()
     }
 
     /// What takes tags off the role, as far as it has them.

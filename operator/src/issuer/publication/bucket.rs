@@ -4,13 +4,13 @@ use crds::names::account_of_bucket;
 use crds::{Finding, Management, Reason};
 use serde_json::Value;
 
-use super::tags::{describe_all, describe_tags, missing_tags};
 use super::target::{Location, Target};
 use crate::aws::model::{Bucket, PublicAccess, S3Write, Tags, Write};
 use crate::change::Change;
 use crate::oidc::Discovery;
 use crate::policy::bucket::Bucket as BucketPolicy;
 use crate::policy::equivalent;
+use crate::tags;
 
 /// The attribute of the bucket's ACLs, which its public-access block ignores in any case.
 const OWNERSHIP_CONTROLS: &str = "bucket ownership controls";
@@ -105,11 +105,11 @@ pub fn diff(target: &Target, found: Option<&Bucket>) -> Vec<Change> {
         Some(_) => {}
     }
     if let Some(found) = found
-        && let Some(missing) = missing_tags(target, &found.tags)
+        && let Some(missing) = tags::missing(target.owner.tags(), &found.tags)
     {
         // The call replaces all tags: those of others stay.
         let all: Tags = found.tags.clone().into_iter().chain(missing.clone()).collect();
-        let (old, new) = (describe_tags(&found.tags, &missing), Some(describe_all(&missing)));
+        let (old, new) = (tags::describe_instead(&found.tags, &missing), Some(tags::describe(&missing)));
         changes.push(change(location, TAGS, old, new, S3Write::PutTags(all)));
     }
     if !found.is_some_and(|bucket| bucket.public_access == OPEN) {

@@ -4,7 +4,6 @@
 pub mod bucket;
 pub mod documents;
 pub mod provider;
-pub mod tags;
 pub mod target;
 
 use crds::Finding;

@@ -2,10 +2,10 @@
 
 use crds::{Finding, Management, Reason};
 
-use super::tags::{describe_all, describe_tags, missing_tags};
 use super::target::Target;
 use crate::aws::model::{IamWrite, Provider, Write};
 use crate::change::Change;
+use crate::tags;
 
 /// Whether the provider can be this issuer's.
 pub fn check(target: &Target, found: Option<&Provider>) -> Result<(), Finding> {
@@ -61,10 +61,10 @@ pub fn diff(target: &Target, found: Option<&Provider>, documents_exist: bool) ->
         let write = IamWrite::RemoveAudience { provider: provider.clone(), audience: audience.clone() };
         audiences(Some(audience.clone()), None, write)
     });
-    let tags = missing_tags(target, &found.tags).map(|missing| Change {
+    let tags = tags::missing(target.owner.tags(), &found.tags).map(|missing| Change {
         attribute: "provider tags",
-        old: describe_tags(&found.tags, &missing),
-        new: Some(describe_all(&missing)),
+        old: tags::describe_instead(&found.tags, &missing),
+        new: Some(tags::describe(&missing)),
         write: Write::Iam(IamWrite::TagProvider { provider: provider.clone(), tags: missing }),
     });
     add.chain(remove).chain(tags).collect()

@@ -143,6 +143,7 @@ impl Change {
                     role.attached = vec![QUEUE.into()];
                     role.inline.clear();
                     (role.description, role.max_session_duration) = ("x".into(), 43_200);
+                    role.tags.remove("team");
                 });
             }
             Self::EndMove => {

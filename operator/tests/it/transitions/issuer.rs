@@ -66,6 +66,8 @@ fn examples(namespace: &str, key: &str) -> Vec<(&'static str, Value)> {
 #[tokio::test]
 async fn no_edit_of_an_issuer_breaks_its_bindings_and_every_valid_one_is_reached_soon() {
     let world = World::ready().await;
+    let team = BTreeMap::from([("team".to_owned(), "platform".to_owned())]);
+    world.bootstrap(&OidcIssuerSpec { tags: team, ..world.spec() }).await.unwrap();
     world.data();
     world.bind("app", &[STORAGE]).await;
     world.binding_is("app", "Ready").await;
@@ -102,6 +104,12 @@ async fn follow(subject: &mut Subject, outcome: Outcome) {
     assert_eq!((state.providers.len(), state.buckets.contains_key(BUCKET)), (1, true), "{history:#?}");
     let provider = &state.providers[&provider_arn()];
     let has_all = |tags: &BTreeMap<String, String>| spec.tags.iter().all(|(k, v)| tags.get(k) == Some(v));
+    // For other keys of role tags `bootstrap` has to run.
+    if spec.tags.keys().all(|key| key == "team") {
+        let name = subject.world.role_name("app");
+        let tagged = |state: &aws_sim::State| state.role(&name).is_some_and(|role| has_all(&role.tags));
+        subject.world.until_aws(&format!("the role's tags {history:#?}"), tagged).await;
+    }
     if spec.provider_management() == Management::Managed {
         let sets = [&provider.client_ids, &spec.audiences].map(|all| all.iter().collect::<BTreeSet<_>>());
         assert_eq!(sets[0], sets[1], "{history:#?}");

@@ -323,7 +323,10 @@ pub fn name(step: &Step) -> String {
                 "mark as retained".into()
             }
             IamWrite::DeleteRole { .. } => "delete".into(),
-            IamWrite::TagRole { tags, .. } => format!("hand over to {}", tags[names::tag::NAME]),
+            IamWrite::TagRole { tags, .. } => {
+                let heir = tags.get(names::tag::NAME);
+                heir.map_or_else(|| "tags".into(), |heir| format!("hand over to {heir}"))
+            }
             other => panic!("{other:?}"),
         },
         Step::Change(other) => panic!("{other:?}"),

@@ -1,7 +1,9 @@
 //! What somebody else has changed: put back, or only reported.
 
 use binding::decide::after_failure;
+use binding::model::Step;
 use crds::DriftPolicy;
+use operator::aws::model::Tags;
 
 use super::case::{Case, check, name};
 use super::*;
@@ -72,6 +74,72 @@ fn drift_that_is_only_reported() {
             "+Granted -Progressing +Annotated",
         ),
     ]);
+}
+
+/// They are written in the last step: the operator may not have the right to a new key yet. What else the role has stays.
+#[test]
+fn the_tags_of_the_issuer_are_put_on_the_role() {
+    fn with_tags(case: &mut Case) {
+        let issuer = case.issuer.as_mut().unwrap();
+        issuer.tags =
+            [("team", "platform"), ("cost-center", "4711")].map(|(k, v)| (k.into(), v.into())).into();
+    }
+    fn put(case: &Case) -> Option<(Option<String>, Option<String>, Tags)> {
+        let steps = case.plan().steps;
+        let [.., Step::Change(Change { old, new, write: Write::Iam(IamWrite::TagRole { tags, .. }), .. })] =
+            &*steps
+        else {
+            return None;
+        };
+        Some((old.clone(), new.clone(), tags.clone()))
+    }
+    let cluster = || (names::tag::CLUSTER.to_owned(), "homelab".to_owned());
+    let mut case = Case::good();
+    with_tags(&mut case);
+    case.role().trust = "{}".into();
+    case.policies().attached.clear();
+    let steps: Vec<String> = case.plan().steps.iter().map(name).collect();
+    assert_eq!(steps, ["trust Allow", "attach storage", "tags"]);
+
+    let mut case = Case::good();
+    with_tags(&mut case);
+    case.role().tags.extend([("team".into(), "other".into()), ("owner".into(), "jane".into())]);
+    let (old, new, tags) = put(&case).unwrap();
+    assert_eq!(old.as_deref(), Some("team=other"));
+    assert_eq!(new.as_deref(), Some("cost-center=4711 team=platform"));
+    let wanted = [("cost-center", "4711"), ("team", "platform")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+    assert_eq!(tags, wanted.into_iter().chain([cluster()]).collect());
+
+    // IAM may keep the case of the key that it has.
+    case.role().tags.extend([("Team".into(), "platform".into()), ("cost-center".into(), "4711".into())]);
+    case.role().tags.remove("team");
+    assert_eq!(put(&case), None);
+    // It refuses two that differ only in case, and replaces one by the other.
+    case.issuer.as_mut().unwrap().tags.insert("TEAM".into(), "platform".into());
+    assert_eq!(put(&case), None);
+    case.issuer.as_mut().unwrap().tags.insert("TEAM".into(), "storage".into());
+    assert_eq!(put(&case).unwrap().1.as_deref(), Some("TEAM=storage"));
+
+    // A move puts all tags.
+    let mut moved = Case::good();
+    with_tags(&mut moved);
+    moved.issuer.as_mut().unwrap().audiences.push("vault".into());
+    (moved.spec.audience, moved.was_ready, moved.generation) = (Some("vault".into()), false, 2);
+    let plan = moved.plan();
+    let writes = plan.steps.iter().filter_map(Step::change).filter(|change| {
+        matches!(&change.write, Write::Iam(IamWrite::TagRole { tags, .. }) if tags["team"] == "platform")
+    });
+    assert_eq!(writes.count(), 1, "{plan:?}");
+
+    // They are the administrator's: what a tenant only wants to have reported does not count for them.
+    case.only_report();
+    case.policies().attached.clear();
+    let plan = case.plan();
+    let steps: Vec<String> = plan.steps.iter().map(name).collect();
+    assert_eq!(
+        (steps, summary(&plan.conditions).as_str()),
+        (vec!["tags".to_owned()], "False DriftDetected Stalled")
+    );
 }
 
 /// An edit of the issuer, such as another boundary, is no drift: no event says that somebody has changed the role.
