@@ -258,3 +258,14 @@ fn the_status_has_issuer_and_audience_that_the_role_was_read_to_trust() {
     case.observed.role = Ok(Some(RoleState::Missing));
     assert_eq!(recorded(&case), None);
 }
+
+/// A pass looks at a part of many workloads. The next part comes soon, also where the role is not due for hours.
+#[test]
+fn where_workloads_remain_to_be_restarted_the_binding_is_looked_at_again_soon() {
+    let mut case = Case::good();
+    let period = Timings::default();
+    assert_eq!(case.plan().next, Next::At(period.role_resync));
+    let last = WorkloadRef { kind: WorkloadKind::Deployment, name: "web".into() };
+    case.memory.restart_after = Some(Box::new(last));
+    assert_eq!(case.plan().next, Next::At(period.look_again()));
+}

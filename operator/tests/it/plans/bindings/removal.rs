@@ -4,6 +4,9 @@ use binding::decide::decide;
 use binding::model::{RoleFacts, RoleState};
 use crds::{DriftPolicy, RoleDeletionPolicy};
 
+use operator::aws::model::Written;
+use operator::kind::{Failure, Kind};
+
 use super::case::{Case, check};
 use super::*;
 
@@ -446,4 +449,31 @@ fn missing_ends_nothing_before_it_was_said_twice() {
     assert!(!case.plan().note.no_earlier_role);
     case.memory.absent_since = case.clock.instant.checked_sub(Duration::from_secs(30));
     assert!(case.plan().note.no_earlier_role);
+}
+
+/// IAM may refuse to change the trust policy of a role with another boundary, and may refuse to put ours. Each is tried first in turn.
+#[test]
+fn the_boundary_comes_first_only_after_iam_has_refused_the_change_behind_it() {
+    let mut case = Case::good();
+    case.deleting = true;
+    case.role().boundary = Some(ADMINISTRATOR.into());
+    let refused = |case: &mut Case, operation: &'static str, class: Class| {
+        let (plan, view) = (case.plan(), case.view());
+        let error = AwsError { operation, ..aws_error(class) };
+        let failure =
+            Failure { plan: &plan, view: &view, error: &error, repeated: false, clock: &case.clock };
+        binding::Binding::step_failed(&failure, &mut case.memory, &Timings::default());
+        case.memory.boundary_first
+    };
+    assert!(refused(&mut case, "iam:UpdateAssumeRolePolicy", Class::Denied));
+    assert!(!refused(&mut case, "iam:PutRolePermissionsBoundary", Class::Denied));
+    assert!(refused(&mut case, "iam:PutRolePolicy", Class::Denied));
+    assert!(!refused(&mut case, "iam:UpdateAssumeRolePolicy", Class::Transient));
+
+    assert!(refused(&mut case, "iam:UpdateAssumeRolePolicy", Class::Denied));
+    let plan = case.plan();
+    let boundary = plan.steps.iter().find_map(|step| step.change()).unwrap();
+    assert!(matches!(boundary.write, Write::Iam(IamWrite::PutBoundary { .. })));
+    binding::Binding::changed(&mut case.memory, boundary, Written::Done, &case.clock);
+    assert!(!case.memory.boundary_first, "it is in place");
 }
