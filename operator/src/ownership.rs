@@ -41,8 +41,12 @@ impl Owner {
         issuer: &OidcIssuerSpec,
         issuers: impl IntoIterator<Item = String>,
     ) -> Self {
+        let mut tags = issuer.ownership_tags("PodIdentityBinding", Some(namespace), name);
+        // IAM refuses two keys of a role's tags that differ only in case: the first one counts.
+        let mut keys = BTreeSet::new();
+        tags.retain(|key, _| keys.insert(key.to_ascii_lowercase()));
         Self {
-            tags: issuer.ownership_tags("PodIdentityBinding", Some(namespace), name),
+            tags,
             issuers: issuers.into_iter().collect(),
             proof: &[tag::CLUSTER, tag::KIND, tag::NAMESPACE, tag::NAME],
         }
@@ -73,10 +77,17 @@ impl Owner {
         self.check("", "", found).is_err().then_some(&self.tags)
     }
 
-    /// The tags of what it makes, put in the creating call.
+    /// The tags of what it makes, put in the creating call: ownership tags, and those of `spec.tags` of the issuer.
     #[must_use]
     pub fn tags(&self) -> &Tags {
         &self.tags
+    }
+
+    /// The ownership tags alone.
+    #[must_use]
+    pub fn ownership_tags(&self) -> Tags {
+        let all = self.tags.iter().filter(|(key, _)| key.starts_with(tag::PREFIX));
+        all.map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
     /// The name in the tags of a resource that belongs to another object of the same kind, namespace and cluster.

@@ -16,8 +16,8 @@ const KEPT: Duration = Duration::from_hours(1);
 pub struct RecentRoles(Mutex<HashMap<String, RoleChanges>>);
 
 impl RecentRoles {
-    /// Remembers that a call is made which makes a role, or makes it another owner's. Its answer may be lost, and the answer to a repetition
-    /// of the call may be an error.
+    /// Remembers that a call is made which makes a role, or writes its tags: it may have another owner then. Its answer may be lost, and the
+    /// answer to a repetition of the call may be an error.
     pub fn begun(&self, write: &Write) {
         let role = match write {
             Write::Iam(IamWrite::CreateRole(new)) => &new.name,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crds::condition::{ConditionType as C, Summary, Wanted};
+use crds::condition::Summary;
 use crds::holder::Claim;
 use crds::names::{DEFAULT_ISSUER, OPERATOR_SERVICE_ACCOUNT, REVOKED_POLICY};
 use crds::{DriftPolicy, Finding, Reason, in_effect};
@@ -11,6 +11,7 @@ use super::absence::{known_role, unconfirmed};
 use super::annotations::{self, annotate};
 use super::decision::Decision;
 use super::due::{in_spec, recorded_digest};
+use super::failure::failure;
 use super::granted;
 use super::holder::{other_holder, owner};
 use super::model::{
@@ -19,9 +20,9 @@ use super::model::{
 };
 use super::pods::missing;
 use super::removal;
-use super::role::{boundary, inline, tags, trust};
+use super::role::{boundary, inline, trust};
 use super::verdict::{self, Case, READY};
-use crate::aws::error::{AwsError, Class};
+use crate::aws::error::AwsError;
 use crate::aws::model::{IamWrite, Write};
 use crate::change::{Change, attributes};
 use crate::clock::Clock;
@@ -53,13 +54,20 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     if steps.is_empty() && matches!(summary, Summary::Ready(_)) {
         steps.extend(observed.restarts.iter().cloned().map(|workload| Step::Own(Own::Restart(workload))));
     }
+    // Behind all else: where AWS refuses the tags, nothing waits for them, and the binding stays Ready.
+    let tags = put_tags(view, observed).filter(|_| matches!(summary, Summary::Ready(_)));
+    let (puts_tags, next) = (tags.is_some(), if tags.is_some() { Next::LookAgain } else { next });
+    steps.extend(tags.map(Step::Change));
     let in_spec =
         if steps.is_empty() { in_spec(view, observed, memory, &summary, clock, timings) } else { None };
     // A policy of which nothing is known yet: it is read again soon.
     let is_later = next == Next::At(timings.look_again());
     let next = if is_later && observed.role.is_ok() && observed.has_unread() { Next::BackOff } else { next };
-    let digest = recorded_digest(view, observed, memory, &summary, in_spec.as_ref());
+    // An edit of the tags stays known as one until they are in place: the digest is that from before it.
+    let digest = recorded_digest(view, observed, memory, &summary, in_spec.as_ref())
+        .filter(|_| !puts_tags || memory.digest_forgotten);
     if let Some(first) = steps.iter().position(|step| step.change().is_some())
+        && !puts_tags
         && view.records_digest(digest.as_ref())
     {
         steps.insert(first, Step::Own(Own::ForgetDigest));
@@ -106,6 +114,15 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         facts: Facts { role: facts, trusted, revoke_at, missing: missing(view, observed), digest },
         next,
         events: removal::abandoned(view).filter(|_| view.object.finalizer).into_iter().collect(),
+    }
+}
+
+/// What puts the tags of the issuer on the role, where the binding has one of its own.
+fn put_tags(view: &View, observed: &Observed) -> Option<Change> {
+    let target = view.target.as_ref().ok().filter(|_| view.wants_role())?;
+    match &observed.role {
+        Ok(Some(RoleState::Found(role, _))) if target.owns(role).is_ok() => target.put_tags(role),
+        _ => None,
     }
 }
 
@@ -305,10 +322,9 @@ fn make_role<'a>(
         view.spec().drift_policy == DriftPolicy::ReportOnly && view.shows_drift() && !has_lost_rights;
     // The changes of a move depend on time: nobody else has caused them.
     let moves = changes.iter().any(is_of_move);
-    // Boundary and tags are the administrator's: they are put in place whatever a tenant's specification says.
+    // The boundary is the administrator's: it is put in place whatever a tenant's specification says.
     let is_reported = |change: &Change| {
-        let is_of_issuer = matches!(change.attribute, boundary::BOUNDARY | tags::TAGS);
-        reports && !is_of_issuer && !(moves && trust::is_of_move(change))
+        reports && !(moves && trust::is_of_move(change)) && change.attribute != boundary::BOUNDARY
     };
     let drifted: Vec<&Change> = changes.iter().filter(|change| is_reported(change)).collect();
     let summary = if changes.is_empty() {
@@ -416,63 +432,4 @@ fn use_existing_role<'a>(
 fn failed<'a>(view: &View, error: &'a AwsError, timings: &Timings) -> Decision<'a> {
     let (summary, unreachable) = failure(view, error);
     Decision { next: Next::BackOff, unreachable, ..Decision::nothing(summary, timings) }
-}
-
-/// What a failed call means: what was Ready stays Ready through everything that passes by itself.
-fn failure<'a>(view: &View, error: &'a AwsError) -> (Summary, Option<&'a AwsError>) {
-    if error.class.stalls() {
-        return (Summary::Stalled(error.finding()), None);
-    }
-    let summary =
-        if view.object.was_ready { Summary::ready(READY) } else { Summary::Reconciling(error.finding()) };
-    (summary, (!error.class.is_answer()).then_some(error))
-}
-
-/// That the permissions boundary does not exist: the only other resource that these calls name is the role itself.
-fn missing_boundary(view: &View, error: &AwsError) -> Option<Finding> {
-    let of_role = error.message.starts_with("The role with name");
-    let names_it = matches!(error.operation, "iam:CreateRole" | "iam:PutRolePermissionsBoundary");
-    let target = view.target.as_ref().ok()?;
-    (names_it && error.class == Class::NotFound && !of_role).then(|| {
-        let message = format!(
-            "the permissions boundary {} does not exist: run `operator bootstrap` again, which makes it",
-            target.boundary
-        );
-        Finding::new(Reason::BoundaryMissing, message)
-    })
-}
-
-/// What a failed step means for the status.
-#[must_use]
-pub fn after_failure(plan: &Plan, view: &View, error: &AwsError) -> Vec<Wanted> {
-    // IAM says NoSuchEntity of a role, too, that it has just made.
-    let missing_policy = error.operation == "iam:AttachRolePolicy"
-        && error.class == Class::NotFound
-        && error.message.starts_with("Policy ");
-    let drifted = plan.conditions.iter().find(|condition| condition.finding.reason == Reason::DriftDetected);
-    let (summary, unreachable) = if view.object.deleting {
-        (removal::blocked(error), None)
-    } else if let Some(drifted) = drifted {
-        // The step was that of boundary or tags. What is reported stays so, and nothing else is Ready.
-        let failure = missing_boundary(view, error).unwrap_or_else(|| error.finding());
-        let message = format!("{}. Besides, a change failed: {}", drifted.finding.message, failure.message);
-        let unreachable = (!error.class.is_answer()).then_some(error);
-        (Summary::Stalled(Finding::new(Reason::DriftDetected, message)), unreachable)
-    } else if let Some(missing) = missing_boundary(view, error) {
-        (Summary::Stalled(missing), None)
-    } else if missing_policy {
-        let message = format!(
-            "spec.role.policyARNs: policy {} does not exist: create it, or remove it from the list",
-            error.resource
-        );
-        (Summary::Stalled(Finding::new(Reason::InvalidSpec, message)), None)
-    } else {
-        failure(view, error)
-    };
-    let of_plan =
-        |wanted: &&Wanted| !matches!(wanted.type_, C::Ready | C::Reconciling | C::Stalled | C::AWSReachable);
-    let mut conditions = summary.conditions();
-    conditions.extend(plan.conditions.iter().filter(of_plan).cloned());
-    conditions.extend(unreachable.map(verdict::aws_unreachable));
-    conditions
 }

@@ -7,6 +7,7 @@ pub mod confirm;
 pub mod decide;
 pub mod decision;
 pub mod due;
+pub mod failure;
 pub mod granted;
 pub mod holder;
 pub mod losses;
@@ -285,7 +286,7 @@ impl Kind for Binding {
         // A role of that name exists: this operator made it before a crash, or it has another owner. It is read at once.
         let at_once = error.class == Class::AlreadyExists && !repeated;
         let next = if at_once { Next::LookAgain } else { Next::BackOff };
-        (decide::after_failure(plan, view, error), next)
+        (failure::after_failure(plan, view, error), next)
     }
 }
 

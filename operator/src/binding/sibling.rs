@@ -39,7 +39,7 @@ pub(super) fn sibling(
             uid: other.uid().unwrap_or_default(),
             version: other.resource_version().unwrap_or_default(),
             finalizers: other.finalizers().to_vec(),
-            tags: made.tags().clone(),
+            tags: made.ownership_tags(),
         })
     });
     Sibling {

@@ -36,7 +36,8 @@ pub struct Case<'a> {
 }
 
 /// The message of a binding whose role is as specified.
-pub const READY: &str = "the role is as specified: trust policy, permissions boundary, session limit, description, tags and policies";
+pub const READY: &str =
+    "the role is as specified: trust policy, permissions boundary, session limit, description and policies";
 
 /// That the role is as specified, and which policies somebody added that only deny: they are never removed.
 #[must_use]

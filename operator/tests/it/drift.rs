@@ -134,6 +134,9 @@ async fn the_tags_of_the_issuer_are_kept_on_the_role_and_a_new_key_waits_for_boo
     assert_eq!(world.condition("app", ConditionType::Ready).await.0, "True");
     world.bootstrap(&both).await.unwrap();
     world.until_aws("the new key", |state| state.roles[&name].tags.contains_key("cost-center")).await;
+    world.binding_is("app", "Ready").await;
+    let corrected = world.events("app", Reason::DriftCorrected).await.join("\n");
+    assert!(!corrected.contains("cost-center"), "an edit is no drift, also after a denied call: {corrected}");
     // The calls before `bootstrap` were denied.
     world.sim.clear_calls();
 

@@ -138,7 +138,7 @@ impl Target {
     pub fn diff(&self, role: &Role, policies: Option<&RolePolicies>, moves: &Moves) -> Vec<Change> {
         let name = &self.name;
         let boundary = boundary::diff(name, role, &self.boundary);
-        let trust = self.trust.diff(name, role, self.tags(), moves);
+        let trust = self.trust.diff(name, role, &self.ownership_tags(), moves);
         let settings = settings::diff(name, role, &self.settings);
         let rights = policies.map(|RolePolicies { attached, inline, .. }| {
             let restoration = revocation::restoration(name, inline);
@@ -148,11 +148,13 @@ impl Target {
         });
         let retained = self.untag(role, "retention of the role", &[tag::RETAINED]);
         let settings = settings.into_iter().chain(retained);
-        // Last: a key that the operator's policy does not name yet holds up nothing else. A move puts all tags.
-        let moves = trust.iter().any(|change| matches!(change.write, Write::Iam(IamWrite::TagRole { .. })));
-        let tags = tags::diff(name, &role.tags, self.tags()).filter(|_| !moves);
-        let rights = rights.into_iter().flatten();
-        boundary.into_iter().chain(trust).chain(settings).chain(rights).chain(tags).collect()
+        boundary.into_iter().chain(trust).chain(settings).chain(rights.into_iter().flatten()).collect()
+    }
+
+    /// What puts the tags of the issuer's `spec.tags` on the role. It is no part of [`Self::diff`]: nothing else waits for it.
+    #[must_use]
+    pub fn put_tags(&self, role: &Role) -> Option<Change> {
+        tags::diff(&self.name, &role.tags, self.owner.tags())
     }
 
     /// What takes tags off the role, as far as it has them.
@@ -209,7 +211,7 @@ impl Target {
 
     /// What marks the role as kept on purpose.
     fn retain(&self, role: &Role) -> Option<Change> {
-        let mut tags = self.tags().clone();
+        let mut tags = self.ownership_tags();
         tags.insert(tag::RETAINED.into(), "true".into());
         (!role.tags.contains_key(tag::RETAINED)).then(|| Change {
             attribute: "retention of the role",
@@ -289,15 +291,15 @@ impl Target {
             self.inline,
             max_session_seconds,
             description,
-            self.tags(),
+            self.owner.tags(),
         ]);
         names::short_digest(all.to_string().as_bytes())
     }
 
-    /// Tags of the role's owner.
+    /// The tags that make the role this binding's own.
     #[must_use]
-    pub fn tags(&self) -> &Tags {
-        self.owner.tags()
+    pub fn ownership_tags(&self) -> Tags {
+        self.owner.ownership_tags()
     }
 
     /// What makes the role another binding's.
@@ -305,7 +307,7 @@ impl Target {
     pub fn hand_over(&self, heir: &Heir) -> Change {
         Change {
             attribute: "owner of the role",
-            old: self.tags().get(names::tag::NAME).cloned(),
+            old: self.owner.tags().get(names::tag::NAME).cloned(),
             new: Some(heir.name.clone()),
             write: Write::Iam(IamWrite::TagRole { role: self.name.clone(), tags: heir.tags.clone() }),
         }

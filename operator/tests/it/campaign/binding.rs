@@ -264,6 +264,7 @@ impl Change {
                         && role.boundary.as_ref().is_some_and(|arn| arn.ends_with("homelab.boundary"))
                         && role.attached == [STORAGE]
                         && role.max_session_duration == 3600
+                        && role.tags.contains_key("team")
                 };
                 until_role(world, "the role as specified", repaired).await;
             }

@@ -1,6 +1,6 @@
 //! What somebody else has changed: put back, or only reported.
 
-use binding::decide::after_failure;
+use binding::failure::after_failure;
 use binding::model::Step;
 use crds::DriftPolicy;
 use operator::aws::model::Tags;
@@ -76,31 +76,28 @@ fn drift_that_is_only_reported() {
     ]);
 }
 
-/// They are written in the last step: the operator may not have the right to a new key yet. What else the role has stays.
+fn with_tags(case: &mut Case) {
+    let issuer = case.issuer.as_mut().unwrap();
+    issuer.tags = [("team", "platform"), ("cost-center", "4711")].map(|(k, v)| (k.into(), v.into())).into();
+}
+
+fn steps(case: &Case) -> Vec<String> {
+    case.plan().steps.iter().map(name).collect()
+}
+
+/// The issuer's tags on a role: only those that it lacks, and what else it has stays.
 #[test]
 fn the_tags_of_the_issuer_are_put_on_the_role() {
-    fn with_tags(case: &mut Case) {
-        let issuer = case.issuer.as_mut().unwrap();
-        issuer.tags =
-            [("team", "platform"), ("cost-center", "4711")].map(|(k, v)| (k.into(), v.into())).into();
-    }
-    fn put(case: &Case) -> Option<(Option<String>, Option<String>, Tags)> {
+    let put = |case: &Case| -> Option<(Option<String>, Option<String>, Tags)> {
         let steps = case.plan().steps;
-        let [.., Step::Change(Change { old, new, write: Write::Iam(IamWrite::TagRole { tags, .. }), .. })] =
+        let [Step::Change(Change { old, new, write: Write::Iam(IamWrite::TagRole { tags, .. }), .. })] =
             &*steps
         else {
             return None;
         };
         Some((old.clone(), new.clone(), tags.clone()))
-    }
-    let cluster = || (names::tag::CLUSTER.to_owned(), "homelab".to_owned());
-    let mut case = Case::good();
-    with_tags(&mut case);
-    case.role().trust = "{}".into();
-    case.policies().attached.clear();
-    let steps: Vec<String> = case.plan().steps.iter().map(name).collect();
-    assert_eq!(steps, ["trust Allow", "attach storage", "tags"]);
-
+    };
+    let cluster = (names::tag::CLUSTER.to_owned(), "homelab".to_owned());
     let mut case = Case::good();
     with_tags(&mut case);
     case.role().tags.extend([("team".into(), "other".into()), ("owner".into(), "jane".into())]);
@@ -108,38 +105,96 @@ fn the_tags_of_the_issuer_are_put_on_the_role() {
     assert_eq!(old.as_deref(), Some("team=other"));
     assert_eq!(new.as_deref(), Some("cost-center=4711 team=platform"));
     let wanted = [("cost-center", "4711"), ("team", "platform")].map(|(k, v)| (k.to_owned(), v.to_owned()));
-    assert_eq!(tags, wanted.into_iter().chain([cluster()]).collect());
+    assert_eq!(tags, wanted.into_iter().chain([cluster]).collect());
 
-    // IAM may keep the case of the key that it has.
+    // A key in another case is the same key for IAM, which refuses two that differ only in case.
     case.role().tags.extend([("Team".into(), "platform".into()), ("cost-center".into(), "4711".into())]);
     case.role().tags.remove("team");
     assert_eq!(put(&case), None);
-    // It refuses two that differ only in case, and replaces one by the other.
     case.issuer.as_mut().unwrap().tags.insert("TEAM".into(), "platform".into());
     assert_eq!(put(&case), None);
     case.issuer.as_mut().unwrap().tags.insert("TEAM".into(), "storage".into());
-    assert_eq!(put(&case).unwrap().1.as_deref(), Some("TEAM=storage"));
+    let (old, new, _) = put(&case).unwrap();
+    assert_eq!((old.as_deref(), new.as_deref()), (Some("Team=platform"), Some("TEAM=storage")));
+}
 
-    // A move puts all tags.
+/// They come last, on a role that is as specified otherwise: AWS may refuse them, and then nothing waits for them.
+#[test]
+fn nothing_waits_for_the_tags_of_the_issuer() {
+    let mut case = Case::good();
+    with_tags(&mut case);
+    assert_eq!((steps(&case), case.plan().next), (vec!["tags".to_owned()], Next::LookAgain));
+    case.service_account().annotations.clear();
+    assert_eq!(steps(&case), ["annotate 2", "tags"]);
+    case.role().trust = "{}".into();
+    assert_eq!(steps(&case), ["trust Allow", "annotate 2"]);
+
+    // A move writes only the tags that say whose the role is.
     let mut moved = Case::good();
     with_tags(&mut moved);
     moved.issuer.as_mut().unwrap().audiences.push("vault".into());
     (moved.spec.audience, moved.was_ready, moved.generation) = (Some("vault".into()), false, 2);
+    assert_eq!(steps(&moved), ["hand over to vault", "trust Allow", "annotate 3"]);
     let plan = moved.plan();
-    let writes = plan.steps.iter().filter_map(Step::change).filter(|change| {
-        matches!(&change.write, Write::Iam(IamWrite::TagRole { tags, .. }) if tags["team"] == "platform")
-    });
-    assert_eq!(writes.count(), 1, "{plan:?}");
+    let Some(Change { write: Write::Iam(IamWrite::TagRole { tags, .. }), .. }) = plan.steps[0].change()
+    else {
+        panic!("{plan:?}")
+    };
+    assert!(tags.keys().all(|key| key.starts_with(names::tag::PREFIX)), "{tags:?}");
 
-    // They are the administrator's: what a tenant only wants to have reported does not count for them.
-    case.only_report();
-    case.policies().attached.clear();
-    let plan = case.plan();
-    let steps: Vec<String> = plan.steps.iter().map(name).collect();
-    assert_eq!(
-        (steps, summary(&plan.conditions).as_str()),
-        (vec!["tags".to_owned()], "False DriftDetected Stalled")
+    // What a tenant wants to have reported does not count for the administrator's tags, but a report comes first.
+    let mut reported = Case::good();
+    with_tags(&mut reported);
+    reported.only_report();
+    assert_eq!(steps(&reported), ["tags"]);
+    reported.policies().attached.clear();
+    assert_eq!(steps(&reported), [""; 0]);
+
+    for (row, refuse) in [
+        ("without a grant", (|case| case.issuer.as_mut().unwrap().grants.clear()) as fn(&mut Case)),
+        ("refused", |case| case.spec.audience = Some("other".into())),
+        ("of somebody else", |case| case.role().tags.clear()),
+        ("made elsewhere", Case::uses_existing_role),
+    ] {
+        let mut case = Case::good();
+        with_tags(&mut case);
+        refuse(&mut case);
+        assert!(!steps(&case).contains(&"tags".to_owned()), "{row}");
+    }
+}
+
+/// A role that lacks tags is as specified otherwise. An edit of them is no drift, also where the first call fails.
+#[test]
+fn without_the_tags_of_the_issuer_a_binding_stays_ready() {
+    let mut case = Case::good();
+    let before = case.view().target.unwrap().digest();
+    with_tags(&mut case);
+    case.policies().inline.insert(
+        "deny".into(),
+        json!({"Statement": {"Effect": "Deny", "Action": "*", "Resource": "*"}}).to_string(),
     );
+    case.was_ready = false;
+    for (class, verdict) in [
+        (Class::Denied, "AWSReachable-OperatorPermissionMissing"),
+        (Class::Quota, "AWSReachable-QuotaExceeded"),
+        (Class::Invalid, "AWSReachable-InvalidSpec"),
+        (Class::Transient, "AWSReachable-AWSUnavailable"),
+    ] {
+        let conditions = after_failure(&case.plan(), &case.view(), &aws_error(class));
+        assert_eq!(summary(&conditions), "True ForeignDeny", "{class:?}");
+        assert!(verdicts(&conditions).contains("+ForeignDeny"), "{class:?}");
+        assert!(verdicts(&conditions).contains(verdict), "{class:?}: {}", verdicts(&conditions));
+        let ready = conditions.iter().find(|condition| condition.type_ == C::Ready).unwrap();
+        assert!(ready.finding.message.contains("the issuer's tags are not on the role"), "{ready:?}");
+    }
+    case.was_ready = true;
+    let same = case.view().target.unwrap().digest();
+    for (digest, is_drift) in [(before, false), (same, true)] {
+        case.role_digest = Some(digest);
+        let plan = case.plan();
+        assert_eq!((plan.drift, plan.facts.digest), (is_drift, None), "it stays in the status");
+        assert_eq!(steps(&case), ["tags"]);
+    }
 }
 
 /// An edit of the issuer, such as another boundary, is no drift: no event says that somebody has changed the role.
