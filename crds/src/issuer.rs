@@ -452,14 +452,9 @@ impl OidcIssuerSpec {
         self.keys.as_ref().map_or(&[], |keys| &keys.revoked)
     }
 
-    /// Ownership tags of what is made in AWS for an object. `namespace` is `None` for cluster-scoped kinds.
+    /// All tags of what is made in AWS for an object: those of `spec.tags`, and those that say whose it is. `namespace` is `None` for cluster-scoped kinds.
     #[must_use]
-    pub fn ownership_tags(
-        &self,
-        kind: &str,
-        namespace: Option<&str>,
-        name: &str,
-    ) -> BTreeMap<String, String> {
+    pub fn all_tags(&self, kind: &str, namespace: Option<&str>, name: &str) -> BTreeMap<String, String> {
         let mut tags = self.tags.clone();
         tags.extend([
             (tag::CLUSTER.to_owned(), self.cluster_name.clone()),

@@ -26,7 +26,7 @@ impl Owner {
     #[must_use]
     pub fn of_issuer(name: &str, spec: &OidcIssuerSpec) -> Self {
         Self {
-            tags: spec.ownership_tags("OidcIssuer", None, name),
+            tags: spec.all_tags("OidcIssuer", None, name),
             issuers: BTreeSet::new(),
             proof: &[tag::CLUSTER, tag::KIND, tag::NAMESPACE, tag::NAME],
         }
@@ -41,12 +41,8 @@ impl Owner {
         issuer: &OidcIssuerSpec,
         issuers: impl IntoIterator<Item = String>,
     ) -> Self {
-        let mut tags = issuer.ownership_tags("PodIdentityBinding", Some(namespace), name);
-        // IAM refuses two keys of a role's tags that differ only in case: the first one counts.
-        let mut keys = BTreeSet::new();
-        tags.retain(|key, _| keys.insert(key.to_ascii_lowercase()));
         Self {
-            tags,
+            tags: of_role(issuer.all_tags("PodIdentityBinding", Some(namespace), name)),
             issuers: issuers.into_iter().collect(),
             proof: &[tag::CLUSTER, tag::KIND, tag::NAMESPACE, tag::NAME],
         }
@@ -61,7 +57,7 @@ impl Owner {
         issuers: impl IntoIterator<Item = String>,
     ) -> Self {
         Self {
-            tags: issuer.ownership_tags(OPERATOR, None, name),
+            tags: of_role(issuer.all_tags(OPERATOR, None, name)),
             issuers: issuers.into_iter().collect(),
             proof: &[tag::CLUSTER, tag::KIND, tag::NAMESPACE],
         }
@@ -150,6 +146,13 @@ impl Owner {
         };
         Err(Finding::new(Reason::NotOwned, message))
     }
+}
+
+/// Tags as a role can have them: IAM refuses two keys that differ only in case, and the first one counts.
+fn of_role(mut tags: Tags) -> Tags {
+    let mut keys = BTreeSet::new();
+    tags.retain(|key, _| keys.insert(key.to_ascii_lowercase()));
+    tags
 }
 
 #[cfg(test)]

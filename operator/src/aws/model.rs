@@ -98,7 +98,7 @@ pub struct Listed {
 /// What this process did to the roles of one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RoleChanges {
-    /// When it last made the role, or changed its owner's tags. Also a call without an answer counts: it may have been carried out.
+    /// When it last made the role, or wrote its tags. Also a call without an answer counts: it may have been carried out.
     pub made: Option<Instant>,
     /// When it last deleted a role of that name, and [`names::hash_of`] of the id.
     pub deleted: Option<(Instant, u64)>,

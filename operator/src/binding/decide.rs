@@ -50,12 +50,13 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     };
     let Decision { mut steps, summary, unreachable, facts, next, no_earlier_role, revoke_at, revocation } =
         decision;
-    // Last: a workload that is restarted too early would have to be restarted again, and is not.
+    // Late: a workload that is restarted too early would have to be restarted again, and is not.
     if steps.is_empty() && matches!(summary, Summary::Ready(_)) {
         steps.extend(observed.restarts.iter().cloned().map(|workload| Step::Own(Own::Restart(workload))));
     }
-    // Behind all else: where AWS refuses the tags, nothing waits for them, and the binding stays Ready.
-    let tags = put_tags(view, observed).filter(|_| matches!(summary, Summary::Ready(_)));
+    // Alone, once all else is done: where AWS refuses the tags, nothing waits for them, and the binding stays Ready.
+    let is_done = steps.is_empty() && matches!(summary, Summary::Ready(_));
+    let tags = is_done.then(|| put_tags(view, observed)).flatten();
     let (puts_tags, next) = (tags.is_some(), if tags.is_some() { Next::LookAgain } else { next });
     steps.extend(tags.map(Step::Change));
     let in_spec =
@@ -63,9 +64,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     // A policy of which nothing is known yet: it is read again soon.
     let is_later = next == Next::At(timings.look_again());
     let next = if is_later && observed.role.is_ok() && observed.has_unread() { Next::BackOff } else { next };
-    // An edit of the tags stays known as one until they are in place: the digest is that from before it.
-    let digest = recorded_digest(view, observed, memory, &summary, in_spec.as_ref())
-        .filter(|_| !puts_tags || memory.digest_forgotten);
+    let digest = recorded_digest(view, observed, memory, &summary, in_spec.as_ref());
     if let Some(first) = steps.iter().position(|step| step.change().is_some())
         && !puts_tags
         && view.records_digest(digest.as_ref())
@@ -106,7 +105,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         },
         // A role that the binding does not want any more is removed, not put back; and a former trust changes by time.
         drift: view.shows_drift()
-            && view.was_read_as_target() != Some(false)
+            && if puts_tags { view.had_tags() } else { view.was_read_as_target() != Some(false) }
             && !is_of(Reason::Revoked)
             && view.wants_role()
             && !steps.iter().filter_map(Step::change).any(is_of_move),

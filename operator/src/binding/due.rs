@@ -157,11 +157,15 @@ pub fn recorded_digest(
             ..
         })
     );
+    // A role that lacks no more than tags of the issuer: the next process reads it again (`was_in_spec`).
+    let lacks_tags =
+        |target: &Target, role| is_ready && target.owns(role).is_ok() && target.put_tags(role).is_some();
     match (in_spec, &observed.role, &view.target) {
         (Some(in_spec), _, _) => Some(Some(in_spec.target.clone())),
-        (None, Ok(Some(RoleState::Found(..) | RoleState::Missing)), Ok(target)) if is_shown => {
-            Some(Some(target.digest()))
+        (None, Ok(Some(RoleState::Found(role, _))), Ok(target)) if is_shown || lacks_tags(target, role) => {
+            Some(Some(target.digest_of(role)))
         }
+        (None, Ok(Some(RoleState::Missing)), Ok(target)) if is_shown => Some(Some(target.digest())),
         // Ready is said then, and no more what is shown beside.
         (None, Err(_), _) if is_ready && view.ready_reason() == Some(Reason::ForeignDeny) => Some(None),
         (None, Ok(Some(RoleState::Found(..) | RoleState::Missing)), _) if !is_refused => Some(None),
@@ -192,15 +196,23 @@ impl View {
             && self.object.was_ready
             && self.binding.has_role()
             && self.ready_reason() == Some(Reason::Ready)
-            && self.was_read_as_target() == Some(true)
+            && self.had_tags()
+    }
+
+    /// Whether the status says that the role was read as it is specified now, with the tags of the issuer.
+    #[must_use]
+    pub fn had_tags(&self) -> bool {
+        let digest = self.binding.status.as_ref().and_then(|status| status.role_digest.as_ref());
+        self.target.as_ref().is_ok_and(|target| digest == Some(&target.digest()))
     }
 
     /// Whether the role was read, or its differences were reported, under what is specified now, and not under something else; `None` where
-    /// the status does not say that. An edit of the issuer, such as another boundary, changes what is specified, too.
+    /// the status does not say that. An edit of the issuer, such as another boundary, changes what is specified, too. Tags of the issuer are
+    /// not compared.
     #[must_use]
     pub fn was_read_as_target(&self) -> Option<bool> {
         let digest = self.binding.status.as_ref()?.role_digest.as_ref()?;
-        self.target.as_ref().ok().map(|target| *digest == target.digest())
+        self.target.as_ref().ok().map(|target| digest.starts_with(&target.digest_without_tags()))
     }
 
     /// Whether the status has a digest that the next process would believe although this one may have ended between two changes. Where the

@@ -12,7 +12,7 @@ use crate::aws::error::{AwsError, Class};
 /// What a failed step means for the status.
 #[must_use]
 pub fn after_failure(plan: &Plan, view: &View, error: &AwsError) -> Vec<Wanted> {
-    if plan.steps.iter().filter_map(Step::change).any(|change| change.attribute == tags::TAGS) {
+    if puts_tags(plan) {
         return without_tags(plan, error);
     }
     // IAM says NoSuchEntity of a role, too, that it has just made.
@@ -50,6 +50,12 @@ pub fn after_failure(plan: &Plan, view: &View, error: &AwsError) -> Vec<Wanted> 
     conditions
 }
 
+/// Whether the plan puts tags of the issuer on the role, and nothing else.
+#[must_use]
+pub fn puts_tags(plan: &Plan) -> bool {
+    plan.steps.iter().filter_map(Step::change).any(|change| change.attribute == tags::TAGS)
+}
+
 /// The tags of the issuer are not in place. All else is: the conditions are those of the plan.
 fn without_tags(plan: &Plan, error: &AwsError) -> Vec<Wanted> {
     let mut conditions = plan.conditions.clone();
@@ -57,7 +63,7 @@ fn without_tags(plan: &Plan, error: &AwsError) -> Vec<Wanted> {
     ready.for_each(|ready| {
         let why = error.finding().message;
         ready.finding.message =
-            format!("{}. Besides, the issuer's tags are not on the role: {why}", ready.finding.message);
+            format!("{}. Besides, not all tags of the issuer are on the role: {why}", ready.finding.message);
     });
     conditions.extend((!error.class.is_answer()).then(|| verdict::aws_unreachable(error)));
     conditions

@@ -274,7 +274,11 @@ impl Kind for Binding {
         }
     }
 
-    fn step_failed(failure: &Failure<'_, Self>, memory: &mut Memory, _: &Timings) -> (Vec<Wanted>, Next) {
+    fn step_failed(
+        failure: &Failure<'_, Self>,
+        memory: &mut Memory,
+        timings: &Timings,
+    ) -> (Vec<Wanted>, Next) {
         let Failure { plan, view, error, repeated, .. } = failure;
         (memory.role, memory.policies, memory.in_spec) = (None, None, None); // what was known is in doubt
         // After any other failure, also one of the boundary, the next plan has the boundary last again.
@@ -285,7 +289,15 @@ impl Kind for Binding {
         memory.boundary_first = error.class == Class::Denied && needs_boundary;
         // A role of that name exists: this operator made it before a crash, or it has another owner. It is read at once.
         let at_once = error.class == Class::AlreadyExists && !repeated;
-        let next = if at_once { Next::LookAgain } else { Next::BackOff };
+        // A person has to run `bootstrap`, and the binding is Ready meanwhile.
+        let waits_for_person = error.class == Class::Denied || error.class.stalls();
+        let next = if at_once {
+            Next::LookAgain
+        } else if *repeated && waits_for_person && failure::puts_tags(plan) {
+            Next::At(timings.look_again())
+        } else {
+            Next::BackOff
+        };
         (failure::after_failure(plan, view, error), next)
     }
 }

@@ -278,9 +278,28 @@ impl Target {
         parts(arn) == parts(&self.arn)
     }
 
-    /// What the specification makes of the role, as twelve characters: they differ where any attribute does.
+    /// What the specification makes of the role, as text: [`Self::digest_without_tags`], and twelve characters more where the issuer has
+    /// tags.
     #[must_use]
     pub fn digest(&self) -> String {
+        let tags = tags::specified(self.owner.tags());
+        let of_tags = if tags.is_empty() {
+            String::new()
+        } else {
+            names::short_digest(json!(tags).to_string().as_bytes())
+        };
+        self.digest_without_tags() + &of_tags
+    }
+
+    /// What a role was read as that has all but, maybe, the tags of the issuer.
+    #[must_use]
+    pub fn digest_of(&self, role: &Role) -> String {
+        if self.put_tags(role).is_none() { self.digest() } else { self.digest_without_tags() }
+    }
+
+    /// What the specification makes of the role but for the tags of the issuer, as twelve characters: they differ where any attribute does.
+    #[must_use]
+    pub fn digest_without_tags(&self) -> String {
         let trust::Wanted { policy, .. } = &self.trust;
         let RoleSettings { max_session_seconds, description } = &self.settings;
         let all = json!([
@@ -291,7 +310,7 @@ impl Target {
             self.inline,
             max_session_seconds,
             description,
-            self.owner.tags(),
+            self.ownership_tags(),
         ]);
         names::short_digest(all.to_string().as_bytes())
     }

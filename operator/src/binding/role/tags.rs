@@ -18,11 +18,8 @@ pub const TAGS: &str = "tags";
 pub fn diff(role: &str, found: &Tags, owner: &Tags) -> Option<Change> {
     let present = |key: &str| found.iter().find(|(other, _)| other.eq_ignore_ascii_case(key));
     let copied = |(key, value): (&String, &String)| (key.clone(), value.clone());
-    let is_specified = |key: &str| !key.to_ascii_lowercase().starts_with(tag::PREFIX);
-    let lacks = |(key, value): &(&String, &String)| {
-        is_specified(key) && present(key).is_none_or(|(_, found)| found != *value)
-    };
-    let missing: Tags = owner.iter().filter(lacks).map(copied).collect();
+    let lacks = |(key, value): &(&String, &String)| present(key).is_none_or(|(_, found)| found != *value);
+    let missing: Tags = specified(owner).iter().filter(lacks).map(copied).collect();
     let replaced: Tags = missing.keys().filter_map(|key| present(key)).map(copied).collect();
     // The operator's policy allows this call only with the tag of the cluster.
     let cluster = owner.get_key_value(tag::CLUSTER).map(copied);
@@ -35,4 +32,11 @@ pub fn diff(role: &str, found: &Tags, owner: &Tags) -> Option<Change> {
             tags: missing.into_iter().chain(cluster).collect(),
         }),
     })
+}
+
+/// The tags without those that say whose the role is.
+#[must_use]
+pub fn specified(owner: &Tags) -> Tags {
+    let is_specified = |(key, _): &(&String, &String)| !key.to_ascii_lowercase().starts_with(tag::PREFIX);
+    owner.iter().filter(is_specified).map(|(key, value)| (key.clone(), value.clone())).collect()
 }

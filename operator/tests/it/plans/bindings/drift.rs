@@ -2,8 +2,9 @@
 
 use binding::failure::after_failure;
 use binding::model::Step;
-use crds::DriftPolicy;
+use crds::{DriftPolicy, RoleDeletionPolicy};
 use operator::aws::model::Tags;
+use operator::kind::{Failure, Kind};
 
 use super::case::{Case, check, name};
 use super::*;
@@ -125,7 +126,7 @@ fn nothing_waits_for_the_tags_of_the_issuer() {
     with_tags(&mut case);
     assert_eq!((steps(&case), case.plan().next), (vec!["tags".to_owned()], Next::LookAgain));
     case.service_account().annotations.clear();
-    assert_eq!(steps(&case), ["annotate 2", "tags"]);
+    assert_eq!(steps(&case), ["annotate 2"]);
     case.role().trust = "{}".into();
     assert_eq!(steps(&case), ["trust Allow", "annotate 2"]);
 
@@ -154,13 +155,31 @@ fn nothing_waits_for_the_tags_of_the_issuer() {
         ("without a grant", (|case| case.issuer.as_mut().unwrap().grants.clear()) as fn(&mut Case)),
         ("refused", |case| case.spec.audience = Some("other".into())),
         ("of somebody else", |case| case.role().tags.clear()),
+        ("shown as that of another binding, which may be late", |case| {
+            case.role().tags.insert(names::tag::NAME.into(), "older".into());
+            case.just_started();
+        }),
         ("made elsewhere", Case::uses_existing_role),
+        ("a role of its own, and then one made elsewhere", |case| {
+            let own = case.view().target.unwrap().arn;
+            (case.spec.role, case.spec.role_arn, case.generation) = (None, Some(own), 2);
+        }),
     ] {
         let mut case = Case::good();
         with_tags(&mut case);
         refuse(&mut case);
         assert!(!steps(&case).contains(&"tags".to_owned()), "{row}");
     }
+    // A role that is kept says whose it was, and no more.
+    let mut kept = Case::good();
+    with_tags(&mut kept);
+    (kept.deleting, kept.spec.deletion_policy) = (true, RoleDeletionPolicy::Retain);
+    let plan = kept.plan();
+    let keys = plan.steps.iter().filter_map(Step::change).find_map(|change| match &change.write {
+        Write::Iam(IamWrite::TagRole { tags, .. }) => Some(tags.keys().cloned().collect::<Vec<_>>()),
+        _ => None,
+    });
+    assert!(keys.unwrap().iter().all(|key| key.starts_with(names::tag::PREFIX)), "{plan:?}");
 }
 
 /// A role that lacks tags is as specified otherwise. An edit of them is no drift, also where the first call fails.
@@ -185,15 +204,40 @@ fn without_the_tags_of_the_issuer_a_binding_stays_ready() {
         assert!(verdicts(&conditions).contains("+ForeignDeny"), "{class:?}");
         assert!(verdicts(&conditions).contains(verdict), "{class:?}: {}", verdicts(&conditions));
         let ready = conditions.iter().find(|condition| condition.type_ == C::Ready).unwrap();
-        assert!(ready.finding.message.contains("the issuer's tags are not on the role"), "{ready:?}");
+        assert!(ready.finding.message.contains("not all tags of the issuer are on the role"), "{ready:?}");
     }
+    // The status says that the rest was read as specified. So a process that starts reads the role, and what else differs later is drift.
     case.was_ready = true;
-    let same = case.view().target.unwrap().digest();
-    for (digest, is_drift) in [(before, false), (same, true)] {
+    let target = case.view().target.unwrap();
+    let without = target.digest_without_tags();
+    assert_eq!(before, without);
+    for (digest, is_drift) in [(before, false), (target.digest(), true)] {
         case.role_digest = Some(digest);
         let plan = case.plan();
-        assert_eq!((plan.drift, plan.facts.digest), (is_drift, None), "it stays in the status");
+        assert_eq!((plan.drift, plan.facts.digest), (is_drift, Some(Some(without.clone()))));
         assert_eq!(steps(&case), ["tags"]);
+    }
+    case.role_digest = Some(without);
+    assert!(!case.view().was_in_spec());
+    case.policies().attached.clear();
+    assert!(case.plan().drift, "{:?}", steps(&case));
+}
+
+/// A binding that is Ready is not tried again and again where a person has to change something.
+#[test]
+fn tags_that_aws_refuses_are_tried_again_after_the_period_of_a_look() {
+    let mut case = Case::good();
+    with_tags(&mut case);
+    let (plan, view, timings) = (case.plan(), case.view(), Timings::default());
+    for (class, repeated, next) in [
+        (Class::Denied, false, Next::BackOff),
+        (Class::Denied, true, Next::At(timings.look_again())),
+        (Class::Quota, true, Next::At(timings.look_again())),
+        (Class::Transient, true, Next::BackOff),
+    ] {
+        let error = aws_error(class);
+        let failure = Failure { plan: &plan, view: &view, error: &error, repeated, clock: &case.clock };
+        assert_eq!(binding::Binding::step_failed(&failure, &mut case.memory, &timings).1, next, "{class:?}");
     }
 }
 
