@@ -307,8 +307,9 @@ pub struct PodIdentityBindingStatus {
     /// When the role is revoked, because no grant covers its rights any more. Absent while one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoke_at: Option<Time>,
-    /// Digest of the specified role as it was last read and found so, or under which its differences were reported. Where it differs from
-    /// the specification's, the operator reads the role at its start; otherwise, if the binding is Ready, within `roleResync`.
+    /// Digest of the specified role as it was last read and found so, or under which its differences were reported; shorter where tags of
+    /// the issuer are missing. Where it differs from the specification's, the operator reads the role at its start; otherwise, if the binding
+    /// is Ready, within `roleResync`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role_digest: Option<String>,
     /// Pods of the `ServiceAccount` that run without the identity. Absent where there is none.

@@ -148,10 +148,11 @@ impl Owner {
     }
 }
 
-/// Tags as a role can have them: IAM refuses two keys that differ only in case, and the first one counts.
+/// Tags as a role can have them: IAM refuses two keys that differ only in case. The first one counts, but none before an ownership tag.
 fn of_role(mut tags: Tags) -> Tags {
-    let mut keys = BTreeSet::new();
-    tags.retain(|key, _| keys.insert(key.to_ascii_lowercase()));
+    let is_ownership = |key: &String| key.starts_with(tag::PREFIX);
+    let mut keys: BTreeSet<String> = tags.keys().filter(|key| is_ownership(key)).cloned().collect();
+    tags.retain(|key, _| is_ownership(key) || keys.insert(key.to_ascii_lowercase()));
     tags
 }
 

@@ -25,7 +25,8 @@ pub async fn forget_digest(client: &Client, view: &View) -> Shown {
     if let Err(error) = api.patch_status(name, &parameters, &Patch::Merge(patch)).await {
         tracing::warn!(%error, object = name, namespace, "the digest could not be taken out of the status");
     }
-    Shown::DigestForgotten
+    let digest = view.binding.status.as_ref().and_then(|status| status.role_digest.clone());
+    Shown::DigestForgotten(digest.map(Box::new))
 }
 
 /// Server-side apply, with the observed uid (it could otherwise create the `ServiceAccount`) and never forced. A refusal

@@ -50,15 +50,15 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     };
     let Decision { mut steps, summary, unreachable, facts, next, no_earlier_role, revoke_at, revocation } =
         decision;
-    // Late: a workload that is restarted too early would have to be restarted again, and is not.
-    if steps.is_empty() && matches!(summary, Summary::Ready(_)) {
-        steps.extend(observed.restarts.iter().cloned().map(|workload| Step::Own(Own::Restart(workload))));
-    }
-    // Alone, once all else is done: where AWS refuses the tags, nothing waits for them, and the binding stays Ready.
     let is_done = steps.is_empty() && matches!(summary, Summary::Ready(_));
+    // A workload that is restarted too early would have to be restarted again, and is not.
+    let restarts = observed.restarts.iter().filter(|_| is_done).cloned();
+    steps.extend(restarts.map(|workload| Step::Own(Own::Restart(workload))));
     let tags = is_done.then(|| put_tags(view, observed)).flatten();
-    let (puts_tags, next) = (tags.is_some(), if tags.is_some() { Next::LookAgain } else { next });
-    steps.extend(tags.map(Step::Change));
+    let next = if tags.is_some() { Next::LookAgain } else { next };
+    // Alone, once all else is done: where AWS refuses the tags, nothing waits for them, and the binding stays Ready.
+    let puts_tags = tags.is_some() && steps.is_empty();
+    steps.extend(tags.filter(|_| puts_tags).map(Step::Change));
     let in_spec =
         if steps.is_empty() { in_spec(view, observed, memory, &summary, clock, timings) } else { None };
     // A policy of which nothing is known yet: it is read again soon.
@@ -66,7 +66,6 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     let next = if is_later && observed.role.is_ok() && observed.has_unread() { Next::BackOff } else { next };
     let digest = recorded_digest(view, observed, memory, &summary, in_spec.as_ref());
     if let Some(first) = steps.iter().position(|step| step.change().is_some())
-        && !puts_tags
         && view.records_digest(digest.as_ref())
     {
         steps.insert(first, Step::Own(Own::ForgetDigest));
@@ -105,7 +104,7 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
         },
         // A role that the binding does not want any more is removed, not put back; and a former trust changes by time.
         drift: view.shows_drift()
-            && if puts_tags { view.had_tags() } else { view.was_read_as_target() != Some(false) }
+            && if puts_tags { view.had_tags(memory) } else { view.was_read_as_target() != Some(false) }
             && !is_of(Reason::Revoked)
             && view.wants_role()
             && !steps.iter().filter_map(Step::change).any(is_of_move),

@@ -158,8 +158,9 @@ pub fn recorded_digest(
         })
     );
     // A role that lacks no more than tags of the issuer: the next process reads it again (`was_in_spec`).
-    let lacks_tags =
-        |target: &Target, role| is_ready && target.owns(role).is_ok() && target.put_tags(role).is_some();
+    let lacks_tags = |target: &Target, role| {
+        is_ready && view.wants_role() && target.owns(role).is_ok() && target.put_tags(role).is_some()
+    };
     match (in_spec, &observed.role, &view.target) {
         (Some(in_spec), _, _) => Some(Some(in_spec.target.clone())),
         (None, Ok(Some(RoleState::Found(role, _))), Ok(target)) if is_shown || lacks_tags(target, role) => {
@@ -170,7 +171,7 @@ pub fn recorded_digest(
         (None, Err(_), _) if is_ready && view.ready_reason() == Some(Reason::ForeignDeny) => Some(None),
         (None, Ok(Some(RoleState::Found(..) | RoleState::Missing)), _) if !is_refused => Some(None),
         // This copy of the binding may still have the digest that was taken out.
-        (None, _, _) => memory.digest_forgotten.then_some(None),
+        (None, _, _) => memory.digest_forgotten.as_ref().map(|_| None),
     }
 }
 
@@ -196,14 +197,19 @@ impl View {
             && self.object.was_ready
             && self.binding.has_role()
             && self.ready_reason() == Some(Reason::Ready)
-            && self.had_tags()
+            && self.target.as_ref().is_ok_and(|target| self.digest() == Some(&target.digest()))
     }
 
-    /// Whether the status says that the role was read as it is specified now, with the tags of the issuer.
+    /// Whether the role was read as it is specified now, with the tags of the issuer: by the digest in the status, or the one that this
+    /// process has taken out.
     #[must_use]
-    pub fn had_tags(&self) -> bool {
-        let digest = self.binding.status.as_ref().and_then(|status| status.role_digest.as_ref());
+    pub fn had_tags(&self, memory: &Memory) -> bool {
+        let digest = self.digest().or(memory.digest_forgotten.as_deref());
         self.target.as_ref().is_ok_and(|target| digest == Some(&target.digest()))
+    }
+
+    fn digest(&self) -> Option<&String> {
+        self.binding.status.as_ref()?.role_digest.as_ref()
     }
 
     /// Whether the role was read, or its differences were reported, under what is specified now, and not under something else; `None` where
@@ -211,19 +217,22 @@ impl View {
     /// not compared.
     #[must_use]
     pub fn was_read_as_target(&self) -> Option<bool> {
-        let digest = self.binding.status.as_ref()?.role_digest.as_ref()?;
+        let digest = self.digest()?;
         self.target.as_ref().ok().map(|target| digest.starts_with(&target.digest_without_tags()))
     }
 
     /// Whether the status has a digest that the next process would believe although this one may have ended between two changes. Where the
-    /// pass writes it again (`next`), beside a reason with which it is not believed (`was_in_spec`), it stays: each write of the status
-    /// is followed by a pass.
+    /// pass writes it again (`next`), and it is not believed (`was_in_spec`), because of the reason beside it or because tags of the issuer are
+    /// missing, it stays: each write of the status is followed by a pass.
     #[must_use]
     pub fn records_digest(&self, next: Option<&Option<String>>) -> bool {
-        let status = self.binding.status.as_ref();
-        let has_digest = status.is_some_and(|status| status.role_digest.is_some());
-        let stays = matches!(next, Some(Some(_))) && self.ready_reason() != Some(Reason::Ready);
-        has_digest && !self.object.deleting && !stays
+        let is_believed = |next: &String| {
+            let lacks_tags = self.target.as_ref().is_ok_and(|target| *next != target.digest());
+            self.ready_reason() == Some(Reason::Ready) && !(lacks_tags && self.digest() == Some(next))
+        };
+        self.digest().is_some()
+            && !self.object.deleting
+            && next.and_then(Option::as_ref).is_none_or(is_believed)
     }
 
     /// Whether the binding makes a role, and is not being deleted.

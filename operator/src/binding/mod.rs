@@ -219,7 +219,9 @@ impl Kind for Binding {
             memory.in_spec.clone_from(&plan.note.in_spec);
             (memory.role, memory.policies) = (None, None);
         }
-        memory.digest_forgotten &= !matches!(plan.facts.digest, Some(Some(_)));
+        if plan.steps.is_empty() && matches!(plan.facts.digest, Some(Some(_))) {
+            memory.digest_forgotten = None;
+        }
         memory.revoke_at = plan.note.revoke_at;
         memory.conflict_since = plan.note.conflict_since;
         memory.acted |= !plan.steps.is_empty();
@@ -263,7 +265,7 @@ impl Kind for Binding {
     fn shown(memory: &mut Memory, shown: Shown, clock: &Clock) {
         match shown {
             Shown::Done => {}
-            Shown::DigestForgotten => memory.digest_forgotten = true,
+            Shown::DigestForgotten(digest) => memory.digest_forgotten = digest,
             Shown::Annotated(content) => {
                 let is_same = memory.annotated.is_some_and(|before| before.content == content);
                 let put_back = is_same.then_some(clock.instant);

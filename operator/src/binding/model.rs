@@ -337,8 +337,8 @@ pub struct Memory {
     pub begun: bool,
     /// That the role was read as specified; then `role` and `policies` are not kept.
     pub in_spec: Option<InSpec>,
-    /// Whether this process has taken the digest out of the status since it read the role as specified.
-    pub digest_forgotten: bool,
+    /// The digest that this process has taken out of the status since it read the role as specified.
+    pub digest_forgotten: Option<Box<String>>,
     /// Since when every read said that there is no role of this binding.
     pub absent_since: Option<Instant>,
     /// Since when another binding holds the `ServiceAccount`, and has another specification.
@@ -386,7 +386,7 @@ pub enum Shown {
     /// It was done.
     Done,
     /// The digest was taken out of the status.
-    DigestForgotten,
+    DigestForgotten(Option<Box<String>>),
     /// Annotations were applied: [`Annotate::content`].
     Annotated(u64),
     /// The annotations were refused.

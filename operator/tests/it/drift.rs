@@ -91,14 +91,16 @@ async fn the_tags_of_the_issuer_are_kept_on_the_role_and_a_new_key_waits_for_boo
     let name = world.role_name("app").to_lowercase();
     let made = world.role().unwrap();
     assert_eq!(made.tags["team"], "platform");
-    // The digest of a role whose tags are not in place is shorter.
-    let settled = async |world: &World| {
+    let digest = |binding: &PodIdentityBinding| binding.status.as_ref()?.role_digest.clone();
+    // The digest of a role whose tags are not in place is shorter. Returns the one under which all are.
+    let settled = async |world: &World, former: &str| {
         let is_in_spec = |binding: Option<&PodIdentityBinding>| {
-            let status = binding.and_then(|binding| binding.status.as_ref());
-            status.and_then(|status| status.role_digest.as_ref()).is_some_and(|digest| digest.len() == 24)
+            binding.and_then(digest).is_some_and(|digest| digest.len() == 24 && digest != former)
         };
         world.until(&world.bindings(), "app", "the role as specified", is_in_spec).await;
+        digest(&world.binding("app").await).unwrap()
     };
+    let of_platform = settled(&world, "").await;
     let corrected = |world: &World| {
         let metrics = world.metrics.text();
         let line =
@@ -114,7 +116,7 @@ async fn the_tags_of_the_issuer_are_kept_on_the_role_and_a_new_key_waits_for_boo
     world.binding_is("app", "Ready").await;
     assert_eq!(world.writes().iter().filter(|action| *action == "TagRole").count(), 1);
     assert_eq!(world.role().unwrap().id, made.id);
-    settled(&world).await;
+    let of_storage = settled(&world, &of_platform).await;
     assert_eq!(corrected(&world), 0, "an edit is no drift");
 
     // A tag that somebody has taken off is put back; one that somebody has added stays.
@@ -149,7 +151,7 @@ async fn the_tags_of_the_issuer_are_kept_on_the_role_and_a_new_key_waits_for_boo
     assert_eq!(world.condition("app", ConditionType::Ready).await.0, "True");
     world.bootstrap(&both).await.unwrap();
     world.until_aws("the new key", |state| state.roles[&name].tags.contains_key("cost-center")).await;
-    settled(&world).await;
+    settled(&world, &of_storage).await;
     assert_eq!(corrected(&world), 1, "an edit is no drift, also where its first call is denied");
     // The calls before `bootstrap` were denied.
     world.sim.clear_calls();

@@ -5,6 +5,7 @@ use binding::model::Step;
 use crds::{DriftPolicy, RoleDeletionPolicy};
 use operator::aws::model::Tags;
 use operator::kind::{Failure, Kind};
+use operator::pods::model::{WorkloadKind, WorkloadRef};
 
 use super::case::{Case, check, name};
 use super::*;
@@ -125,6 +126,8 @@ fn nothing_waits_for_the_tags_of_the_issuer() {
     let mut case = Case::good();
     with_tags(&mut case);
     assert_eq!((steps(&case), case.plan().next), (vec!["tags".to_owned()], Next::LookAgain));
+    case.observed.restarts = vec![WorkloadRef { kind: WorkloadKind::Deployment, name: "web".into() }];
+    assert_eq!((steps(&case), case.plan().next), (vec!["restart web".to_owned()], Next::LookAgain));
     case.service_account().annotations.clear();
     assert_eq!(steps(&case), ["annotate 2"]);
     case.role().trust = "{}".into();
@@ -215,9 +218,15 @@ fn without_the_tags_of_the_issuer_a_binding_stays_ready() {
         case.role_digest = Some(digest);
         let plan = case.plan();
         assert_eq!((plan.drift, plan.facts.digest), (is_drift, Some(Some(without.clone()))));
-        assert_eq!(steps(&case), ["tags"]);
     }
+    // It is taken out before the call: this process may end between the two, and the edit be taken back.
+    case.ready_reason = Some(Reason::Ready);
+    assert_eq!(steps(&case), ["forget digest", "tags"]);
+    case.memory.digest_forgotten = case.role_digest.take().map(Box::new);
+    assert!(case.plan().drift, "somebody took tags off, and changed something else that was put back before");
+    case.memory.digest_forgotten = None;
     case.role_digest = Some(without);
+    assert_eq!(steps(&case), ["tags"], "nobody believes it");
     assert!(!case.view().was_in_spec());
     case.policies().attached.clear();
     assert!(case.plan().drift, "{:?}", steps(&case));
@@ -328,7 +337,7 @@ fn the_digest_outlives_what_is_only_reported_and_what_is_refused() {
     assert_eq!(denied.plan().facts.digest, Some(Some(same)));
     // What was taken out before the role was changed does not come back with an old copy of the binding.
     let mut forgotten = Case::good();
-    forgotten.memory.digest_forgotten = true;
+    forgotten.memory.digest_forgotten = Some(Box::default());
     forgotten.spec.audience = Some("unknown".into());
     assert_eq!(forgotten.plan().facts.digest, Some(None));
 }
