@@ -452,7 +452,8 @@ impl OidcIssuerSpec {
         self.keys.as_ref().map_or(&[], |keys| &keys.revoked)
     }
 
-    /// All tags of what is made in AWS for an object: those of `spec.tags`, and those that say whose it is. `namespace` is `None` for cluster-scoped kinds.
+    /// All tags of what is made in AWS for an object: those of `spec.tags`, and those that say whose it is. `namespace` is `None` for
+    /// cluster-scoped kinds.
     #[must_use]
     pub fn all_tags(&self, kind: &str, namespace: Option<&str>, name: &str) -> BTreeMap<String, String> {
         let mut tags = self.tags.clone();
