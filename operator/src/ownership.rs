@@ -82,8 +82,18 @@ impl Owner {
     /// The ownership tags alone.
     #[must_use]
     pub fn ownership_tags(&self) -> Tags {
-        let all = self.tags.iter().filter(|(key, _)| key.starts_with(tag::PREFIX));
-        all.map(|(key, value)| (key.clone(), value.clone())).collect()
+        self.only(|key| key.starts_with(tag::PREFIX))
+    }
+
+    /// The tags of `spec.tags` alone. None of them is an ownership tag in another case.
+    #[must_use]
+    pub fn specified_tags(&self) -> Tags {
+        self.only(|key| !key.to_ascii_lowercase().starts_with(tag::PREFIX))
+    }
+
+    fn only(&self, is_one: impl Fn(&str) -> bool) -> Tags {
+        let tags = self.tags.iter().filter(|(key, _)| is_one(key));
+        tags.map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
     /// The name in the tags of a resource that belongs to another object of the same kind, namespace and cluster.
@@ -192,5 +202,19 @@ mod tests {
         operator.check("role", "r", Owner::of_operator("two", &two, []).tags()).unwrap();
         operator.check("role", "r", Owner::of_operator("foreign", &foreign, []).tags()).unwrap_err();
         operator.check("role", "r", &Tags::new()).unwrap_err();
+    }
+
+    #[test]
+    fn of_two_keys_that_differ_in_case_a_role_has_one_and_always_the_ownership_tag() {
+        let mut issuer = spec("one");
+        issuer.tags = [("Podidentity.dev/cluster", "other"), ("Team", "a"), ("team", "b")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
+        for role in [Owner::of_binding("ns", "app", &issuer, []), Owner::of_operator("one", &issuer, [])] {
+            assert_eq!(role.tags()[tag::CLUSTER], "homelab");
+            assert_eq!(role.specified_tags(), Tags::from([("Team".to_owned(), "a".to_owned())]));
+            assert_eq!(role.tags().len(), role.ownership_tags().len() + 1);
+        }
+        assert_eq!(Owner::of_issuer("one", &issuer).tags()["team"], "b", "other services distinguish them");
     }
 }

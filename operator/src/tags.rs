@@ -2,27 +2,41 @@
 
 use crate::aws::model::Tags;
 
-/// The tags of `wanted` that a resource does not have with that value; `None` where it has all. Further tags are somebody else's and stay.
-#[must_use]
-pub fn missing(wanted: &Tags, found: &Tags) -> Option<Tags> {
-    let wanted = wanted.iter().filter(|(key, value)| found.get(*key) != Some(value));
-    let missing: Tags = wanted.map(|(key, value)| (key.clone(), value.clone())).collect();
-    (!missing.is_empty()).then_some(missing)
+/// Tags that a resource lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// The tags, with the values that they should have.
+    pub tags: Tags,
+    /// What the resource has under these keys.
+    pub instead: Tags,
 }
 
-/// What a resource has instead of these tags.
+/// The tags of `wanted` that a resource does not have with that value; `None` where it has all. Tags that are not in `wanted` are not
+/// compared. `is_same` says whether two keys are the same for the service.
 #[must_use]
-pub fn describe_instead(found: &Tags, missing: &Tags) -> Option<String> {
-    let instead: Tags = found
-        .iter()
-        .filter(|(key, _)| missing.contains_key(*key))
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect();
-    (!instead.is_empty()).then(|| describe(&instead))
+pub fn missing(wanted: &Tags, found: &Tags, is_same: fn(&str, &str) -> bool) -> Option<Missing> {
+    let present = |key: &str| found.iter().find(|(other, _)| is_same(other, key));
+    let copied = |(key, value): (&String, &String)| (key.clone(), value.clone());
+    let lacks = |(key, value): &(&String, &String)| present(key).is_none_or(|(_, found)| found != *value);
+    let tags: Tags = wanted.iter().filter(lacks).map(copied).collect();
+    let instead = tags.keys().filter_map(|key| present(key)).map(copied).collect();
+    (!tags.is_empty()).then_some(Missing { tags, instead })
 }
 
-/// Tags as text.
-#[must_use]
-pub fn describe(tags: &Tags) -> String {
+impl Missing {
+    /// What the resource has instead, as text.
+    #[must_use]
+    pub fn describe_instead(&self) -> Option<String> {
+        (!self.instead.is_empty()).then(|| describe(&self.instead))
+    }
+
+    /// The tags as text.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        describe(&self.tags)
+    }
+}
+
+fn describe(tags: &Tags) -> String {
     tags.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
 }

@@ -25,8 +25,8 @@ pub async fn forget_digest(client: &Client, view: &View) -> Shown {
     if let Err(error) = api.patch_status(name, &parameters, &Patch::Merge(patch)).await {
         tracing::warn!(%error, object = name, namespace, "the digest could not be taken out of the status");
     }
-    let digest = view.binding.status.as_ref().and_then(|status| status.role_digest.clone());
-    Shown::DigestForgotten(digest.map(Box::new))
+    let digest = view.binding.status.as_ref().and_then(|status| status.role_digest.as_deref());
+    Shown::DigestForgotten(digest.map(Into::into))
 }
 
 /// Server-side apply, with the observed uid (it could otherwise create the `ServiceAccount`) and never forced. A refusal

@@ -55,16 +55,17 @@ pub fn decide(view: &View, observed: &Observed, memory: &Memory, clock: &Clock, 
     let restarts = observed.restarts.iter().filter(|_| is_done).cloned();
     steps.extend(restarts.map(|workload| Step::Own(Own::Restart(workload))));
     let tags = is_done.then(|| put_tags(view, observed)).flatten();
-    let next = if tags.is_some() { Next::LookAgain } else { next };
+    let lacks_tags = tags.is_some();
+    let next = if lacks_tags { Next::LookAgain } else { next };
     // Alone, once all else is done: where AWS refuses the tags, nothing waits for them, and the binding stays Ready.
-    let puts_tags = tags.is_some() && steps.is_empty();
+    let puts_tags = lacks_tags && steps.is_empty();
     steps.extend(tags.filter(|_| puts_tags).map(Step::Change));
     let in_spec =
         if steps.is_empty() { in_spec(view, observed, memory, &summary, clock, timings) } else { None };
     // A policy of which nothing is known yet: it is read again soon.
     let is_later = next == Next::At(timings.look_again());
     let next = if is_later && observed.role.is_ok() && observed.has_unread() { Next::BackOff } else { next };
-    let digest = recorded_digest(view, observed, memory, &summary, in_spec.as_ref());
+    let digest = recorded_digest(view, observed, memory, &summary, in_spec.as_ref(), lacks_tags);
     if let Some(first) = steps.iter().position(|step| step.change().is_some())
         && view.records_digest(digest.as_ref())
     {

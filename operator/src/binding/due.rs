@@ -128,7 +128,8 @@ pub fn in_spec(
     }
 }
 
-/// What the status says of the digest; `None` leaves it as it is.
+/// What the status says of the digest; `None` leaves it as it is. A role that lacks no more than tags of the issuer is read again by the next
+/// process (`was_in_spec`).
 #[must_use]
 pub fn recorded_digest(
     view: &View,
@@ -136,6 +137,7 @@ pub fn recorded_digest(
     memory: &Memory,
     summary: &Summary,
     in_spec: Option<&InSpec>,
+    lacks_tags: bool,
 ) -> Option<Option<String>> {
     // What is shown beside the specification is so after an edit, too, that changes nothing of the role. The next process does not believe
     // a digest beside these reasons (`was_in_spec`).
@@ -157,13 +159,9 @@ pub fn recorded_digest(
             ..
         })
     );
-    // A role that lacks no more than tags of the issuer: the next process reads it again (`was_in_spec`).
-    let lacks_tags = |target: &Target, role| {
-        is_ready && view.wants_role() && target.owns(role).is_ok() && target.put_tags(role).is_some()
-    };
     match (in_spec, &observed.role, &view.target) {
         (Some(in_spec), _, _) => Some(Some(in_spec.target.clone())),
-        (None, Ok(Some(RoleState::Found(role, _))), Ok(target)) if is_shown || lacks_tags(target, role) => {
+        (None, Ok(Some(RoleState::Found(role, _))), Ok(target)) if is_shown || lacks_tags => {
             Some(Some(target.digest_of(role)))
         }
         (None, Ok(Some(RoleState::Missing)), Ok(target)) if is_shown => Some(Some(target.digest())),
@@ -204,8 +202,8 @@ impl View {
     /// process has taken out.
     #[must_use]
     pub fn had_tags(&self, memory: &Memory) -> bool {
-        let digest = self.digest().or(memory.digest_forgotten.as_deref());
-        self.target.as_ref().is_ok_and(|target| digest == Some(&target.digest()))
+        let digest = self.digest().map(String::as_str).or(memory.digest_forgotten.as_deref());
+        self.target.as_ref().is_ok_and(|target| digest == Some(&*target.digest()))
     }
 
     fn digest(&self) -> Option<&String> {

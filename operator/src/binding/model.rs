@@ -338,7 +338,7 @@ pub struct Memory {
     /// That the role was read as specified; then `role` and `policies` are not kept.
     pub in_spec: Option<InSpec>,
     /// The digest that this process has taken out of the status since it read the role as specified.
-    pub digest_forgotten: Option<Box<String>>,
+    pub digest_forgotten: Option<Box<str>>,
     /// Since when every read said that there is no role of this binding.
     pub absent_since: Option<Instant>,
     /// Since when another binding holds the `ServiceAccount`, and has another specification.
@@ -385,8 +385,8 @@ pub enum Own {
 pub enum Shown {
     /// It was done.
     Done,
-    /// The digest was taken out of the status.
-    DigestForgotten(Option<Box<String>>),
+    /// The digest, if there was one, was taken out of the status.
+    DigestForgotten(Option<Box<str>>),
     /// Annotations were applied: [`Annotate::content`].
     Annotated(u64),
     /// The annotations were refused.

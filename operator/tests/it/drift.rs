@@ -119,7 +119,7 @@ async fn the_tags_of_the_issuer_are_kept_on_the_role_and_a_new_key_waits_for_boo
     let of_storage = settled(&world, &of_platform).await;
     assert_eq!(corrected(&world), 0, "an edit is no drift");
 
-    // A tag that somebody has taken off is put back; one that somebody has added stays.
+    // The operator adds a tag again that was removed from the role. It does not remove a tag that was added.
     world.sim.clear_calls();
     world.sim.change(|state| {
         let tags = &mut state.roles.get_mut(&name).unwrap().tags;

@@ -154,7 +154,7 @@ impl Target {
     /// What puts the tags of the issuer's `spec.tags` on the role. It is no part of [`Self::diff`]: nothing else waits for it.
     #[must_use]
     pub fn put_tags(&self, role: &Role) -> Option<Change> {
-        tags::diff(&self.name, &role.tags, self.owner.tags())
+        tags::diff(&self.name, &role.tags, &self.owner)
     }
 
     /// What takes tags off the role, as far as it has them.
@@ -282,7 +282,7 @@ impl Target {
     /// tags.
     #[must_use]
     pub fn digest(&self) -> String {
-        let tags = tags::specified(self.owner.tags());
+        let tags = self.owner.specified_tags();
         let of_tags = if tags.is_empty() {
             String::new()
         } else {

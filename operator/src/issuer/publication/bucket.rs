@@ -105,11 +105,11 @@ pub fn diff(target: &Target, found: Option<&Bucket>) -> Vec<Change> {
         Some(_) => {}
     }
     if let Some(found) = found
-        && let Some(missing) = tags::missing(target.owner.tags(), &found.tags)
+        && let Some(missing) = tags::missing(target.owner.tags(), &found.tags, str::eq)
     {
         // The call replaces all tags: those of others stay.
-        let all: Tags = found.tags.clone().into_iter().chain(missing.clone()).collect();
-        let (old, new) = (tags::describe_instead(&found.tags, &missing), Some(tags::describe(&missing)));
+        let (old, new) = (missing.describe_instead(), Some(missing.describe()));
+        let all: Tags = found.tags.clone().into_iter().chain(missing.tags).collect();
         changes.push(change(location, TAGS, old, new, S3Write::PutTags(all)));
     }
     if !found.is_some_and(|bucket| bucket.public_access == OPEN) {

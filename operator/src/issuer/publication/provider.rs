@@ -61,11 +61,11 @@ pub fn diff(target: &Target, found: Option<&Provider>, documents_exist: bool) ->
         let write = IamWrite::RemoveAudience { provider: provider.clone(), audience: audience.clone() };
         audiences(Some(audience.clone()), None, write)
     });
-    let tags = tags::missing(target.owner.tags(), &found.tags).map(|missing| Change {
+    let tags = tags::missing(target.owner.tags(), &found.tags, str::eq).map(|missing| Change {
         attribute: "provider tags",
-        old: tags::describe_instead(&found.tags, &missing),
-        new: Some(tags::describe(&missing)),
-        write: Write::Iam(IamWrite::TagProvider { provider: provider.clone(), tags: missing }),
+        old: missing.describe_instead(),
+        new: Some(missing.describe()),
+        write: Write::Iam(IamWrite::TagProvider { provider: provider.clone(), tags: missing.tags }),
     });
     add.chain(remove).chain(tags).collect()
 }

@@ -322,6 +322,9 @@ pub fn name(step: &Step) -> String {
             IamWrite::TagRole { tags, .. } if tags.contains_key(names::tag::RETAINED) => {
                 "mark as retained".into()
             }
+            IamWrite::TagRole { tags, .. } if tags.contains_key(names::tag::FORMER_UNTIL) => {
+                "begin move".into()
+            }
             IamWrite::DeleteRole { .. } => "delete".into(),
             IamWrite::TagRole { tags, .. } => {
                 let heir = tags.get(names::tag::NAME);

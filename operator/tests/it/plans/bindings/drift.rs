@@ -138,7 +138,7 @@ fn nothing_waits_for_the_tags_of_the_issuer() {
     with_tags(&mut moved);
     moved.issuer.as_mut().unwrap().audiences.push("vault".into());
     (moved.spec.audience, moved.was_ready, moved.generation) = (Some("vault".into()), false, 2);
-    assert_eq!(steps(&moved), ["hand over to vault", "trust Allow", "annotate 3"]);
+    assert_eq!(steps(&moved), ["begin move", "trust Allow", "annotate 3"]);
     let plan = moved.plan();
     let Some(Change { write: Write::Iam(IamWrite::TagRole { tags, .. }), .. }) = plan.steps[0].change()
     else {
@@ -222,7 +222,7 @@ fn without_the_tags_of_the_issuer_a_binding_stays_ready() {
     // It is taken out before the call: this process may end between the two, and the edit be taken back.
     case.ready_reason = Some(Reason::Ready);
     assert_eq!(steps(&case), ["forget digest", "tags"]);
-    case.memory.digest_forgotten = case.role_digest.take().map(Box::new);
+    case.memory.digest_forgotten = case.role_digest.take().map(Into::into);
     assert!(case.plan().drift, "somebody took tags off, and changed something else that was put back before");
     case.memory.digest_forgotten = None;
     case.role_digest = Some(without);
@@ -337,7 +337,7 @@ fn the_digest_outlives_what_is_only_reported_and_what_is_refused() {
     assert_eq!(denied.plan().facts.digest, Some(Some(same)));
     // What was taken out before the role was changed does not come back with an old copy of the binding.
     let mut forgotten = Case::good();
-    forgotten.memory.digest_forgotten = Some(Box::default());
+    forgotten.memory.digest_forgotten = Some("former".into());
     forgotten.spec.audience = Some("unknown".into());
     assert_eq!(forgotten.plan().facts.digest, Some(None));
 }

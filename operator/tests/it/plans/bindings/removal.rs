@@ -3,7 +3,6 @@
 use binding::decide::decide;
 use binding::model::{RoleFacts, RoleState};
 use crds::{DriftPolicy, RoleDeletionPolicy};
-
 use operator::aws::model::Written;
 use operator::kind::{Failure, Kind};
 
